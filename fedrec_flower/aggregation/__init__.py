@@ -1,0 +1,23 @@
+"""Aggregation as pure functions on arrays; the strategies only pack and unpack."""
+
+from fedrec_flower.aggregation.mean import (
+    Update,
+    UpdateSum,
+    mean_over_all_clients,
+    mean_over_touching_clients,
+    merge,
+    weighted_mean,
+)
+from fedrec_flower.aggregation.server_optimizers import AdamState, adam, average
+
+__all__ = [
+    "AdamState",
+    "Update",
+    "UpdateSum",
+    "adam",
+    "average",
+    "mean_over_all_clients",
+    "mean_over_touching_clients",
+    "merge",
+    "weighted_mean",
+]

@@ -1,0 +1,80 @@
+"""The ClientApp: unpack a message, let a `NumPyClient` compute, pack the reply.
+
+An importable module on purpose: a ClientApp of `__main__` would be shipped by value with every
+message.
+"""
+
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from fedrec_flower.client.cohort_client import CohortClient
+from fedrec_flower.client.node import Node, open_node
+
+ROW_WEIGHT = "row_weight"
+app = ClientApp()
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Say which clients this node hosts, `first` up to but without `stop`."""
+    hosted = _hosted(_node(message), context)
+    reply = ConfigRecord({"first": hosted.start, "stop": hosted.stop})
+    return Message(RecordDict({"hosted": reply}), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:  # noqa: ARG001  # Flower's signature
+    """Train the clients that the message names; reply with sums."""
+    node, config = _node(message), _config(message)
+    client = CohortClient(node, config["clients"])
+    arrays, num_examples, metrics = client.fit(_parameters(message), config)
+    named = zip([*node.shared_names, ROW_WEIGHT], arrays, strict=True)
+    content = RecordDict(
+        {
+            "update": ArrayRecord({name: Array(value) for name, value in named}),
+            "metrics": MetricRecord({"num_examples": num_examples, **metrics}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the clients that the message names; keep a snapshot where it says so."""
+    node, config = _node(message), _config(message)
+    if config["snapshot"]:
+        hosted = _hosted(node, context)
+        cuts = node.data.client_offsets
+        users = slice(int(cuts[hosted.start]), int(cuts[hosted.stop]))
+        node.store.snapshot(hosted, users, config["snapshot"])
+    client = CohortClient(node, config["clients"])
+    _, num_users, metrics = client.evaluate(_parameters(message), config)
+    counts = {"num_clients": len(config["clients"]), "num_users": num_users}
+    content = RecordDict({"metrics": MetricRecord({**counts, **metrics})})
+    return Message(content, reply_to=message)
+
+
+def _node(message: Message) -> Node:
+    # Recommenders are small: threads of one operation cost more than they bring, and every
+    # worker has a core of its own.
+    torch.set_num_threads(1)
+    return open_node(_config(message)["job"])
+
+
+def _config(message: Message) -> dict[str, Any]:
+    return dict(message.content.config_records["config"])
+
+
+def _parameters(message: Message) -> list[NDArray[Any]]:
+    # A received array is read-only memory of the message; PyTorch wants to own what it holds.
+    arrays = message.content.array_records["parameters"].values()
+    return [array.numpy().copy() for array in arrays]
+
+
+def _hosted(node: Node, context: Context) -> range:
+    place = context.node_config
+    return node.data.hosted_by(int(place["partition-id"]), int(place["num-partitions"]))

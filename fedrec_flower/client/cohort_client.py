@@ -1,0 +1,135 @@
+"""`NumPyClient`s: one client as Flower knows it, and many clients of one node at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from flwr.client import NumPyClient
+from numpy.typing import NDArray
+
+from fedrec_flower.aggregation import UpdateSum, mean_over_all_clients
+from fedrec_flower.client.node import Node
+from fedrec_flower.evaluation import MetricSums
+from fedrec_flower.interactions import Part
+
+Arrays = list[NDArray[Any]]
+EVALUATED = (Part.VALIDATION, Part.TEST)
+
+
+class CohortClient(NumPyClient):
+    """Stands for the sampled clients that one node hosts.
+
+    Each trains on its own data from the same global parameters. What leaves is the sum of their
+    updates, weighted by `num_examples`: sums of nodes add up to the sum over all clients, so
+    hosting never changes the mathematics.
+
+    Args:
+        node: the node that hosts them.
+        clients: codes of the clients.
+    """
+
+    def __init__(self, node: Node, clients: Sequence[int]) -> None:
+        self.node, self.clients = node, clients
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
+        """Train the clients.
+
+        Args:
+            parameters: global shared parameters, in the node's message order.
+            config: `round`, int.
+
+        Returns:
+            The weighted sum of updates per parameter, then float64 (num_items,) the summed
+            weight of the clients that touched each item row; the summed weight, `num_examples`;
+            and `loss`, the clients' mean training losses summed with the same weights.
+        """
+        total, loss = self.train(parameters, config["round"])
+        sums = [total.tensors[name].astype(np.float32) for name in self.node.shared_names]
+        return [*sums, total.row_weight], int(total.weight), {"loss": loss}
+
+    def train(self, parameters: Arrays, round_: int) -> tuple[UpdateSum, float]:
+        """Train the clients; returns the sum of their updates and of their weighted losses."""
+        node, shared = self.node, self.node.named(parameters)
+        shapes = {name: value.shape for name, value in shared.items()}
+        total, loss = UpdateSum.zeros(shapes, node.data.num_items), 0.0
+        held = {client: node.data.client(client) for client in self.clients}
+        results = node.engine.train(list(held.values()), shared, node.store.load, round_)
+        for result in results:
+            node.store.save(held[result.update.client], result.personal)
+            total.add(node.privacy.apply(result.update), node.shared_tables)
+            loss += result.loss * result.update.weight
+        return total, loss
+
+    def evaluate(
+        self, parameters: Arrays, config: dict[str, Any]
+    ) -> tuple[float, int, dict[str, Any]]:
+        """Score the clients' held-out items.
+
+        Args:
+            parameters: global shared parameters, in the node's message order.
+            config: `slot`, str, whose personal parameters are used; `note`, bool, whether to
+                keep per-user results on the node's disk.
+
+        Returns:
+            0.0 (Flower's place for a loss; here every metric stands among the metrics), the
+            number of users evaluated, and the sums "<part>/<metric>" as [sum, sum of squares,
+            count].
+        """
+        sums, num_users = {part: MetricSums() for part in EVALUATED}, 0
+        shared = self.node.named(parameters)
+        for client in self.clients:
+            num_users += self._evaluate_client(client, shared, sums, config)
+        metrics = {
+            f"{part.name.lower()}/{m}": [s.total[m], s.squares[m], s.count[m]]
+            for part, s in sums.items()
+            for m in s.total
+        }
+        return 0.0, num_users, metrics
+
+    def _evaluate_client(
+        self,
+        client: int,
+        shared: dict[str, NDArray[Any]],
+        sums: dict[Part, MetricSums],
+        config: dict[str, Any],
+    ) -> int:
+        node = self.node
+        data = node.data.client(client)
+        node.model.load(shared | node.store.load(data, config["slot"]))
+        result = node.evaluator.evaluate(node.model, data, node.data.num_items, node.seed)
+        for part, values in result.values.items():
+            sums[part].add(values)
+        if config["note"]:
+            first_test = int(node.data.part(Part.TEST).offsets[data.first])
+            num_test = len(node.data.part(Part.TEST).item)
+            for name, rows in result.records.items():
+                by_user = name.startswith("per_user_")
+                place = (data.first, node.data.num_users) if by_user else (first_test, num_test)
+                node.store.note(name, *place, rows)
+        return data.num_users
+
+
+class RecommenderClient(NumPyClient):
+    """One client as Flower's own strategies expect it: replies with its new shared parameters.
+
+    Args:
+        node: the node that hosts it.
+        client: its code.
+    """
+
+    def __init__(self, node: Node, client: int) -> None:
+        self.cohort = CohortClient(node, [client])
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
+        """Train; returns new shared parameters, `num_examples` and the mean training `loss`."""
+        total, loss = self.cohort.train(parameters, config["round"])
+        update = mean_over_all_clients(total)
+        names = self.cohort.node.shared_names
+        new = [p + update[name] for name, p in zip(names, parameters, strict=True)]
+        return new, int(total.weight), {"loss": loss / total.weight}
+
+    def evaluate(
+        self, parameters: Arrays, config: dict[str, Any]
+    ) -> tuple[float, int, dict[str, Any]]:
+        """Score the client's held-out items; see `CohortClient.evaluate`."""
+        return self.cohort.evaluate(parameters, {"slot": "current", "note": False} | config)

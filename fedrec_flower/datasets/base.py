@@ -1,0 +1,64 @@
+"""What every dataset offers, and the two things all of them need: a cache and file stamps."""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import platformdirs
+
+from fedrec_flower.errors import DataError
+from fedrec_flower.interactions import Interactions
+
+# What to do when a user met an item twice: refuse, or keep the latest of the two.
+Duplicates = Literal["error", "last"]
+
+Fingerprint = dict[str, str | int | float | None]
+
+
+class Dataset(Protocol):
+    """What every class named by a `conf/dataset/*.yaml` offers."""
+
+    @property
+    def name(self) -> str:
+        """What to call the data in tables and figures."""
+        ...
+
+    @property
+    def cache_path(self) -> Path:
+        """The folder for downloads and prepared data; it need not exist yet."""
+        ...
+
+    def fingerprint(self) -> Fingerprint:
+        """Everything that determines what `load` returns, JSON-able and cheap to find out.
+
+        Raises:
+            DataError: if a local file it would read is not there.
+        """
+        ...
+
+    def load(self) -> Interactions:
+        """Read, check and encode the data.
+
+        Raises:
+            DataError: if they cannot be found, read or used; names file, column and line.
+        """
+        ...
+
+
+def cache_root(cache_dir: str | None) -> Path:
+    """The folder a user chose, or else this program's place in the user's own cache folder."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    return platformdirs.user_cache_path("fedrec_flower", appauthor=False)
+
+
+def file_stamp(path: Path) -> str:
+    """Size in bytes and time of change of a file: differs as soon as somebody edits it.
+
+    Raises:
+        DataError: if the file is not there.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): correct the path") from error
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"

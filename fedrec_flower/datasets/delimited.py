@@ -1,0 +1,145 @@
+"""Text tables of any separator, read fast, and line by line only when a line is to blame."""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
+from itertools import islice
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from fedrec_flower.datasets.tables import RawTable, check_columns, readable, to_frame
+from fedrec_flower.errors import DataError
+
+_STAND_IN = b"\x1f"  # ASCII "unit separator": no text holds it
+
+
+@dataclass(frozen=True, slots=True)
+class DelimitedFile:
+    """A text table that can be opened again, because finding a line takes a second look.
+
+    Attributes:
+        file: what to call it in messages.
+        open: gives its bytes from the start.
+        separator: what stands between two cells, one or more characters.
+        names: its columns from left to right; None where its first line says so.
+        encoding: how its text is encoded.
+        quoted: whether a cell may stand in double quotes.
+    """
+
+    file: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+    separator: str
+    names: tuple[str, ...] | None
+    encoding: str
+    quoted: bool
+
+    def header(self) -> tuple[str, ...]:
+        """Its columns from left to right.
+
+        Raises:
+            DataError: if it is empty, no text in its encoding, or cannot be read.
+        """
+        if self.names is not None:
+            return self.names
+        with self._lines() as lines:
+            _, first = next(lines, (0, ""))
+        if not first:
+            raise DataError(f"{self.file} is empty: a header and at least one row are needed")
+        if self.quoted and len(self.separator) == 1:
+            return tuple(next(csv.reader([first], delimiter=self.separator)))
+        return tuple(first.split(self.separator))
+
+    def read(self, columns: Mapping[str, str], types: Mapping[str, str]) -> RawTable:
+        """Read some columns; a blank line is no row.
+
+        Args:
+            columns: our word for each column wanted -> the file's.
+            types: Arrow's name of each column's type, text where absent. If any cell does not
+                fit its type, all columns come as text: whoever uses the cell says where it is.
+
+        Raises:
+            DataError: if a column is missing, a line has too few or too many cells, or the
+                file cannot be read.
+        """
+        check_columns(self.file, columns, self.header())
+        wanted = {their: types.get(our, "string") for our, their in columns.items()}
+        try:
+            table = self._parse(wanted)
+        except pa.ArrowInvalid:
+            table = self._parse_or_explain(dict.fromkeys(wanted, "string"))
+        return RawTable(to_frame(table, columns), self.file, columns, self._place)
+
+    def _parse_or_explain(self, types: Mapping[str, str]) -> Any:
+        odd: list[Any] = []
+
+        def note(row: Any) -> str:
+            odd.append(row)
+            return "error"
+
+        try:
+            return self._parse(types, note)
+        except pa.ArrowInvalid as error:
+            if not odd:
+                reason = str(error).splitlines()[0]
+                raise DataError(f"{self.file} is no table of text ({reason}): mend it") from error
+            line, cells, expected = self._line(odd[0].number - 1), *_cells(odd[0])
+            raise DataError(
+                f"{self.file}, line {line}: {cells} cells stand where {expected} are expected: "
+                "correct or remove that line"
+            ) from error
+
+    def _parse(self, types: Mapping[str, str], note: Callable[[Any], str] | None = None) -> Any:
+        with readable(self.file), self.open() as stream:
+            separator, source = self._single(stream)
+            return pacsv.read_csv(
+                source,
+                # Rows are numbered only when one thread reads them.
+                pacsv.ReadOptions(
+                    column_names=self.names, encoding=self.encoding, use_threads=note is None
+                ),
+                pacsv.ParseOptions(
+                    delimiter=separator,
+                    quote_char='"' if self.quoted else False,
+                    invalid_row_handler=note,
+                ),
+                pacsv.ConvertOptions(
+                    include_columns=list(types),
+                    column_types={name: pa.type_for_alias(kind) for name, kind in types.items()},
+                    null_values=[""],  # nothing else: "NA" may be somebody's id
+                    strings_can_be_null=True,
+                ),
+            )
+
+    def _single(self, stream: IO[bytes]) -> tuple[str, IO[bytes]]:
+        """The file with a separator of one character, which is all that Arrow can take."""
+        if len(self.separator) == 1:
+            return self.separator, stream
+        text = stream.read().replace(self.separator.encode(), _STAND_IN)
+        return _STAND_IN.decode(), BytesIO(text)
+
+    @contextmanager
+    def _lines(self) -> Iterator[Iterator[tuple[int, str]]]:
+        """Lines that are not blank, each after its 1-based number."""
+        encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
+        try:
+            with readable(self.file), self.open() as stream:
+                lines = (line.rstrip("\r\n") for line in TextIOWrapper(stream, encoding))
+                yield ((number, line) for number, line in enumerate(lines, 1) if line)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.file} is no {encoding} text: save it as such") from error
+
+    def _line(self, nth: int) -> int:
+        with self._lines() as lines:
+            number, _ = next(islice(lines, nth, None))
+            return number
+
+    def _place(self, row: int) -> str:
+        return f"line {self._line(row + (self.names is None))}"
+
+
+def _cells(row: Any) -> tuple[int, int]:
+    return row.actual_columns, row.expected_columns

@@ -1,0 +1,137 @@
+"""The user's own interactions: CSV, TSV, Parquet or RecBole's atomic files.
+
+Source of the atomic format: Zhao et al. 2021, RecBole (CIKM), section 3.2.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedrec_flower.datasets.attributes import read_attributes
+from fedrec_flower.datasets.base import Duplicates, Fingerprint, cache_root, file_stamp
+from fedrec_flower.datasets.encoding import encode
+from fedrec_flower.datasets.formats import is_atomic, read_columns
+from fedrec_flower.datasets.tables import RawTable
+from fedrec_flower.errors import ConfigError
+from fedrec_flower.interactions import Interactions
+
+_NEEDED = {"user", "item"}
+_OPTIONAL = {"rating", "timestamp"}
+_TYPES = {"rating": "float32", "timestamp": "int64"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileDataset:
+    """Interactions from files of the user's own; the catalogue is the items they name.
+
+    The format follows the ending: .csv, .tsv, .parquet, or .inter with .item and .user (RecBole);
+    any other needs `separator`. Ids stay as they are written: "007" is not 7.
+
+    Attributes:
+        name: what to call the data in tables and figures.
+        path: the interactions.
+        columns: the file's name for `user`, `item`, `rating` and `timestamp` (seconds since
+            1970); the last two may be None: the data have none.
+        items_path: attributes of items, by the same item column; None means there are none, or
+            for an .inter file the .item file beside it.
+        item_columns: the item table's name for `title`, `year` and `genres` ("|" between
+            genres); None leaves a column its own name.
+        users_path: attributes of users, likewise.
+        separator: what stands between two cells of a text file; None goes by the ending.
+        cache_dir: folder for prepared data; None is the user's cache folder.
+        duplicates: what to do when a user met an item twice.
+        min_interactions: users with fewer are dropped, and the log says how many.
+    """
+
+    name: str
+    path: str
+    columns: Mapping[str, str | None]
+    items_path: str | None
+    item_columns: Mapping[str, str | None]
+    users_path: str | None
+    separator: str | None
+    cache_dir: str | None
+    duplicates: Duplicates
+    min_interactions: int
+
+    def __post_init__(self) -> None:
+        _check_words("columns", self.columns, _NEEDED | _OPTIONAL)
+        _check_words("item_columns", self.item_columns, {"title", "year", "genres"})
+        for word in sorted(_NEEDED):
+            if not self.columns.get(word):
+                raise ConfigError(f"dataset.columns.{word} is missing: name the {word} column")
+
+    @property
+    def cache_path(self) -> Path:
+        """The folder for prepared data; it need not exist yet."""
+        return cache_root(self.cache_dir)
+
+    def fingerprint(self) -> Fingerprint:
+        """Everything that determines what `load` returns.
+
+        Raises:
+            DataError: if one of the files is not there.
+        """
+        files = (self._interactions, self._items, self._users)
+        return {
+            "dataset": "FileDataset",
+            "name": self.name,
+            "files": "; ".join(f"{file}: {file_stamp(file)}" for file in files if file),
+            "columns": json.dumps(dict(self.columns), sort_keys=True),
+            "item_columns": json.dumps(dict(self.item_columns), sort_keys=True),
+            "separator": self.separator,
+            "duplicates": self.duplicates,
+            "min_interactions": self.min_interactions,
+        }
+
+    def load(self) -> Interactions:
+        """Read the files.
+
+        Raises:
+            DataError: if a file cannot be read or used; names file, column and line.
+            ConfigError: if the ending of a file says nothing and `separator` is None.
+        """
+        wanted = {ours: theirs for ours, theirs in self.columns.items() if theirs is not None}
+        return encode(
+            read_columns(self._interactions, wanted, _TYPES, self.separator),
+            name=self.name,
+            duplicates=self.duplicates,
+            min_interactions=self.min_interactions,
+            users=self._table(self._users, "user", {}),
+            items=self._table(self._items, "item", self.item_columns),
+        )
+
+    @property
+    def _interactions(self) -> Path:
+        return Path(self.path).expanduser()
+
+    @property
+    def _items(self) -> Path | None:
+        return self._beside(self.items_path, ".item")
+
+    @property
+    def _users(self) -> Path | None:
+        return self._beside(self.users_path, ".user")
+
+    def _beside(self, path: str | None, ending: str) -> Path | None:
+        if path is not None:
+            return Path(path).expanduser()
+        neighbour = self._interactions.with_suffix(ending)
+        return neighbour if is_atomic(self._interactions) and neighbour.exists() else None
+
+    def _table(
+        self, path: Path | None, key: str, renamed: Mapping[str, str | None]
+    ) -> RawTable | None:
+        if path is None:
+            return None
+        named = {ours: theirs for ours, theirs in renamed.items() if theirs is not None}
+        return read_attributes(path, {key: str(self.columns[key]), **named}, self.separator)
+
+
+def _check_words(option: str, given: Mapping[str, str | None], known: set[str]) -> None:
+    for word in given:
+        if word not in known:
+            raise ConfigError(
+                f"dataset.{option}.{word} means nothing: choose from {', '.join(sorted(known))}"
+            )

@@ -1,0 +1,62 @@
+"""What an evaluation gives, whatever the task."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.interactions import Part
+from fedrec_flower.models.base import Recommender
+from fedrec_flower.prepared import ClientData
+
+Values = dict[str, NDArray[np.float64]]  # metric -> one value per user or held-out interaction
+Records = dict[str, NDArray[Any]]  # column -> one row per user or per test interaction
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One client, evaluated.
+
+    Attributes:
+        values: per part (validation, test) and metric, values to be averaged; NaN counts not.
+        records: what per-user tables are made of; stays on the node. Columns named
+            `per_user_*` have a row per user, `per_test_*` one per test interaction.
+    """
+
+    values: dict[Part, Values]
+    records: Records
+
+
+class Evaluator(Protocol):
+    """Scores a client's held-out items with the parameters loaded in a model.
+
+    Attributes:
+        every: rounds between evaluations.
+        num_clients: clients sampled for each evaluation; None for all.
+        select_by: the validation metric that selects the round.
+        higher_is_better: the direction of `select_by`.
+    """
+
+    every: int
+    num_clients: int | None
+    select_by: str
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger value of the selecting metric is the better one."""
+        ...
+
+    def check(self, num_items: int) -> None:
+        """Refuse settings that the catalogue cannot meet."""
+        ...
+
+    def evaluate(
+        self, model: Recommender, data: ClientData, num_items: int, seed: int
+    ) -> Evaluation:
+        """Score one client's held-out interactions."""
+        ...
+
+    def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
+        """Turn a mean of values and its standard error into the metric and its own."""
+        ...

@@ -1,0 +1,103 @@
+"""Predicting ratings: RMSE and MAE in raw rating units, predictions clipped to the range."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.errors import ConfigError, DataError
+from fedrec_flower.evaluation.base import Evaluation, Values
+from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
+from fedrec_flower.interactions import Part
+from fedrec_flower.models.base import Recommender
+from fedrec_flower.prepared import ClientData, Columns
+
+_METRICS = ("rmse", "mae")
+
+
+@dataclass(frozen=True, slots=True)
+class RatingEvaluation:
+    """The evaluation group for `task=rating`; defaults live in its yaml.
+
+    Attributes:
+        rating_range: injected: lowest and highest rating, raw units; predictions are clipped to it.
+        top_k: length of the recommended lists in recommendations.csv.
+        every: rounds between evaluations.
+        num_clients: clients sampled for each evaluation; None for all.
+        select_by: the validation metric that selects the round, "rmse" or "mae".
+    """
+
+    rating_range: tuple[float, float] | None
+    top_k: int
+    every: int
+    num_clients: int | None
+    select_by: str
+
+    higher_is_better: ClassVar[bool] = False
+
+    def check(self, num_items: int) -> None:
+        """Refuse data without ratings, lists above the catalogue, an unknown metric."""
+        if self.rating_range is None:
+            raise ConfigError(
+                "task=rating needs ratings and these data have none: set task=ranking"
+            )
+        if self.top_k > num_items:
+            asked = f"evaluation.top_k={self.top_k} exceeds the catalogue of {num_items} items"
+            raise ConfigError(f"{asked}: lower it")
+        if self.select_by not in _METRICS:
+            raise ConfigError(
+                f"evaluation.select_by={self.select_by} is not computed; choose from {_METRICS}"
+            )
+
+    def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
+        """RMSE is the root of the mean squared error; its standard error by the delta method."""
+        if metric != "rmse":
+            return mean, standard_error
+        root = float(np.sqrt(mean))
+        return root, standard_error / (2 * root) if root else 0.0
+
+    def evaluate(
+        self, model: Recommender, data: ClientData, num_items: int, seed: int
+    ) -> Evaluation:
+        """Predict the held-out ratings of each of the client's users.
+
+        Args:
+            model: holds the client's parameters: its users' rows, every item's row.
+            data: the client's data.
+            num_items: size of the catalogue.
+            seed: unused; nothing is drawn.
+
+        Raises:
+            TrainingError: if a score is not finite; names the client.
+        """
+        del seed
+        return concatenate(
+            self._evaluate_users(data, users, scores)
+            for users, scores in score_in_batches(model, data, num_items)
+        )
+
+    def _evaluate_users(self, data: ClientData, users: slice, scores: Scores) -> Evaluation:
+        train, validation, test = (
+            part.slice(users.start, users.stop) for part in (data.train, data.validation, data.test)
+        )
+        on_validation, _ = self._errors(scores, validation)
+        on_test, error = self._errors(scores, test)
+        for seen in (train, validation):
+            scores[seen.users(), seen.item] = -np.inf
+        user, size = test.users(), len(scores)
+        records = {
+            "per_user_squared_error": np.bincount(user, error**2, size),
+            "per_user_absolute_error": np.bincount(user, np.abs(error), size),
+            "per_user_num_ratings": np.diff(test.offsets),
+            **recommend(scores, self.top_k),
+        }
+        return Evaluation({Part.VALIDATION: on_validation, Part.TEST: on_test}, records)
+
+    def _errors(self, scores: Scores, held_out: Columns) -> tuple[Values, NDArray[np.float64]]:
+        """Squared and absolute error of each held-out rating, and the signed errors."""
+        if held_out.rating is None or self.rating_range is None:
+            raise DataError("task=rating needs ratings and these data have none: set task=ranking")
+        predicted = np.clip(scores[held_out.users(), held_out.item], *self.rating_range)
+        error = predicted.astype(np.float64) - held_out.rating
+        return {"rmse": error**2, "mae": np.abs(error)}, error

@@ -1,0 +1,69 @@
+"""Scoring a client's users against the whole catalogue, in batches that bound memory."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedrec_flower.errors import TrainingError
+from fedrec_flower.evaluation.base import Evaluation, Records
+from fedrec_flower.models.base import Recommender
+from fedrec_flower.prepared import ClientData
+
+Scores = NDArray[np.float32]  # (num_users, num_items)
+
+_SCORES_AT_ONCE = 4_000_000  # 16 MB of float32, whatever the catalogue
+
+
+def score_in_batches(
+    model: Recommender, data: ClientData, num_items: int
+) -> Iterator[tuple[slice, Scores]]:
+    """Score every item for a few of the client's users at a time.
+
+    Yields:
+        The users, counted from the client's first, and their scores, writable and finite.
+
+    Raises:
+        TrainingError: if a score is not finite; names the client.
+    """
+    size = max(_SCORES_AT_ONCE // num_items, 1)
+    for start in range(0, data.num_users, size):
+        users = slice(start, min(start + size, data.num_users))
+        with torch.no_grad():
+            scores = model.score_all(torch.arange(users.start, users.stop)).numpy(force=True)
+        if not np.isfinite(scores).all():
+            advice = "lower the learning rates"
+            raise TrainingError(f"client {data.client}: a score is not finite; {advice}")
+        yield users, np.array(scores, np.float32)
+
+
+def recommend(scores: Scores, k: int) -> Records:
+    """The k best items of each user, best first; the lower item code wins a tie.
+
+    Args:
+        scores: float32 (num_users, num_items); -inf marks what must not be recommended.
+        k: length of the list.
+
+    Returns:
+        `per_user_recommended` int32 (num_users, k) and `per_user_score` float32 (num_users, k);
+        a score of -inf fills a list that has too few items.
+    """
+    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    best.sort(axis=1)
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+    best = np.take_along_axis(best, order, axis=1)
+    score = np.take_along_axis(scores, best, axis=1)
+    return {"per_user_recommended": best.astype(np.int32), "per_user_score": score}
+
+
+def concatenate(batches: Iterable[Evaluation]) -> Evaluation:
+    """Join the batches of one client, user after user."""
+    several = list(batches)
+    first = several[0]
+    values = {
+        part: {m: np.concatenate([b.values[part][m] for b in several]) for m in metrics}
+        for part, metrics in first.values.items()
+    }
+    records = {name: np.concatenate([b.records[name] for b in several]) for name in first.records}
+    return Evaluation(values, records)

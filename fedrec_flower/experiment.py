@@ -1,0 +1,163 @@
+"""One experiment, from configuration to run folder: read `run` first, it is the whole story."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import cpu_count
+from typing import Any
+
+from fedrec_flower.config import build
+from fedrec_flower.errors import ConfigError
+from fedrec_flower.evaluation import Evaluator
+from fedrec_flower.federation import Engine, federate
+from fedrec_flower.models import Recommender
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.partitions.statistics import partition_table
+from fedrec_flower.prepared import Prepared, prepare
+from fedrec_flower.progress import Progress
+from fedrec_flower.publish import publish
+from fedrec_flower.report import Record
+from fedrec_flower.results import RunFolder
+from fedrec_flower.seeding import generator
+from fedrec_flower.splits.digest import split_sha256
+from fedrec_flower.strategies import FederatedStrategy, Plan
+
+Config = Mapping[str, Any]
+
+
+def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict[str, Any]:
+    """Run an experiment and fill its folder.
+
+    Args:
+        config: the resolved configuration: a mapping per group, and the values no group owns.
+        folder: the run's folder, new.
+        engine: takes the place of the one that the configuration describes.
+
+    Returns:
+        The summary, as in summary.json.
+
+    Raises:
+        FedrecError: a mistake that the user can mend; the folder keeps what it had.
+    """
+    with Record(folder, config) as record:
+        setup = set_up(config, folder)
+        record.learn(setup.facts())
+        with Progress(folder, setup.plan, record) as progress:
+            strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
+            log = folder.path / "flower.log"
+            outcome = federate(engine or setup.engine, strategy, setup.initial(strategy), log)
+        return publish(record, setup.data, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is known before the first round.
+
+    Attributes:
+        data: the prepared data.
+        model: the recommender, without users.
+        plan: the run, as the strategy sees it.
+        engine: carries messages.
+        seed: the experiment's seed.
+    """
+
+    data: Prepared
+    model: Recommender
+    plan: Plan
+    engine: Engine
+    seed: int
+
+    def initial(self, strategy: FederatedStrategy) -> Tensors:
+        """Draw initial shared parameters; none where nothing travels."""
+        names = self.model.shared_names() if strategy.shares else []
+        return self.model.initial(names, generator(self.seed, "initial-shared"))
+
+    def facts(self) -> dict[str, Any]:
+        """What the summary says of the data."""
+        return {
+            "num_clients": self.data.num_clients,
+            "num_users": self.data.num_users,
+            "num_items": self.data.num_items,
+            "split_sha256": self.data.split_sha256,
+        }
+
+
+def set_up(config: Config, folder: RunFolder) -> Setup:
+    """Prepare the data, build the model, check that what is asked for is possible."""
+    data = prepare_data(config)
+    known = {
+        "num_users": 1,  # the server has no users; personal tables live on the nodes
+        "num_items": data.num_items,
+        "rating_range": data.rating_range,
+        "task": config["task"],
+    }
+    model: Recommender = build("model", config["model"], **known)
+    evaluator: Evaluator = build("evaluation", config["evaluation"], **known)
+    build("training", config["training"])  # a wrong value is better told here than by a node
+    evaluator.check(data.num_items)
+    plan = make_plan(config, data, model, evaluator, folder)
+    nodes = config["federation"].get("num_nodes") or min(cpu_count() or 1, data.num_clients)
+    if not 1 <= nodes <= data.num_clients:
+        raise ConfigError(
+            f"federation.num_nodes={nodes} is impossible with {data.num_clients} clients: "
+            "every node hosts at least one"
+        )
+    engine = build("federation", {**config["federation"], "num_nodes": nodes})
+    return Setup(data, model, plan, engine, config["seed"])
+
+
+def prepare_data(config: Config) -> Prepared:
+    """Load, split and partition the data, or open what an earlier run prepared the same way."""
+    dataset = build("dataset", config["dataset"])
+    splitter = build("split", config["split"])
+    partitioner = build("partition", config["partition"])
+    seed = config["seed"]
+
+    def cook() -> tuple[Any, ...]:
+        interactions = dataset.load()
+        split = splitter.split(interactions, seed)
+        partition = partitioner.assign(interactions, split, seed)
+        table = partition_table(interactions, split, partition)
+        return interactions, split, partition, split_sha256(interactions, split), table
+
+    recipe = {
+        "dataset": dataset.fingerprint(),
+        "split": dict(config["split"]),
+        "partition": dict(config["partition"]),
+        "seed": seed,
+    }
+    return prepare(dataset.cache_path, recipe, cook)
+
+
+def make_plan(
+    config: Config, data: Prepared, model: Recommender, evaluator: Evaluator, folder: RunFolder
+) -> Plan:
+    """Turn the configuration into what the strategy needs.
+
+    Raises:
+        ConfigError: if rounds or cohorts are asked for that cannot be.
+    """
+    wanted = config["clients_per_round"]
+    cohort = data.num_clients if wanted is None else wanted
+    _require_some("clients_per_round", cohort, data.num_clients)
+    sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
+    _require_some("evaluation.num_clients", sampled, data.num_clients)
+    for name, value in (("num_rounds", config["num_rounds"]), ("seed", config["seed"])):
+        if value < 0:
+            raise ConfigError(f"{name} must not be negative: {value}")
+    groups = ("model", "training", "evaluation", "privacy")
+    job = {group: dict(config[group]) for group in groups} | {
+        "task": config["task"],
+        "negatives": config["split"]["negatives"],
+        "seed": config["seed"],
+        "prepared": str(data.path.resolve()),
+        "store": str((folder.path / "clients").resolve()),
+    }
+    tables = frozenset(model.item_rows)
+    return Plan(
+        job, config["seed"], data.num_clients, cohort, config["num_rounds"], evaluator, tables
+    )
+
+
+def _require_some(name: str, value: int, num_clients: int) -> None:
+    if not 1 <= value <= num_clients:
+        raise ConfigError(f"{name}={value} is impossible: choose between 1 and {num_clients}")

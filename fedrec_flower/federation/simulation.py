@@ -1,0 +1,135 @@
+"""Flower's simulation engine: nodes are Ray actors on this machine or on a Ray cluster."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import ceil
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+from flwr.supercore.run import Run
+
+from fedrec_flower.client.app import app as client_app
+from fedrec_flower.errors import FedrecError
+from fedrec_flower.federation.logs import flower_logs_to
+
+_GLANCE = 0.005  # seconds between looks for replies; Flower's own grid waits 0.1
+
+
+class StoppableGrid(Grid):
+    """Flower's grid, looked at more often, and left at once when the run is interrupted.
+
+    Args:
+        grid: the engine's own grid.
+        num_nodes: nodes to wait for before the first message.
+        stop: set when the run is to end.
+    """
+
+    def __init__(self, grid: Grid, num_nodes: int, stop: threading.Event) -> None:
+        self._grid, self._num_nodes, self._stop = grid, num_nodes, stop
+
+    def set_run(self, run: Run) -> None:
+        """See `Grid.set_run`."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """See `Grid.run`."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """See `Grid.create_message`."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes, once the engine has registered every one of them."""
+        while len(nodes := list(self._grid.get_node_ids())) < self._num_nodes:
+            self._wait()
+        return nodes
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """See `Grid.push_messages`."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """See `Grid.pull_messages`."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """See `Grid.send_and_receive`."""
+        waiting, replies = set(self.push_messages(messages)), list[Message]()
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while waiting and time.monotonic() < end:
+            arrived = list(self.pull_messages(waiting))
+            replies += arrived
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            if not arrived:
+                self._wait()
+        return replies
+
+    def _wait(self) -> None:
+        if self._stop.wait(_GLANCE):
+            raise FedrecError("the run was interrupted")
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """`federation=simulation`: the default.
+
+    Attributes:
+        num_nodes: how many nodes host the clients; results do not depend on it.
+        num_cpus: CPUs that one node takes while it works.
+        num_gpus: GPUs that one node takes while it works, fractions allowed.
+        address: of a running Ray cluster, such as "ray://head:10001"; None starts Ray here.
+    """
+
+    num_nodes: int
+    num_cpus: float
+    num_gpus: float
+    address: str | None
+
+    def run(self, serve: Callable[[Grid], None], log: Path) -> None:
+        """Start the engine, give the server's side its grid, wait, stop the engine.
+
+        Args:
+            serve: runs in the engine's server thread; its exception is raised here.
+            log: file for the log of Flower.
+        """
+        stop, server = threading.Event(), ServerApp()
+
+        @server.main()
+        def main(grid: Grid, context: Context) -> None:
+            del context
+            serve(StoppableGrid(grid, self.num_nodes, stop))
+
+        try:
+            with flower_logs_to(log):
+                run_simulation(server, client_app, self.num_nodes, backend_config=self._backend())
+        finally:
+            # The server thread would otherwise wait for replies of nodes that are gone.
+            stop.set()
+
+    def _backend(self) -> dict[str, Any]:
+        init: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
+        if self.address is None:
+            # No more workers than nodes: an idle worker still holds a few hundred megabytes.
+            useful = ceil(self.num_nodes * self.num_cpus)
+            init["num_cpus"] = min(useful, max(cpu_count() or 1, ceil(self.num_cpus)))
+        else:
+            init["address"] = self.address
+        resources = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        return {"init_args": init, "client_resources": resources}

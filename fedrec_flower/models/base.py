@@ -1,0 +1,98 @@
+"""What every recommender is: a scorer of (user, item) pairs whose tensors have owners."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Tensors = dict[str, NDArray[np.float32]]  # parameter name -> value
+
+
+class Recommender(nn.Module, ABC):
+    """A scorer whose parameters have owners.
+
+    A parameter whose name stands in `user_rows` has one row per user, and stays on the client
+    that holds the user. One in `item_rows` has one row per item, so a client needs, changes and
+    sends only the rows it touches. Names in `personal` never leave the client either, though
+    they have no row per user. Everything else is shared and dense.
+
+    Users and items are numbered from zero within whatever tables are loaded: a client's users in
+    its own table, a client's touched items in its sub-model.
+    """
+
+    user_rows: ClassVar[frozenset[str]] = frozenset()
+    item_rows: ClassVar[frozenset[str]] = frozenset()
+    personal: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        """Score pairs.
+
+        Args:
+            users: int64 (batch,), rows of the user tables.
+            items: int64 (batch,), rows of the item tables.
+
+        Returns:
+            float32 (batch,): higher is better; for rating models, in raw rating units.
+        """
+
+    def score_all(self, users: Tensor) -> Tensor:
+        """Score every loaded item for each user.
+
+        Args:
+            users: int64 (batch,).
+
+        Returns:
+            float32 (batch, num_items), equal to `forward` on every pair.
+        """
+        num_items = self._rows(self.item_rows)
+        items = torch.arange(num_items).repeat(len(users))
+        scores: Tensor = self(users.repeat_interleave(num_items), items)
+        return scores.view(len(users), num_items)
+
+    def _rows(self, tables: frozenset[str]) -> int:
+        return len(self.get_parameter(min(tables)))
+
+    def shared_names(self) -> list[str]:
+        """Names of the parameters that travel, in the model's order."""
+        stays = self.user_rows | self.personal
+        return [name for name, _ in self.named_parameters() if name not in stays]
+
+    def personal_names(self) -> list[str]:
+        """Names of the parameters that never leave the client, in the model's order."""
+        shared = set(self.shared_names())
+        return [name for name, _ in self.named_parameters() if name not in shared]
+
+    def initial(self, names: list[str], rng: np.random.Generator) -> Tensors:
+        """Draw initial values for the named parameters, shaped as they are now."""
+        shapes = {name: tuple(self.get_parameter(name).shape) for name in names}
+        return {name: self.initial_value(name, shape, rng) for name, shape in shapes.items()}
+
+    @abstractmethod
+    def initial_value(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Draw the initial value of one parameter, float32 of the given shape."""
+
+    def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Put values into the parameters; row counts may differ from those at construction.
+
+        The parameters share memory with the arrays, which training therefore changes in place.
+        """
+        for name, value in tensors.items():
+            self.get_parameter(name).data = torch.from_numpy(value)
+
+
+def normal(shape: tuple[int, ...], std: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw float32 values of the shape from a centred normal law with the standard deviation."""
+    return rng.normal(0.0, std, shape).astype(np.float32)
+
+
+def xavier_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw float32 dense weights (out, in). Source: Glorot and Bengio 2010, eq. 16."""
+    bound = np.sqrt(6.0 / sum(shape))
+    return rng.uniform(-bound, bound, shape).astype(np.float32)

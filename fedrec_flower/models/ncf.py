@@ -1,0 +1,91 @@
+"""Neural collaborative filtering: GMF, MLP and NeuMF.
+
+Shared: item vectors, item bias, hidden and output layers. Personal: user vectors.
+
+Source: He et al. 2017, eqs. 9-12; federated with personal user vectors as in FedNCF
+(Perifanis and Efraimidis 2022).
+"""
+
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedrec_flower.models.base import Recommender, normal, xavier_uniform
+
+
+class NCF(Recommender):
+    """Score = output layer over [user vector * item vector, hidden layers of both], plus bias.
+
+    Args:
+        num_users: rows of the user tables.
+        num_items: rows of the item tables.
+        rating_range: lowest and highest rating, raw units, or None for implicit data.
+        task: "rating" starts the output bias in the middle of the rating range.
+        variant: "gmf" keeps the product alone, "mlp" the hidden layers alone, "neumf" both.
+        embedding_dim: length of a vector; product and hidden layers have vectors of their own.
+        hidden_dims: widths of the hidden layers, for "mlp" and "neumf".
+        init_std: standard deviation of the initial vectors.
+    """
+
+    user_rows: ClassVar[frozenset[str]] = frozenset({"user_embedding.weight"})
+    item_rows: ClassVar[frozenset[str]] = frozenset({"item_embedding.weight", "item_bias.weight"})
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        rating_range: tuple[float, float] | None,
+        task: str,
+        variant: Literal["gmf", "mlp", "neumf"],
+        embedding_dim: int,
+        hidden_dims: list[int],
+        init_std: float,
+    ) -> None:
+        super().__init__()
+        self.has_product = variant != "mlp"
+        self.has_hidden = variant != "gmf"
+        self.embedding_dim = embedding_dim
+        width = embedding_dim * (self.has_product + self.has_hidden)
+        self.item_embedding = nn.Embedding(num_items, width)
+        self.item_bias = nn.Embedding(num_items, 1)
+        self.user_embedding = nn.Embedding(num_users, width)
+        widths = [2 * embedding_dim, *hidden_dims] if self.has_hidden else []
+        self.hidden = nn.Sequential()
+        for fan_in, fan_out in pairwise(widths):
+            self.hidden.extend([nn.Linear(fan_in, fan_out), nn.ReLU()])
+        features = embedding_dim * self.has_product + (widths[-1] if widths else 0)
+        self.output = nn.Linear(features, 1)
+        self.start = sum(rating_range or (0.0, 0.0)) / 2 if task == "rating" else 0.0
+        self.init_std = init_std
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        """See `Recommender.forward`."""
+        user, item = self.user_embedding(users), self.item_embedding(items)
+        features = []
+        if self.has_product:
+            features.append(user[:, : self.embedding_dim] * item[:, : self.embedding_dim])
+        if self.has_hidden:
+            pair = [user[:, -self.embedding_dim :], item[:, -self.embedding_dim :]]
+            features.append(self.hidden(torch.cat(pair, -1)))
+        scores: Tensor = self.output(torch.cat(features, -1)) + self.item_bias(items)
+        return scores.squeeze(-1)
+
+    def initial_value(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Normal vectors, Xavier weights, zero biases; the product's weights start at one."""
+        if name.endswith("embedding.weight"):
+            return normal(shape, self.init_std, rng)
+        if name == "output.bias":
+            return np.full(shape, self.start, np.float32)
+        if name.endswith("bias") or name == "item_bias.weight":
+            return np.zeros(shape, np.float32)
+        weight = xavier_uniform(shape, rng)
+        if name == "output.weight" and self.has_product:
+            # GMF begins as a plain inner product: He et al. 2017, section 3.3.
+            weight[:, : self.embedding_dim] = 1.0
+        return weight

@@ -1,0 +1,75 @@
+"""What series and metrics are called in figures."""
+
+import re
+from math import log2
+
+import pandas as pd
+
+_METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "auc": "AUC"}
+_RATING_METRICS = {"rmse": "RMSE (rating units)", "mae": "MAE (rating units)"}
+LEAKY = " (leaky protocol)"
+_DISTINGUISHING = ("dataset", "strategy", "partition", "federation", "settings")
+
+
+def metric_label(metric: str) -> str:
+    """Write a metric as a reader expects it: `ndcg@10_99neg` as "NDCG@10 (99 negatives)"."""
+    if metric in _RATING_METRICS:
+        return _RATING_METRICS[metric]
+    name, at, rest = metric.removesuffix("_99neg").partition("@")
+    candidates = "99 negatives" if metric.endswith("_99neg") else "full ranking"
+    return f"{_METRICS.get(name, name.capitalize())}{at}{rest} ({candidates})"
+
+
+def lower_is_better(metric: str) -> bool:
+    """Tell whether a metric is an error rather than a merit."""
+    return metric in _RATING_METRICS
+
+
+def chance_level(metric: str) -> float | None:
+    """What random scores reach on average with one held-out item among 99 negatives.
+
+    Args:
+        metric: a metric's name, such as `hr@10_99neg`.
+
+    Returns:
+        k / 100 for hit rate and recall, the discounts of the first k ranks / 100 for NDCG;
+        None where chance depends on the data.
+    """
+    match = re.fullmatch(r"(hr|recall|ndcg)@(\d+)_99neg", metric)
+    if match is None:
+        return None
+    ranks = range(1, int(match[2]) + 1)
+    return sum(1 / log2(rank + 1) if match[1] == "ndcg" else 1.0 for rank in ranks) / 100
+
+
+def series_labels(frame: pd.DataFrame) -> "pd.Series[str]":
+    """Name the series each row belongs to: its model, and whatever else differs between rows.
+
+    Args:
+        frame: one of the frames of `fedrec_flower.results`; a column that is missing from
+            it tells nothing.
+
+    Returns:
+        One label per row, such as "ncf, fedadam"; runs of the legacy protocol say that they leak.
+    """
+    protocol = _column(frame, "protocol")
+    leaky = protocol.str.contains("legacy")
+    split = protocol.str.replace("legacy|honest", "", regex=True).str.strip(" -_,:;/()")
+    candidates = [*(_column(frame, name) for name in _DISTINGUISHING), split]
+    labels = _column(frame, "model")
+    for column in candidates:
+        if len(set(column)) > 1:
+            labels = labels + (", " + column).where(column != "", "")
+    return labels + leaky.map({True: LEAKY, False: ""})
+
+
+def datasets(frame: pd.DataFrame) -> str:
+    """Say which data a figure is about, as the end of its title: " on ml-100k"."""
+    names = sorted(set(_column(frame, "dataset")) - {""})
+    return f" on {', '.join(names)}" if names else ""
+
+
+def _column(frame: pd.DataFrame, name: str) -> "pd.Series[str]":
+    if name not in frame:
+        return pd.Series("", index=frame.index, dtype="str")
+    return frame[name].fillna("").astype("str")

@@ -1,0 +1,145 @@
+"""How a metric moves over the rounds."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from fedrec_flower.errors import FedrecError
+from fedrec_flower.plots.naming import (
+    chance_level,
+    datasets,
+    lower_is_better,
+    metric_label,
+    series_labels,
+)
+from fedrec_flower.plots.style import FAINT, Look, canvas, legend_beside, looks
+
+
+def convergence(runs: pd.DataFrame, metric: str) -> Figure:
+    """Draw a metric against rounds, one colour per model.
+
+    Validation is a solid line and test a thin dashed one, means over seeds; the band is one
+    standard deviation over seeds of validation. A ring stands at the round that validation
+    selected, one per seed.
+
+    Args:
+        runs: from `load_runs`.
+        metric: a metric of the validation or test phase, such as `ndcg@10`.
+
+    Returns:
+        The figure.
+
+    Raises:
+        FedrecError: if no run reports the metric.
+    """
+    shown = _measurements(runs, metric)
+    seeds = shown.groupby("label")["seed"].nunique()
+    figure, axes = canvas(
+        f"Convergence{datasets(shown)}",
+        _seeds_told(int(seeds.min()), int(seeds.max())),
+        x="round",
+        y=metric_label(metric),
+    )
+    drawn = looks(shown["label"])
+    for label, look in drawn.items():
+        _draw_series(axes, shown[shown["label"] == label], look)
+    _scale(axes, metric)
+    handles = [_key(look.colour, label, marker=_line_marker(look)) for label, look in drawn.items()]
+    legend_beside(figure, axes, [*handles, *_explanations(shown, metric)])
+    return figure
+
+
+def _measurements(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    evaluated = runs[runs["phase"].isin(["validation", "test"])]
+    shown = evaluated[evaluated["metric"] == metric]
+    if shown.empty:
+        known = ", ".join(sorted(set(evaluated["metric"]))) or "none so far"
+        raise FedrecError(f"no run reports {metric}: choose one of the metrics there are ({known})")
+    shown = shown.assign(label=series_labels(shown))
+    # A run repeated with the same seed is no further evidence.
+    return shown.drop_duplicates(["label", "seed", "phase", "round"], keep="last")
+
+
+def _draw_series(axes: Axes, series: pd.DataFrame, look: Look) -> None:
+    validation, test = (
+        series[series["phase"] == phase].groupby("round")["value"].agg(["mean", "std"])
+        for phase in ("validation", "test")
+    )
+    axes.plot(test.index, test["mean"], color=look.colour, linewidth=1.0, linestyle=(0, (4, 2)))
+    axes.plot(
+        validation.index,
+        validation["mean"],
+        color=look.colour,
+        linewidth=1.8,
+        marker=_line_marker(look),
+        markersize=5,
+        markevery=0.12,
+    )
+    low, high = validation["mean"] - validation["std"], validation["mean"] + validation["std"]
+    if validation["std"].notna().any():
+        axes.fill_between(validation.index, low, high, color=look.colour, alpha=0.15, linewidth=0)
+    selected = _selected(series)
+    axes.plot(
+        selected["round"],
+        selected["value"],
+        linestyle="none",
+        marker="o",
+        markersize=7,
+        markerfacecolor="white",
+        markeredgecolor=look.colour,
+        markeredgewidth=1.6,
+        zorder=3,
+    )
+
+
+def _selected(shown: pd.DataFrame) -> pd.DataFrame:
+    chosen = shown["round"] == shown["selected_round"].astype("float64")
+    return shown[chosen & (shown["phase"] == "validation")]
+
+
+def _scale(axes: Axes, metric: str) -> None:
+    chance = chance_level(metric)
+    if chance is not None:
+        axes.axhline(chance, color=FAINT, linewidth=1.0, linestyle=":")
+    if not lower_is_better(metric):
+        axes.set_ylim(bottom=0)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+
+
+def _explanations(shown: pd.DataFrame, metric: str) -> list[Line2D | Patch]:
+    phases = set(shown["phase"])
+    keys: list[Line2D | Patch] = []
+    if "validation" in phases:
+        keys.append(_key(FAINT, "validation"))
+    if "test" in phases:
+        keys.append(_key(FAINT, "test", linewidth=1.0, linestyle=(0, (4, 2))))
+    if shown.groupby("label")["seed"].nunique().max() > 1:
+        keys.append(Patch(color=FAINT, alpha=0.25, linewidth=0, label="±1 sd over seeds"))
+    if len(_selected(shown)):
+        keys.append(
+            _key(FAINT, "selected round", linestyle="none", marker="o", markerfacecolor="white")
+        )
+    if chance_level(metric) is not None:
+        keys.append(_key(FAINT, "chance", linewidth=1.0, linestyle=":"))
+    return keys
+
+
+def _key(colour: str, label: str, **drawn: object) -> Line2D:
+    line = Line2D([], [], color=colour, linewidth=1.8, label=label)
+    line.set(**drawn)
+    return line
+
+
+def _line_marker(look: Look) -> str:
+    # The first seven series differ by colour alone; later ones need a shape as well.
+    return "" if look.marker == "o" else look.marker
+
+
+def _seeds_told(fewest: int, most: int) -> str:
+    if most == 1:
+        return "one seed"
+    return f"means over {most} seeds" if fewest == most else f"means over {fewest} to {most} seeds"

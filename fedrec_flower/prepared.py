@@ -1,0 +1,286 @@
+"""The prepared folder: a federation's data as memory-mapped columns, sorted by client and user.
+
+A *position* is a user's place in that order, so the users of a client, and the interactions of a
+user, are contiguous. A node opens the folder and touches only the pages of its own clients.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedrec_flower.errors import DataError
+from fedrec_flower.interactions import Ids, Interactions, Part, Partition, Split
+
+_FORMAT = 1  # raise it when the layout of the folder changes
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """One part of the split, sorted by position, then time, then item.
+
+    Attributes:
+        offsets: int64 (num_users + 1,), where each position's interactions begin.
+        item: int32 (n,), item codes.
+        rating: float32 (n,), raw rating units; None for implicit data.
+    """
+
+    offsets: NDArray[np.int64]
+    item: NDArray[np.int32]
+    rating: NDArray[np.float32] | None
+
+    def slice(self, start: int, stop: int) -> Self:
+        """The interactions of positions [start, stop), offsets counted from zero."""
+        offsets = np.asarray(self.offsets[start : stop + 1])
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        rating = None if self.rating is None else self.rating[rows]
+        return type(self)(offsets - offsets[0], np.asarray(self.item[rows]), rating)
+
+    def users(self) -> NDArray[np.int64]:
+        """int64 (n,): the position, counted from the slice's first, of each interaction."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientData:
+    """What one client holds: its users and their interactions. Never leaves the node.
+
+    Attributes:
+        client: the client's code.
+        first: position of the client's first user.
+        user_codes: int32 (num_users,), the user code of each of the client's users.
+        train: its training interactions.
+        validation: its validation interactions.
+        test: its test interactions.
+    """
+
+    client: int
+    first: int
+    user_codes: NDArray[np.int32]
+    train: Columns
+    validation: Columns
+    test: Columns
+
+    @property
+    def num_users(self) -> int:
+        """Number of users this client holds."""
+        return len(self.user_codes)
+
+    def __len__(self) -> int:
+        """Number of training interactions: the client's weight, `num_examples`."""
+        return len(self.train.item)
+
+
+class Prepared:
+    """Reader of a prepared folder.
+
+    Attributes:
+        path: the folder.
+        num_users: number of users.
+        num_items: size of the catalogue.
+        num_clients: number of clients.
+        rating_range: lowest and highest training rating, raw units; None for implicit data.
+        split_sha256: digest of the split, as recorded in every run's summary.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        meta = json.loads((path / _MANIFEST).read_text())["meta"]
+        self.name: str = meta["name"]
+        self.num_users: int = meta["num_users"]
+        self.num_items: int = meta["num_items"]
+        self.num_clients: int = meta["num_clients"]
+        self.rating_range: tuple[float, float] | None = (
+            tuple(meta["rating_range"]) if meta["rating_range"] else None
+        )
+        self.split_sha256: str = meta["split_sha256"]
+        self.client_offsets = self._column("client_offsets")
+        self.user_codes = self._column("user_codes")
+        self._parts = {part: self._part(part) for part in Part}
+
+    def _column(self, name: str) -> NDArray[Any]:
+        column: NDArray[Any] = np.load(self.path / f"{name}.npy", mmap_mode="r")
+        return column
+
+    def _part(self, part: Part) -> Columns:
+        name = part.name.lower()
+        rating = self._column(f"{name}_rating") if self.rating_range else None
+        return Columns(self._column(f"{name}_offsets"), self._column(f"{name}_item"), rating)
+
+    def part(self, part: Part) -> Columns:
+        """All interactions of one part, every client's."""
+        return self._parts[part]
+
+    def client(self, client: int) -> ClientData:
+        """The data of one client; only its pages are read."""
+        first, stop = (int(x) for x in self.client_offsets[client : client + 2])
+        train, validation, test = (self._parts[part].slice(first, stop) for part in Part)
+        codes = np.asarray(self.user_codes[first:stop])
+        return ClientData(client, first, codes, train, validation, test)
+
+    def hosted_by(self, node: int, num_nodes: int) -> range:
+        """The clients of a node, contiguous, balanced by work; needs num_nodes <= num_clients."""
+        examples = np.asarray(self._parts[Part.TRAIN].offsets)[self.client_offsets]
+        # A client costs time even when it holds little: about as much as 50 interactions.
+        cost = examples + 50 * np.arange(self.num_clients + 1)
+        nodes = np.arange(num_nodes + 1)
+        cuts = np.searchsorted(cost, np.linspace(0, cost[-1], num_nodes + 1))
+        # Every node hosts at least one client.
+        cuts = np.maximum.accumulate(cuts - nodes) + nodes
+        cuts = np.minimum(cuts, self.num_clients - num_nodes + nodes)
+        return range(int(cuts[node]), int(cuts[node + 1]))
+
+    @cached_property
+    def user_ids(self) -> Ids:
+        """(num_users,), original ids by user code."""
+        return self._column("user_ids")
+
+    @cached_property
+    def item_ids(self) -> Ids:
+        """(num_items,), original ids by item code."""
+        return self._column("item_ids")
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """One row per item code: title, year, genres where known."""
+        return pd.read_parquet(self.path / "items.parquet")
+
+    @cached_property
+    def clients(self) -> pd.DataFrame:
+        """One row per client: how the data fell, as `partition_table` describes it."""
+        return pd.read_parquet(self.path / "clients.parquet")
+
+
+def prepare(
+    cache: Path,
+    recipe: Mapping[str, Any],
+    cook: Callable[[], tuple[Interactions, Split, Partition, str, pd.DataFrame]],
+) -> Prepared:
+    """Open the prepared folder of a recipe, cooking it first if the cache does not hold it.
+
+    Args:
+        cache: the cache folder; prepared folders live in its `prepared/`.
+        recipe: everything the result depends on, JSON-able; its hash is the folder's name.
+        cook: loads, splits and partitions; returns them with the split's digest and the table
+            of clients. Called only when needed.
+
+    Raises:
+        DataError: if the cache folder cannot be written.
+    """
+    text = json.dumps([_FORMAT, recipe], sort_keys=True)
+    path = cache / "prepared" / sha256(text.encode()).hexdigest()[:20]
+    if not _is_whole(path):
+        try:
+            _write_atomically(path, *cook(), recipe=text)
+        except OSError as error:
+            reason = f"cannot write the prepared data below {cache}: {error.strerror}"
+            raise DataError(f"{reason}; free space or set dataset.cache_dir=") from error
+    return Prepared(path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every file the manifest names is there in full."""
+    try:
+        sizes = json.loads((path / _MANIFEST).read_text())["sizes"]
+        return all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _write_atomically(
+    path: Path,
+    interactions: Interactions,
+    split: Split,
+    partition: Partition,
+    digest: str,
+    clients: pd.DataFrame,
+    *,
+    recipe: str,
+) -> None:
+    """Write into a temporary neighbour and rename, so that nobody sees half a folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        _write_columns(scratch, interactions, split, partition)
+        interactions.items.to_parquet(scratch / "items.parquet")
+        clients.to_parquet(scratch / "clients.parquet")
+        meta = {
+            "name": interactions.name,
+            "num_users": interactions.num_users,
+            "num_items": interactions.num_items,
+            "num_clients": partition.num_clients,
+            "rating_range": _rating_range(interactions, split),
+            "split_sha256": digest,
+        }
+        sizes = {file.name: file.stat().st_size for file in sorted(scratch.iterdir())}
+        manifest = {"meta": meta, "sizes": sizes, "recipe": json.loads(recipe)}
+        (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        if path.exists() and not _is_whole(path):
+            shutil.rmtree(path)
+        try:
+            scratch.rename(path)
+        except OSError:
+            # Another run finished first; its folder holds the same bytes.
+            if not _is_whole(path):
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _rating_range(interactions: Interactions, split: Split) -> tuple[float, float] | None:
+    if interactions.rating is None:
+        return None
+    rating = interactions.rating[split.rows(Part.TRAIN)]
+    return float(rating.min()), float(rating.max())
+
+
+def _write_columns(
+    folder: Path, interactions: Interactions, split: Split, partition: Partition
+) -> None:
+    order = np.argsort(partition.client_of_user, kind="stable")  # position -> user code
+    position = np.empty(interactions.num_users, np.int64)
+    position[order] = np.arange(interactions.num_users)
+    counts = np.bincount(partition.client_of_user, minlength=partition.num_clients)
+    _save(folder, "user_codes", order.astype(np.int32))
+    _save(folder, "client_offsets", _offsets(counts))
+    _save(folder, "user_ids", _storable(interactions.user_ids))
+    _save(folder, "item_ids", _storable(interactions.item_ids))
+    timestamp = interactions.timestamp
+    for part in Part:
+        rows = split.rows(part)
+        place = position[interactions.user[rows]]
+        time = np.zeros(len(rows)) if timestamp is None else timestamp[rows]
+        rows = rows[np.lexsort((interactions.item[rows], time, place))]
+        per_user = np.bincount(place, minlength=interactions.num_users)
+        name = part.name.lower()
+        _save(folder, f"{name}_offsets", _offsets(per_user))
+        _save(folder, f"{name}_item", interactions.item[rows])
+        if interactions.rating is not None:
+            _save(folder, f"{name}_rating", interactions.rating[rows])
+
+
+def _save(folder: Path, name: str, array: NDArray[Any]) -> None:
+    with (folder / f"{name}.npy").open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _storable(ids: Ids) -> Ids:
+    """Ids as a dtype that numpy can memory-map: integers stay, anything else becomes text."""
+    return ids if ids.dtype.kind in "iu" else ids.astype(np.str_)

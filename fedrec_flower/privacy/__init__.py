@@ -1,0 +1,5 @@
+"""Privacy as a step applied to one client's update before anything is summed."""
+
+from fedrec_flower.privacy.none import NoPrivacy
+
+__all__ = ["NoPrivacy"]

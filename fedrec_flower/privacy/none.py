@@ -1,0 +1,14 @@
+"""No protection beyond the data staying where they are."""
+
+from dataclasses import dataclass
+
+from fedrec_flower.aggregation import Update
+
+
+@dataclass(frozen=True, slots=True)
+class NoPrivacy:
+    """The identity: what a client learned travels as it is."""
+
+    def apply(self, update: Update) -> Update:
+        """Give the update back unchanged."""
+        return update

@@ -1,0 +1,170 @@
+"""The end of a completed run: per-user tables, recommendations, model, figures, summary.
+
+A researcher owns all nodes of an experiment, so the per-user results that nodes noted on their
+own disk can be gathered here. The strategy never sees them.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedrec_flower import plots
+from fedrec_flower.errors import FedrecError
+from fedrec_flower.interactions import Part
+from fedrec_flower.metrics.beyond_accuracy import beyond_accuracy
+from fedrec_flower.prepared import Prepared
+from fedrec_flower.report import Record
+from fedrec_flower.results import RunFolder, load_per_user, load_runs
+from fedrec_flower.strategies import Outcome
+from fedrec_flower.strategies.plan import Evaluated
+
+Notes = Mapping[str, NDArray[Any]]
+
+_PRIVATE = """These files are personal parameters: on devices they would never leave their client.
+Do not publish them. Each array has a row per user (or per client), in the order of clients.csv.
+"""
+
+
+def publish(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
+    """Write every table and figure of a completed run, and its summary.
+
+    Args:
+        record: the run's summary so far.
+        data: the prepared data.
+        outcome: what the strategy gives back.
+
+    Returns:
+        The complete summary.
+
+    Raises:
+        FedrecError: if the nodes' notes cannot be read here, or the disk is full.
+    """
+    folder, notes = record.folder, _read_notes(record.folder.path / "clients")
+    folder.write_table("per_user", _per_user(data, notes))
+    folder.write_table("recommendations", _recommendations(data, notes))
+    clients = data.clients.assign(rounds_participated=outcome.rounds_participated)
+    folder.write_table("clients", clients)
+    folder.write_model(outcome.selected.parameters)
+    _keep_selected(folder.path / "clients", outcome.selected.slot)
+    record.learn(_summary(record, data, outcome, notes))
+    _draw(folder, clients, record.summary)
+    record.learn({"status": "completed"})
+    return record.summary
+
+
+def _read_notes(store: Path) -> Notes:
+    files = sorted((store / "notes").glob("*.npy"))
+    if not files:
+        raise FedrecError(
+            f"the nodes left no notes in {store}: on a cluster, set output_dir= to a folder on a "
+            "disk that all machines share"
+        )
+    return {file.stem: np.load(file) for file in files}
+
+
+def _per_user(data: Prepared, notes: Notes) -> pd.DataFrame:
+    """One row per user and held-out item (ranking), or per user (rating); ids are original."""
+    train, test = data.part(Part.TRAIN), data.part(Part.TEST)
+    user_ids = data.user_ids[data.user_codes]
+    num_train = np.diff(train.offsets)
+    ranks = {name.removeprefix("per_test_"): n for name, n in notes.items() if "_test_" in name}
+    if not ranks:
+        errors = ("squared_error", "absolute_error", "num_ratings")
+        columns = {name: notes[f"per_user_{name}"] for name in errors}
+        return pd.DataFrame({"user_id": user_ids, "num_train": num_train, **columns})
+    user = np.repeat(np.arange(data.num_users), np.diff(test.offsets))
+    return pd.DataFrame(
+        {
+            "user_id": user_ids[user],
+            "held_out_item_id": data.item_ids[test.item],
+            "num_train": num_train[user],
+            **ranks,
+        }
+    )
+
+
+def _recommendations(data: Prepared, notes: Notes) -> pd.DataFrame:
+    """The best unseen items of every user, best first."""
+    item, score = notes["per_user_recommended"], notes["per_user_score"]
+    num_users, k = item.shape
+    frame = pd.DataFrame(
+        {
+            "user_id": np.repeat(data.user_ids[data.user_codes], k),
+            "rank": np.tile(np.arange(1, k + 1), num_users),
+            "item_id": data.item_ids[item.ravel()],
+            "score": score.ravel(),
+        }
+    )
+    if "title" in data.items:
+        frame.insert(3, "title", data.items["title"].to_numpy()[item.ravel()])
+    return frame[np.isfinite(score.ravel())]  # a user may have fewer than k unseen items
+
+
+def _keep_selected(store: Path, slot: str) -> None:
+    """Leave the personal parameters of the selected round, and a word on what they are."""
+    for file in (store / slot).glob("*.npy"):
+        file.rename(store / file.name)
+    for folder in [path for path in store.iterdir() if path.is_dir()]:
+        shutil.rmtree(folder)
+    (store / "PRIVATE.txt").write_text(_PRIVATE)
+
+
+def _summary(record: Record, data: Prepared, outcome: Outcome, notes: Notes) -> dict[str, Any]:
+    selected, best = outcome.selected, outcome.best_test
+    participations = int(outcome.rounds_participated.sum())
+    trained = outcome.seconds["train"]
+    return {
+        "selected_round": selected.round,
+        "num_test_users": _num_test_users(data),
+        "validation": selected.metrics[Part.VALIDATION],
+        "test": selected.metrics[Part.TEST] | _beyond(data, notes),
+        "test_standard_error": selected.standard_errors[Part.TEST],
+        "best_test_round": _named(best),
+        "seconds": record.seconds(outcome.seconds),
+        "clients_per_second": participations / trained if trained else None,
+        "bytes": {
+            "down_per_client": outcome.bytes_down,
+            "up_per_client": outcome.bytes_up,
+            "total": (outcome.bytes_down + outcome.bytes_up) * participations,
+        },
+    }
+
+
+def _named(best: Evaluated) -> dict[str, float]:
+    return {"round": best.round, **best.metrics[Part.TEST]}
+
+
+def _num_test_users(data: Prepared) -> int:
+    return int((np.diff(data.part(Part.TEST).offsets) > 0).sum())
+
+
+def _beyond(data: Prepared, notes: Notes) -> dict[str, float]:
+    """Coverage, concentration, novelty and diversity of the recommended lists."""
+    best = np.where(np.isfinite(notes["per_user_score"]), notes["per_user_recommended"], -1)
+    popularity = np.bincount(data.part(Part.TRAIN).item, minlength=data.num_items)
+    genres = None
+    if "genres" in data.items:
+        column = data.items["genres"].fillna("").astype(str)
+        genres = column.str.get_dummies(sep="|").to_numpy(bool)
+    return beyond_accuracy(best, popularity, data.num_users, genres)
+
+
+def _draw(folder: RunFolder, clients: pd.DataFrame, summary: Mapping[str, Any]) -> None:
+    """The figures of one run, read from its own tables like any later plot."""
+    folder.write_summary(summary)
+    runs, per_user = load_runs(folder.path), load_per_user(folder.path)
+    metric = "ndcg@10" if "ndcg@10" in summary["test"] else "rmse"
+    by_activity = "hr@10" if metric == "ndcg@10" else "rmse"
+    drawn = {
+        "convergence": plots.convergence(runs, metric),
+        "metric_by_activity": plots.metric_by_activity(per_user, by_activity),
+        "participation": plots.participation(clients),
+        "data_partition": plots.data_partition(clients),
+    }
+    for name, figure in drawn.items():
+        plots.save(figure, folder.figures, name)

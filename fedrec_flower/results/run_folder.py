@@ -1,0 +1,178 @@
+"""The folder a run leaves behind: text tables that a killed run leaves readable."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from fedrec_flower.errors import ConfigError, FedrecError
+from fedrec_flower.results.environment import environment
+
+Phase = Literal["train", "validation", "test"]
+
+_ROUND_COLUMNS = ("round", "phase", "metric", "value", "num_clients")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's folder; make it with `create`.
+
+    Every method that writes raises `FedrecError`, naming the file, if the disk is full or the
+    file cannot be written.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> "RunFolder":
+        """Make the folder of a new run, with an empty `rounds.csv`.
+
+        Args:
+            path: the folder; it may exist already, with other files, but not with a run.
+
+        Returns:
+            The folder, ready to be written to.
+
+        Raises:
+            ConfigError: if the folder holds a run already or cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            taken = any((path / name).exists() for name in ("summary.json", "rounds.csv"))
+            if not taken:
+                # "x": of two runs started at once in the same folder, only one gets it.
+                with (path / "rounds.csv").open("xb") as file:
+                    file.write(_csv_lines([_ROUND_COLUMNS]))
+        except OSError as error:
+            raise ConfigError(
+                f"{path} cannot hold a run ({error.strerror}): set output_dir= to a folder "
+                "you may write to"
+            ) from error
+        if taken:
+            raise ConfigError(
+                f"{path} already holds a run: set output_dir= to another folder, or remove that run"
+            )
+        return cls(path)
+
+    @property
+    def figures(self) -> Path:
+        """Where figures go; made by the first figure saved."""
+        return self.path / "figures"
+
+    def add_round(
+        self, round_: int, phase: Phase, metrics: Mapping[str, float], num_clients: int
+    ) -> None:
+        """Append one row per metric to `rounds.csv` and hand them to the operating system.
+
+        Args:
+            round_: the round the metrics belong to; 0 is before any training.
+            phase: which part of the data they were measured on.
+            metrics: metric name to value; written in full, so the same run gives the same bytes.
+            num_clients: how many clients they are averaged over.
+        """
+        rows = [
+            (round_, phase, name, repr(float(value)), num_clients)
+            for name, value in metrics.items()
+        ]
+        rounds = self.path / "rounds.csv"
+        # Opened anew for every round: once closed, no row is lost with the process.
+        with _explained(rounds), rounds.open("ab") as file:
+            file.write(_csv_lines(rows))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json`, replacing an older one; NaN and infinity become null.
+
+        Args:
+            summary: any nesting of mappings, sequences, numbers (numpy's too) and text; the
+                order of keys is kept.
+        """
+        self._write_json("summary.json", summary)
+
+    def write_environment(self) -> dict[str, Any]:
+        """Write `environment.json`.
+
+        Returns:
+            What was written, for `versions` and `commit` of the summary; see `environment`.
+        """
+        described = environment()
+        self._write_json("environment.json", described)
+        return described
+
+    def write_table(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a table, the index left out.
+
+        Args:
+            name: the file's name without ".csv", such as "per_user" or "clients".
+            frame: any columns; floats are written in full.
+        """
+        with _replacing(self.path / f"{name}.csv") as partial:
+            frame.to_csv(partial, index=False, lineterminator="\n")
+
+    def write_model(self, parameters: Mapping[str, NDArray[Any]]) -> None:
+        """Write the shared parameters to `model.safetensors`.
+
+        Args:
+            parameters: tensor name to array, any shapes.
+        """
+        with _replacing(self.path / "model.safetensors") as partial:
+            partial.write_bytes(
+                save({name: np.ascontiguousarray(array) for name, array in parameters.items()})
+            )
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+        with _replacing(self.path / name) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _csv_lines(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy values into Python's own, and what JSON cannot say (NaN, infinity) into None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FedrecError(
+            f"{path} could not be written ({error.strerror or error}): free some disk space or "
+            "set output_dir= to a folder you may write to"
+        ) from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a file to write to that takes the place of `path` only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    with _explained(path):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

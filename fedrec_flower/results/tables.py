@@ -1,0 +1,149 @@
+"""Tables of results: at the end of a run, over seeds, and for a README."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from fedrec_flower.errors import FedrecError
+from fedrec_flower.results.load import IDENTITY, load_summaries
+
+_LEAKY = (
+    "Leaky protocol (split.negatives=legacy): no held-out item was ever a training negative, "
+    "so these figures are too high; never compare them with honest ones."
+)
+
+
+def final_table(summary: Mapping[str, Any]) -> RenderableType:
+    """Lay out a run's result and its cost, to be printed by rich.
+
+    Args:
+        summary: the content of `summary.json`; what an unfinished run lacks is left out.
+
+    Returns:
+        A table of metrics (validation and test at the selected round, with standard errors
+        over users) and one of costs; a leaky protocol is said in red between them.
+    """
+    shown: list[RenderableType] = [
+        Text(_title(summary), "bold"),
+        _metric_table(summary),
+        Text(_caption(summary), "dim"),
+    ]
+    if "legacy" in str(summary.get("protocol")):
+        shown.append(Text(_LEAKY, "bold red"))
+    return Group(*shown, _cost_table(summary))
+
+
+def comparison(path: str | Path) -> pd.DataFrame:
+    """Average the test metrics of completed runs over seeds.
+
+    Runs that differ in anything but the seed stay apart; of runs that do not, the one whose
+    folder sorts last counts, so a repeated run is not counted twice.
+
+    Args:
+        path: a run folder, or a folder with run folders at any depth.
+
+    Returns:
+        One row per dataset, model, strategy, partition, federation, protocol, settings and
+        task, with seeds (how many) and for each metric its mean over seeds (`ndcg@10`) and
+        standard deviation (`ndcg@10_sd`, missing for one seed).
+
+    Raises:
+        FedrecError: if there is no completed run.
+    """
+    summaries = load_summaries(path)
+    completed = summaries[summaries["status"] == "completed"]
+    if completed.empty:
+        raise FedrecError(f"no run below {path} is completed: wait for one, or look at its error")
+    keys = [column for column in IDENTITY if column != "seed"]
+    once = completed.drop_duplicates([*keys, "seed"], keep="last")
+    metrics = [column for column in once.columns if column.startswith("test.")]
+    groups = once.groupby(keys, dropna=False, sort=True)
+    table = groups["seed"].nunique().to_frame("seeds")
+    for column in metrics:
+        name = column.removeprefix("test.")
+        table[name] = groups[column].mean()
+        table[f"{name}_sd"] = groups[column].std()
+    return table.reset_index()
+
+
+def markdown(frame: pd.DataFrame, digits: int = 3) -> str:
+    """Write a frame as a GitHub table, numbers to the right, the index left out.
+
+    Args:
+        frame: any columns; a missing value becomes an empty cell.
+        digits: decimals of a float.
+
+    Returns:
+        One line per row below two of heading, a newline after each.
+    """
+
+    def cell(value: Any) -> str:
+        if pd.isna(value):
+            return ""
+        text = f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+        return text.replace("|", "\\|")
+
+    rules = ["---:" if pd.api.types.is_numeric_dtype(kind) else "---" for kind in frame.dtypes]
+    cells = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
+    rows = [[cell(name) for name in frame.columns], rules, *cells]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    names = ("model", "dataset", "strategy", "partition", "federation", "protocol")
+    parts = [str(summary[name]) for name in names if summary.get(name) is not None]
+    return f"{', '.join(parts)}, seed {summary.get('seed')}"
+
+
+def _caption(summary: Mapping[str, Any]) -> str:
+    return (
+        f"at round {summary.get('selected_round')} of {summary.get('num_rounds')}, chosen on "
+        f"validation; n = {summary.get('num_test_users')} test users, ± standard error over users"
+    )
+
+
+def _metric_table(summary: Mapping[str, Any]) -> Table:
+    table = Table("metric")
+    table.add_column("validation", justify="right")
+    table.add_column("test", justify="right")
+    validation, test = summary.get("validation") or {}, summary.get("test") or {}
+    errors = summary.get("test_standard_error") or {}
+    for name in validation | test:
+        table.add_row(
+            name, _number(validation.get(name)), _number(test.get(name), errors.get(name))
+        )
+    return table
+
+
+def _number(value: float | None, error: float | None = None) -> str:
+    text = "-" if value is None else f"{value:.4f}"
+    return text if error is None else f"{text} ± {error:.4f}"
+
+
+def _cost_table(summary: Mapping[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in _costs(summary):
+        table.add_row(name, value)
+    return table
+
+
+def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if sizes := summary.get("bytes"):
+        down, up, total = (
+            decimal(int(sizes[key])) for key in ("down_per_client", "up_per_client", "total")
+        )
+        yield "sent", f"{down} down and {up} up per client and round, {total} in total"
+    if seconds := summary.get("seconds"):
+        yield "time", ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    if speed := summary.get("clients_per_second"):
+        yield "speed", f"{speed:,.0f} clients per second"
+    if memory := summary.get("peak_memory_mb"):
+        yield "peak memory", f"{memory:,.0f} MB"
+    epsilon = summary.get("epsilon")
+    yield "privacy", "none (epsilon = infinity)" if epsilon is None else f"epsilon = {epsilon:g}"

@@ -1,0 +1,59 @@
+"""How a client trains, and what comes out of it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedrec_flower.aggregation import Update
+from fedrec_flower.errors import ConfigError
+from fedrec_flower.models.base import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTraining:
+    """The training group of the configuration; defaults live in its yaml.
+
+    Attributes:
+        engine: how a node trains its clients; "sequential" is one after another.
+        loss: "bce" or "bpr" to rank, "mse" to predict ratings (or 0/1 labels).
+        optimizer: of the client; its state starts afresh every round.
+        learning_rate: for tables with a row per user or item.
+        dense_learning_rate: for all other parameters.
+        weight_decay: L2 pull on the table rows a client touches, as in `torch.optim.SGD`.
+        local_epochs: passes over the client's interactions a round.
+        batch_size: samples a step; positives and negatives both count (pairs for "bpr").
+        num_negatives: sampled negatives per interaction, fresh every epoch; unused for ratings.
+    """
+
+    engine: Literal["sequential"]
+    loss: Literal["bce", "bpr", "mse"]
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float
+    dense_learning_rate: float
+    weight_decay: float
+    local_epochs: int
+    batch_size: int
+    num_negatives: int
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can use."""
+        for name in ("local_epochs", "batch_size", "num_negatives"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} must be at least 1: {getattr(self, name)}")
+        for name in ("learning_rate", "dense_learning_rate", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"training.{name} must not be negative: {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """The outcome of one client's training.
+
+    Attributes:
+        update: what the client may send.
+        personal: new value of each personal parameter. Stays on the node.
+        loss: mean training loss over the client's samples.
+    """
+
+    update: Update
+    personal: Tensors
+    loss: float

@@ -1,0 +1,206 @@
+"""Laws of the figures of runs: what they show is what the tables say."""
+
+from itertools import product
+from math import log2, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from fedrec_flower import plots
+from fedrec_flower.errors import FedrecError
+from fedrec_flower.plots.naming import chance_level, metric_label, series_labels
+from fedrec_flower.plots.style import looks
+
+HONEST, LEGACY = "leave_one_out honest", "leave_one_out legacy"
+
+
+def _runs(models: tuple[str, ...], seeds: tuple[int, ...], **columns: Any) -> pd.DataFrame:
+    """Validation is round + seed, test one less; round 2 is selected."""
+    rows = [
+        {"model": model, "seed": seed, "round": round_, "phase": phase, "value": value}
+        for model, seed, round_ in product(models, seeds, range(4))
+        for phase, value in (("validation", round_ + seed), ("test", round_ + seed - 1))
+    ]
+    constant: dict[str, Any] = {"metric": "hr@10_99neg", "selected_round": 2, "protocol": HONEST}
+    return pd.DataFrame(rows).assign(**(constant | columns))
+
+
+def _summaries(values: dict[tuple[str, int], float], **columns: Any) -> pd.DataFrame:
+    rows = [
+        {"model": model, "seed": seed, "test.hr@10": value, "status": "completed"}
+        for (model, seed), value in values.items()
+    ]
+    constant: dict[str, Any] = {"num_test_users": 943, "protocol": HONEST}
+    errors = {"test_standard_error.hr@10": 0.015}
+    return pd.DataFrame(rows).assign(**(constant | errors | columns))
+
+
+def _legend(figure: Figure) -> list[str]:
+    legend = figure.axes[0].get_legend()
+    return [] if legend is None else [text.get_text() for text in legend.get_texts()]
+
+
+def _line(figure: Figure, y: list[float]) -> bool:
+    """Whether a line of the figure runs through these heights."""
+    heights = [np.asarray(line.get_ydata()) for line in figure.axes[0].lines]
+    return any(len(drawn) == len(y) and np.allclose(drawn, y) for drawn in heights)
+
+
+def _yticks(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_convergence_draws_means_over_seeds_and_marks_the_selected_rounds() -> None:
+    figure = plots.convergence(_runs(("mf",), (1, 3)), "hr@10_99neg")
+    assert _line(figure, [0 + 2, 1 + 2, 2 + 2, 3 + 2])
+    assert _line(figure, [0 + 1, 1 + 1, 2 + 1, 3 + 1])
+    assert _line(figure, [2 + 1, 2 + 3])  # the rings, one per seed
+    keys = ["mf", "validation", "test", "±1 sd over seeds", "selected round", "chance"]
+    assert _legend(figure) == keys
+
+
+def test_one_seed_has_no_band_and_full_ranking_no_chance_level() -> None:
+    figure = plots.convergence(_runs(("mf",), (1,), metric="hr@10"), "hr@10")
+    assert _legend(figure) == ["mf", "validation", "test", "selected round"]
+    assert not figure.axes[0].collections
+
+
+def test_a_run_that_has_not_selected_a_round_has_no_ring() -> None:
+    runs = _runs(("mf",), (1,)).assign(selected_round=pd.array([pd.NA] * 8, dtype="Int64"))
+    assert "selected round" not in _legend(plots.convergence(runs, "hr@10_99neg"))
+
+
+def test_convergence_draws_the_phases_there_are() -> None:
+    runs = _runs(("mf",), (1,))
+    of_phase = {phase: runs[runs["phase"] == phase] for phase in ("validation", "test")}
+    validation = plots.convergence(of_phase["validation"], "hr@10_99neg")
+    assert _legend(validation) == ["mf", "validation", "selected round", "chance"]
+    assert _legend(plots.convergence(of_phase["test"], "hr@10_99neg")) == ["mf", "test", "chance"]
+
+
+def test_a_repeated_run_is_drawn_once() -> None:
+    runs = pd.concat([_runs(("mf",), (1,)).assign(value=9.0), _runs(("mf",), (1,))])
+    assert _line(plots.convergence(runs, "hr@10_99neg"), [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("number", [1, 12])
+def test_every_model_has_its_own_look(number: int) -> None:
+    models = tuple(f"model{n:02d}" for n in range(number))
+    legend = _legend(plots.convergence(_runs(models, (1,)), "hr@10_99neg"))
+    assert legend[:number] == list(models)
+    drawn = looks(models).values()
+    assert len({(look.colour, look.marker) for look in drawn}) == number
+
+
+def test_series_are_named_by_what_differs_and_leaky_ones_say_so() -> None:
+    frame = pd.DataFrame(
+        {
+            "model": ["mf", "mf", "mf", "mf"],
+            "dataset": "ml-100k",
+            "strategy": ["fedavg", "fedadam", "fedavg", "fedavg"],
+            "protocol": [HONEST, HONEST, LEGACY, HONEST],
+            "settings": ["", "", "", "num_rounds=5"],
+        }
+    )
+    assert list(series_labels(frame)) == [
+        "mf, fedavg",
+        "mf, fedadam",
+        "mf, fedavg (leaky protocol)",
+        "mf, fedavg, num_rounds=5",
+    ]
+    assert list(series_labels(frame.head(1))) == ["mf"]
+
+
+def test_splits_are_not_averaged_together() -> None:
+    frame = pd.DataFrame({"model": "mf", "protocol": [HONEST, "random honest"]})
+    assert list(series_labels(frame)) == ["mf, leave_one_out", "mf, random"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "level"),
+    [
+        ("hr@10_99neg", 10 / 100),
+        ("ndcg@2_99neg", (1 / log2(2) + 1 / log2(3)) / 100),
+        ("hr@10", None),
+        ("rmse", None),
+    ],
+)
+def test_chance_is_known_where_candidates_are_counted(metric: str, level: float | None) -> None:
+    assert chance_level(metric) == (None if level is None else pytest.approx(level))
+
+
+def test_metrics_are_named_with_their_candidates() -> None:
+    assert metric_label("ndcg@10_99neg") == "NDCG@10 (99 negatives)"
+    assert metric_label("coverage@20") == "Coverage@20 (full ranking)"
+    assert metric_label("rmse") == "RMSE (rating units)"
+
+
+@pytest.mark.parametrize("draw", [plots.convergence, plots.comparison, plots.metric_by_activity])
+def test_an_unknown_metric_is_one_clear_sentence(draw: Any) -> None:
+    table = _runs(("mf",), (1,)).assign(status="completed", **{"test.hr@5": 0.1})
+    with pytest.raises(FedrecError, match=r"hr@7?.*choose"):
+        draw(table, "hr@7")
+
+
+def test_comparison_says_whether_bars_are_over_seeds_or_over_users() -> None:
+    values = {("mf", 1): 0.2, ("mf", 2): 0.4, ("ncf", 1): 0.25}
+    figure = plots.comparison(_summaries(values), "hr@10")
+    assert _yticks(figure) == ["mf\nsd of 2 seeds", "ncf\none seed, se over 943 users"]
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert texts == {f"0.300 ± {sqrt(0.1**2 + 0.1**2):.3f}", "0.250 ± 0.015"}
+
+
+def test_comparison_puts_the_best_on_top_and_leaky_runs_last() -> None:
+    honest = _summaries({("a", 1): 0.2, ("b", 1): 0.3})
+    leaky = _summaries({("a", 1): 0.9}, protocol=LEGACY)
+    table = pd.concat([honest, leaky], ignore_index=True)
+    order = [name.split("\n")[0] for name in _yticks(plots.comparison(table, "hr@10"))]
+    assert order == ["b", "a", "a (leaky protocol)"]
+
+
+def test_comparison_of_errors_puts_the_lowest_on_top() -> None:
+    table = _summaries({("a", 1): 1.2, ("b", 1): 0.9}).rename(columns={"test.hr@10": "test.rmse"})
+    order = [name.split("\n")[0] for name in _yticks(plots.comparison(table, "rmse"))]
+    assert order == ["b", "a"]
+
+
+def test_comparison_of_sampled_metrics_shows_chance() -> None:
+    table = _summaries({("a", 1): 0.5}).rename(columns={"test.hr@10": "test.hr@10_99neg"})
+    figure = plots.comparison(table, "hr@10_99neg")
+    assert "chance" in {text.get_text() for text in figure.axes[0].texts}
+    assert any(np.array_equal(line.get_xdata(), [0.1, 0.1]) for line in figure.axes[0].lines)
+
+
+def test_a_single_seed_without_an_error_claims_none() -> None:
+    table = _summaries({("a", 1): 0.2}).drop(columns="test_standard_error.hr@10")
+    figure = plots.comparison(table, "hr@10")
+    assert _yticks(figure) == ["a\none seed"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.200"]
+
+
+def test_comparison_leaves_unfinished_runs_out() -> None:
+    table = _summaries({("a", 1): 0.2, ("b", 1): 0.3}).assign(status=["completed", "failed"])
+    assert len(_yticks(plots.comparison(table, "hr@10"))) == 1
+
+
+def test_a_figure_is_saved_as_png_and_svg_with_the_same_bytes_each_time(tmp_path: Path) -> None:
+    runs = _runs(("mf", "ncf"), (1, 2))
+    png, svg = plots.save(plots.convergence(runs, "hr@10_99neg"), tmp_path / "a", "convergence")
+    again = plots.save(plots.convergence(runs, "hr@10_99neg"), tmp_path / "b", "convergence")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert svg.read_text().rstrip().endswith("</svg>")
+    assert [file.read_bytes() for file in again] == [png.read_bytes(), svg.read_bytes()]
+
+
+def test_an_unwritable_figure_folder_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        FedrecError, match=r"figure curves could not be written to .*choose a folder"
+    ):
+        plots.save(
+            plots.convergence(_runs(("mf",), (1,)), "hr@10_99neg"), tmp_path / "file", "curves"
+        )
