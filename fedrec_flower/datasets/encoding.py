@@ -18,6 +18,7 @@ _log = logging.getLogger("fedrec_flower")
 # "007" is a name, not the number 7; more digits than these overflow int64.
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
+_LARGEST = float(np.finfo(np.float32).max)
 _END_OF_TIME = 2**63  # of int64
 
 Mask = NDArray[np.bool_]
@@ -109,7 +110,7 @@ def _numbers(raw: RawTable, column: str, values: "pd.Series[Any]") -> NDArray[An
     numbers = pd.to_numeric(values, errors="coerce").to_numpy()
     if numbers.dtype.kind in "iub":
         return numbers
-    finite = np.isfinite(numbers)
+    finite = np.abs(numbers) <= _LARGEST  # not so for NaN
     if not finite.all():
         row = int((~finite).argmax())
         cell = raw.frame[column].iloc[row]
@@ -128,8 +129,9 @@ def _timestamps(raw: RawTable) -> NDArray[np.int64] | None:
     if "timestamp" not in raw.frame:
         return None
     times = raw.frame["timestamp"]
-    if isinstance(times.dtype, np.dtype) and times.dtype.kind == "M":
-        times = (times - pd.Timestamp(0)) / pd.Timedelta(seconds=1)
+    if pd.api.types.is_datetime64_any_dtype(times):
+        since = pd.to_datetime(times, utc=True) - pd.Timestamp(0, tz="UTC")
+        times = since / pd.Timedelta(seconds=1)
     seconds = _numbers(raw, "timestamp", times)
     outside = (seconds < 0) | (seconds >= _END_OF_TIME)
     if outside.any():

@@ -50,8 +50,8 @@ def order_in_time(interactions: Interactions, ties: Ties) -> NDArray[np.intp]:
     order = np.argsort(key, kind="stable")
     if ties == "hash":
         ascending = key[order]
-        repeats = np.diff(ascending, prepend=-1) == 0
-        tied = np.flatnonzero(repeats | np.append(repeats[1:], False))
+        equals_last = np.diff(ascending, prepend=-1) == 0
+        tied = np.flatnonzero(equals_last | np.roll(equals_last, -1))
         rows = order[tied]
         order[tied] = rows[np.lexsort((tie_hash(interactions, rows), ascending[tied]))]
     return order
@@ -78,10 +78,11 @@ def order_at_random(
 
 def _user_and_time(user: NDArray[np.int32], times: NDArray[np.int64]) -> NDArray[np.int64]:
     """One key (n,), non-negative, that sorts by user and then time."""
-    since_first = times - times.min(initial=0)
-    span = int(since_first.max(initial=0)) + 1
+    elapsed = times - times.min(initial=0)  # times before 1970 are negative
+    span = int(elapsed.max(initial=0)) + 1
     if (int(user.max(initial=0)) + 1) * span > _TOO_LARGE:
         # Nanoseconds, say: number the distinct times instead.
-        distinct, since_first = np.unique(times, return_inverse=True)
+        distinct, elapsed = np.unique(times, return_inverse=True)
         span = len(distinct)
-    return user.astype(np.int64) * span + since_first
+    key: NDArray[np.int64] = user.astype(np.int64) * span + elapsed
+    return key

@@ -116,8 +116,9 @@ class SequentialEngine:
             users = torch.from_numpy(samples.user[order])
             items = torch.from_numpy(place[order])
             target = torch.from_numpy(samples.target[order])
-            for start in range(0, len(samples), self.training.batch_size):
-                batch = slice(start, start + self.training.batch_size)
+            size = self.training.batch_size or len(samples)
+            for start in range(0, len(samples), size):
+                batch = slice(start, start + size)
                 optimizer.zero_grad()
                 loss = loss_of(self._scores(users[batch], items[batch]), target[batch])
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

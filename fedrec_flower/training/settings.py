@@ -20,7 +20,8 @@ class LocalTraining:
         dense_learning_rate: for all other parameters.
         weight_decay: L2 pull on the table rows a client touches, as in `torch.optim.SGD`.
         local_epochs: passes over the client's interactions a round.
-        batch_size: samples a step; positives and negatives both count (pairs for "bpr").
+        batch_size: samples a step; positives and negatives both count (pairs for "bpr"). None
+            takes all samples of the epoch in one step: full-batch descent.
         num_negatives: sampled negatives per interaction, fresh every epoch; unused for ratings.
     """
 
@@ -31,14 +32,15 @@ class LocalTraining:
     dense_learning_rate: float
     weight_decay: float
     local_epochs: int
-    batch_size: int
+    batch_size: int | None
     num_negatives: int
 
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
         for name in ("local_epochs", "batch_size", "num_negatives"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} must be at least 1: {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"training.{name} must be at least 1: {value}")
         for name in ("learning_rate", "dense_learning_rate", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"training.{name} must not be negative: {getattr(self, name)}")

@@ -2,13 +2,15 @@
 
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
+from fedrec_flower.config import build
 from fedrec_flower.interactions import Interactions, Part, Split
 from fedrec_flower.partitions import Partitioner
 from fedrec_flower.partitions.statistics import partition_table
@@ -46,14 +48,13 @@ def split(interactions: Interactions) -> Split:
     return Split(np.arange(len(interactions), dtype=np.int8) % len(Part))
 
 
-def load(path: Path) -> DictConfig:
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    return config
+def load(path: Path) -> dict[str, Any]:
+    """The yaml's keys and values."""
+    return {str(key): value for key, value in OmegaConf.load(path).items()}
 
 
 def make(path: Path) -> Partitioner:
-    partitioner: Partitioner = instantiate(load(path))
+    partitioner: Partitioner = build("partition", load(path))
     return partitioner
 
 
@@ -62,7 +63,8 @@ def test_the_yaml_gives_every_argument_and_is_the_only_home_of_defaults(path: Pa
     config = load(path)
     chosen = get_class(config["_target_"])
     assert is_dataclass(chosen)
-    assert set(config) - {"_target_"} == {field.name for field in fields(chosen)}
+    assert config["name"] == path.stem
+    assert set(config) - {"_target_", "name"} == {field.name for field in fields(chosen)}
     assert all(field.default is MISSING for field in fields(chosen))
 
 

@@ -2,12 +2,14 @@
 
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
+from fedrec_flower.config import build
 from fedrec_flower.errors import DataError
 from fedrec_flower.interactions import Interactions, Part
 from fedrec_flower.splits import Splitter
@@ -34,14 +36,13 @@ def interactions() -> Interactions:
     )
 
 
-def load(path: Path) -> DictConfig:
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    return config
+def load(path: Path) -> dict[str, Any]:
+    """The yaml's keys and values."""
+    return {str(key): value for key, value in OmegaConf.load(path).items()}
 
 
 def make(path: Path) -> Splitter:
-    splitter: Splitter = instantiate(load(path))
+    splitter: Splitter = build("split", load(path))
     return splitter
 
 
@@ -50,7 +51,8 @@ def test_the_yaml_gives_every_argument_and_is_the_only_home_of_defaults(path: Pa
     config = load(path)
     chosen = get_class(config["_target_"])
     assert is_dataclass(chosen)
-    assert set(config) - {"_target_"} == {field.name for field in fields(chosen)}
+    assert config["name"] == path.stem
+    assert set(config) - {"_target_", "name"} == {field.name for field in fields(chosen)}
     assert all(field.default is MISSING for field in fields(chosen))
 
 

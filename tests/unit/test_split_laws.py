@@ -173,6 +173,15 @@ def test_the_latest_rows_of_a_history_are_held_out() -> None:
     ]
 
 
+@given(data=datasets())
+def test_neither_the_unit_of_time_nor_its_origin_matters(data: Interactions) -> None:
+    assert data.timestamp is not None
+    expected = ONE_OUT.split(data, seed=0).part.tolist()
+    # As large as an int64 holds, and before 1970.
+    for timestamp in (data.timestamp * 2**61, data.timestamp - 10):
+        assert ONE_OUT.split(replace(data, timestamp=timestamp), seed=0).part.tolist() == expected
+
+
 def test_with_file_order_the_later_row_of_a_tie_is_the_later_one() -> None:
     by_row = LeaveOneOut(ties="file_order", negatives="legacy")
     assert by_row.split(history(5, 5, 5, 1), seed=0).part.tolist() == [
