@@ -56,8 +56,11 @@ class Columns:
 class ClientData:
     """What one client holds: its users and their interactions. Never leaves the node.
 
+    Neighbouring clients of a node may be read as one, to be evaluated together.
+
     Attributes:
-        client: the client's code.
+        client: the client's code, the first one's of several.
+        num_clients: how many clients are read as one.
         first: position of the client's first user.
         user_codes: int32 (num_users,), the user code of each of the client's users.
         train: its training interactions.
@@ -66,6 +69,7 @@ class ClientData:
     """
 
     client: int
+    num_clients: int
     first: int
     user_codes: NDArray[np.int32]
     train: Columns
@@ -122,12 +126,13 @@ class Prepared:
         """All interactions of one part, every client's."""
         return self._parts[part]
 
-    def client(self, client: int) -> ClientData:
-        """The data of one client; only its pages are read."""
-        first, stop = (int(x) for x in self.client_offsets[client : client + 2])
+    def client(self, client: int, num_clients: int = 1) -> ClientData:
+        """The data of one client, or of neighbouring ones as one; only their pages are read."""
+        cuts = self.client_offsets
+        first, stop = int(cuts[client]), int(cuts[client + num_clients])
         train, validation, test = (self._parts[part].slice(first, stop) for part in Part)
         codes = np.asarray(self.user_codes[first:stop])
-        return ClientData(client, first, codes, train, validation, test)
+        return ClientData(client, num_clients, first, codes, train, validation, test)
 
     def hosted_by(self, node: int, num_nodes: int) -> range:
         """The clients of a node, contiguous, balanced by work; needs num_nodes <= num_clients."""

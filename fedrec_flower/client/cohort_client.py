@@ -77,8 +77,8 @@ class CohortClient(NumPyClient):
         """
         sums, num_users = {part: MetricSums() for part in EVALUATED}, 0
         shared = self.node.named(parameters)
-        for client in self.clients:
-            num_users += self._evaluate_client(client, shared, sums, config)
+        for group in self._groups():
+            num_users += self._evaluate(group, shared, sums, config)
         metrics = {
             f"{part.name.lower()}/{m}": [s.total[m], s.squares[m], s.count[m]]
             for part, s in sums.items()
@@ -86,16 +86,30 @@ class CohortClient(NumPyClient):
         }
         return 0.0, num_users, metrics
 
-    def _evaluate_client(
+    def _groups(self) -> list[range]:
+        """Clients to be evaluated as one: neighbours, where only their users' rows differ."""
+        if not self.clients or not self.node.personal_is_per_user:
+            return [range(client, client + 1) for client in self.clients]
+        clients = np.sort(self.clients)
+        breaks = np.flatnonzero(np.diff(clients) > 1) + 1
+        runs = np.split(clients, breaks)
+        return [range(int(run[0]), int(run[-1]) + 1) for run in runs]
+
+    def _evaluate(
         self,
-        client: int,
+        group: range,
         shared: dict[str, NDArray[Any]],
         sums: dict[Part, MetricSums],
         config: dict[str, Any],
     ) -> int:
         node = self.node
-        data = node.data.client(client)
-        node.model.load(shared | node.store.load(data, config["slot"]))
+        members = [node.data.client(client) for client in group]
+        if len(group) > 1:
+            personal = node.store.load_users(members, config["slot"])
+        else:
+            personal = node.store.load(members[0], config["slot"])
+        data = node.data.client(group.start, len(group))
+        node.model.load(shared | personal)
         result = node.evaluator.evaluate(node.model, data, node.data.num_items, node.seed)
         for part, values in result.values.items():
             sums[part].add(values)

@@ -42,6 +42,13 @@ class Node:
     seed: int
 
     @property
+    def personal_is_per_user(self) -> bool:
+        """Whether clients differ in nothing but the rows of their users."""
+        shared = set(self.shared_names)
+        names = {name for name, _ in self.model.named_parameters()}
+        return names - shared <= self.model.user_rows
+
+    @property
     def shared_tables(self) -> list[str]:
         """Names of the shared parameters with a row per item."""
         return [name for name in self.shared_names if name in self.model.item_rows]

@@ -1,7 +1,7 @@
 """Personal parameters on the node's own disk: memory-mapped, private, in no message."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,14 @@ class ClientStore:
         if not self._written(slot)[data.client]:
             return self._initial(data)
         return {n: np.array(self._tensor(n, slot)[self._place(n, data)]) for n in self._names}
+
+    def load_users(self, several: Sequence[ClientData], slot: str) -> Tensors:
+        """The personal rows of the users of several clients, one client's after another's.
+
+        Possible where every personal parameter has a row per user.
+        """
+        each = [self.load(data, slot) for data in several]
+        return {name: np.concatenate([one[name] for one in each]) for name in self._names}
 
     def save(self, data: ClientData, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """Keep the client's personal parameters for its next round."""

@@ -114,7 +114,7 @@ def _numbers(raw: RawTable, column: str, values: "pd.Series[Any]") -> NDArray[An
     if not finite.all():
         row = int((~finite).argmax())
         cell = raw.frame[column].iloc[row]
-        problem = "is missing" if pd.isna(cell) else f"{cell!r} is not a finite number"
+        problem = "is missing" if pd.isna(cell) else f"'{cell}' is not a finite number"
         raise raw.error(row, column, f"{problem}: correct or remove that line")
     return numbers
 

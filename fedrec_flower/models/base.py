@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 Tensors = dict[str, NDArray[np.float32]]  # parameter name -> value
 
+_PAIRS_AT_ONCE = 200_000  # some 50 MB of hidden activations, whatever the catalogue
+
 
 class Recommender(nn.Module, ABC):
     """A scorer whose parameters have owners.
@@ -49,13 +51,12 @@ class Recommender(nn.Module, ABC):
         Returns:
             float32 (batch, num_items), equal to `forward` on every pair.
         """
-        num_items = self._rows(self.item_rows)
-        items = torch.arange(num_items).repeat(len(users))
-        scores: Tensor = self(users.repeat_interleave(num_items), items)
-        return scores.view(len(users), num_items)
-
-    def _rows(self, tables: frozenset[str]) -> int:
-        return len(self.get_parameter(min(tables)))
+        num_items = len(self.get_parameter(min(self.item_rows)))
+        items = torch.arange(num_items)
+        size = max(_PAIRS_AT_ONCE // num_items, 1)
+        batches = [users[start : start + size] for start in range(0, len(users), size)]
+        rows = [self(b.repeat_interleave(num_items), items.repeat(len(b))) for b in batches]
+        return torch.cat(rows).view(len(users), num_items)
 
     def shared_names(self) -> list[str]:
         """Names of the parameters that travel, in the model's order."""

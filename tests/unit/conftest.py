@@ -24,7 +24,7 @@ _CSV = {
         "movieId,title,genres\n"
         '2,"Été, L\' (1998)",Comedy|Action\n'
         "7,Never Rated (2000),Drama\n"
-        "10,Long Series (2006–2007),(no genres listed)\n"
+        "10,Long Series (2006\u20132007),(no genres listed)\n"
         "30,No Year At All ,Sci-Fi\n"
     ),
 }

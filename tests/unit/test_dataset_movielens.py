@@ -117,7 +117,7 @@ def test_a_bad_rating_is_found_in_a_folder_and_in_a_zip(write_movielens: WriteMo
 def test_a_path_that_is_no_release_says_what_is_wrong(
     write_movielens: WriteMovieLens, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match="nowhere cannot be read .No such file or directory"):
+    with pytest.raises(DataError, match=r"nowhere cannot be read .No such file or directory"):
         dataset("ml-100k", tmp_path / "nowhere").load()
     with pytest.raises(DataError, match=r"holds no u\.data: set dataset\.path to a folder or zip"):
         dataset("ml-100k", write_movielens("ml-1m")).load()
