@@ -23,6 +23,7 @@ class AdamState:
 
     first: Tensors = field(default_factory=dict)
     second: Tensors = field(default_factory=dict)
+    num_steps: int = 0
 
 
 def adam(
@@ -35,26 +36,30 @@ def adam(
     beta2: float,
     tau: float,
 ) -> Tensors:
-    """One FedAdam step, without bias correction, as in the paper; the state changes in place.
+    """One FedAdam step with bias correction; the state changes in place.
+
+    The correction is Kingma and Ba's (2015), counted as Flower's FedAdam counts it, from two, so
+    that both give the same numbers.
 
     Args:
         parameters: current global parameters.
         update: averaged update, same names and shapes.
-        state: moments; a first call fills them.
-        learning_rate: server learning rate (eta).
+        state: moments; empty before the first step.
+        learning_rate: server learning rate (eta), in units of the parameters.
         beta1: decay of the first moment, in [0, 1).
         beta2: decay of the second moment, in [0, 1).
-        tau: adaptivity, added to the root of the second moment; the moment starts at tau**2.
+        tau: adaptivity, added to the root of the second moment.
     """
+    state.num_steps += 1
+    corrected = np.sqrt(1 - beta2 ** (state.num_steps + 1)) / (1 - beta1 ** (state.num_steps + 1))
+    rate = np.float32(learning_rate * corrected)
     moved: Tensors = {}
     for name, value in parameters.items():
-        delta = update[name]
-        first = _decay(state.first.get(name, np.zeros_like(value)), delta, beta1)
-        start = np.full_like(value, tau**2)
-        second = _decay(state.second.get(name, start), delta * delta, beta2)
-        state.first[name], state.second[name] = first, second
-        scale: NDArray[np.float32] = np.sqrt(second) + np.float32(tau)
-        moved[name] = value + np.float32(learning_rate) * first / scale
+        nothing, delta = np.zeros_like(value), update[name]
+        state.first[name] = _decay(state.first.get(name, nothing), delta, beta1)
+        state.second[name] = _decay(state.second.get(name, nothing), delta * delta, beta2)
+        scale: NDArray[np.float32] = np.sqrt(state.second[name]) + np.float32(tau)
+        moved[name] = value + rate * state.first[name] / scale
     return moved
 
 

@@ -41,7 +41,7 @@ class DelimitedFile:
         """Its columns from left to right.
 
         Raises:
-            DataError: if it is empty, no text in its encoding, or cannot be read.
+            DataError: if it is empty or cannot be read.
         """
         if self.names is not None:
             return self.names
@@ -83,14 +83,24 @@ class DelimitedFile:
         try:
             return self._parse(types, note)
         except pa.ArrowInvalid as error:
-            if not odd:
-                reason = str(error).splitlines()[0]
-                raise DataError(f"{self.file} is no table of text ({reason}): mend it") from error
-            line, cells, expected = self._line(odd[0].number - 1), *_cells(odd[0])
-            raise DataError(
-                f"{self.file}, line {line}: {cells} cells stand where {expected} are expected: "
-                "correct or remove that line"
-            ) from error
+            raise (self._odd_row(odd[0]) if odd else self._no_text(error)) from error
+
+    def _odd_row(self, row: Any) -> DataError:
+        return DataError(
+            f"{self.file}, line {self._line(row.number - 1)}: {row.actual_columns} cells stand "
+            f"where {row.expected_columns} are expected: correct or remove that line"
+        )
+
+    def _no_text(self, error: Exception) -> DataError:
+        with readable(self.file), self.open() as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    line.decode(self.encoding)
+                except UnicodeDecodeError:
+                    where, what = f"{self.file}, line {number}", self.encoding
+                    return DataError(f"{where} is no {what} text: save the file as {what}")
+        reason = str(error).splitlines()[0]
+        return DataError(f"{self.file} is no table of text ({reason}): mend it")
 
     def _parse(self, types: Mapping[str, str], note: Callable[[Any], str] | None = None) -> Any:
         with readable(self.file), self.open() as stream:
@@ -125,12 +135,13 @@ class DelimitedFile:
     def _lines(self) -> Iterator[Iterator[tuple[int, str]]]:
         """Lines that are not blank, each after its 1-based number."""
         encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
-        try:
-            with readable(self.file), self.open() as stream:
-                lines = (line.rstrip("\r\n") for line in TextIOWrapper(stream, encoding))
-                yield ((number, line) for number, line in enumerate(lines, 1) if line)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.file} is no {encoding} text: save it as such") from error
+        with (
+            readable(self.file),
+            self.open() as stream,
+            TextIOWrapper(stream, encoding, errors="replace") as text,
+        ):
+            lines = (line.rstrip("\r\n") for line in text)
+            yield ((number, line) for number, line in enumerate(lines, 1) if line)
 
     def _line(self, nth: int) -> int:
         with self._lines() as lines:
@@ -139,7 +150,3 @@ class DelimitedFile:
 
     def _place(self, row: int) -> str:
         return f"line {self._line(row + (self.names is None))}"
-
-
-def _cells(row: Any) -> tuple[int, int]:
-    return row.actual_columns, row.expected_columns
