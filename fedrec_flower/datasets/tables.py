@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 from zipfile import BadZipFile
 from zlib import error as ZlibError  # noqa: N812 - it is a class, in spite of its name
 
@@ -76,8 +78,8 @@ def parquet_columns(path: str) -> tuple[str, ...]:
     Raises:
         DataError: if it is no sound Parquet file or cannot be read.
     """
-    with _sound(path):
-        return tuple(pq.read_schema(path).names)
+    with _sound(path) as stream:
+        return tuple(pq.read_schema(stream).names)
 
 
 def read_parquet(path: str, columns: Mapping[str, str]) -> RawTable:
@@ -91,16 +93,16 @@ def read_parquet(path: str, columns: Mapping[str, str]) -> RawTable:
         DataError: if a column is missing or the file is no sound Parquet file.
     """
     check_columns(path, columns, parquet_columns(path))
-    with _sound(path):
-        table = pq.read_table(path, columns=list(columns.values()))
+    with _sound(path) as stream:
+        table = pq.read_table(stream, columns=list(columns.values()))
     return RawTable(to_frame(table, columns), path, columns, lambda row: f"row {row + 1}")
 
 
 @contextmanager
-def _sound(path: str) -> Iterator[None]:
+def _sound(path: str) -> Iterator[IO[bytes]]:
     try:
-        with readable(path):
-            yield
+        with readable(path), Path(path).open("rb") as stream:
+            yield stream
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is no sound Parquet file ({error}): write it again") from error
 

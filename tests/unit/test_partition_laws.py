@@ -1,5 +1,7 @@
 """Laws of every partition: each user has one client, each client has a user."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,6 +119,12 @@ def test_quantity_silos_follow_the_power_law() -> None:
     assert sizes(partition) == [1 + 60, 1 + 30, 1 + 20]
 
 
+def test_what_is_left_of_a_quantity_goes_to_the_largest_fractions() -> None:
+    # One user each, and of the other 10 the quotas are 60 / 11, 30 / 11, 20 / 11: 5.5, 2.7, 1.8.
+    partition = assign(SiloQuantity(3, exponent=1), consumers([0] * 13))
+    assert sizes(partition) == [1 + 5, 1 + 3, 1 + 2]
+
+
 def test_quantity_silos_without_skew_are_equal() -> None:
     assert sizes(assign(SiloQuantity(4, exponent=0), consumers([0] * 10))) == [3, 3, 2, 2]
 
@@ -149,21 +157,17 @@ def test_an_item_counts_once_for_each_genre_and_a_tie_goes_to_the_first(
 
 
 def test_taste_is_read_from_train_alone() -> None:
-    held_out = consumers([0, 1, 2] * 100)
-    # All users have a second interaction, with Drama, that is test: it must not count.
-    doubled = Interactions(
-        user=np.tile(held_out.user, 2),
-        item=np.concatenate([held_out.item, np.full(300, 2, dtype=np.int32)]),
-        rating=None,
-        timestamp=None,
-        user_ids=held_out.user_ids,
-        item_ids=held_out.item_ids,
-        items=held_out.items,
+    train = consumers([0, 1, 2] * 100)
+    # All users also have two held-out interactions with Drama, which would outvote train.
+    whole = replace(
+        train,
+        user=np.tile(train.user, 3),
+        item=np.concatenate([train.item, np.full(600, 2, dtype=np.int32)]),
     )
-    part = np.repeat(np.array([Part.TRAIN, Part.TEST], dtype=np.int8), 300)
+    part = np.repeat(np.array(list(Part), dtype=np.int8), 300)
     partitioner = SiloDirichlet(5, alpha=0.1)
-    expected = assign(partitioner, held_out).client_of_user
-    found = partitioner.assign(doubled, Split(part), seed=0).client_of_user
+    expected = assign(partitioner, train).client_of_user
+    found = partitioner.assign(whole, Split(part), seed=0).client_of_user
     assert found.tolist() == expected.tolist()
 
 

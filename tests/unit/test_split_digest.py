@@ -31,8 +31,8 @@ def labels(order: list[int], *parts: Part) -> Split:
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
 def test_the_digest_is_that_of_the_sorted_test_lines(order: list[int]) -> None:
     data = interactions(order, user_ids=np.array([2, 11]))
-    split = labels(order, TEST, TEST, TRAIN, TEST)
-    lines = b"2\t9\t50\n2\t10\t60\n11\t10\t80\n"
+    split = labels(order, TEST, TEST, TEST, TRAIN)
+    lines = b"2\t9\t50\n2\t10\t60\n11\t9\t70\n"
     assert split_sha256(data, split) == sha256(lines).hexdigest()
 
 
