@@ -41,7 +41,7 @@ def _locate(group: str, path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{group}._target_={path!r} cannot be imported ({error}): name a class by its full path"
         ) from error
@@ -58,6 +58,8 @@ def _check_names(
             near = get_close_matches(name, accepted, n=1)
             hint = f"did you mean {group}.{near[0]}?" if near else f"known are {list(accepted)}"
             raise ConfigError(f"{group}.{name} does not exist: {hint}")
+        if name in injected:
+            raise ConfigError(f"{group}.{name} follows from the rest of the run: leave it out")
     for name, parameter in accepted.items():
         missing = name not in given and name not in injected
         if missing and parameter.default is inspect.Parameter.empty:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from os import cpu_count
 from typing import Any
 
+from fedrec_flower import __version__
 from fedrec_flower.config import build
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.evaluation import Evaluator
@@ -120,6 +121,7 @@ def prepare_data(config: Config) -> Prepared:
         return interactions, split, partition, split_sha256(interactions, split), table
 
     recipe = {
+        "version": __version__,  # a later version may read the same files in another way
         "dataset": dataset.fingerprint(),
         "split": dict(config["split"]),
         "partition": dict(config["partition"]),

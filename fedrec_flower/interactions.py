@@ -53,6 +53,26 @@ class Interactions:
         return len(self.item_ids)
 
 
+# What stands where a genre is unknown: nothing, or MovieLens' words for it.
+_NO_GENRES = ["", "(no genres listed)"]
+
+
+def genre_flags(items: pd.DataFrame) -> pd.DataFrame:
+    """Which item has which genres.
+
+    Args:
+        items: an item table, with or without a `genres` column.
+
+    Returns:
+        bool (num_items, num_genres), a column per genre, sorted by name; no columns where no
+        item has a genre.
+    """
+    if "genres" not in items.columns:
+        return pd.DataFrame(index=items.index)
+    flags = items["genres"].fillna("").astype(str).str.get_dummies(sep="|").astype(bool)
+    return flags.drop(columns=_NO_GENRES, errors="ignore")
+
+
 class Part(IntEnum):
     """Which part of a split an interaction belongs to."""
 

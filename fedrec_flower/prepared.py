@@ -213,7 +213,7 @@ def _write_atomically(
     *,
     recipe: str,
 ) -> None:
-    """Write into a temporary neighbour and rename, so that nobody sees half a folder."""
+    """Write into a temporary neighbour and rename, so that nobody sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -231,14 +231,13 @@ def _write_atomically(
         sizes = {file.name: file.stat().st_size for file in sorted(scratch.iterdir())}
         manifest = {"meta": meta, "sizes": sizes, "recipe": json.loads(recipe)}
         (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        if path.exists() and not _is_whole(path):
-            shutil.rmtree(path)
         try:
             scratch.rename(path)
         except OSError:
-            # Another run finished first; its folder holds the same bytes.
-            if not _is_whole(path):
-                raise
+            # A folder is there: another run's, or a broken one. The same recipe gives the same
+            # bytes, so each file may take the other's place, whoever is reading or mending it.
+            for name in (*sizes, _MANIFEST):
+                (scratch / name).replace(path / name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

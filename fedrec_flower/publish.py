@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
-from fedrec_flower.interactions import Part
+from fedrec_flower.interactions import Part, genre_flags
 from fedrec_flower.metrics.beyond_accuracy import beyond_accuracy
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.report import Record
@@ -147,10 +147,8 @@ def _beyond(data: Prepared, notes: Notes) -> dict[str, float]:
     """Coverage, concentration, novelty and diversity of the recommended lists."""
     best = np.where(np.isfinite(notes["per_user_score"]), notes["per_user_recommended"], -1)
     popularity = np.bincount(data.part(Part.TRAIN).item, minlength=data.num_items)
-    genres = None
-    if "genres" in data.items:
-        column = data.items["genres"].fillna("").astype(str)
-        genres = column.str.get_dummies(sep="|").to_numpy(bool)
+    flags = genre_flags(data.items)
+    genres = None if flags.empty else flags.to_numpy(bool)
     return beyond_accuracy(best, popularity, data.num_users, genres)
 
 

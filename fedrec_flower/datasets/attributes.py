@@ -47,10 +47,11 @@ def read_attributes(path: Path, columns: Mapping[str, str], separator: str | Non
 
 def _natural(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """Text as numbers if every cell that is filled in is a number, else as it is."""
-    if not pd.api.types.is_string_dtype(column) or column.isna().all():
+    is_text = column.dtype == object or isinstance(column.dtype, pd.StringDtype)
+    if not is_text or column.isna().all():
         return column
     numbers = pd.to_numeric(column, errors="coerce")
-    is_text = (numbers.isna() & column.notna()).any()
-    if is_text or column.str.match(r"-?0\d", na=False).any():
+    has_words = (numbers.isna() & column.notna()).any()
+    if has_words or column.str.match(r"-?0\d", na=False).any():
         return column
     return numbers.convert_dtypes()

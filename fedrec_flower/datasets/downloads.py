@@ -17,6 +17,7 @@ from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.request import HTTPSHandler, Request, build_opener
 from zipfile import BadZipFile, ZipFile
 
@@ -80,9 +81,13 @@ def obtain(sources: Sequence[Source], folder: Path, advice: str) -> Path:
                 return _fetch(source, folder)
             except FetchError as error:
                 failures.append(f"{source.filename}: {error}")
-    damaged = [str(file) for s in sources if (file := folder / s.filename).exists()]
-    what = f"{' and '.join(damaged)} is damaged and " if damaged else ""
-    raise UnreachableError(f"{what}nothing could be fetched ({'; '.join(failures)}): {advice}")
+    failures += [
+        f"{folder / source.filename} is damaged"
+        for source in sources
+        if (folder / source.filename).exists()
+    ]
+    wanted = sources[0].filename
+    raise UnreachableError(f"{wanted} cannot be fetched ({'; '.join(failures)}): {advice}")
 
 
 def is_intact(path: Path, digest: str | None) -> bool:
@@ -178,5 +183,10 @@ def _blocks(url: str) -> Iterator[bytes]:
         with opener.open(url, timeout=_CONNECT_SECONDS) as response:
             while block := response.read(_BLOCK):
                 yield block
+    except HTTPError as error:
+        with error:  # an answer like any other: it holds the connection
+            raise FetchError(str(error)) from error
+    except URLError as error:
+        raise FetchError(str(error.reason)) from error
     except (OSError, HTTPException) as error:
         raise FetchError(str(error)) from error

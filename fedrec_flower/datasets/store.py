@@ -64,19 +64,24 @@ def open_store(path: Path, wanted: Collection[str]) -> Store:
         DataError: if the path is missing, unreadable, or neither a folder nor a zip archive.
     """
     with readable(str(path)):
-        path.stat()
         if path.is_dir():
             found = [*path.iterdir(), *path.glob("*/*")]
             inside = [file.relative_to(path).as_posix() for file in found]
-        elif is_zipfile(path):
-            with ZipFile(path) as archive:
-                inside = archive.namelist()
         else:
-            raise DataError(
-                f"{path} is neither a folder nor a whole zip archive: "
-                "name the folder or zip that holds the data, or fetch it again"
-            )
+            inside = _names_in_zip(path)
     # Shallow first, so that a file in the folder itself wins over its namesake further down.
     deepest_first = sorted(inside, key=lambda name: (-name.count("/"), name))
     by_name = {PurePosixPath(name).name: name for name in deepest_first}
     return Store(path, {name: by_name[name] for name in wanted if name in by_name})
+
+
+def _names_in_zip(path: Path) -> list[str]:
+    with path.open("rb") as stream:
+        # Opened first, for is_zipfile takes a file it may not read for no zip.
+        if not is_zipfile(stream):
+            raise DataError(
+                f"{path} is neither a folder nor a whole zip archive: "
+                "name the folder or zip that holds the data, or fetch it again"
+            )
+        with ZipFile(stream) as archive:
+            return archive.namelist()

@@ -26,6 +26,18 @@ _FIRST_SECOND = 1_500_000_000  # July 2017
 _JOINING = 2 * 365 * 86_400  # seconds within which users join
 _STAYING = 90 * 86_400  # seconds within which a user meets all their items
 
+_MOST_CODES = 2**31 - 1  # int32
+_RANGES = {
+    "num_users": (1, _MOST_CODES),
+    "num_items": (2, _MOST_CODES),
+    "min_per_user": (1, _MOST_CODES),
+    "num_factors": (1, 1000),
+    "factor_concentration": (1e-3, 1e6),
+    "popularity_exponent": (0, 10),
+    "activity_sigma": (0, 10),
+    "seed": (0, 2**63),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
@@ -63,19 +75,14 @@ class Synthetic:
     cache_dir: str | None
 
     def __post_init__(self) -> None:
-        for field, least in {"num_users": 1, "num_items": 2, "num_factors": 1, "seed": 0}.items():
-            if (value := getattr(self, field)) < least:
-                raise ConfigError(f"dataset.{field}={value} must be {least} or more")
+        for field, (low, high) in _RANGES.items():
+            if not low <= (value := getattr(self, field)) <= high:
+                raise ConfigError(f"dataset.{field}={value} must lie between {low} and {high}")
         least, most = (self.num_users * x for x in (self.min_per_user, self.num_items // 2))
-        if not 0 < least <= self.num_interactions <= most:
+        if not least <= self.num_interactions <= most:
             raise ConfigError(
                 f"dataset.num_interactions={self.num_interactions} must lie between {least} "
-                f"(num_users times min_per_user) and {most} (half of the catalogue per user), "
-                "and min_per_user be 1 or more"
-            )
-        if self.factor_concentration <= 0:
-            raise ConfigError(
-                f"dataset.factor_concentration={self.factor_concentration} must be above 0"
+                f"(num_users times min_per_user) and {most} (half of the catalogue per user)"
             )
 
     @property

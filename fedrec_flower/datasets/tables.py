@@ -68,7 +68,7 @@ def check_columns(file: str, columns: Mapping[str, str], present: Sequence[str])
             fault = "has no" if theirs not in present else "has more than one"
             raise DataError(
                 f"{file} {fault} column {theirs!r}, wanted as {ours} (its columns: "
-                f"{', '.join(present)}): correct the file or name the right column in dataset="
+                f"{', '.join(present)}): correct the file or the option that names the column"
             )
 
 

@@ -1,14 +1,17 @@
 """Flower's simulation engine: nodes are Ray actors on this machine or on a Ray cluster."""
 
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from os import cpu_count
 from pathlib import Path
 from typing import Any
 
+import psutil
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
@@ -19,6 +22,7 @@ from fedrec_flower.errors import FedrecError
 from fedrec_flower.federation.logs import flower_logs_to
 
 _GLANCE = 0.005  # seconds between looks for replies; Flower's own grid waits 0.1
+_PATIENCE = 3.0  # seconds that an interrupted run leaves its nodes to finish what they compute
 
 
 class StoppableGrid(Grid):
@@ -117,7 +121,7 @@ class Simulation:
             serve(StoppableGrid(grid, self.num_nodes, stop))
 
         try:
-            with flower_logs_to(log):
+            with flower_logs_to(log), _interrupted_gently(stop):
                 run_simulation(server, client_app, self.num_nodes, backend_config=self._backend())
         finally:
             # The server thread would otherwise wait for replies of nodes that are gone.
@@ -133,3 +137,41 @@ class Simulation:
             init["address"] = self.address
         resources = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
         return {"init_args": init, "client_resources": resources}
+
+
+@contextmanager
+def _interrupted_gently(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C set the event, and become a KeyboardInterrupt once the engine has stopped.
+
+    Raised in the midst of the engine, it would make Flower shut Ray down under threads that wait
+    for Ray, and the process would never end. A second Ctrl-C is obeyed at once all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    impatient = threading.Timer(_PATIENCE, _kill_workers)
+
+    def interrupt(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+        impatient.start()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception:
+        if stop.is_set():
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        impatient.cancel()
+        signal.signal(signal.SIGINT, before)
+    if stop.is_set():
+        raise KeyboardInterrupt
+
+
+def _kill_workers() -> None:
+    """End the workers on this machine, so that nobody waits for what they compute."""
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith("ray::ClientAppActor"):
+            process.kill()

@@ -7,10 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from fedrec_flower.interactions import Interactions
-
-# What stands where a genre is unknown: nothing, or MovieLens' words for it.
-_NO_GENRES = ["", "(no genres listed)"]
+from fedrec_flower.interactions import Interactions, genre_flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +24,10 @@ class Genres:
 
     @classmethod
     def read(cls, interactions: Interactions) -> Self:
-        """Read the `genres` column of the item table; no genres where there is none."""
-        if "genres" not in interactions.items.columns:
-            of_item = np.zeros((interactions.num_items, 0), dtype=np.bool_)
-            return cls(np.array([], dtype=object), of_item)
-        column = interactions.items["genres"].fillna("").astype(str)
-        table = column.str.get_dummies(sep="|").drop(columns=_NO_GENRES, errors="ignore")
-        return cls(table.columns.to_numpy(dtype=object), table.to_numpy(dtype=np.bool_))
+        """Read the item table; no genres where it has none."""
+        flags = genre_flags(interactions.items)
+        of_item = flags.to_numpy(dtype=np.bool_).reshape(interactions.num_items, -1)
+        return cls(flags.columns.to_numpy(dtype=object), of_item)
 
     def top(
         self, group: NDArray[np.int32], item: NDArray[np.int32], num_groups: int

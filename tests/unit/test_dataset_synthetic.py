@@ -160,6 +160,8 @@ def test_activity_keeps_its_bounds_and_its_total(
         ("num_interactions", 600 * 150 + 1),
         ("min_per_user", 0),
         ("factor_concentration", 0.0),
+        ("popularity_exponent", -0.1),
+        ("activity_sigma", float("nan")),
         ("seed", -1),
     ],
 )

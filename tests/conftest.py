@@ -1,0 +1,334 @@
+"""Small real objects that many tests share: data, prepared folders, clients, federations."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+from fedrec_flower.interactions import Interactions, Part, Partition
+from fedrec_flower.prepared import ClientData, Columns, Prepared, prepare
+from fedrec_flower.seeding import generator
+from fedrec_flower.splits.leave_one_out import LeaveOneOut
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
+    from fedrec_flower.experiment import Setup
+    from fedrec_flower.models import Recommender
+    from fedrec_flower.models.base import Tensors
+    from fedrec_flower.strategies import FederatedStrategy, Outcome
+    from fedrec_flower.strategies.plan import Metrics
+    from fedrec_flower.training import LocalTraining
+
+# A busy machine is slow, not wrong: no deadline.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+# --- data -------------------------------------------------------------------------------------
+
+Histories = Sequence[Sequence[int]]  # the item codes of each user
+
+
+def _columns(items: Histories, ratings: Sequence[Sequence[float]] | None) -> Columns:
+    offsets = np.cumsum([0, *map(len, items)])
+    flat = np.array([item for history in items for item in history], np.int32)
+    if ratings is None:
+        return Columns(offsets, flat, None)
+    values = [rating for history in ratings for rating in history]
+    return Columns(offsets, flat, np.array(values, np.float32))
+
+
+class MakeClient(Protocol):
+    """Makes what one client holds."""
+
+    def __call__(
+        self,
+        train: Histories,
+        validation: Histories | None = None,
+        test: Histories | None = None,
+        *,
+        ratings: Sequence[Sequence[Sequence[float]]] | None = None,
+        client: int = 0,
+    ) -> ClientData:
+        """One history per user and part; ratings come per part, in the same shape."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def make_client() -> MakeClient:
+    """What one client holds, from the item codes of each of its users."""
+
+    def make(
+        train: Histories,
+        validation: Histories | None = None,
+        test: Histories | None = None,
+        *,
+        ratings: Sequence[Sequence[Sequence[float]]] | None = None,
+        client: int = 0,
+    ) -> ClientData:
+        nothing: Histories = [[] for _ in train]
+        parts = (train, validation or nothing, test or nothing)
+        values = ratings or (None, None, None)
+        columns = [_columns(*pair) for pair in zip(parts, values, strict=True)]
+        return ClientData(client, 1, 0, np.arange(len(train), dtype=np.int32), *columns)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_data() -> Interactions:
+    """Twelve users who each rated 6 to 12 of thirty items, at times of their own."""
+    rng = np.random.default_rng(5)
+    histories = [rng.choice(30, rng.integers(6, 13), replace=False) for _ in range(12)]
+    user = np.repeat(np.arange(12), [len(history) for history in histories])
+    return Interactions(
+        user=user.astype(np.int32),
+        item=np.concatenate(histories).astype(np.int32),
+        rating=rng.integers(1, 6, len(user)).astype(np.float32),
+        timestamp=rng.permutation(len(user)),
+        user_ids=np.arange(12) * 7 + 3,
+        item_ids=np.array([f"item {code:02}" for code in range(30)]),
+        items=pd.DataFrame({"title": [f"Title {code}" for code in range(30)]}),
+        name="small",
+    )
+
+
+class PrepareSmall(Protocol):
+    """Prepares the small data for a federation."""
+
+    def __call__(self, client_of_user: Sequence[int] | None = None) -> Prepared:
+        """One client per user unless told who holds whom."""
+        ...
+
+
+@pytest.fixture
+def prepare_small(small_data: Interactions, tmp_path: Path) -> PrepareSmall:
+    """A prepared folder of the small data, split leave-one-out."""
+
+    def make(client_of_user: Sequence[int] | None = None) -> Prepared:
+        holder = np.arange(12) if client_of_user is None else np.array(client_of_user)
+        partition = Partition(holder.astype(np.int32), np.arange(holder.max() + 1))
+        split = LeaveOneOut(ties="hash", negatives="honest").split(small_data, seed=0)
+        cooked = (small_data, split, partition, "digest", pd.DataFrame())
+        return prepare(tmp_path, {"holder": holder.tolist()}, lambda: cooked)
+
+    return make
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+class TrainPlainly(Protocol):
+    """Trains whole tables in an ordinary PyTorch loop."""
+
+    def __call__(
+        self,
+        model: "Recommender",
+        data: ClientData,
+        training: "LocalTraining",
+        round_: int,
+        *,
+        num_items: int,
+        seed: int,
+    ) -> float:
+        """Change the model in place; returns the mean loss over all samples."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def train_plainly() -> TrainPlainly:
+    """The reference: what one client's round means, on whole tables, with nothing clever."""
+    import torch
+    from torch.nn import functional
+
+    from fedrec_flower.training.samples import draw_samples, rating_samples
+
+    def batch_loss(
+        model: "Recommender", loss: str, user: Any, item: Any, target: Any
+    ) -> torch.Tensor:
+        if loss == "bpr":
+            liked, other = model(user, item[:, 0]), model(user, item[:, 1])
+            return -functional.logsigmoid(liked - other).mean()
+        scores = model(user, item[:, 0])
+        if loss == "bce":
+            return functional.binary_cross_entropy(torch.sigmoid(scores), target)
+        return ((scores - target) ** 2).mean()
+
+    def train(
+        model: "Recommender",
+        data: ClientData,
+        training: "LocalTraining",
+        round_: int,
+        *,
+        num_items: int,
+        seed: int,
+    ) -> float:
+        rows = model.user_rows | model.item_rows
+        tables = [value for name, value in model.named_parameters() if name in rows]
+        dense = [value for name, value in model.named_parameters() if name not in rows]
+        groups = [
+            {"params": tables, "lr": training.learning_rate, "weight_decay": training.weight_decay},
+            {"params": dense, "lr": training.dense_learning_rate},
+        ]
+        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[training.optimizer]
+        optimizer = kind([group for group in groups if group["params"]])
+        negatives = generator(seed, "negatives", round_, data.client)
+        shuffle = generator(seed, "shuffle", round_, data.client)
+        losses: list[float] = []
+        for _ in range(training.local_epochs):
+            samples = (
+                rating_samples(data)
+                if training.loss == "mse"
+                else draw_samples(
+                    data,
+                    num_items,
+                    training.num_negatives,
+                    negatives,
+                    pairwise=training.loss == "bpr",
+                    pool="honest",
+                )
+            )
+            order = shuffle.permutation(len(samples))
+            step = training.batch_size or len(samples)
+            for batch in (order[start : start + step] for start in range(0, len(order), step)):
+                columns = (samples.user, samples.item, samples.target)
+                tensors = [torch.from_numpy(column[batch]) for column in columns]
+                optimizer.zero_grad()
+                loss = batch_loss(model, training.loss, *tensors)
+                torch.autograd.backward(loss)
+                optimizer.step()
+                losses += [loss.item()] * len(batch)
+        return float(np.mean(losses))
+
+    return train
+
+
+# --- federations ------------------------------------------------------------------------------
+
+SMALL = (
+    "federation=in_process",
+    "dataset=synthetic",
+    "dataset.num_users=24",
+    "dataset.num_items=60",
+    "dataset.num_interactions=400",
+    "dataset.min_per_user=8",
+    "model.embedding_dim=8",
+    "training.learning_rate=0.5",
+    "training.dense_learning_rate=0.05",
+    "training.weight_decay=0.01",
+    "strategy=fedavg",
+    "evaluation.every=1",
+    "num_rounds=3",
+)
+SMALL_RANKING = ("evaluation.num_negatives=20", "evaluation.metrics=[hr@10,ndcg@10]")
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Remembers what a strategy tells its observer."""
+
+    losses: dict[int, float] = field(default_factory=dict)
+    metrics: dict[int, "Metrics"] = field(default_factory=dict)
+    num_evaluated: dict[int, int] = field(default_factory=dict)
+
+    def trained(self, round_: int, loss: float, num_clients: int) -> None:
+        """See `Observer.trained`."""
+        del num_clients
+        self.losses[round_] = loss
+
+    def evaluated(self, round_: int, metrics: "Metrics", num_clients: int) -> None:
+        """See `Observer.evaluated`."""
+        self.metrics[round_], self.num_evaluated[round_] = metrics, num_clients
+
+
+@dataclass(frozen=True, slots=True)
+class Federated:
+    """A federation after its last round."""
+
+    setup: "Setup"
+    strategy: "FederatedStrategy"
+    outcome: "Outcome"
+    watcher: Watcher
+    store: Path
+
+    @property
+    def shared(self) -> "Tensors":
+        """Global parameters after the last round."""
+        return self.strategy._parameters
+
+    @property
+    def personal(self) -> dict[str, NDArray[Any]]:
+        """Personal parameters after the last round: a row per user or per client."""
+        files = (self.store / "current").glob("*.npy")
+        return {file.stem: np.load(file) for file in files if file.stem != "written"}
+
+    def metric_table(self) -> dict[tuple[int, Part, str], float]:
+        """Every metric of every evaluated round."""
+        return {
+            (round_, part, name): value
+            for round_, parts in self.watcher.metrics.items()
+            for part, values in parts.items()
+            for name, value in values.items()
+        }
+
+
+class Federate(Protocol):
+    """Runs a small federation."""
+
+    def __call__(
+        self, *overrides: str, wrap: "Callable[[Grid], Grid] | None" = None
+    ) -> Federated:
+        """Overrides as on the command line; `wrap` may put a grid around the grid."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where prepared data live for the length of the session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def federate(prepared_cache: Path, tmp_path: Path) -> Iterator[Federate]:
+    """Run 24 synthetic users, in this process, by the real configuration and strategies."""
+    from fedrec_flower.cli import compose
+    from fedrec_flower.client import open_node
+    from fedrec_flower.config import build
+    from fedrec_flower.experiment import set_up
+    from fedrec_flower.federation import federate as federate_with
+    from fedrec_flower.results import RunFolder
+
+    def run(*overrides: str, wrap: "Callable[[Grid], Grid] | None" = None) -> Federated:
+        for_task = () if "task=rating" in overrides else SMALL_RANKING
+        where = f"dataset.cache_dir={prepared_cache}"
+        config, _ = compose([*SMALL, *for_task, where, *overrides])
+        folder = RunFolder.create(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
+        setup, watcher = set_up(config, folder), Watcher()
+        strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
+        engine = _Wrapped(setup.engine, wrap or (lambda grid: grid))
+        log = folder.path / "flower.log"
+        outcome = federate_with(engine, strategy, setup.initial(strategy), log)
+        return Federated(setup, strategy, outcome, watcher, folder.path / "clients")
+
+    yield run
+    open_node.cache_clear()  # or open files would outlive their folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrapped:
+    """An engine whose grid is seen through another."""
+
+    engine: Any
+    wrap: "Callable[[Grid], Grid]"
+
+    def run(self, serve: "Callable[[Grid], None]", log: Path) -> None:
+        self.engine.run(lambda grid: serve(self.wrap(grid)), log)
