@@ -1,7 +1,7 @@
 """Aggregation as pure functions on arrays; the strategies only pack and unpack."""
 
 from fedrec_flower.aggregation.mean import (
-    Update,
+    Updates,
     UpdateSum,
     mean_over_all_clients,
     mean_over_touching_clients,
@@ -12,8 +12,8 @@ from fedrec_flower.aggregation.server_optimizers import AdamState, adam, average
 
 __all__ = [
     "AdamState",
-    "Update",
     "UpdateSum",
+    "Updates",
     "adam",
     "average",
     "mean_over_all_clients",

@@ -8,27 +8,35 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Tensors = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
-    """What one client may send.
+class Updates:
+    """What several clients may send, one client after another.
 
     Attributes:
-        client: the client's code.
-        weight: its share in the average; here its number of training interactions.
-        rows: int64 (num_touched,), the item rows it touched, ascending.
+        clients: int64 (num_clients,), their codes.
+        weights: float64 (num_clients,), shares in the average; here `num_examples`.
+        offsets: int64 (num_clients + 1,), where each client's rows begin.
+        rows: int64 (num_rows,), the item rows each touched, ascending within a client.
         tensors: new minus global value of each shared parameter; a table with a row per item
-            has shape (num_touched, ...), anything else its full shape.
+            has shape (num_rows, ...), anything else one copy per client, (num_clients, ...).
     """
 
-    client: int
-    weight: float  # num_examples
+    clients: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    offsets: NDArray[np.int64]
     rows: NDArray[np.int64]
     tensors: Tensors
+
+    @property
+    def row_weights(self) -> NDArray[np.float64]:
+        """float64 (num_rows,): the weight of the client that touched the row."""
+        return np.repeat(self.weights, np.diff(self.offsets))
 
 
 def weighted_mean(updates: Sequence[Tensors], weights: Sequence[float]) -> Tensors:
@@ -47,9 +55,11 @@ def weighted_mean(updates: Sequence[Tensors], weights: Sequence[float]) -> Tenso
     if not updates:
         raise ValueError("an average needs at least one client")
     total = UpdateSum.zeros({name: array.shape for name, array in updates[0].items()}, 0)
-    nothing = np.empty(0, np.int64)
-    for tensors, weight in zip(updates, weights, strict=True):
-        total.add(Update(0, weight, nothing, tensors), tables=())
+    clients, nothing = np.arange(len(updates)), np.zeros(0, np.int64)
+    shares = np.array([weight for _, weight in zip(updates, weights, strict=True)], np.float64)
+    stacked = {name: np.stack([update[name] for update in updates]) for name in updates[0]}
+    offsets = np.zeros(len(updates) + 1, np.int64)
+    total.add(Updates(clients, shares, offsets, nothing, stacked), tables=())
     return mean_over_all_clients(total)
 
 
@@ -74,13 +84,25 @@ class UpdateSum:
         tensors = {name: np.zeros(shape) for name, shape in shapes.items()}
         return cls(tensors, 0.0, np.zeros(num_items))
 
-    def add(self, update: Update, tables: Collection[str]) -> None:
-        """Add one client's update; `tables` names the parameters with a row per item."""
-        for name, array in update.tensors.items():
-            place = update.rows if name in tables else ...
-            self.tensors[name][place] += update.weight * array
-        self.weight += update.weight
-        self.row_weight[update.rows] += update.weight
+    def add(self, updates: Updates, tables: Collection[str]) -> None:
+        """Add clients' updates; `tables` names the parameters with a row per item."""
+        row_weights = updates.row_weights
+        for name, array in updates.tensors.items():
+            if name in tables:
+                shape = (-1, *[1] * (array.ndim - 1))
+                _add_rows(self.tensors[name], updates.rows, row_weights.reshape(shape) * array)
+            else:
+                self.tensors[name] += np.tensordot(updates.weights, array, axes=1)
+        self.weight += float(updates.weights.sum())
+        _add_rows(self.row_weight, updates.rows, row_weights)
+
+
+def _add_rows(
+    table: NDArray[np.float64], rows: NDArray[np.int64], values: NDArray[np.float64]
+) -> None:
+    """Add values to rows of a table, in place; a row may come several times."""
+    # Many times faster than np.add.at, in the same order.
+    torch.from_numpy(table).index_add_(0, torch.from_numpy(rows), torch.from_numpy(values))
 
 
 def merge(sums: Sequence[UpdateSum]) -> UpdateSum:

@@ -52,12 +52,11 @@ class CohortClient(NumPyClient):
         node, shared = self.node, self.node.named(parameters)
         shapes = {name: value.shape for name, value in shared.items()}
         total, loss = UpdateSum.zeros(shapes, node.data.num_items), 0.0
-        held = {client: node.data.client(client) for client in self.clients}
-        results = node.engine.train(list(held.values()), shared, node.store.load, round_)
-        for result in results:
-            node.store.save(held[result.update.client], result.personal)
-            total.add(node.privacy.apply(result.update), node.shared_tables)
-            loss += result.loss * result.update.weight
+        members = [node.data.client(client) for client in self.clients]
+        for trained in node.engine.train(members, shared, node.store, round_):
+            node.store.scatter(trained.cohort, trained.touched, trained.personal)
+            total.add(node.privacy.apply(trained.updates), node.shared_tables)
+            loss += float(trained.loss @ trained.updates.weights)
         return total, loss
 
     def evaluate(
@@ -103,13 +102,8 @@ class CohortClient(NumPyClient):
         config: dict[str, Any],
     ) -> int:
         node = self.node
-        members = [node.data.client(client) for client in group]
-        if len(group) > 1:
-            personal = node.store.load_users(members, config["slot"])
-        else:
-            personal = node.store.load(members[0], config["slot"])
         data = node.data.client(group.start, len(group))
-        node.model.load(shared | personal)
+        node.model.load(shared | node.store.load(data, config["slot"]))
         result = node.evaluator.evaluate(node.model, data, node.data.num_items, node.seed)
         for part, values in result.values.items():
             sums[part].add(values)

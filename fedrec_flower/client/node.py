@@ -14,7 +14,7 @@ from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.privacy import NoPrivacy
-from fedrec_flower.training import SequentialEngine
+from fedrec_flower.training import Engine, choose_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Node:
 
     data: Prepared
     model: Recommender
-    engine: SequentialEngine
+    engine: Engine
     evaluator: Evaluator
     privacy: NoPrivacy
     store: ClientStore
@@ -79,15 +79,15 @@ def open_node(job: str) -> Node:
     shared_names = model.shared_names() if spec["shares"] else []
     kept = [name for name, _ in model.named_parameters() if name not in set(shared_names)]
     seed = spec["seed"]
-    engine = SequentialEngine(
-        model=model,
-        training=build("training", spec["training"]),
+    engine = choose_engine(
+        model,
+        build("training", spec["training"]),
         task=spec["task"],
         negatives=spec["negatives"],
         num_items=data.num_items,
         seed=seed,
     )
-    store = ClientStore(Path(spec["store"]), model, kept, data.num_users, data.num_clients, seed)
+    store = ClientStore(Path(spec["store"]), model, kept, data.client_offsets, seed)
     evaluator = build("evaluation", spec["evaluation"], **facts)
     privacy = build("privacy", spec["privacy"])
     return Node(data, model, engine, evaluator, privacy, store, shared_names, seed)

@@ -1,7 +1,6 @@
 """Personal parameters on the node's own disk: memory-mapped, private, in no message."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from fedrec_flower.errors import FedrecError
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.seeding import generator
+from fedrec_flower.training import Cohort, Touched
 
 _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 
@@ -27,8 +27,7 @@ class ClientStore:
         folder: where the files live; made with mode 700, files with mode 600.
         model: gives names, shapes and initial values; built for a single user.
         names: the parameters kept here.
-        num_users: users of the federation.
-        num_clients: clients of the federation.
+        client_offsets: int64 (num_clients + 1,), position of each client's first user.
         seed: the experiment's seed, for initial values.
     """
 
@@ -37,35 +36,45 @@ class ClientStore:
         folder: Path,
         model: Recommender,
         names: list[str],
-        num_users: int,
-        num_clients: int,
+        client_offsets: NDArray[np.int64],
         seed: int,
     ) -> None:
         self.folder, self.seed = folder, seed
         self._model, self._names = model, names
-        self._rows = {"user": num_users, "client": num_clients}
+        self._client_offsets = client_offsets
+        self._rows = {"user": int(client_offsets[-1]), "client": len(client_offsets) - 1}
         self._shapes = {name: tuple(model.get_parameter(name).shape) for name in names}
         self._open: dict[Path, NDArray[Any]] = {}
 
     def load(self, data: ClientData, slot: str = "current") -> Tensors:
-        """The client's personal parameters, as arrays of its own; initial ones at first."""
-        if not self._written(slot)[data.client]:
-            return self._initial(data)
-        return {n: np.array(self._tensor(n, slot)[self._place(n, data)]) for n in self._names}
+        """The personal parameters of a client in full, as arrays of its own.
 
-    def load_users(self, several: Sequence[ClientData], slot: str) -> Tensors:
-        """The personal rows of the users of several clients, one client's after another's.
-
-        Possible where every personal parameter has a row per user.
+        Several clients read as one give their users' rows one after another, which suffices
+        where every personal parameter has a row per user.
         """
-        each = [self.load(data, slot) for data in several]
-        return {name: np.concatenate([one[name] for one in each]) for name in self._names}
+        codes = range(data.client, data.client + data.num_clients)
+        first_user = np.concatenate([[0], np.cumsum(self._users_of(codes))])
+        loaded = {n: np.array(self._tensor(n, slot)[self._place(n, data)]) for n in self._names}
+        for place in np.flatnonzero(~self._written(slot)[codes.start : codes.stop]):
+            users = slice(int(first_user[place]), int(first_user[place + 1]))
+            for name, value in self._initial(codes[place]).items():
+                loaded[name][users if name in self._model.user_rows else ...] = value
+        return loaded
 
-    def save(self, data: ClientData, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Keep the client's personal parameters for its next round."""
+    def gather(self, cohort: Cohort, touched: Touched) -> Tensors:
+        """The clients' personal parameters, laid out as `training.work.Work.values`."""
+        for client in cohort.clients[~self._written("current")[cohort.clients]]:
+            self._write_initial(int(client))
+        return {
+            name: np.array(self._tensor(name, "current")[self._rows_of(name, cohort, touched)])
+            for name in self._names
+        }
+
+    def scatter(self, cohort: Cohort, touched: Touched, tensors: Tensors) -> None:
+        """Keep the clients' new personal parameters, laid out as `gather` gives them."""
         for name in self._names:
-            self._tensor(name, "current")[self._place(name, data)] = tensors[name]
-        self._written("current")[data.client] = True
+            rows = self._rows_of(name, cohort, touched)
+            self._tensor(name, "current")[rows] = tensors[name]
 
     def snapshot(self, clients: range, users: slice, slot: str) -> None:
         """Copy the current parameters of contiguous clients, and their users, into a slot."""
@@ -81,18 +90,40 @@ class ClientStore:
         table = self._array(Path("notes") / f"{name}.npy", shape, values.dtype)
         table[first : first + len(values)] = values
 
-    def _initial(self, data: ClientData) -> Tensors:
-        rng = generator(self.seed, "initial-personal", 0, data.client)
+    def _initial(self, client: int) -> Tensors:
+        rng = generator(self.seed, "initial-personal", 0, client)
         tensors: Tensors = {}
         for name, (first, *rest) in self._shapes.items():
-            rows = data.num_users if name in self._model.user_rows else first
+            per_user = name in self._model.user_rows
+            rows = int(self._users_of(range(client, client + 1))[0]) if per_user else first
             tensors[name] = self._model.initial_value(name, (rows, *rest), rng)
         return tensors
+
+    def _write_initial(self, client: int) -> None:
+        users = slice(*(int(x) for x in self._client_offsets[client : client + 2]))
+        for name, value in self._initial(client).items():
+            rows = users if name in self._model.user_rows else client
+            self._tensor(name, "current")[rows] = value
+        self._written("current")[client] = True
+
+    def _users_of(self, clients: range) -> NDArray[np.int64]:
+        """How many users each of neighbouring clients holds."""
+        return np.diff(self._client_offsets[clients.start : clients.stop + 1])
 
     def _place(self, name: str, data: ClientData) -> slice | int:
         if name in self._model.user_rows:
             return slice(data.first, data.first + data.num_users)
         return data.client
+
+    def _rows_of(self, name: str, cohort: Cohort, touched: Touched) -> tuple[NDArray[Any], ...]:
+        """Where the cohort's part of a tensor lies, as an index into it."""
+        if name in self._model.user_rows:
+            counts = np.diff(cohort.user_offsets)
+            within = np.arange(cohort.num_users) - np.repeat(cohort.user_offsets[:-1], counts)
+            return (np.repeat(cohort.first_users, counts) + within,)
+        if name in self._model.item_rows:
+            return np.repeat(cohort.clients, np.diff(touched.offsets)), touched.rows
+        return (cohort.clients,)
 
     def _tensor(self, name: str, slot: str) -> NDArray[Any]:
         shape = self._shapes[name]

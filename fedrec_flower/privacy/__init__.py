@@ -1,4 +1,4 @@
-"""Privacy as a step applied to one client's update before anything is summed."""
+"""Privacy as a step applied to each client's update before anything is summed."""
 
 from fedrec_flower.privacy.none import NoPrivacy
 

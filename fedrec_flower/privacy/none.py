@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from fedrec_flower.aggregation import Update
+from fedrec_flower.aggregation import Updates
 
 
 @dataclass(frozen=True, slots=True)
 class NoPrivacy:
     """The identity: what a client learned travels as it is."""
 
-    def apply(self, update: Update) -> Update:
-        """Give the update back unchanged."""
-        return update
+    def apply(self, updates: Updates) -> Updates:
+        """Give the updates back unchanged."""
+        return updates

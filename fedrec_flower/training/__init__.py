@@ -1,7 +1,9 @@
 """Local training: samples, losses, and the engines that train a cohort of clients."""
 
-from fedrec_flower.training.samples import Samples, draw_samples
-from fedrec_flower.training.sequential import SequentialEngine
-from fedrec_flower.training.settings import LocalResult, LocalTraining
+from fedrec_flower.training.cohort import Cohort
+from fedrec_flower.training.engine import Engine, Trained
+from fedrec_flower.training.engines import choose_engine
+from fedrec_flower.training.settings import LocalTraining
+from fedrec_flower.training.work import Touched
 
-__all__ = ["LocalResult", "LocalTraining", "Samples", "SequentialEngine", "draw_samples"]
+__all__ = ["Cohort", "Engine", "LocalTraining", "Touched", "Trained", "choose_engine"]

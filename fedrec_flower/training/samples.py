@@ -1,4 +1,8 @@
-"""What a client trains on in one epoch: its interactions and freshly drawn negatives."""
+"""What clients train on in one epoch: their interactions and freshly drawn negatives.
+
+Both engines call this module, so both see the same samples in the same order; every draw hangs on
+(seed, role, round, client, counter) and so on nothing else, not even on who else is in the cohort.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,23 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import DataError
-from fedrec_flower.prepared import ClientData, Columns
+from fedrec_flower.seeding import below, draw, streams
+from fedrec_flower.training.cohort import Cohort, Index, owners, starts
 
+Task = Literal["ranking", "rating"]
 Negatives = Literal["honest", "legacy"]
+
+_EPOCH, _ATTEMPT = 1 << 36, 1 << 52  # counters of one epoch, of one attempt: disjoint ranges
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Training samples of one client.
+    """Training samples of one epoch, client after client, shuffled within each.
 
     Attributes:
-        user: int64 (n,), the client's users counted from zero.
+        offsets: int64 (num_clients + 1,), where each client's samples begin.
+        user: int64 (n,), users counted from the cohort's first.
         item: int64 (n, width), item codes; width is 2 for pairs (liked, not liked), else 1.
         target: float32 (n,), label or raw rating; ones for pairs.
     """
 
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
+    offsets: Index
+    user: Index
+    item: Index
     target: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -31,72 +41,117 @@ class Samples:
         return len(self.user)
 
 
-def rating_samples(data: ClientData) -> Samples:
-    """Every training interaction with its raw rating."""
-    if data.train.rating is None:
-        raise DataError("task=rating needs ratings, these data are implicit: set task=ranking")
-    item = data.train.item.astype(np.int64)[:, None]
-    return Samples(data.train.users(), item, np.array(data.train.rating, np.float32))
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Draws samples; the choices that both engines share.
 
-
-def draw_samples(
-    data: ClientData,
-    num_items: int,
-    num_negatives: int,
-    rng: np.random.Generator,
-    *,
-    pairwise: bool,
-    pool: Negatives,
-) -> Samples:
-    """Every training interaction, and `num_negatives` negatives for each.
-
-    Args:
-        data: the client's data.
-        num_items: size of the catalogue.
-        num_negatives: negatives per interaction.
-        rng: draws the negatives.
+    Attributes:
+        task: "rating" takes every training interaction with its raw rating, "ranking" adds
+            negatives.
         pairwise: one pair (liked, not liked) per negative instead of one labelled item each.
-        pool: "honest" draws from the items not in the user's train part. "legacy" also spares
-            the held-out items, which leaks them: only to reproduce published tables.
+        num_negatives: negatives per interaction.
+        num_items: size of the catalogue.
+        seed: the experiment's seed.
     """
-    user, liked = data.train.users(), data.train.item.astype(np.int64)
-    others = np.repeat(user, num_negatives)
-    known = [data.train] if pool == "honest" else [data.train, data.validation, data.test]
-    disliked = _draw_unknown(others, known, num_items, rng)
-    if pairwise:
-        pairs = np.stack([np.repeat(liked, num_negatives), disliked], axis=1)
-        return Samples(others, pairs, np.ones(len(pairs), np.float32))
-    target = np.zeros(len(user) + len(others), np.float32)
-    target[: len(user)] = 1
-    item = np.concatenate([liked, disliked])[:, None]
-    return Samples(np.concatenate([user, others]), item, target)
+
+    task: Task
+    pairwise: bool
+    num_negatives: int
+    num_items: int
+    seed: int
+
+    @property
+    def width(self) -> int:
+        """Items in a sample."""
+        return 2 if self.pairwise else 1
+
+    @property
+    def per_interaction(self) -> int:
+        """Samples that one interaction gives rise to in an epoch."""
+        if self.task == "rating":
+            return 1
+        return self.num_negatives if self.pairwise else 1 + self.num_negatives
+
+    def draw(self, cohort: Cohort, round_: int, epoch: int) -> Samples:
+        """Draw one epoch's samples of every client.
+
+        Raises:
+            DataError: if ratings are asked for and there are none, or a user has interacted
+                with the whole catalogue, so that no negative exists.
+        """
+        if self.task == "rating":
+            samples = _ratings(cohort)
+        else:
+            negative = self._negatives(cohort, round_, epoch)
+            layout = _pairs if self.pairwise else _labelled
+            samples = layout(cohort, negative, self.num_negatives)
+        return self._shuffled(samples, cohort, round_, epoch)
+
+    def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> Index:
+        """int64 (interactions * num_negatives,): uniform among what each user does not know."""
+        known = self._known(cohort)
+        user = np.repeat(cohort.user, self.num_negatives)
+        sizes = cohort.num_examples * self.num_negatives
+        counter = np.arange(len(user)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
+        stream = np.repeat(streams(self.seed, "negatives", round_, cohort.clients), sizes)
+        item = below(draw(stream, counter), self.num_items)
+        redo = np.flatnonzero(known[user, item])
+        attempt = 0
+        while len(redo):
+            attempt += 1
+            again = draw(stream[redo], counter[redo] + attempt * _ATTEMPT)
+            item[redo] = below(again, self.num_items)
+            redo = redo[known[user[redo], item[redo]]]
+        return item
+
+    def _known(self, cohort: Cohort) -> NDArray[np.bool_]:
+        """Bool (num_users, num_items): a byte each, of one chunk of clients, answers at once."""
+        known = np.zeros((cohort.num_users, self.num_items), np.bool_)
+        known[cohort.known_user, cohort.known_item] = True
+        if known.all(axis=1).any():
+            raise DataError(
+                f"a user has interacted with all {self.num_items} items, so no negative exists: "
+                "use a larger catalogue or task=rating"
+            )
+        return known
+
+    def _shuffled(self, samples: Samples, cohort: Cohort, round_: int, epoch: int) -> Samples:
+        """Shuffle within each client, by sorting random bits below the client's number."""
+        sizes = np.diff(samples.offsets)
+        client = owners(samples.offsets)
+        counter = np.arange(len(samples)) - np.repeat(samples.offsets[:-1], sizes)
+        stream = streams(self.seed, "shuffle", round_, cohort.clients)
+        bits = draw(stream[client], counter + epoch * _EPOCH)
+        order = np.argsort((client.astype(np.uint64) << np.uint64(44)) | (bits >> np.uint64(20)))
+        return Samples(
+            samples.offsets, samples.user[order], samples.item[order], samples.target[order]
+        )
 
 
-def _draw_unknown(
-    user: NDArray[np.int64], known: list[Columns], num_items: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw for each entry of `user` an item uniformly among those its user does not know."""
-    keys = np.sort(np.concatenate([part.users() * num_items + part.item for part in known]))
-    if len(keys):
-        _require_unknown(keys // num_items, user, num_items)
-    item = rng.integers(0, num_items, len(user))
-    redo = np.flatnonzero(_contains(keys, user * num_items + item))
-    while len(redo):
-        item[redo] = rng.integers(0, num_items, len(redo))
-        redo = redo[_contains(keys, user[redo] * num_items + item[redo])]
-    return item
+def _ratings(cohort: Cohort) -> Samples:
+    if cohort.rating is None:
+        raise DataError("task=rating needs ratings, these data are implicit: set task=ranking")
+    return Samples(cohort.offsets, cohort.user, cohort.item[:, None], cohort.rating)
 
 
-def _require_unknown(owner: NDArray[np.int64], user: NDArray[np.int64], num_items: int) -> None:
-    """Refuse a user who knows the whole catalogue: rejection would never end."""
-    if len(user) and np.bincount(owner).max() >= num_items:
-        reason = f"a user has interacted with all {num_items} items, so no negative exists"
-        raise DataError(f"{reason}: use a larger catalogue or task=rating")
+def _pairs(cohort: Cohort, negative: Index, num_negatives: int) -> Samples:
+    liked = np.repeat(cohort.item, num_negatives)
+    user = np.repeat(cohort.user, num_negatives)
+    item = np.stack([liked, negative], axis=1)
+    return Samples(cohort.offsets * num_negatives, user, item, np.ones(len(user), np.float32))
 
 
-def _contains(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each wanted key stands in the sorted keys."""
-    if not len(keys):
-        return np.zeros(len(wanted), np.bool_)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.asarray(keys[place] == wanted)
+def _labelled(cohort: Cohort, negative: Index, num_negatives: int) -> Samples:
+    """Each client's interactions, then its negatives."""
+    width = 1 + num_negatives
+    offsets = cohort.offsets * width
+    owner = owners(cohort.offsets)
+    liked = np.arange(len(owner)) + cohort.offsets[owner] * num_negatives
+    other = np.repeat(owner, num_negatives)
+    disliked = np.arange(len(other)) + cohort.offsets[1:][other]
+    user, item = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.int64)
+    user[liked], item[liked] = cohort.user, cohort.item
+    user[disliked], item[disliked] = np.repeat(cohort.user, num_negatives), negative
+    target = np.zeros(len(user), np.float32)
+    target[liked] = 1
+    return Samples(offsets, user, item[:, None], target)

@@ -1,11 +1,9 @@
-"""How a client trains, and what comes out of it."""
+"""How a client trains."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from fedrec_flower.aggregation import Update
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.models.base import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +11,10 @@ class LocalTraining:
     """The training group of the configuration; defaults live in its yaml.
 
     Attributes:
-        engine: how a node trains its clients; "sequential" is one after another.
+        engine: how a node trains its clients: "vectorized" many at once (MF with SGD in a
+            compiled loop), "sequential" one after another in an ordinary PyTorch loop, the
+            reference. Both give the same numbers.
+        memory_budget_mb: megabytes that clients trained at once may take together.
         loss: "bce" or "bpr" to rank, "mse" to predict ratings (or 0/1 labels).
         optimizer: of the client; its state starts afresh every round.
         learning_rate: for tables with a row per user or item.
@@ -25,7 +26,8 @@ class LocalTraining:
         num_negatives: sampled negatives per interaction, fresh every epoch; unused for ratings.
     """
 
-    engine: Literal["sequential"]
+    engine: Literal["vectorized", "sequential"]
+    memory_budget_mb: int
     loss: Literal["bce", "bpr", "mse"]
     optimizer: Literal["sgd", "adam"]
     learning_rate: float
@@ -37,25 +39,10 @@ class LocalTraining:
 
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
-        for name in ("local_epochs", "batch_size", "num_negatives"):
+        for name in ("local_epochs", "batch_size", "num_negatives", "memory_budget_mb"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"training.{name} must be at least 1: {value}")
         for name in ("learning_rate", "dense_learning_rate", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"training.{name} must not be negative: {getattr(self, name)}")
-
-
-@dataclass(frozen=True, slots=True)
-class LocalResult:
-    """The outcome of one client's training.
-
-    Attributes:
-        update: what the client may send.
-        personal: new value of each personal parameter. Stays on the node.
-        loss: mean training loss over the client's samples.
-    """
-
-    update: Update
-    personal: Tensors
-    loss: float

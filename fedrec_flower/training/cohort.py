@@ -1,0 +1,97 @@
+"""Several clients laid out flat, one after another, so that numpy sees them all at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.prepared import ClientData, Columns
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The training data of several clients.
+
+    Attributes:
+        clients: int64 (num_clients,), client codes.
+        first_users: int64 (num_clients,), position of each client's first user.
+        user_offsets: int64 (num_clients + 1,), where each client's users begin.
+        offsets: int64 (num_clients + 1,), where each client's interactions begin.
+        user: int64 (n,), the user of each interaction, counted from the cohort's first.
+        item: int64 (n,), item codes.
+        rating: float32 (n,), raw rating units; None for implicit data.
+        known_user: int64 (m,), with `known_item` the pairs no negative may be.
+        known_item: int64 (m,).
+    """
+
+    clients: Index
+    first_users: Index
+    user_offsets: Index
+    offsets: Index
+    user: Index
+    item: Index
+    rating: NDArray[np.float32] | None
+    known_user: Index
+    known_item: Index
+
+    @classmethod
+    def gather(cls, members: Sequence[ClientData], *, spare_held_out: bool) -> "Cohort":
+        """Lay out clients.
+
+        Args:
+            members: the clients.
+            spare_held_out: whether held-out items count as known, and so are never drawn as
+                negatives: the leaky, legacy pool.
+        """
+        user_offsets = starts([data.num_users for data in members])
+        train = [data.train for data in members]
+        user, item = _flat(train, user_offsets)
+        known = [(user, item)]
+        if spare_held_out:
+            known.append(_flat([data.validation for data in members], user_offsets))
+            known.append(_flat([data.test for data in members], user_offsets))
+        ratings = [part.rating for part in train if part.rating is not None]
+        return cls(
+            clients=np.array([data.client for data in members]),
+            first_users=np.array([data.first for data in members]),
+            user_offsets=user_offsets,
+            offsets=starts([len(data) for data in members]),
+            user=user,
+            item=item,
+            rating=np.concatenate(ratings) if ratings else None,
+            known_user=np.concatenate([users for users, _ in known]),
+            known_item=np.concatenate([items for _, items in known]),
+        )
+
+    def __len__(self) -> int:
+        """Number of clients."""
+        return len(self.clients)
+
+    @property
+    def num_users(self) -> int:
+        """Number of users of all clients together."""
+        return int(self.user_offsets[-1])
+
+    @property
+    def num_examples(self) -> Index:
+        """int64 (num_clients,), training interactions of each client."""
+        return np.diff(self.offsets)
+
+
+def starts(sizes: Sequence[int] | Index) -> Index:
+    """Where each of several stretches begins, and where the last one ends: int64 (n + 1,)."""
+    return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
+
+
+def owners(offsets: Index) -> Index:
+    """The stretch that each element belongs to: int64 (offsets[-1],)."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def _flat(parts: Sequence[Columns], user_offsets: Index) -> tuple[Index, Index]:
+    pairs = zip(parts, user_offsets, strict=False)  # one offset more than clients
+    user = np.concatenate([part.users() + first for part, first in pairs])
+    return user, np.concatenate([part.item for part in parts]).astype(np.int64)

@@ -1,0 +1,67 @@
+"""How many clients to train at once: as many as a memory budget holds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+
+from fedrec_flower.errors import ConfigError
+from fedrec_flower.models.base import Recommender
+from fedrec_flower.prepared import ClientData
+from fedrec_flower.training.samples import Sampler
+from fedrec_flower.training.settings import LocalTraining
+
+_MEGABYTE = 1_000_000
+_COPIES = 6  # of a trained value: before, after, gradient, change, and what autograd keeps
+_WORDS_PER_SAMPLE = 10  # drawn, shuffled, looked up: numbers of eight bytes
+
+
+def cut(
+    clients: Sequence[ClientData], model: Recommender, training: LocalTraining, sampler: Sampler
+) -> Iterator[Sequence[ClientData]]:
+    """Cut clients into chunks that fit the budget, largest clients first.
+
+    Raises:
+        ConfigError: if a single client does not fit; names the client and what it needs.
+    """
+    ordered = sorted(clients, key=lambda data: (-len(data), data.client))
+    bytes_needed = _bytes_needed(model, training, sampler)
+    budget, chunk, filled = training.memory_budget_mb * _MEGABYTE, list[ClientData](), 0
+    for data in ordered:
+        needed = bytes_needed(data)
+        if needed > budget:
+            raise ConfigError(
+                f"client {data.client} needs about {needed / _MEGABYTE:.0f} MB to train, "
+                f"training.memory_budget_mb={training.memory_budget_mb} allows less: raise it"
+            )
+        if filled + needed > budget:
+            yield chunk
+            chunk, filled = [], 0
+        chunk.append(data)
+        filled += needed
+    if chunk:
+        yield chunk
+
+
+def _bytes_needed(
+    model: Recommender, training: LocalTraining, sampler: Sampler
+) -> Callable[[ClientData], int]:
+    """Estimate from above the bytes that a client takes while it trains."""
+    sizes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    user_floats = sum(prod(size[1:]) for name, size in sizes.items() if name in model.user_rows)
+    item_floats = sum(prod(size[1:]) for name, size in sizes.items() if name in model.item_rows)
+    tables = model.user_rows | model.item_rows
+    dense = [size for name, size in sizes.items() if name not in tables]
+    dense_floats = sum(prod(size) for size in dense)
+    # What a sample activates: its rows, and one number for each bias of a hidden layer.
+    widths = sum(prod(size) for size in dense if len(size) == 1)
+    activated = _COPIES * (user_floats + item_floats + widths)
+
+    def needed(data: ClientData) -> int:
+        samples = sampler.per_interaction * len(data)
+        touched = min(sampler.num_items, training.local_epochs * sampler.width * samples)
+        batch = min(training.batch_size or samples, samples) * sampler.width
+        trained = item_floats * touched + user_floats * data.num_users + dense_floats
+        lookups = sampler.num_items * (data.num_users + 5)  # known items, touched rows
+        drawn = _WORDS_PER_SAMPLE * 8 * training.local_epochs * sampler.width * samples
+        return 4 * (_COPIES * trained + activated * batch) + lookups + drawn
+
+    return needed

@@ -1,0 +1,115 @@
+"""A chunk of clients made ready for an engine: samples, touched rows, parameters laid out flat."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.training.cohort import Cohort, Index, owners
+from fedrec_flower.training.samples import Samples
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """The item rows that each client's samples touch: its sub-model of the catalogue.
+
+    Attributes:
+        offsets: int64 (num_clients + 1,), where each client's rows begin.
+        rows: int64 (num_rows,), item codes, ascending within each client.
+        places: per epoch int64 (n, width): the row of each sample's items, counted from the
+            cohort's first row.
+    """
+
+    offsets: Index
+    rows: Index
+    places: list[Index]
+
+    @classmethod
+    def find(cls, epochs: list[Samples], num_items: int) -> "Touched":
+        """Find the distinct items of all epochs, client by client, without sorting."""
+        num_clients = len(epochs[0].offsets) - 1
+        keys = [owners(s.offsets)[:, None] * num_items + s.item for s in epochs]
+        flags = np.zeros(num_clients * num_items, np.bool_)
+        for key in keys:
+            flags[key] = True
+        hit = np.flatnonzero(flags)
+        place = np.empty(len(flags), np.int32)
+        place[hit] = np.arange(len(hit))
+        offsets = np.searchsorted(hit, np.arange(num_clients + 1) * num_items)
+        places = [place[key].astype(np.int64) for key in keys]
+        return cls(offsets.astype(np.int64), hit % num_items, places)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A chunk of clients, ready to be trained.
+
+    Attributes:
+        model: the recommender; an engine fills or reads its parameters.
+        cohort: the clients.
+        epochs: samples of each local epoch.
+        touched: the item rows they touch.
+        values: by name, what is trained, changed in place: a parameter with a row per user has
+            the cohort's users one after another, one with a row per item the touched rows, any
+            other one copy per client, (num_clients, ...).
+    """
+
+    model: Recommender
+    cohort: Cohort
+    epochs: list[Samples]
+    touched: Touched
+    values: Tensors
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the parameters with a row per user or per item."""
+        rows = self.model.user_rows | self.model.item_rows
+        return [name for name in self.values if name in rows]
+
+    @property
+    def dense(self) -> list[str]:
+        """Names of all other parameters."""
+        rows = self.model.user_rows | self.model.item_rows
+        return [name for name in self.values if name not in rows]
+
+    def row_offsets(self, name: str) -> Index:
+        """Where each client's rows of a table begin: int64 (num_clients + 1,)."""
+        by_user = name in self.model.user_rows
+        return self.cohort.user_offsets if by_user else self.touched.offsets
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of all clients that still have samples in an epoch.
+
+    Clients come largest first, so those still at work are always the first ones.
+
+    Attributes:
+        epoch: the local epoch.
+        active: how many clients still have samples.
+        first: int64 (active,), where each one's batch begins in the epoch's samples.
+        size: int64 (active,), samples in each one's batch, at least one.
+    """
+
+    epoch: int
+    active: int
+    first: Index
+    size: Index
+
+
+def steps(epochs: list[Samples], batch_size: int | None) -> Iterator[Step]:
+    """The steps of a chunk whose clients come largest first."""
+    for epoch, samples in enumerate(epochs):
+        sizes = np.diff(samples.offsets)
+        batch = batch_size or int(sizes.max(initial=1))
+        for start in range(0, int(sizes.max(initial=0)), batch):
+            active = int(np.searchsorted(-sizes, -start, side="left"))
+            left = sizes[:active] - start
+            yield Step(epoch, active, samples.offsets[:active] + start, np.minimum(left, batch))
+
+
+def row_weights(offsets: Index, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each client's weight, once per row it touched."""
+    return np.repeat(weights, np.diff(offsets))
