@@ -36,9 +36,10 @@ class CompiledEngine(Engine):
                 parameters, rates, samples.offsets, samples.user, places, samples.target,
                 num_steps, loss,
             )  # fmt: skip
-        of_users = np.repeat(num_steps, np.diff(work.cohort.user_offsets))
-        of_items = np.repeat(num_steps, np.diff(work.touched.offsets))
-        kernels.catch_up(parameters, rates, of_users, of_items)
+        if rates.shrink != 1.0:
+            of_users = np.repeat(num_steps, np.diff(work.cohort.user_offsets))
+            of_items = np.repeat(num_steps, np.diff(work.touched.offsets))
+            kernels.catch_up(parameters, rates.shrink, of_users, of_items)
         count = sum(np.diff(samples.offsets) for samples in work.epochs)
         return np.asarray(loss / np.maximum(count, 1))
 
@@ -60,9 +61,9 @@ def _parameters(work: Work) -> kernels.Parameters:
     return kernels.Parameters(
         user=values["user_embedding.weight"],
         item=values["item_embedding.weight"],
-        item_bias=values["item_bias.weight"][:, 0],
-        user_bias=values.get("user_bias.weight", np.zeros((users, 1), np.float32))[:, 0],
-        global_bias=values.get("global_bias", np.zeros((clients, 1), np.float32))[:, 0],
-        user_shrunk=np.zeros(users, np.int64),
-        item_shrunk=np.zeros(len(work.touched.rows), np.int64),
+        user_bias=values.get("user_bias.weight", np.zeros(users, np.float32)).reshape(-1),
+        item_bias=values["item_bias.weight"].reshape(-1),
+        global_bias=values.get("global_bias", np.zeros(clients, np.float32)).reshape(-1),
+        user_steps=np.zeros(users, np.int64),
+        item_steps=np.zeros(len(work.touched.rows), np.int64),
     )

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 BCE, BPR, MSE = 0, 1, 2
 
+_ALMOST_TOO_LARGE = 1e200  # a float64 can still be doubled
+
 Floats = NDArray[np.float32]
 Index = NDArray[np.int64]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -23,25 +25,25 @@ def _compiled(function: _Function) -> _Function:
 
 
 class Parameters(NamedTuple):
-    """The parameters of a chunk of clients, changed in place.
+    """The parameters of a chunk of clients, changed in place; every array contiguous.
 
     Attributes:
         user: float32 (num_users, d), the vectors of all users.
         item: float32 (num_rows, d), the vectors of all touched rows.
-        item_bias: float32 (num_rows,).
         user_bias: float32 (num_users,); zero without biases of users.
+        item_bias: float32 (num_rows,).
         global_bias: float32 (num_clients,), a copy per client; zero without.
-        user_shrunk: int64 (num_users,), how many steps' weight decay each row has had.
-        item_shrunk: int64 (num_rows,).
+        user_steps: int64 (num_users,), after how many of its client's steps each row is right.
+        item_steps: int64 (num_rows,).
     """
 
     user: Floats
     item: Floats
-    item_bias: Floats
     user_bias: Floats
+    item_bias: Floats
     global_bias: Floats
-    user_shrunk: Index
-    item_shrunk: Index
+    user_steps: Index
+    item_steps: Index
 
 
 class Rates(NamedTuple):
@@ -77,144 +79,181 @@ def train_epoch(
 ) -> None:
     """Run one epoch of every client; `num_steps` and `loss` (per client) go on counting."""
     gradient = np.zeros_like(p.user)
-    bias_gradient = np.zeros(len(p.user), np.float32)
+    bias_gradient = np.zeros_like(p.user_bias)
     slope = np.empty(rates.batch_size, np.float32)
     for client in range(len(offsets) - 1):
         for start in range(offsets[client], offsets[client + 1], rates.batch_size):
             stop = min(start + rates.batch_size, offsets[client + 1])
-            _forward(
-                p, rates, client, start, stop, user, item, target, num_steps[client], slope,
-                gradient, bias_gradient, loss,
-            )  # fmt: skip
-            _update(
-                p, rates, client, start, stop, user, item, num_steps[client], slope, gradient,
-                bias_gradient,
-            )  # fmt: skip
+            users, items, step = user[start:stop], item[start:stop], num_steps[client]
+            if rates.shrink != 1.0:
+                _shrink(p.user, p.user_bias, p.user_steps, users, step, rates.shrink)
+                for side in range(items.shape[1]):
+                    _shrink(p.item, p.item_bias, p.item_steps, items[:, side], step, rates.shrink)
+            if rates.loss == BPR:
+                _score_pairs(p.user, p.item, p.item_bias, users, items, slope)
+            else:
+                offset = p.global_bias[client]
+                _score(p.user, p.item, p.user_bias, p.item_bias, offset, users, items, slope)
+            loss[client] += _slopes(rates.loss, target[start:stop], slope)
+            _add_gradients(p.item, users, items, slope, gradient, bias_gradient)
+            if rates.shrink != 1.0:
+                for side in range(items.shape[1]):
+                    side_items = items[:, side]
+                    _shrink(p.item, p.item_bias, p.item_steps, side_items, step + 1, rates.shrink)
+            _step_items(p.user, p.item, p.item_bias, users, items, slope, rates.table)
+            _step_users(p, rates, users, step, gradient, bias_gradient)
+            if rates.biased:
+                p.global_bias[client] -= rates.dense * slope[: stop - start].sum()
             num_steps[client] += 1
 
 
 @_compiled
-def _forward(
-    p: Parameters,
-    rates: Rates,
-    client: int,
-    start: int,
-    stop: int,
-    user: Index,
-    item: Index,
-    target: Floats,
-    step: int,
+def catch_up(p: Parameters, shrink: float, user_steps: Index, item_steps: Index) -> None:
+    """Give every row the weight decay of all its client's steps, (num_rows,) each."""
+    for row in range(len(user_steps)):
+        _shrink_row(p.user, p.user_bias, p.user_steps, row, user_steps[row], shrink)
+    for row in range(len(item_steps)):
+        _shrink_row(p.item, p.item_bias, p.item_steps, row, item_steps[row], shrink)
+
+
+@_compiled
+def _shrink(
+    table: Floats, bias: Floats, steps: Index, rows: Index, until: int, shrink: float
+) -> None:
+    for row in rows:
+        _shrink_row(table, bias, steps, row, until, shrink)
+
+
+@_compiled
+def _shrink_row(
+    table: Floats, bias: Floats, steps: Index, row: int, until: int, shrink: float
+) -> None:
+    """Give a row the weight decay of the steps that it has not yet had."""
+    missed = until - steps[row]
+    if missed > 0:
+        steps[row] = until
+        left = np.float32(shrink**missed)
+        bias[row] *= left
+        for d in range(table.shape[1]):
+            table[row, d] *= left
+
+
+@_compiled
+def _score(
+    user: Floats,
+    item: Floats,
+    user_bias: Floats,
+    item_bias: Floats,
+    offset: np.float32,
+    users: Index,
+    items: Index,
+    score: Floats,
+) -> None:
+    """Scores of (user, item) samples."""
+    for n in range(len(users)):
+        u, i = users[n], items[n, 0]
+        value = offset + user_bias[u] + item_bias[i]
+        for d in range(user.shape[1]):
+            value += user[u, d] * item[i, d]
+        score[n] = value
+
+
+@_compiled
+def _score_pairs(
+    user: Floats, item: Floats, item_bias: Floats, users: Index, items: Index, score: Floats
+) -> None:
+    """By how much each user's liked item leads the other; biases of users cancel."""
+    for n in range(len(users)):
+        u, i, j = users[n], items[n, 0], items[n, 1]
+        value = item_bias[i] - item_bias[j]
+        for d in range(user.shape[1]):
+            value += user[u, d] * (item[i, d] - item[j, d])
+        score[n] = value
+
+
+@_compiled
+def _slopes(kind: int, target: Floats, score: Floats) -> float:
+    """Turn scores into derivatives of the mean loss, in place; returns the summed loss."""
+    total, product, size = 0.0, 1.0, np.float32(len(target))
+    for n in range(len(target)):
+        z = score[n]
+        if kind == MSE:
+            error = z - target[n]
+            total += error * error
+            score[n] = 2 * error / size
+        else:
+            wanted = target[n] if kind == BCE else np.float32(1)
+            small = np.exp(-abs(z))  # never overflows
+            total += max(z, np.float32(0)) - z * wanted
+            product *= 1.0 + small  # one logarithm for many samples
+            if product > _ALMOST_TOO_LARGE:
+                total += math.log(product)
+                product = 1.0
+            above = np.float32(1) / (np.float32(1) + small)
+            probability = above if z >= 0 else np.float32(1) - above
+            score[n] = (probability - wanted) / size
+    return total + math.log(product)
+
+
+@_compiled
+def _add_gradients(
+    item: Floats,
+    users: Index,
+    items: Index,
     slope: Floats,
     gradient: Floats,
     bias_gradient: Floats,
-    loss: NDArray[np.float64],
 ) -> None:
-    """Losses, their slopes, and the gradients of the users, from the values before the step."""
-    size = np.float32(stop - start)
-    dim = p.user.shape[1]
-    for sample in range(start, stop):
-        u, i = user[sample], item[sample, 0]
-        _shrink(p.user, p.user_bias, p.user_shrunk, u, step, rates.shrink)
-        _shrink(p.item, p.item_bias, p.item_shrunk, i, step, rates.shrink)
-        score = p.item_bias[i]
-        if rates.loss == BPR:
-            j = item[sample, 1]
-            _shrink(p.item, p.item_bias, p.item_shrunk, j, step, rates.shrink)
-            score -= p.item_bias[j]
-            for d in range(dim):
-                score += p.user[u, d] * (p.item[i, d] - p.item[j, d])
-        else:
-            score += p.user_bias[u] + p.global_bias[client]
-            for d in range(dim):
-                score += p.user[u, d] * p.item[i, d]
-        value, pull = _loss(rates.loss, score, target[sample])
-        loss[client] += value
-        pull /= size
-        slope[sample - start] = pull
+    """Gradients of the users, from the items before the step."""
+    paired = items.shape[1] == 2  # noqa: PLR2004  # liked and not liked
+    for n in range(len(users)):
+        u, i, pull = users[n], items[n, 0], slope[n]
         bias_gradient[u] += pull
-        if rates.loss == BPR:
-            for d in range(dim):
-                gradient[u, d] += pull * (p.item[i, d] - p.item[j, d])
-        else:
-            for d in range(dim):
-                gradient[u, d] += pull * p.item[i, d]
+        for d in range(item.shape[1]):
+            gradient[u, d] += pull * item[i, d]
+        if paired:
+            j = items[n, 1]
+            for d in range(item.shape[1]):
+                gradient[u, d] -= pull * item[j, d]
 
 
 @_compiled
-def _loss(kind: int, score: np.float32, target: np.float32) -> tuple[np.float32, np.float32]:
-    """The loss of one score, and its derivative."""
-    if kind == MSE:
-        error = score - target
-        return error * error, np.float32(2) * error
-    wanted = target if kind == BCE else np.float32(1)
-    # log(1 + exp(-|x|)) never overflows.
-    small = np.exp(-abs(score))
-    value = max(score, np.float32(0)) - score * wanted + math.log1p(small)
-    above = np.float32(1) / (np.float32(1) + small)
-    probability = above if score >= 0 else np.float32(1) - above
-    return value, probability - wanted
+def _step_items(
+    user: Floats,
+    item: Floats,
+    item_bias: Floats,
+    users: Index,
+    items: Index,
+    slope: Floats,
+    rate: np.float32,
+) -> None:
+    """Move the items, by the users before the step."""
+    for side in range(items.shape[1]):
+        sign = np.float32(1 - 2 * side)  # the liked item of a pair rises, the other falls
+        for n in range(len(users)):
+            u, i, pull = users[n], items[n, side], sign * rate * slope[n]
+            item_bias[i] -= pull
+            for d in range(item.shape[1]):
+                item[i, d] -= pull * user[u, d]
 
 
 @_compiled
-def _update(
+def _step_users(
     p: Parameters,
     rates: Rates,
-    client: int,
-    start: int,
-    stop: int,
-    user: Index,
-    item: Index,
+    users: Index,
     step: int,
-    slope: Floats,
     gradient: Floats,
     bias_gradient: Floats,
 ) -> None:
-    """Move the rows: items first, because their gradients need the users before the step."""
-    dim = p.user.shape[1]
-    for sample in range(start, stop):
-        u = user[sample]
-        pull = rates.table * slope[sample - start]
-        for side in range(item.shape[1]):
-            i = item[sample, side]
-            _shrink(p.item, p.item_bias, p.item_shrunk, i, step + 1, rates.shrink)
-            p.item_bias[i] -= pull
-            for d in range(dim):
-                p.item[i, d] -= pull * p.user[u, d]
-            pull = -pull
-        if rates.biased:
-            p.global_bias[client] -= rates.dense * slope[sample - start]
-    for sample in range(start, stop):
-        u = user[sample]
-        if p.user_shrunk[u] == step + 1:
+    """Move each user of the batch once, and clear its gradient."""
+    for u in users:
+        if p.user_steps[u] > step:
             continue
-        _shrink(p.user, p.user_bias, p.user_shrunk, u, step + 1, rates.shrink)
-        for d in range(dim):
+        _shrink_row(p.user, p.user_bias, p.user_steps, u, step + 1, rates.shrink)
+        for d in range(p.user.shape[1]):
             p.user[u, d] -= rates.table * gradient[u, d]
             gradient[u, d] = 0
         if rates.biased:
             p.user_bias[u] -= rates.table * bias_gradient[u]
         bias_gradient[u] = 0
-
-
-@_compiled
-def _shrink(
-    table: Floats, bias: Floats, shrunk: Index, row: int, until: int, shrink: float
-) -> None:
-    """Give a row the weight decay of the steps it has not yet had."""
-    missed = until - shrunk[row]
-    if missed > 0:
-        shrunk[row] = until
-        if shrink != 1.0:
-            left = np.float32(shrink**missed)
-            for d in range(table.shape[1]):
-                table[row, d] *= left
-            bias[row] *= left
-
-
-@_compiled
-def catch_up(p: Parameters, rates: Rates, user_steps: Index, item_steps: Index) -> None:
-    """Give every row the weight decay of all its client's steps."""
-    for row in range(len(user_steps)):
-        _shrink(p.user, p.user_bias, p.user_shrunk, row, user_steps[row], rates.shrink)
-    for row in range(len(item_steps)):
-        _shrink(p.item, p.item_bias, p.item_shrunk, row, item_steps[row], rates.shrink)

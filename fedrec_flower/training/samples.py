@@ -18,6 +18,7 @@ Task = Literal["ranking", "rating"]
 Negatives = Literal["honest", "legacy"]
 
 _EPOCH, _ATTEMPT = 1 << 36, 1 << 52  # counters of one epoch, of one attempt: disjoint ranges
+_ATTEMPTS = 64  # then a user who knows nearly everything chooses among the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,16 @@ class Sampler:
         stream = np.repeat(streams(self.seed, "negatives", round_, cohort.clients), sizes)
         item = below(draw(stream, counter), self.num_items)
         redo = np.flatnonzero(known[user, item])
-        attempt = 0
-        while len(redo):
-            attempt += 1
+        for attempt in range(1, _ATTEMPTS):
             again = draw(stream[redo], counter[redo] + attempt * _ATTEMPT)
             item[redo] = below(again, self.num_items)
             redo = redo[known[user[redo], item[redo]]]
+            if not len(redo):
+                return item
+        last = draw(stream[redo], counter[redo] + _ATTEMPTS * _ATTEMPT)
+        for place, bits in zip(redo, last[:, None], strict=True):
+            unknown = np.flatnonzero(~known[user[place]])
+            item[place] = unknown[below(bits, len(unknown))].item()
         return item
 
     def _known(self, cohort: Cohort) -> NDArray[np.bool_]:
