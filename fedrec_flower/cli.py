@@ -3,22 +3,26 @@
 import logging
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedrec_flower.errors import FedrecError
+from fedrec_flower.errors import ConfigError, FedrecError
+from fedrec_flower.wording import reword, unknown_option, unreadable, unusable
 
 _HERE = Path(__file__).parent
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+_MISTAKE, _USAGE, _INTERRUPTED = 1, 2, 130  # exit codes
 
 
 @dataclass
@@ -47,6 +51,17 @@ ConfigStore.instance().store(name="schema", node=Schema)
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(config: DictConfig) -> None:
     """One experiment, or one job of a sweep."""
+    _log_to_stderr()  # a job of a parallel sweep has a process of its own
+    try:
+        _run(config)
+    except Exception as error:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise  # Hydra names the job, and goes on with the others
+        # Hydra would print a line of its own on any other exception.
+        raise SystemExit(_MISTAKE) from error
+
+
+def _run(config: DictConfig) -> None:
     # Imported here, so that --help and a misspelt option answer at once.
     from rich.console import Console
 
@@ -54,8 +69,8 @@ def _job(config: DictConfig) -> None:
     from fedrec_flower.results import RunFolder, final_table
 
     settings = HydraConfig.get()
+    resolved = _resolved(config)
     folder = RunFolder.create(Path(settings.runtime.output_dir))
-    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]  # a mapping at the root
     _save(config, folder.path)
     summary = run(resolved | {"overrides": list(settings.overrides.task)}, folder)
     Console().print(final_table(summary))
@@ -71,10 +86,27 @@ def compose(overrides: list[str]) -> tuple[dict[str, Any], Path]:
     Returns:
         The resolved configuration and the run folder it names, not yet made.
     """
+    config = _composed(overrides)
+    return _resolved(config) | {"overrides": overrides}, Path(config.output_dir)
+
+
+def _composed(overrides: list[str]) -> DictConfig:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", overrides)
-    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]  # a mapping at the root
-    return resolved | {"overrides": overrides}, Path(config.output_dir)
+        return hydra.compose("config", overrides)
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values, if nothing is missing and nothing unknown was added.
+
+    Raises:
+        ConfigError: if there is a name that the schema does not know.
+    """
+    names = [field.name for field in fields(Schema)]
+    for name in config:
+        if name not in names:
+            raise ConfigError(unknown_option(str(name), names))
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return {str(name): value for name, value in dict(plain).items()}  # type: ignore[arg-type]  # a mapping at the root
 
 
 def _save(config: DictConfig, folder: Path) -> None:
@@ -82,8 +114,8 @@ def _save(config: DictConfig, folder: Path) -> None:
     saved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     original = OmegaConf.load(CONF / "config.yaml")
     saved.output_dir = OmegaConf.to_container(original)["output_dir"]  # type: ignore[call-overload, index]
-    defaults = [{"override hydra/job_logging": "disabled"}, "_self_"]
-    whole = {"defaults": defaults, "hydra": original.hydra}
+    logging_as_here = [entry for entry in original.defaults if "override" in str(entry)]
+    whole = {"defaults": ["schema", "_self_", *logging_as_here], "hydra": original.hydra}
     OmegaConf.save(OmegaConf.merge(OmegaConf.create(whole), saved), folder / "config.yaml")
 
 
@@ -95,8 +127,7 @@ def _shown(folder: Path) -> str:
 
 def main() -> None:
     """Run the command line; exit code 1 for a mistake, 2 for wrong usage, 130 for Ctrl-C."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("fedrec_flower").setLevel(logging.INFO)
+    _log_to_stderr()
     whole_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra prints errors its own way unless told to let them through.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -104,28 +135,69 @@ def main() -> None:
     try:
         _job()
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted: the run folder keeps what the run had", 130))
-    except Exception as error:
-        if whole_trace:
+        sys.exit(_say("interrupted: the run folder keeps what the run had", _INTERRUPTED))
+    except (Exception, SystemExit) as error:
+        mistake = error.__cause__ if isinstance(error, SystemExit) else error
+        if mistake is None:
             raise
-        sys.exit(_say(explain(error), 1))
+        if whole_trace:
+            raise mistake from None
+        sys.exit(_say(explain(mistake), _USAGE if _is_usage(mistake) else _MISTAKE))
 
 
 def explain(error: BaseException) -> str:
     """One sentence on what went wrong and what to change."""
     if isinstance(error, FedrecError):
         return str(error)
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override, str(error))
     if isinstance(error, HydraException | OmegaConfBaseException):
-        lines = [line.strip() for line in str(error).splitlines()]
-        cause = str(error.__cause__ or "").partition("\n")[0]
-        return " ".join(line for line in [*lines, cause] if line and "full_key" not in line)
+        return reword(str(error), str(error.__cause__ or ""), _options)
+    if isinstance(error, OSError):
+        return unusable(error)
+    if _is_usage(error):
+        return str(error)
     kind = type(error).__name__
     return f"{kind}: {error}; this is a bug, HYDRA_FULL_ERROR=1 shows where"
+
+
+def _is_usage(error: BaseException) -> bool:
+    """Whether the command line cannot even be read."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals["__name__"] if trace else ""
+    flags = isinstance(error, ValueError) and raised_in == "hydra._internal.utils"
+    return flags or isinstance(error, OverrideParseException)
+
+
+def _options() -> list[str]:
+    """Every option of the choices that the command line makes."""
+    choices = [word for word in sys.argv[1:] if (CONF / word.partition("=")[0]).is_dir()]
+    try:
+        config = _composed(choices)
+    except HydraException:
+        config = _composed([])
+    return list(_names(config, ""))
+
+
+def _names(node: Any, prefix: str) -> Iterator[str]:
+    for name in map(str, node if isinstance(node, DictConfig) else ()):
+        yield f"{prefix}{name}"
+        value = None if OmegaConf.is_missing(node, name) else node[name]
+        yield from _names(value, f"{prefix}{name}.")
 
 
 def _say(sentence: str, code: int) -> int:
     print(f"error: {sentence}", file=sys.stderr)  # noqa: T201
     return code
+
+
+def _log_to_stderr() -> None:
+    """Show what the program says, and which job of a sweep Hydra begins."""
+    logging.basicConfig(format="%(message)s")
+    for name in ("fedrec_flower", "hydra"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _make_config_path_absolute(arguments: list[str]) -> None:

@@ -84,6 +84,8 @@ class Setup:
 
 def set_up(config: Config, folder: RunFolder) -> Setup:
     """Prepare the data, build the model, check that what is asked for is possible."""
+    for name in ("seed", "num_rounds"):
+        _require_at_least(name, config[name], 0)
     data = prepare_data(config)
     known = {
         "num_users": 1,  # the server has no users; personal tables live on the nodes
@@ -93,14 +95,18 @@ def set_up(config: Config, folder: RunFolder) -> Setup:
     }
     model: Recommender = build("model", config["model"], **known)
     evaluator: Evaluator = build("evaluation", config["evaluation"], **known)
-    build("training", config["training"])  # a wrong value is better told here than by a node
+    # A wrong value is better told here than by a node.
+    training = build("training", config["training"])
+    if config["task"] == "rating" and training.loss != "mse":
+        raise ConfigError(f"training.loss={training.loss} cannot predict ratings: choose mse")
     evaluator.check(data.num_items)
     plan = make_plan(config, data, model, evaluator, folder)
-    nodes = config["federation"].get("num_nodes") or min(cpu_count() or 1, data.num_clients)
+    asked = config["federation"].get("num_nodes")
+    nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked
     if not 1 <= nodes <= data.num_clients:
         raise ConfigError(
             f"federation.num_nodes={nodes} is impossible with {data.num_clients} clients: "
-            "every node hosts at least one"
+            "every node hosts at least one, so lower it or leave it null"
         )
     engine = build("federation", {**config["federation"], "num_nodes": nodes})
     return Setup(data, model, plan, engine, config["seed"])
@@ -143,9 +149,7 @@ def make_plan(
     _require_some("clients_per_round", cohort, data.num_clients)
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
     _require_some("evaluation.num_clients", sampled, data.num_clients)
-    for name, value in (("num_rounds", config["num_rounds"]), ("seed", config["seed"])):
-        if value < 0:
-            raise ConfigError(f"{name} must not be negative: {value}")
+    _require_at_least("evaluation.every", evaluator.every, 1)
     groups = ("model", "training", "evaluation", "privacy")
     job = {group: dict(config[group]) for group in groups} | {
         "task": config["task"],
@@ -158,6 +162,11 @@ def make_plan(
     return Plan(
         job, config["seed"], data.num_clients, cohort, config["num_rounds"], evaluator, tables
     )
+
+
+def _require_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{name}={value} is impossible: give {least} or more")
 
 
 def _require_some(name: str, value: int, num_clients: int) -> None:

@@ -72,7 +72,8 @@ def _per_user(data: Prepared, notes: Notes) -> pd.DataFrame:
     train, test = data.part(Part.TRAIN), data.part(Part.TEST)
     user_ids = data.user_ids[data.user_codes]
     num_train = np.diff(train.offsets)
-    ranks = {name.removeprefix("per_test_"): n for name, n in notes.items() if "_test_" in name}
+    noted = {name.removeprefix("per_test_"): n for name, n in notes.items() if "_test_" in name}
+    ranks = dict(sorted(noted.items(), key=lambda pair: pair[0] != "rank_full"))  # headline first
     if not ranks:
         errors = ("squared_error", "absolute_error", "num_ratings")
         columns = {name: notes[f"per_user_{name}"] for name in errors}
@@ -155,9 +156,13 @@ def _beyond(data: Prepared, notes: Notes) -> dict[str, float]:
 def _draw(folder: RunFolder, clients: pd.DataFrame, summary: Mapping[str, Any]) -> None:
     """The figures of one run, read from its own tables like any later plot."""
     folder.write_summary(summary)
-    runs, per_user = load_runs(folder.path), load_per_user(folder.path)
-    metric = "ndcg@10" if "ndcg@10" in summary["test"] else "rmse"
-    by_activity = "hr@10" if metric == "ndcg@10" else "rmse"
+    own = folder.path.resolve().name  # older runs may lie below the folder
+    runs, per_user = (
+        frame[frame["run"] == own] for frame in (load_runs(folder.path), load_per_user(folder.path))
+    )
+    measured = list(summary["validation"])
+    metric = next(name for name in ("ndcg@10", "rmse", *measured) if name in measured)
+    by_activity = "rmse" if metric == "rmse" else "hr@10"
     drawn = {
         "convergence": plots.convergence(runs, metric),
         "metric_by_activity": plots.metric_by_activity(per_user, by_activity),

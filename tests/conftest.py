@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fedrec_flower.interactions import Interactions, Part, Partition
 from fedrec_flower.prepared import ClientData, Columns, Prepared, prepare
-from fedrec_flower.seeding import generator
 from fedrec_flower.splits.leave_one_out import LeaveOneOut
 
 if TYPE_CHECKING:
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from fedrec_flower.strategies import FederatedStrategy, Outcome
     from fedrec_flower.strategies.plan import Metrics
     from fedrec_flower.training import LocalTraining
+
+# Tests are small: threads cost more than they bring. Read when PyTorch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is slow, not wrong: no deadline.
 settings.register_profile("dev", deadline=None)
@@ -150,7 +152,8 @@ def train_plainly() -> TrainPlainly:
     import torch
     from torch.nn import functional
 
-    from fedrec_flower.training.samples import draw_samples, rating_samples
+    from fedrec_flower.training import Cohort
+    from fedrec_flower.training.samples import Sampler
 
     def batch_loss(
         model: "Recommender", loss: str, user: Any, item: Any, target: Any
@@ -181,33 +184,23 @@ def train_plainly() -> TrainPlainly:
         ]
         kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[training.optimizer]
         optimizer = kind([group for group in groups if group["params"]])
-        negatives = generator(seed, "negatives", round_, data.client)
-        shuffle = generator(seed, "shuffle", round_, data.client)
+        task: Literal["rating", "ranking"] = "rating" if training.loss == "mse" else "ranking"
+        pairwise = training.loss == "bpr"
+        sampler = Sampler(task, pairwise, training.num_negatives, num_items, seed)
+        cohort = Cohort.gather([data], spare_held_out=False)
         losses: list[float] = []
-        for _ in range(training.local_epochs):
-            samples = (
-                rating_samples(data)
-                if training.loss == "mse"
-                else draw_samples(
-                    data,
-                    num_items,
-                    training.num_negatives,
-                    negatives,
-                    pairwise=training.loss == "bpr",
-                    pool="honest",
-                )
-            )
-            order = shuffle.permutation(len(samples))
-            step = training.batch_size or len(samples)
-            for batch in (order[start : start + step] for start in range(0, len(order), step)):
-                columns = (samples.user, samples.item, samples.target)
-                tensors = [torch.from_numpy(column[batch]) for column in columns]
+        for epoch in range(training.local_epochs):
+            samples = sampler.draw(cohort, round_, epoch)
+            columns = [samples.user, samples.item, samples.target]
+            step = training.batch_size or max(len(samples), 1)
+            for start in range(0, len(samples), step):
+                batch = [torch.from_numpy(column[start : start + step]) for column in columns]
                 optimizer.zero_grad()
-                loss = batch_loss(model, training.loss, *tensors)
+                loss = batch_loss(model, training.loss, *batch)
                 torch.autograd.backward(loss)
                 optimizer.step()
-                losses += [loss.item()] * len(batch)
-        return float(np.mean(losses))
+                losses += [loss.item()] * len(batch[0])
+        return float(np.mean(losses)) if losses else 0.0
 
     return train
 

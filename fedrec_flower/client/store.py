@@ -1,7 +1,9 @@
 """Personal parameters on the node's own disk: memory-mapped, private, in no message."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from fedrec_flower.prepared import ClientData
 from fedrec_flower.seeding import generator
 from fedrec_flower.training import Cohort, Touched
 
-_PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
+_PRIVATE_FOLDER = 0o700
 
 
 class ClientStore:
@@ -148,21 +150,22 @@ def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
     """Make a sparse array file unless it exists; of several processes, the first one wins."""
     if path.exists():
         return
-    scratch = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        path.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
-        with os.fdopen(os.open(scratch, os.O_CREAT | os.O_RDWR, _PRIVATE_FILE), "wb") as file:
-            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        # A link appears whole or not at all, and never replaces what another process made.
-        os.link(scratch, path)
-    except FileExistsError:
-        pass
+        path.parent.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
+        handle, scratch = mkstemp(prefix=".", dir=path.parent)  # readable by its owner alone
+        try:
+            with os.fdopen(handle, "wb") as file:
+                header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                file.truncate(file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            # A link appears whole or not at all, and never replaces what another process made.
+            with suppress(FileExistsError):
+                os.link(scratch, path)
+        finally:
+            os.unlink(scratch)
     except OSError as error:
         raise FedrecError(
             f"cannot keep personal parameters in {path.parent} ({error.strerror}): "
             "free space or choose another output_dir"
         ) from error
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.errors import ConfigError
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData
@@ -60,3 +61,15 @@ class Evaluator(Protocol):
     def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
         """Turn a mean of values and its standard error into the metric and its own."""
         ...
+
+
+def require_at_least(evaluator: object, **least: int) -> None:
+    """Refuse settings below what makes sense.
+
+    Raises:
+        ConfigError: names the setting, its value and the least there may be.
+    """
+    for name, bound in least.items():
+        value = getattr(evaluator, name)
+        if value < bound:
+            raise ConfigError(f"evaluation.{name}={value} is impossible: give {bound} or more")

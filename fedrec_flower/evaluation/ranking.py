@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.evaluation.base import Evaluation, Values
+from fedrec_flower.evaluation.base import Evaluation, Values, require_at_least
 from fedrec_flower.evaluation.ranks import rank_held_out
 from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
 from fedrec_flower.interactions import Part
@@ -43,6 +43,10 @@ class RankingEvaluation:
     select_by: str
 
     higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no catalogue could meet."""
+        require_at_least(self, num_negatives=0, top_k=1, every=1)
 
     def check(self, num_items: int) -> None:
         """Refuse a k above the catalogue, an unknown metric, a selection nobody computes."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import ConfigError, DataError
-from fedrec_flower.evaluation.base import Evaluation, Values
+from fedrec_flower.evaluation.base import Evaluation, Values, require_at_least
 from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender
@@ -35,6 +35,10 @@ class RatingEvaluation:
     select_by: str
 
     higher_is_better: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no catalogue could meet."""
+        require_at_least(self, top_k=1, every=1)
 
     def check(self, num_items: int) -> None:
         """Refuse data without ratings, lists above the catalogue, an unknown metric."""

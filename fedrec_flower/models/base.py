@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 Tensors = dict[str, NDArray[np.float32]]  # parameter name -> value
 
-_PAIRS_AT_ONCE = 200_000  # some 50 MB of hidden activations, whatever the catalogue
+PAIRS_AT_ONCE = 200_000  # some 50 MB of hidden activations, whatever the catalogue
 
 
 class Recommender(nn.Module, ABC):
@@ -53,7 +53,7 @@ class Recommender(nn.Module, ABC):
         """
         num_items = len(self.get_parameter(min(self.item_rows)))
         items = torch.arange(num_items)
-        size = max(_PAIRS_AT_ONCE // num_items, 1)
+        size = max(PAIRS_AT_ONCE // num_items, 1)
         batches = [users[start : start + size] for start in range(0, len(users), size)]
         rows = [self(b.repeat_interleave(num_items), items.repeat(len(b))) for b in batches]
         return torch.cat(rows).view(len(users), num_items)

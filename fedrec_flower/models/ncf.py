@@ -7,14 +7,14 @@ Source: He et al. 2017, eqs. 9-12; federated with personal user vectors as in Fe
 """
 
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.models.base import Recommender, normal, xavier_uniform
+from fedrec_flower.models.base import PAIRS_AT_ONCE, Recommender, normal, xavier_uniform
 
 
 class NCF(Recommender):
@@ -73,6 +73,25 @@ class NCF(Recommender):
             features.append(self.hidden(torch.cat(pair, -1)))
         scores: Tensor = self.output(torch.cat(features, -1)) + self.item_bias(items)
         return scores.squeeze(-1)
+
+    def score_all(self, users: Tensor) -> Tensor:
+        """See `Recommender.score_all`; what user and item add to the first layer is shared."""
+        user, item = self.user_embedding(users), self.item_embedding.weight
+        scores = self.item_bias.weight.squeeze(-1) + self.output.bias
+        weight, width = self.output.weight[0], self.embedding_dim * self.has_product
+        if self.has_product:
+            scores = scores + (user[:, :width] * weight[:width]) @ item[:, :width].T
+        if not self.has_hidden:
+            return scores
+        first, rest = cast("nn.Linear", self.hidden[0]), self.hidden[1:]
+        of_user = user[:, -self.embedding_dim :] @ first.weight[:, : self.embedding_dim].T
+        of_item = item[:, -self.embedding_dim :] @ first.weight[:, self.embedding_dim :].T
+        size = max(PAIRS_AT_ONCE // len(item), 1)
+        hidden = []
+        for start in range(0, len(user), size):
+            layer = rest(of_user[start : start + size, None] + of_item + first.bias)
+            hidden.append(layer @ weight[width:])
+        return scores + torch.cat(hidden)
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator

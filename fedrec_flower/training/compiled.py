@@ -45,7 +45,8 @@ class CompiledEngine(Engine):
 
     def _rates(self, work: Work) -> kernels.Rates:
         setting = self.training
-        largest = max(int(np.diff(samples.offsets).max()) for samples in work.epochs)
+        sizes = [int(np.diff(samples.offsets).max()) for samples in work.epochs]
+        largest = max(1, *sizes)  # a chunk may hold nothing but clients without data
         return kernels.Rates(
             loss=_LOSSES[setting.loss],
             table=np.float32(setting.learning_rate),

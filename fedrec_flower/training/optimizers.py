@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrec_flower.training.settings import LocalTraining
@@ -16,35 +15,43 @@ class Optimizer:
 
     Args:
         training: names the optimiser, its rates and weight decay.
-        work: the chunk.
-        values: the parameters that will be stepped.
+        work: the chunk, whose values are stepped in place.
     """
 
-    def __init__(self, training: LocalTraining, work: Work, values: dict[str, Tensor]) -> None:
-        self._training, self._work, self._tables = training, work, set(work.tables)
+    def __init__(self, training: LocalTraining, work: Work) -> None:
+        self.values = {name: torch.from_numpy(value) for name, value in work.values.items()}
+        self._training, self._work = training, work
         self._count = np.zeros(len(work.cohort), np.int64)  # steps taken, per client
-        adam = training.optimizer == "adam"
-        self._first = {n: torch.zeros_like(v) for n, v in values.items()} if adam else {}
-        self._second = {n: torch.zeros_like(v) for n, v in values.items()} if adam else {}
+        kept = self.values if training.optimizer == "adam" else {}
+        self._first = {name: torch.zeros_like(value) for name, value in kept.items()}
+        self._second = {name: torch.zeros_like(value) for name, value in kept.items()}
 
-    def step(self, active: dict[str, Tensor], gradients: dict[str, Tensor], step: Step) -> None:
-        """Move the parameters of the clients still at work, in place.
+    def step(self, step: Step, gradients: dict[str, Tensor], rows: dict[str, Tensor]) -> None:
+        """Move the parameters of the clients still at work.
 
         Args:
-            active: their rows or copies.
-            gradients: of the same names and shapes.
             step: which clients are at work.
+            gradients: by name; of a table, for each of `rows`, which may repeat.
+            rows: by name of a table, the rows that the gradients are for.
         """
         self._count[: step.active] += 1
-        for name, value in active.items():
-            gradient, rate = gradients[name], self._training.dense_learning_rate
-            if name in self._tables:
-                rate = self._training.learning_rate
-                if self._training.weight_decay:
-                    gradient = gradient + self._training.weight_decay * value
-            if self._first:
-                gradient = self._adam(name, gradient, step)
-            value.sub_(gradient, alpha=rate)
+        setting = self._training
+        for name, gradient in gradients.items():
+            end = step.active
+            if name in rows:
+                end = int(self._work.row_offsets(name)[step.active])
+            value = self.values[name][:end]
+            if name not in rows:
+                change = self._adam(name, gradient, step) if self._first else gradient
+                value.sub_(change, alpha=setting.dense_learning_rate)
+            elif self._first:
+                whole = value * setting.weight_decay
+                whole.index_add_(0, rows[name], gradient)
+                value.sub_(self._adam(name, whole, step), alpha=setting.learning_rate)
+            else:
+                if setting.weight_decay:
+                    value.mul_(1 - setting.learning_rate * setting.weight_decay)
+                value.index_add_(0, rows[name], gradient, alpha=-setting.learning_rate)
 
     def _adam(self, name: str, gradient: Tensor, step: Step) -> Tensor:
         """Kingma and Ba 2015, Algorithm 1, with each client's own count of steps."""
@@ -52,13 +59,10 @@ class Optimizer:
         first = self._first[name][rows].lerp_(gradient, 1 - _BETA1)
         second = self._second[name][rows]
         second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-        shape = (-1, *[1] * (gradient.ndim - 1))
-        count = torch.from_numpy(self._per_row(name, step)).view(shape)
-        scale = (second / (1 - _BETA2**count).float()).sqrt_().add_(_EPSILON)
-        return first / (1 - _BETA1**count).float() / scale
-
-    def _per_row(self, name: str, step: Step) -> NDArray[np.float64]:
         count = self._count[: step.active].astype(np.float64)
-        if name not in self._tables:
-            return count
-        return np.repeat(count, np.diff(self._work.row_offsets(name)[: step.active + 1]))
+        if name in self._work.tables:
+            sizes = np.diff(self._work.row_offsets(name)[: step.active + 1])
+            count = np.repeat(count, sizes)
+        steps = torch.from_numpy(count).view(-1, *[1] * (gradient.ndim - 1))
+        scale = (second / (1 - _BETA2**steps).float()).sqrt_().add_(_EPSILON)
+        return first / (1 - _BETA1**steps).float() / scale

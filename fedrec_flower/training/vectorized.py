@@ -35,19 +35,19 @@ class VectorizedEngine(Engine):
 
     def fit(self, work: Work) -> NDArray[np.float64]:
         """See `Engine.fit`; clients come largest first."""
-        values = {name: torch.from_numpy(value) for name, value in work.values.items()}
-        optimizer = Optimizer(self.training, work, values)
+        optimizer = Optimizer(self.training, work)
         loss_of = LOSSES[self.training.loss]
         total = torch.zeros(len(work.cohort), dtype=torch.float64)
         for step in steps(work.epochs, self.training.batch_size):
             batch = _Batch.take(work, step)
-            active = {name: values[name][: _end(work, name, step)] for name in values}
-            leaves = {name: value.detach().requires_grad_() for name, value in active.items()}
+            leaves = {
+                name: _leaf(work, name, optimizer.values[name], batch) for name in work.values
+            }
             losses = loss_of(_scores(work, leaves, batch), batch.target) * batch.share
             gradients = torch.autograd.grad(losses.sum(), list(leaves.values()))
-            optimizer.step(active, dict(zip(leaves, gradients, strict=True)), step)
-            seen = losses.detach().double() * batch.size
-            total.index_add_(0, batch.client, seen)
+            rows = {name: batch.rows(work, name) for name in work.tables}
+            optimizer.step(step, dict(zip(leaves, gradients, strict=True)), rows)
+            total.index_add_(0, batch.client, losses.detach().double() * batch.size)
         count = sum(np.diff(samples.offsets) for samples in work.epochs)
         return np.asarray(total.numpy() / np.maximum(count, 1))
 
@@ -74,6 +74,10 @@ class _Batch:
     size: Tensor
     share: Tensor
 
+    def rows(self, work: Work, table: str) -> Tensor:
+        """int64 (n,) or (n * width,): the rows of a table that the samples use, one by one."""
+        return self.user if table in work.model.user_rows else self.item.reshape(-1)
+
     @classmethod
     def take(cls, work: Work, step: Step) -> "_Batch":
         samples, places = work.epochs[step.epoch], work.touched.places[step.epoch]
@@ -96,30 +100,36 @@ class _Batch:
         )
 
 
+def _leaf(work: Work, name: str, value: Tensor, batch: _Batch) -> Tensor:
+    """What the step differentiates by: of a table only the rows in use, one per sample.
+
+    A gradient of the whole table would cost every touched row at every step.
+    """
+    used = value[batch.rows(work, name)] if name in work.tables else value[: batch.active]
+    return used.detach().requires_grad_()
+
+
 def _scores(work: Work, leaves: Tensors, batch: _Batch) -> Tensor:
     """float32 (n, width): every client's samples scored with its own parameters."""
-    width = batch.item.shape[1]
-    user, item = batch.user.repeat_interleave(width), batch.item.reshape(-1)
-    tables = {name: leaves[name] for name in work.tables}
+    num_samples, width = batch.item.shape
     if not work.dense:
-        return _call(work, tables, user, item).view(-1, width)
-    dense = {name: leaves[name] for name in work.dense}
+        return _call(work, leaves, num_samples, width)
+    rectangle = {
+        name: v.view(batch.active, -1, *v.shape[1:]) if name in work.tables else v
+        for name, v in leaves.items()
+    }
+    samples = num_samples // batch.active
 
-    def one_client(own: Tensors, user: Tensor, item: Tensor) -> Tensor:
-        return _call(work, {**tables, **own}, user, item)
+    def one_client(own: Tensors) -> Tensor:
+        return _call(work, own, samples, width)
 
-    rectangle = (batch.active, -1)
-    scores: Tensor = vmap(one_client)(dense, user.view(rectangle), item.view(rectangle))
+    scores: Tensor = vmap(one_client)(rectangle)
     return scores.reshape(-1, width)
 
 
-def _call(work: Work, parameters: Tensors, user: Tensor, item: Tensor) -> Tensor:
-    scores: Tensor = functional_call(work.model, parameters, (user, item), strict=True)
-    return scores
-
-
-def _end(work: Work, name: str, step: Step) -> int:
-    """Where the rows (or copies) of the clients still at work end."""
-    if name in work.tables:
-        return int(work.row_offsets(name)[step.active])
-    return step.active
+def _call(work: Work, parameters: Tensors, num_samples: int, width: int) -> Tensor:
+    """Score samples whose rows already stand in their order."""
+    users = torch.arange(num_samples).repeat_interleave(width)
+    items = torch.arange(num_samples * width)
+    scores: Tensor = functional_call(work.model, parameters, (users, items), strict=True)
+    return scores.view(num_samples, width)

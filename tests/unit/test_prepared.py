@@ -68,7 +68,7 @@ def naive(cooked: Cooked, client: int, part: Part) -> dict[int, list[Row]]:
     return held
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(federations())
 def test_every_client_gets_its_own_interactions_and_no_other(cooked: Cooked) -> None:
     with TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ def test_every_client_gets_its_own_interactions_and_no_other(cooked: Cooked) -> 
                 assert columns.users().tolist() == owner
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(federations())
 def test_the_folder_gives_back_what_went_in(cooked: Cooked) -> None:
     data, split, partition, digest, clients = cooked
@@ -110,7 +110,7 @@ def test_the_folder_gives_back_what_went_in(cooked: Cooked) -> None:
             assert len(prepared.part(part).item) == len(split.rows(part))
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(federations(), st.data())
 def test_neighbouring_clients_read_as_one_hold_what_each_of_them_holds(
     cooked: Cooked, drawn: st.DataObject
@@ -127,7 +127,7 @@ def test_neighbouring_clients_read_as_one_hold_what_each_of_them_holds(
         assert together.first == each[0].first
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=12))
 def test_nodes_share_the_clients_in_contiguous_balanced_ranges(sizes: list[int]) -> None:
     with TemporaryDirectory() as folder:

@@ -5,11 +5,13 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 import fedrec_flower
-from fedrec_flower.seeding import generator
+from fedrec_flower.seeding import below, draw, generator, streams
 
 Address = tuple[int, str, int, int]
 
@@ -24,15 +26,17 @@ def stream(address: Address) -> list[int]:
     return generator(*address).integers(0, 2**63, 4).tolist()
 
 
+DRAWING = {"generator", "streams", "_sample"}  # what takes a role as its second argument
+
+
 def roles_in_the_code() -> set[str]:
-    """Every text that stands where a generator's role stands."""
+    """Every text that stands where a role stands."""
     package = Path(fedrec_flower.__file__).parent
     trees = [ast.parse(file.read_text()) for file in sorted(package.rglob("*.py"))]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    drawing = [c for c in calls if isinstance(c.func, ast.Name) and "generator" in c.func.id]
-    sampling = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "_sample"]
-    places = [call.args[1] for call in drawing + sampling if len(call.args) > 1]
-    return {p.value for p in places if isinstance(p, ast.Constant) and isinstance(p.value, str)}
+    drawing = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in DRAWING]
+    roles = [call.args[1] for call in drawing if len(call.args) > 1]
+    return {r.value for r in roles if isinstance(r, ast.Constant) and isinstance(r.value, str)}
 
 
 @given(ADDRESSES)
@@ -66,3 +70,50 @@ def test_no_two_roles_of_the_code_base_collide() -> None:
     assert {"cohort", "evaluation-cohort", "negatives", "shuffle", "evaluation-negatives"} < roles
     assert {"initial-shared", "initial-personal", "partition", "split"} < roles
     assert len({crc32(role.encode()) for role in roles}) == len(roles)
+
+
+def one_stream(address: Address) -> int:
+    seed, role, round_, client = address
+    return int(streams(seed, role, round_, np.array([client]))[0])
+
+
+@given(ADDRESSES, ADDRESSES)
+def test_counter_based_streams_follow_the_same_laws(one: Address, other: Address) -> None:
+    assert one_stream(one) == one_stream(one)
+    assume(one != other)
+    assert one_stream(one) != one_stream(other)
+
+
+@given(st.lists(COUNTS, min_size=1, max_size=6), SEEDS, ROLES, COUNTS)
+def test_a_clients_stream_does_not_depend_on_who_else_is_asked_for(
+    clients: list[int], seed: int, role: str, round_: int
+) -> None:
+    together = streams(seed, role, round_, np.array(clients)).tolist()
+    assert together == [one_stream((seed, role, round_, client)) for client in clients]
+
+
+@given(st.permutations(range(20)))
+def test_draws_do_not_depend_on_their_order(order: list[int]) -> None:
+    stream = np.repeat(streams(1, "shuffle", 2, np.array([3])), 20)
+    assert draw(stream, np.array(order)).tolist() == draw(stream, np.arange(20))[order].tolist()
+
+
+@pytest.mark.parametrize("bound", [2, 7, 64])
+@pytest.mark.parametrize("along", ["clients", "counters", "epochs"])
+def test_draws_are_uniform_whichever_way_they_are_taken(bound: int, along: str) -> None:
+    size = 20_000
+    clients = np.arange(size) if along == "clients" else np.zeros(size, np.int64)
+    counter = {"clients": np.zeros(size, np.int64), "counters": np.arange(size)}.get(
+        along, np.arange(size) << 36
+    )
+    drawn = below(draw(streams(0, "negatives", 1, clients), counter), bound)
+    expected = size / bound
+    times = np.bincount(drawn, minlength=bound)
+    assert len(times) == bound
+    assert ((times - expected) ** 2 / expected).sum() < chi2.ppf(0.999, bound - 1)
+
+
+def test_neighbouring_clients_and_counters_share_no_draws() -> None:
+    stream = np.repeat(streams(0, "negatives", 1, np.arange(500)), 500)
+    drawn = draw(stream, np.tile(np.arange(500), 500))
+    assert len(np.unique(drawn)) == 500 * 500

@@ -1,0 +1,168 @@
+"""Every combination of choices composes, and later words win over earlier ones."""
+
+from collections.abc import Iterator
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedrec_flower.cli import CONF, compose
+from fedrec_flower.config import build
+from fedrec_flower.strategies import Plan
+
+GROUPS = ("dataset", "split", "partition", "strategy", "evaluation", "model", "task", "federation")
+CHOICES = {group: sorted(p.stem for p in (CONF / group).glob("*.yaml")) for group in GROUPS}
+# Releases of MovieLens differ in their name alone: one speaks for all.
+CHOICES["dataset"] = [n for n in CHOICES["dataset"] if n == "ml-1m" or not n.startswith("ml-")]
+# These speak for the whole configuration, so they may meddle with each other.
+MEDDLING = ("strategy", "model", "task", "federation")
+NEEDED = {"file": ["dataset.path=ratings.csv"]}  # choices that cannot do without more
+
+Choice = dict[str, str]
+Pairs = set[tuple[tuple[str, str], tuple[str, str]]]
+
+
+def pairwise() -> list[Choice]:
+    """Few combinations in which any two choices of two groups meet, chosen greedily."""
+    missing: Pairs = {
+        ((one, first), (two, second))
+        for one, two in combinations(GROUPS, 2)
+        for first, second in product(CHOICES[one], CHOICES[two])
+    }
+    rows = []
+    while missing:
+        row: Choice = dict(min(missing))
+        for group in GROUPS:
+            options = [row | {group: name} for name in CHOICES[group]]
+            row = row if group in row else max(options, key=lambda r: len(meetings(r) & missing))
+        missing -= meetings(row)
+        rows.append(row)
+    return rows
+
+
+def meetings(row: Choice) -> Pairs:
+    return set(combinations([(group, row[group]) for group in GROUPS if group in row], 2))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    return compose(list(overrides))[0]
+
+
+def made(config: dict[str, Any]) -> Iterator[Any]:
+    """Every object that the configuration describes; none of them touches data."""
+    facts = {
+        "num_users": 1,
+        "num_items": 30,
+        "rating_range": (1.0, 5.0),
+        "task": config["task"],
+    }
+    evaluation = build("evaluation", config["evaluation"], **facts)
+    plan = Plan({}, 1, 3, 2, 1, evaluation, frozenset())
+    yield build("model", config["model"], **facts)
+    yield build("strategy", config["strategy"], plan=plan, observer=None)
+    yield build("federation", {**config["federation"], "num_nodes": 1})
+    for group in ("dataset", "split", "partition", "training", "privacy"):
+        yield build(group, config[group])
+
+
+def asked(choice: Choice) -> list[str]:
+    more = [word for name in choice.values() for word in NEEDED.get(name, ())]
+    return [f"{group}={name}" for group, name in choice.items()] + more
+
+
+@pytest.mark.parametrize("choice", pairwise(), ids=lambda choice: "-".join(choice.values()))
+def test_any_two_choices_compose_and_build(choice: Choice) -> None:
+    config = composed(*asked(choice))
+    labels = {group: config[group]["name"] for group in GROUPS if group != "task"}
+    assert labels | {"task": config["task"]} == choice
+    assert all(part is not None for part in made(config))
+
+
+@pytest.mark.parametrize(
+    "names", list(product(*(CHOICES[group] for group in MEDDLING))), ids="-".join
+)
+def test_choices_that_speak_for_the_whole_leave_each_other_whole(names: tuple[str, ...]) -> None:
+    config = composed(*asked(dict(zip(MEDDLING, names, strict=True))))
+    assert all(part is not None for part in made(config))
+
+
+@pytest.mark.parametrize("model", CHOICES["model"])
+def test_a_task_brings_what_suits_it(model: str) -> None:
+    ranking, rating = (composed(f"model={model}", f"task={task}") for task in CHOICES["task"])
+    assert (ranking["evaluation"]["name"], rating["evaluation"]["name"]) == ("ranking", "rating")
+    assert rating["split"]["name"] == "random_global"
+    assert rating["training"]["loss"] == "mse"
+
+
+@pytest.mark.parametrize("task", CHOICES["task"])
+@pytest.mark.parametrize("model", CHOICES["model"])
+def test_centralized_means_one_client_whatever_model_and_task(model: str, task: str) -> None:
+    config = composed("federation=centralized", f"model={model}", f"task={task}")
+    assert config["partition"]["name"] == "single"
+    assert config["clients_per_round"] is None
+    assert config["federation"]["num_nodes"] == 1
+    # One client's update is the whole step: the server must not bend it.
+    assert config["strategy"]["name"] == "fedavg"
+    assert config["strategy"]["server_learning_rate"] == 1.0
+    assert config["training"]["optimizer"] == "adam"
+    assert config["training"]["batch_size"] == 4096
+
+
+def test_the_command_line_wins_over_centralized() -> None:
+    words = ("partition=silo_random", "strategy=fedadam", "training.learning_rate=3.0")
+    config = composed("federation=centralized", *words, "clients_per_round=2")
+    assert config["partition"]["name"] == "silo_random"
+    assert config["strategy"]["name"] == "fedadam"
+    assert config["training"]["learning_rate"] == 3.0
+    assert config["clients_per_round"] == 2
+
+
+def test_an_experiment_wins_over_the_defaults_and_the_command_line_over_both() -> None:
+    plain, smoke = composed(), composed("experiment=smoke")
+    assert smoke["num_rounds"] != plain["num_rounds"]
+    assert (smoke["dataset"]["name"], smoke["federation"]["name"]) == ("synthetic", "in_process")
+    own = composed("experiment=smoke", "num_rounds=7", "dataset=ml-1m", "federation=centralized")
+    assert own["num_rounds"] == 7
+    assert own["dataset"]["name"] == "ml-1m"
+    assert own["federation"]["name"] == "centralized"
+    assert own["partition"]["name"] == "single"
+
+
+LIKES = """# @package _global_
+model:
+  _target_: fedrec_flower.models.MF
+  name: likes
+  embedding_dim: 2
+  init_std: 0.1
+training:
+  learning_rate: 7.0
+  loss: bpr
+num_rounds: 7
+"""
+
+
+@pytest.fixture
+def likes(tmp_path: Path) -> list[str]:
+    """A user's own model, in a folder of their own, that says how it likes to be trained."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "likes.yaml").write_text(LIKES)
+    return [f"hydra.searchpath=[file://{tmp_path}]", "model=likes"]
+
+
+def test_what_a_model_likes_wins_over_the_defaults(likes: list[str]) -> None:
+    config = composed(*likes)
+    assert config["training"]["learning_rate"] == 7.0
+    assert config["num_rounds"] == 7
+
+
+def test_what_a_task_or_federation_needs_wins_over_what_a_model_likes(likes: list[str]) -> None:
+    config = composed(*likes, "task=rating", "federation=centralized")
+    assert config["training"]["loss"] == "mse"
+    assert config["training"]["learning_rate"] != 7.0
+    assert config["num_rounds"] == 7
+
+
+def test_the_command_line_wins_over_what_a_model_likes(likes: list[str]) -> None:
+    config = composed(*likes, "training.learning_rate=3.0", "num_rounds=3")
+    assert (config["training"]["learning_rate"], config["num_rounds"]) == (3.0, 3)

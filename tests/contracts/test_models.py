@@ -1,0 +1,193 @@
+"""What every model named by a yaml must do; a new one is found here with no edit."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import get_class
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from fedrec_flower.config import build
+from fedrec_flower.models import Recommender
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+YAMLS = sorted(CONF.glob("*.yaml"))
+EVERY_YAML = pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+EVERY_MODEL = pytest.mark.parametrize(
+    ("path", "task"),
+    [pytest.param(p, task, id=f"{p.stem}-{task}") for p in YAMLS for task in ("ranking", "rating")],
+)
+INJECTED = {"num_users", "num_items", "rating_range", "task"}
+NUM_USERS, NUM_ITEMS = 3, 7
+
+
+def node(path: Path) -> dict[str, Any]:
+    """The yaml's `model` group."""
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(content, dict)
+    chosen: dict[str, Any] = content["model"]
+    return chosen
+
+
+def make(
+    path: Path, task: str, num_users: int = NUM_USERS, num_items: int = NUM_ITEMS
+) -> Recommender:
+    facts = {"num_users": num_users, "num_items": num_items}
+    model: Recommender = build("model", node(path), task=task, rating_range=(1.0, 5.0), **facts)
+    return model
+
+
+def begun(path: Path, task: str) -> Recommender:
+    """A model with its initial values."""
+    model = make(path, task)
+    model.load(initial(model, seed=0))
+    return model
+
+
+def names_of(model: Recommender) -> list[str]:
+    return [name for name, _ in model.named_parameters()]
+
+
+def initial(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
+    return model.initial(names_of(model), np.random.default_rng(seed))
+
+
+def every_pair(model: Recommender, num_items: int = NUM_ITEMS) -> torch.Tensor:
+    """The scores (NUM_USERS, num_items) of `forward`, pair by pair."""
+    users = torch.arange(NUM_USERS).repeat_interleave(num_items)
+    scores: torch.Tensor = model(users, torch.arange(num_items).repeat(NUM_USERS))
+    return scores.view(NUM_USERS, num_items)
+
+
+@EVERY_YAML
+def test_the_yaml_gives_every_argument_and_is_the_only_home_of_defaults(path: Path) -> None:
+    given = node(path)
+    arguments = inspect.signature(get_class(given["_target_"])).parameters
+    assert given["name"] == path.stem
+    assert set(given) - {"_target_", "name"} == set(arguments) - INJECTED
+    assert all(argument.default is inspect.Parameter.empty for argument in arguments.values())
+
+
+@EVERY_MODEL
+def test_score_all_equals_forward_on_all_pairs(path: Path, task: str) -> None:
+    model = begun(path, task)
+    scores = model.score_all(torch.arange(NUM_USERS))
+    assert scores.shape == (NUM_USERS, NUM_ITEMS)
+    assert scores.dtype == torch.float32
+    assert_allclose(scores.detach(), every_pair(model).detach(), rtol=1e-5, atol=1e-6)
+
+
+@EVERY_MODEL
+def test_score_all_gives_the_asked_users_in_the_order_asked(path: Path, task: str) -> None:
+    model = begun(path, task)
+    every = model.score_all(torch.arange(NUM_USERS)).detach()
+    some = model.score_all(torch.tensor([2, 0])).detach()
+    assert_allclose(some, every[[2, 0]], rtol=1e-5, atol=1e-6)
+
+
+@EVERY_MODEL
+def test_tables_are_exactly_the_parameters_that_grow_with_users_or_items(
+    path: Path, task: str
+) -> None:
+    def shapes(num_users: int, num_items: int) -> dict[str, tuple[int, ...]]:
+        model = make(path, task, num_users, num_items)
+        return {name: tuple(value.shape) for name, value in model.named_parameters()}
+
+    small, more_users, more_items = shapes(3, 7), shapes(4, 7), shapes(3, 8)
+    model = make(path, task)
+    for name, (rows, *rest) in small.items():
+        user, item = name in model.user_rows, name in model.item_rows
+        assert more_users[name] == (rows + user, *rest)
+        assert more_items[name] == (rows + item, *rest)
+        assert rows == (NUM_USERS if user else rows)
+        assert rows == (NUM_ITEMS if item else rows)
+
+
+@EVERY_YAML
+def test_every_named_table_exists_for_some_task(path: Path) -> None:
+    models = [make(path, task) for task in ("ranking", "rating")]
+    named = models[0].user_rows | models[0].item_rows | models[0].personal
+    assert named <= {name for model in models for name in names_of(model)}
+
+
+@EVERY_MODEL
+def test_shared_and_personal_names_partition_the_parameters(path: Path, task: str) -> None:
+    model = make(path, task)
+    shared, personal = model.shared_names(), model.personal_names()
+    assert sorted(shared + personal) == sorted(names_of(model))
+    assert not set(shared) & set(personal)
+    assert not set(shared) & (model.user_rows | model.personal)
+    assert shared == [name for name in names_of(model) if name in set(shared)]
+
+
+@EVERY_MODEL
+def test_initial_values_are_seeded_finite_and_of_the_right_shape(path: Path, task: str) -> None:
+    model = make(path, task)
+    one, again, other = (initial(model, seed) for seed in (1, 1, 2))
+    for name, value in model.named_parameters():
+        assert one[name].shape == tuple(value.shape)
+        assert one[name].dtype == np.float32
+        assert np.isfinite(one[name]).all()
+        assert_array_equal(one[name], again[name])
+    assert any(not np.array_equal(one[name], other[name]) for name in one)
+
+
+@EVERY_MODEL
+def test_no_two_rows_of_a_drawn_table_begin_alike(path: Path, task: str) -> None:
+    model = make(path, task)
+    values = initial(model, seed=0)
+    for name in set(values) & (model.user_rows | model.item_rows):
+        drawn = values[name]
+        assert not drawn.any() or len(np.unique(drawn, axis=0)) == len(drawn)
+
+
+@EVERY_MODEL
+def test_gradients_reach_every_parameter(path: Path, task: str) -> None:
+    model = begun(path, task)
+    pull = torch.from_numpy(np.random.default_rng(1).normal(size=(NUM_USERS, NUM_ITEMS)))
+    torch.autograd.backward((every_pair(model) * pull).sum())
+    for name, value in model.named_parameters():
+        assert value.grad is not None, name
+        assert value.grad.any(), name
+        if name in model.user_rows | model.item_rows:
+            assert value.grad.flatten(1).any(1).all(), f"{name}: some row learns nothing"
+
+
+@EVERY_MODEL
+def test_a_sub_model_of_rows_scores_its_pairs_as_the_whole_does(path: Path, task: str) -> None:
+    model = make(path, task)
+    values = initial(model, seed=0)
+    model.load({name: value.copy() for name, value in values.items()})
+    whole = model.score_all(torch.arange(NUM_USERS)).detach()
+    rows = np.array([1, 4, 5])
+    part = {name: v[rows] if name in model.item_rows else v for name, v in values.items()}
+    model.load(part)
+    assert_allclose(every_pair(model, len(rows)).detach(), whole[:, rows], rtol=1e-5, atol=1e-6)
+    scores = model.score_all(torch.arange(NUM_USERS)).detach()
+    assert_allclose(scores, whole[:, rows], rtol=1e-5, atol=1e-6)
+
+
+@EVERY_MODEL
+def test_one_users_tables_score_as_its_rows_of_the_whole_do(path: Path, task: str) -> None:
+    model = make(path, task)
+    values = initial(model, seed=0)
+    model.load({name: value.copy() for name, value in values.items()})
+    whole = model.score_all(torch.arange(NUM_USERS)).detach()
+    model.load({name: v[1:2].copy() if name in model.user_rows else v for name, v in values.items()})
+    assert_allclose(model.score_all(torch.tensor([0])).detach(), whole[1:2], rtol=1e-5, atol=1e-6)
+
+
+@EVERY_MODEL
+def test_training_changes_the_loaded_arrays_in_place(path: Path, task: str) -> None:
+    model = make(path, task)
+    values = initial(model, seed=0)
+    before = {name: value.copy() for name, value in values.items()}
+    model.load(values)
+    torch.autograd.backward(every_pair(model).sum())
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert any(not np.array_equal(values[name], before[name]) for name in values)
