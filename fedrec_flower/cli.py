@@ -105,8 +105,15 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     for name in config:
         if name not in names:
             raise ConfigError(unknown_option(str(name), names))
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return {str(name): value for name, value in dict(plain).items()}  # type: ignore[arg-type]  # a mapping at the root
+    plain = dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]  # a mapping at the root
+    for field in fields(Schema):
+        # Where a run is repeated, there are no groups left to choose from.
+        if field.type is Any and not isinstance(plain[field.name], dict):
+            raise ConfigError(
+                f"{field.name}={plain[field.name]} cannot be chosen here: set the values below "
+                f"{field.name} one by one, or leave --config-path out"
+            )
+    return {str(name): value for name, value in plain.items()}
 
 
 def _save(config: DictConfig, folder: Path) -> None:

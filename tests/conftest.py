@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -17,6 +18,9 @@ from fedrec_flower.prepared import ClientData, Columns, Prepared, prepare
 from fedrec_flower.splits.leave_one_out import LeaveOneOut
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flwr.app import Message
     from flwr.serverapp import Grid
 
     from fedrec_flower.experiment import Setup
@@ -215,13 +219,16 @@ SMALL = (
     "dataset.num_interactions=400",
     "dataset.min_per_user=8",
     "model.embedding_dim=8",
+    "training.optimizer=sgd",
     "training.learning_rate=0.5",
     "training.dense_learning_rate=0.05",
     "training.weight_decay=0.01",
-    "strategy=fedavg",
+    "training.local_epochs=1",
+    "training.batch_size=32",
     "evaluation.every=1",
     "num_rounds=3",
 )
+SMALL_STRATEGY = ("strategy=fedavg", "strategy.server_learning_rate=1.0")
 SMALL_RANKING = ("evaluation.num_negatives=20", "evaluation.metrics=[hr@10,ndcg@10]")
 
 
@@ -243,15 +250,26 @@ class Watcher:
         self.metrics[round_], self.num_evaluated[round_] = metrics, num_clients
 
 
+# What a test may do to replies: it sees the messages sent, and returns the replies to be had.
+Meddle = Callable[["list[Message]", "list[Message]"], "list[Message]"]
+
+
 @dataclass(frozen=True, slots=True)
 class Federated:
-    """A federation after its last round."""
+    """A federation after its last round, and everything it said."""
 
     setup: "Setup"
     strategy: "FederatedStrategy"
     outcome: "Outcome"
     watcher: Watcher
     store: Path
+    asked: "list[Message]"
+    replies: "list[Message]"
+
+    @property
+    def job(self) -> str:
+        """What every node was told of the run."""
+        return self.strategy._job
 
     @property
     def shared(self) -> "Tensors":
@@ -277,10 +295,8 @@ class Federated:
 class Federate(Protocol):
     """Runs a small federation."""
 
-    def __call__(
-        self, *overrides: str, wrap: "Callable[[Grid], Grid] | None" = None
-    ) -> Federated:
-        """Overrides as on the command line; `wrap` may put a grid around the grid."""
+    def __call__(self, *overrides: str, meddle: Meddle | None = None) -> Federated:
+        """Overrides as on the command line; `meddle` may look at and change the replies."""
         ...
 
 
@@ -293,35 +309,87 @@ def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def federate(prepared_cache: Path, tmp_path: Path) -> Iterator[Federate]:
     """Run 24 synthetic users, in this process, by the real configuration and strategies."""
-    from fedrec_flower.cli import compose
     from fedrec_flower.client import open_node
     from fedrec_flower.config import build
     from fedrec_flower.experiment import set_up
     from fedrec_flower.federation import federate as federate_with
     from fedrec_flower.results import RunFolder
 
-    def run(*overrides: str, wrap: "Callable[[Grid], Grid] | None" = None) -> Federated:
-        for_task = () if "task=rating" in overrides else SMALL_RANKING
+    def run(*overrides: str, meddle: Meddle | None = None) -> Federated:
+        chosen = any(override.startswith("strategy=") for override in overrides)
+        by_strategy = () if chosen else SMALL_STRATEGY
+        by_task = () if "task=rating" in overrides else SMALL_RANKING
         where = f"dataset.cache_dir={prepared_cache}"
-        config, _ = compose([*SMALL, *for_task, where, *overrides])
+        config = _configured([*SMALL, *by_strategy, *by_task, where, *overrides])
         folder = RunFolder.create(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
         setup, watcher = set_up(config, folder), Watcher()
         strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
-        engine = _Wrapped(setup.engine, wrap or (lambda grid: grid))
+        engine = _Tapped(setup.engine.num_nodes, meddle or (lambda _, replies: replies))
         log = folder.path / "flower.log"
         outcome = federate_with(engine, strategy, setup.initial(strategy), log)
-        return Federated(setup, strategy, outcome, watcher, folder.path / "clients")
+        return Federated(
+            setup,
+            strategy,
+            outcome,
+            watcher,
+            folder.path / "clients",
+            engine.asked,
+            engine.replies,
+        )
 
     yield run
     open_node.cache_clear()  # or open files would outlive their folder
 
 
-@dataclass(frozen=True, slots=True)
-class _Wrapped:
-    """An engine whose grid is seen through another."""
+def _configured(overrides: Sequence[str]) -> dict[str, Any]:
+    """What Hydra would compose; it composes each choice of groups once, values are put on top."""
+    from omegaconf import OmegaConf
 
-    engine: Any
-    wrap: "Callable[[Grid], Grid]"
+    from fedrec_flower.cli import CONF
+
+    choices = [o for o in overrides if (CONF / o.partition("=")[0]).is_dir()]
+    values = [o for o in overrides if o not in choices]
+    config = OmegaConf.create(_composed(tuple(choices)))
+    OmegaConf.set_struct(config, value=True)
+    config.merge_with_dotlist([value for value in values if not value.startswith("+")])
+    OmegaConf.set_struct(config, value=False)
+    config.merge_with_dotlist([value[1:] for value in values if value.startswith("+")])
+    container: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]  # a mapping at the root
+    return container
+
+
+@lru_cache
+def _composed(choices: tuple[str, ...]) -> dict[str, Any]:
+    from fedrec_flower.cli import compose
+
+    return compose(list(choices))[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tapped:
+    """The in-process engine with an ear on the wire, and a hand."""
+
+    num_nodes: int
+    meddle: Meddle
+    asked: "list[Message]" = field(default_factory=list)
+    replies: "list[Message]" = field(default_factory=list)
 
     def run(self, serve: "Callable[[Grid], None]", log: Path) -> None:
-        self.engine.run(lambda grid: serve(self.wrap(grid)), log)
+        from fedrec_flower.client.app import app
+        from fedrec_flower.federation import InProcessGrid
+        from fedrec_flower.federation.logs import flower_logs_to
+
+        tap = self
+
+        class TappedGrid(InProcessGrid):
+            def send_and_receive(
+                self, messages: "Iterable[Message]", *, timeout: float | None = None
+            ) -> "Iterable[Message]":
+                asked = list(messages)
+                replies = list(super().send_and_receive(asked, timeout=timeout))
+                tap.asked.extend(asked)
+                tap.replies.extend(replies)
+                return tap.meddle(asked, replies)
+
+        with flower_logs_to(log):
+            serve(TappedGrid(app, self.num_nodes))

@@ -131,6 +131,8 @@ class RecommenderClient(NumPyClient):
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         """Train; returns new shared parameters, `num_examples` and the mean training `loss`."""
         total, loss = self.cohort.train(parameters, config["round"])
+        if not total.weight:  # no training data: nothing is learnt, nothing is said of it
+            return parameters, 0, {"loss": 0.0}
         update = mean_over_all_clients(total)
         names = self.cohort.node.shared_names
         new = [p + update[name] for name, p in zip(names, parameters, strict=True)]

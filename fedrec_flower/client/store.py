@@ -163,7 +163,7 @@ def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
             with suppress(FileExistsError):
                 os.link(scratch, path)
         finally:
-            os.unlink(scratch)
+            Path(scratch).unlink()
     except OSError as error:
         raise FedrecError(
             f"cannot keep personal parameters in {path.parent} ({error.strerror}): "

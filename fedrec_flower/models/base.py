@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,29 @@ from torch import Tensor, nn
 Tensors = dict[str, NDArray[np.float32]]  # parameter name -> value
 
 PAIRS_AT_ONCE = 200_000  # some 50 MB of hidden activations, whatever the catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Which parameters make up a score of factors; "" where the model has none such.
+
+    score = global bias + user bias + item bias + sum over d of weight[d] * user[d] * item[d]
+
+    Attributes:
+        user: name of the user vectors, (num_users, d).
+        item: name of the item vectors, (num_items, d).
+        item_bias: name of the item biases, (num_items, 1).
+        user_bias: name of the user biases, (num_users, 1).
+        global_bias: name of the global bias, (1,).
+        weight: name of the weights, (1, d).
+    """
+
+    user: str
+    item: str
+    item_bias: str = ""
+    user_bias: str = ""
+    global_bias: str = ""
+    weight: str = ""
 
 
 class Recommender(nn.Module, ABC):
@@ -57,6 +81,10 @@ class Recommender(nn.Module, ABC):
         batches = [users[start : start + size] for start in range(0, len(users), size)]
         rows = [self(b.repeat_interleave(num_items), items.repeat(len(b))) for b in batches]
         return torch.cat(rows).view(len(users), num_items)
+
+    def factors(self) -> Factors | None:
+        """How the score is made of factors, if it is: such models train in a compiled loop."""
+        return None
 
     def shared_names(self) -> list[str]:
         """Names of the parameters that travel, in the model's order."""

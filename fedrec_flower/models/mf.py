@@ -6,6 +6,7 @@ Source: Koren, Bell and Volinsky 2009, eq. 5; federated with personal user vecto
 Chai et al. 2021, section 3.
 """
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.models.base import Recommender, normal
+from fedrec_flower.models.base import Factors, Recommender, normal
 
 
 class MF(Recommender):
@@ -68,6 +69,13 @@ class MF(Recommender):
             return scores
         user_bias: Tensor = self.user_bias(users).squeeze(-1)
         return scores + user_bias + self.global_bias
+
+    def factors(self) -> Factors:
+        """See `Recommender.factors`."""
+        names = Factors("user_embedding.weight", "item_embedding.weight", "item_bias.weight")
+        if not self.rates:
+            return names
+        return replace(names, user_bias="user_bias.weight", global_bias="global_bias")
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator

@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.models.base import PAIRS_AT_ONCE, Recommender, normal, xavier_uniform
+from fedrec_flower.models.base import (
+    PAIRS_AT_ONCE,
+    Factors,
+    Recommender,
+    normal,
+    xavier_uniform,
+)
 
 
 class NCF(Recommender):
@@ -92,6 +98,18 @@ class NCF(Recommender):
             layer = rest(of_user[start : start + size, None] + of_item + first.bias)
             hidden.append(layer @ weight[width:])
         return scores + torch.cat(hidden)
+
+    def factors(self) -> Factors | None:
+        """See `Recommender.factors`: without hidden layers this is a weighted product."""
+        if self.has_hidden:
+            return None
+        return Factors(
+            user="user_embedding.weight",
+            item="item_embedding.weight",
+            item_bias="item_bias.weight",
+            global_bias="output.bias",
+            weight="output.weight",
+        )
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator

@@ -117,9 +117,12 @@ class FederatedStrategy(Strategy):
         ordered = self._hosts.in_order(wire.checked(replies, self._asked))
         total = merge([wire.update_sum(reply) for reply in ordered])
         self._bytes_up = wire.num_bytes(ordered[0].content.array_records["update"])
-        self._parameters = self.step(self._parameters, self._mean(total))
-        self._require_finite(server_round)
-        loss = sum(float(wire.metrics_of(reply)["loss"]) for reply in ordered) / total.weight
+        loss = float("nan")
+        if total.weight:  # a cohort without training data changes nothing
+            self._parameters = self.step(self._parameters, self._mean(total))
+            self._require_finite(server_round)
+            losses = [float(wire.metrics_of(reply)["loss"]) for reply in ordered]
+            loss = sum(losses) / total.weight
         self._seconds["train"] += perf_counter() - self._started
         self.observer.trained(server_round, loss, self.plan.clients_per_round)
         return wire.to_record(self._parameters), MetricRecord({"loss": loss})

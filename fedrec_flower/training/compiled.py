@@ -1,4 +1,4 @@
-"""Matrix factorisation with SGD, compiled: what the arithmetic costs, and nothing more.
+"""Factor models with SGD, compiled: what the arithmetic costs, and nothing more.
 
 The same steps as the other engines on the same samples, rows updated in place. Weight decay
 shrinks every touched row at every step; here a row catches up with what it missed when it is next
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.models.base import Factors
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.training import kernels
 from fedrec_flower.training.engine import Engine
@@ -20,7 +21,7 @@ _LOSSES = {"bce": kernels.BCE, "bpr": kernels.BPR, "mse": kernels.MSE}
 
 
 class CompiledEngine(Engine):
-    """Trains the clients of a chunk in one compiled loop: plain MF with SGD."""
+    """Trains the clients of a chunk in one compiled loop, if the model is one of factors."""
 
     def chunks(self, clients: Sequence[ClientData]) -> Iterator[Sequence[ClientData]]:
         """As many clients as the memory allows."""
@@ -28,7 +29,10 @@ class CompiledEngine(Engine):
 
     def fit(self, work: Work) -> NDArray[np.float64]:
         """See `Engine.fit`."""
-        parameters, rates = _parameters(work), self._rates(work)
+        names = self.model.factors()
+        if names is None:
+            raise ValueError(f"{type(self.model).__name__} is no model of factors")
+        parameters, rates = _parameters(work, names), self._rates(work, names)
         loss = np.zeros(len(work.cohort))
         num_steps = np.zeros(len(work.cohort), np.int64)
         for samples, places in zip(work.epochs, work.touched.places, strict=True):
@@ -43,7 +47,7 @@ class CompiledEngine(Engine):
         count = sum(np.diff(samples.offsets) for samples in work.epochs)
         return np.asarray(loss / np.maximum(count, 1))
 
-    def _rates(self, work: Work) -> kernels.Rates:
+    def _rates(self, work: Work, names: Factors) -> kernels.Rates:
         setting = self.training
         sizes = [int(np.diff(samples.offsets).max()) for samples in work.epochs]
         largest = max(1, *sizes)  # a chunk may hold nothing but clients without data
@@ -52,19 +56,26 @@ class CompiledEngine(Engine):
             table=np.float32(setting.learning_rate),
             dense=np.float32(setting.dense_learning_rate),
             shrink=1.0 - setting.learning_rate * setting.weight_decay,
-            biased="global_bias" in work.values,
+            learns=(bool(names.user_bias), bool(names.global_bias), bool(names.weight)),
             batch_size=min(setting.batch_size or largest, largest),
         )
 
 
-def _parameters(work: Work) -> kernels.Parameters:
-    values, users, clients = work.values, work.cohort.num_users, len(work.cohort)
+def _parameters(work: Work, names: Factors) -> kernels.Parameters:
+    values, num_users, num_clients = work.values, work.cohort.num_users, len(work.cohort)
+    item = values[names.item]
+
+    def column(name: str, size: int) -> NDArray[np.float32]:
+        return values[name].reshape(-1) if name else np.zeros(size, np.float32)
+
+    weights = values[names.weight].reshape(num_clients, -1) if names.weight else None
     return kernels.Parameters(
-        user=values["user_embedding.weight"],
-        item=values["item_embedding.weight"],
-        user_bias=values.get("user_bias.weight", np.zeros(users, np.float32)).reshape(-1),
-        item_bias=values["item_bias.weight"].reshape(-1),
-        global_bias=values.get("global_bias", np.zeros(clients, np.float32)).reshape(-1),
-        user_steps=np.zeros(users, np.int64),
-        item_steps=np.zeros(len(work.touched.rows), np.int64),
+        user=values[names.user],
+        item=item,
+        user_bias=column(names.user_bias, num_users),
+        item_bias=column(names.item_bias, len(item)),
+        global_bias=column(names.global_bias, num_clients),
+        weight=np.ones((num_clients, item.shape[1]), np.float32) if weights is None else weights,
+        user_steps=np.zeros(num_users, np.int64),
+        item_steps=np.zeros(len(item), np.int64),
     )

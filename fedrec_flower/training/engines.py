@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from fedrec_flower.models import MF, Recommender
+from fedrec_flower.models import Recommender
 from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.settings import LocalTraining
 
 
 def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> Engine:
-    """The engine that the settings ask for; plain MF with SGD has a compiled one of its own.
+    """The engine that the settings ask for; factor models with SGD have a compiled one.
 
     Args:
         model: the recommender.
@@ -19,7 +19,7 @@ def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> E
         from fedrec_flower.training.sequential import SequentialEngine
 
         return SequentialEngine(model, training, **rest)
-    if type(model) is MF and training.optimizer == "sgd":
+    if model.factors() and training.optimizer == "sgd":
         from fedrec_flower.training.compiled import CompiledEngine
 
         return CompiledEngine(model, training, **rest)

@@ -1,4 +1,7 @@
-"""Compiled arithmetic of matrix factorisation; see `compiled` for what it computes and why."""
+"""Compiled arithmetic of factor models; see `compiled` for what it computes and why.
+
+score = global bias + user bias + item bias + sum over d of weight[d] * user[d] * item[d]
+"""
 
 import math
 from collections.abc import Callable
@@ -33,6 +36,7 @@ class Parameters(NamedTuple):
         user_bias: float32 (num_users,); zero without biases of users.
         item_bias: float32 (num_rows,).
         global_bias: float32 (num_clients,), a copy per client; zero without.
+        weight: float32 (num_clients, d), a copy per client; one without.
         user_steps: int64 (num_users,), after how many of its client's steps each row is right.
         item_steps: int64 (num_rows,).
     """
@@ -42,6 +46,7 @@ class Parameters(NamedTuple):
     user_bias: Floats
     item_bias: Floats
     global_bias: Floats
+    weight: Floats
     user_steps: Index
     item_steps: Index
 
@@ -52,9 +57,9 @@ class Rates(NamedTuple):
     Attributes:
         loss: BCE, BPR or MSE.
         table: learning rate of rows.
-        dense: learning rate of the global bias.
+        dense: learning rate of global bias and weights.
         shrink: what one step's weight decay leaves of a row, 1 - learning rate * weight decay.
-        biased: whether users and the whole have biases that learn.
+        learns: whether user biases, the global bias and the weights learn.
         batch_size: samples a step.
     """
 
@@ -62,7 +67,7 @@ class Rates(NamedTuple):
     table: np.float32
     dense: np.float32
     shrink: float
-    biased: bool
+    learns: tuple[bool, bool, bool]
     batch_size: int
 
 
@@ -81,6 +86,8 @@ def train_epoch(
     gradient = np.zeros_like(p.user)
     bias_gradient = np.zeros_like(p.user_bias)
     slope = np.empty(rates.batch_size, np.float32)
+    _, biased, weighted = rates.learns
+    factor = np.empty_like(p.user) if weighted else p.user
     for client in range(len(offsets) - 1):
         for start in range(offsets[client], offsets[client + 1], rates.batch_size):
             stop = min(start + rates.batch_size, offsets[client + 1])
@@ -89,20 +96,22 @@ def train_epoch(
                 _shrink(p.user, p.user_bias, p.user_steps, users, step, rates.shrink)
                 for side in range(items.shape[1]):
                     _shrink(p.item, p.item_bias, p.item_steps, items[:, side], step, rates.shrink)
+            if weighted:
+                _weigh(p.user, p.weight[client], users, factor)
             if rates.loss == BPR:
-                _score_pairs(p.user, p.item, p.item_bias, users, items, slope)
+                _score_pairs(factor, p.item, p.item_bias, users, items, slope)
             else:
                 offset = p.global_bias[client]
-                _score(p.user, p.item, p.user_bias, p.item_bias, offset, users, items, slope)
+                _score(factor, p.item, p.user_bias, p.item_bias, offset, users, items, slope)
             loss[client] += _slopes(rates.loss, target[start:stop], slope)
             _add_gradients(p.item, users, items, slope, gradient, bias_gradient)
             if rates.shrink != 1.0:
                 for side in range(items.shape[1]):
                     side_items = items[:, side]
                     _shrink(p.item, p.item_bias, p.item_steps, side_items, step + 1, rates.shrink)
-            _step_items(p.user, p.item, p.item_bias, users, items, slope, rates.table)
-            _step_users(p, rates, users, step, gradient, bias_gradient)
-            if rates.biased:
+            _step_items(factor, p.item, p.item_bias, users, items, slope, rates.table)
+            _step_users(p, rates, client, users, step, gradient, bias_gradient)
+            if biased and rates.loss != BPR:
                 p.global_bias[client] -= rates.dense * slope[: stop - start].sum()
             num_steps[client] += 1
 
@@ -136,6 +145,17 @@ def _shrink_row(
         bias[row] *= left
         for d in range(table.shape[1]):
             table[row, d] *= left
+
+
+@_compiled
+def _weigh(user: Floats, weight: Floats, users: Index, factor: Floats) -> None:
+    """Each user's vector times the client's weights: what an item's vector is multiplied with."""
+    last = -1
+    for u in users:
+        if u != last:
+            last = u
+            for d in range(user.shape[1]):
+                factor[u, d] = weight[d] * user[u, d]
 
 
 @_compiled
@@ -241,19 +261,28 @@ def _step_items(
 def _step_users(
     p: Parameters,
     rates: Rates,
+    client: int,
     users: Index,
     step: int,
     gradient: Floats,
     bias_gradient: Floats,
 ) -> None:
-    """Move each user of the batch once, and clear its gradient."""
+    """Move each user of the batch once and the client's weights, and clear the gradients."""
+    dim = p.user.shape[1]
+    user_biased, _, weighted = rates.learns
+    pull = np.zeros(dim, np.float32)
     for u in users:
         if p.user_steps[u] > step:
             continue
+        for d in range(dim):
+            pull[d] += p.user[u, d] * gradient[u, d]
         _shrink_row(p.user, p.user_bias, p.user_steps, u, step + 1, rates.shrink)
-        for d in range(p.user.shape[1]):
-            p.user[u, d] -= rates.table * gradient[u, d]
+        for d in range(dim):
+            p.user[u, d] -= rates.table * p.weight[client, d] * gradient[u, d]
             gradient[u, d] = 0
-        if rates.biased:
+        if user_biased:
             p.user_bias[u] -= rates.table * bias_gradient[u]
         bias_gradient[u] = 0
+    if weighted:
+        for d in range(dim):
+            p.weight[client, d] -= rates.dense * pull[d]

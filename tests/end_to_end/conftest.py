@@ -1,0 +1,187 @@
+"""Whole runs, as a user starts them, on data small enough for seconds."""
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+# The first words of nearly every run here: seconds, no network, no Ray.
+SMOKE = ("experiment=smoke",)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a command leaves in the terminal.
+
+    Attributes:
+        code: the exit code.
+        out: what it wrote to stdout.
+        err: what it wrote to stderr.
+    """
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, read."""
+
+    folder: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json."""
+        content: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return content
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the tables; original ids of the tiny data look like 007 and stay text."""
+        kinds = dict.fromkeys(("user_id", "item_id", "held_out_item_id"), str)
+        return pd.read_csv(self.folder / f"{name}.csv", dtype=kinds)
+
+    def values(self, phase: str, metric: str) -> dict[int, float]:
+        """A metric of rounds.csv, by round."""
+        rounds = self.table("rounds").query("phase == @phase and metric == @metric")
+        return dict(zip(rounds["round"], rounds["value"], strict=True))
+
+
+Command = Callable[..., Ended]
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where prepared data live for the length of the session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def smoke(cache: Path) -> tuple[str, ...]:
+    """The words that make a run small, and keep it out of the user's own cache."""
+    return (*SMOKE, f"dataset.cache_dir={cache}")
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Give words to the command line, in this process, which has its imports behind it."""
+    somewhere = tmp_path_factory.mktemp("cwd")
+
+    def run(*words: str, cwd: Path = somewhere, full_error: str = "0") -> Ended:
+        from fedrec_flower.cli import main
+
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        root = logging.getLogger()
+        handlers, root.handlers = root.handlers, []
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["fedrec_flower", *words])
+            patch.setenv("HYDRA_FULL_ERROR", full_error)
+            patch.chdir(cwd)
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+            finally:
+                root.handlers = handlers
+        return Ended(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_terminal() -> Callable[..., subprocess.Popen[str]]:
+    """Start the command line in a process and a process group of its own."""
+
+    def start(*words: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fedrec_flower", *words],
+            cwd=cwd,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            **options,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def make_run(
+    smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MakeRun]:
+    """Run an experiment by its Python interface; overrides as on the command line."""
+    from fedrec_flower.cli import compose
+    from fedrec_flower.client import open_node
+    from fedrec_flower.experiment import run
+    from fedrec_flower.results import RunFolder
+
+    def make(*overrides: str, base: Sequence[str] = smoke) -> Run:
+        config, _ = compose([*base, *overrides])
+        folder = tmp_path_factory.mktemp("run") / "run"
+        run(config, RunFolder.create(folder))
+        return Run(folder)
+
+    yield make
+    open_node.cache_clear()  # or open files would outlive their folder
+
+
+NUM_USERS, NUM_ITEMS = 40, 140
+
+
+@pytest.fixture(scope="session")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's own file: ids that look like numbers but are none, distinct times."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(5, 15, NUM_USERS)
+    liked = [rng.permutation(NUM_ITEMS)[:size] for size in sizes]
+    frame = pd.DataFrame(
+        {
+            "user_id": [f"{user:03}" for user in np.repeat(np.arange(NUM_USERS), sizes)],
+            "item_id": [f"film {item:03}" for item in np.concatenate(liked)],
+            "rating": rng.integers(1, 6, sizes.sum()),
+            "timestamp": rng.permutation(sizes.sum()),
+        }
+    )
+    folder = tmp_path_factory.mktemp("ratings")
+    frame.to_csv(folder / "ratings.csv", index=False)
+    films = sorted(set(frame["item_id"]))
+    genres = [["Comedy", "Drama", "Comedy|Drama"][n % 3] for n in range(len(films))]
+    titles = [f"The {film}" for film in films]
+    pd.DataFrame({"item_id": films, "title": titles, "genres": genres}).to_csv(
+        folder / "films.csv", index=False
+    )
+    return folder / "ratings.csv"
+
+
+@pytest.fixture(scope="session")
+def own_data(ratings: Path, cache: Path) -> tuple[str, ...]:
+    """The words that run on the user's own file."""
+    return (
+        "dataset=file",
+        f"dataset.path={ratings}",
+        f"dataset.items_path={ratings.parent / 'films.csv'}",
+        "dataset.item_columns.title=title",
+        "dataset.item_columns.genres=genres",
+        f"dataset.cache_dir={cache}",
+        "federation=in_process",
+        # Of the defaults' own choice, so that tuning them moves no test.
+        "model.embedding_dim=16",
+        "model.init_std=0.1",
+        "training.learning_rate=5.0",
+        "strategy=fedavg",
+        "seed=4",
+        "num_rounds=6",
+        "evaluation.every=2",
+    )

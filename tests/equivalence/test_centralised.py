@@ -1,0 +1,80 @@
+"""One client that holds everything is centralised training: a plain PyTorch loop."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from fedrec_flower.config import build
+from fedrec_flower.interactions import Part
+
+if TYPE_CHECKING:
+    from fedrec_flower.models import Recommender
+    from tests.conftest import Federate, Federated, TrainPlainly
+
+ONE_CLIENT = ("partition=single", "num_rounds=3", "training.local_epochs=2")
+
+
+def untrained(ran: "Federated") -> "Recommender":
+    """The whole model, users and all, before the first round."""
+    from fedrec_flower.client import open_node
+
+    setup = ran.setup
+    data, job = setup.data, setup.plan.job
+    model: Recommender = build(
+        "model",
+        job["model"],
+        num_users=data.num_users,
+        num_items=data.num_items,
+        rating_range=data.rating_range,
+        task=job["task"],
+    )
+    node = open_node(ran.job)
+    fresh = type(node.store)(
+        ran.store / "fresh", node.model, node.store._names, data.client_offsets, setup.seed
+    )
+    model.load(setup.initial(ran.strategy) | fresh.load(data.client(0)))
+    return model
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+@pytest.mark.parametrize("loss", ["bce", "bpr", "mse"])
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+def test_one_client_with_everything_is_centralised_training(
+    federate: "Federate", train_plainly: "TrainPlainly", model: str, loss: str, engine: str
+) -> None:
+    task = "task=rating" if loss == "mse" else "task=ranking"
+    ran = federate(
+        *ONE_CLIENT,
+        task,
+        f"model={model}",
+        f"training.loss={loss}",
+        f"training.engine={engine}",
+        "training.weight_decay=0.0",  # a client's decay would leave untouched rows alone
+        "strategy.server_learning_rate=1.0",
+    )
+    data = ran.setup.data
+    central = untrained(ran)
+    training = build("training", ran.setup.plan.job["training"])
+    for round_ in (1, 2, 3):
+        loss_here = train_plainly(
+            central, data.client(0), training, round_, num_items=data.num_items, seed=1
+        )
+        assert ran.watcher.losses[round_] == pytest.approx(loss_here, rel=1e-4)
+    ours = {name: np.squeeze(value) for name, value in (ran.shared | ran.personal).items()}
+    for name, value in central.named_parameters():
+        assert_allclose(ours[name], np.squeeze(value.detach().numpy()), rtol=1e-3, atol=1e-5)
+
+
+def test_the_named_choice_for_it_trains_one_client_alone(federate: "Federate") -> None:
+    ran = federate("federation=centralized", "num_rounds=1")
+    assert ran.setup.data.num_clients == 1
+    assert len(ran.setup.data.client(0)) == len(ran.setup.data.part(Part.TRAIN).item)
+
+
+def test_how_users_are_grouped_changes_the_mathematics(federate: "Federate") -> None:
+    """One silo is not 24 clients: the equivalence above could fail."""
+    one, many = federate("partition=single"), federate("partition=user")
+    name = "item_embedding.weight"
+    assert not np.allclose(one.shared[name], many.shared[name], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,94 @@
+"""Flower's own strategies, fed by `RecommenderClient`s, end where ours do.
+
+Flower's `FedAvg` and `FedAdam` run whole: their sampling, their messages, their arithmetic, over
+one node per client. Ours run over one node that hosts all clients and replies with sums.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAdam, FedAvg
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+
+from fedrec_flower.client import RecommenderClient, open_node
+from fedrec_flower.federation import InProcessGrid
+from fedrec_flower.federation.logs import flower_logs_to
+
+if TYPE_CHECKING:
+    from tests.conftest import Federate, Federated
+
+SILOS = ("partition=silo_random", "partition.num_clients=5", "num_rounds=3")
+FED_ADAM = {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.01}
+
+
+def flowers(job: str) -> ClientApp:
+    """A ClientApp as any Flower tutorial writes it: a client per node, plain averages."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        client = RecommenderClient(open_node(job), int(context.node_config["partition-id"]))
+        arrays = message.content.array_records["arrays"]
+        given = [array.numpy().copy() for array in arrays.values()]
+        round_ = message.content.config_records["config"]["server-round"]
+        new, num_examples, metrics = client.fit(given, {"round": round_})
+        named = dict(zip(arrays, map(Array, new), strict=True))
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord(named),
+                "metrics": MetricRecord({"num-examples": num_examples, **metrics}),
+            }
+        )
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def by_flower(ran: "Federated", strategy: FedAvg, log: Path) -> dict[str, NDArray[np.float32]]:
+    """The same federation by Flower's own strategy, clients beginning anew."""
+    job = ran.job.replace(str(ran.store), str(ran.store / "again"))
+    assert job != ran.job
+    initial = ran.setup.initial(ran.strategy)
+    record = ArrayRecord({name: Array(value) for name, value in initial.items()})
+    with flower_logs_to(log):
+        grid = InProcessGrid(flowers(job), ran.setup.data.num_clients)
+        result = strategy.start(grid, record, num_rounds=ran.setup.plan.num_rounds)
+    assert result.arrays is not None
+    return {name: array.numpy() for name, array in result.arrays.items()}
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+def test_fedavg_over_all_clients_is_flowers_fedavg(
+    federate: "Federate", tmp_path: Path, model: str
+) -> None:
+    ran = federate(*SILOS, f"model={model}", "strategy.aggregation=all_clients")
+    theirs = by_flower(ran, FedAvg(fraction_evaluate=0.0), tmp_path / "flower.log")
+    initial = ran.setup.initial(ran.strategy)
+    assert set(theirs) == set(ran.shared)
+    for name, value in ran.shared.items():
+        assert_allclose(value, theirs[name], rtol=1e-5, atol=1e-5)
+    moved = [np.abs(value - initial[name]).max() for name, value in ran.shared.items()]
+    assert max(moved) > 1e-2
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+def test_fedadam_over_all_clients_is_flowers_fedadam(
+    federate: "Federate", tmp_path: Path, model: str
+) -> None:
+    ran = federate(
+        *SILOS,
+        f"model={model}",
+        "strategy=fedadam",
+        "strategy.aggregation=all_clients",
+        f"strategy.server_learning_rate={FED_ADAM['eta']}",
+        f"strategy.tau={FED_ADAM['tau']}",
+    )
+    strategy = FedAdam(fraction_evaluate=0.0, **FED_ADAM)  # type: ignore[arg-type]  # all are rates
+    theirs = by_flower(ran, strategy, tmp_path / "flower.log")
+    for name, value in ran.shared.items():
+        assert_allclose(value, theirs[name], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,87 @@
+"""Validation alone selects the round; test only watches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedrec_flower.evaluation import Evaluator, RankingEvaluation, RatingEvaluation
+from fedrec_flower.interactions import Part
+from fedrec_flower.strategies.plan import Evaluated
+from fedrec_flower.strategies.selection import Selection
+
+RANKING = RankingEvaluation(["hr@10", "ndcg@10"], 0, 10, 1, None, select_by="ndcg@10")
+RATING = RatingEvaluation((1.0, 5.0), 10, 1, None, select_by="rmse")
+
+SCORES = st.floats(0, 1)
+ROUNDS = st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=8)
+
+
+def watch(
+    evaluator: Evaluator, rounds: Sequence[tuple[float | None, float]]
+) -> tuple[Selection, list[str]]:
+    """Show a selection some rounds; also gives the slot that each round's snapshot took."""
+    selection, slots = Selection(evaluator), []
+    for round_, (validation, test) in enumerate(rounds):
+        slot = selection.free_slot
+        values = {Part.VALIDATION: validation, Part.TEST: test}
+        metrics = {
+            part: {} if value is None else {evaluator.select_by: value}
+            for part, value in values.items()
+        }
+        result = Evaluated(round_, slot, {}, metrics, metrics, num_clients=1, num_users=1)
+        slots.append(slot)
+        selection.see(result)
+    return selection, slots
+
+
+@given(ROUNDS)
+def test_the_best_validation_round_is_selected_and_the_earliest_of_equals(
+    rounds: list[tuple[float, float]],
+) -> None:
+    validation = [score for score, _ in rounds]
+    assert watch(RANKING, rounds)[0].selected.round == int(np.argmax(validation))
+    assert watch(RATING, rounds)[0].selected.round == int(np.argmin(validation))
+
+
+@given(ROUNDS, st.lists(SCORES, min_size=8, max_size=8))
+def test_the_test_part_never_selects(
+    rounds: list[tuple[float, float]], other_tests: list[float]
+) -> None:
+    changed = [(score, test) for (score, _), test in zip(rounds, other_tests, strict=False)]
+    one, other = watch(RANKING, rounds)[0], watch(RANKING, changed)[0]
+    assert one.selected.round == other.selected.round
+
+
+@given(ROUNDS)
+def test_the_best_test_round_is_remembered_beside_it(rounds: list[tuple[float, float]]) -> None:
+    tests = [test for _, test in rounds]
+    assert watch(RANKING, rounds)[0].best_test.round == int(np.argmax(tests))
+
+
+@given(ROUNDS)
+def test_no_snapshot_ever_takes_the_slot_of_the_selected_round(
+    rounds: list[tuple[float, float]],
+) -> None:
+    for seen in range(1, len(rounds)):
+        selection, slots = watch(RANKING, rounds[:seen])
+        assert selection.free_slot != selection.selected.slot
+        assert slots[selection.selected.round] == selection.selected.slot
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_without_validation_the_last_round_is_selected(nothing: float | None) -> None:
+    rounds = [(nothing, 0.1), (nothing, 0.9), (nothing, 0.2)]
+    selection, _ = watch(RANKING, rounds)
+    assert selection.selected.round == 2
+    assert selection.best_test.round == 1
+
+
+def test_before_the_first_evaluation_there_is_nothing_to_give() -> None:
+    selection = Selection(RANKING)
+    with pytest.raises(ValueError, match="no round has been evaluated"):
+        _ = selection.selected
+    with pytest.raises(ValueError, match="no round has been evaluated"):
+        _ = selection.best_test

@@ -1,0 +1,188 @@
+"""Laws of the round loop: who is asked, when, and what comes of a node that fails."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fedrec_flower.errors import TrainingError
+from fedrec_flower.interactions import Part
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+    from tests.conftest import Federate, Federated
+
+
+def asked_clients(ran: "Federated", kind: str) -> dict[int, list[int]]:
+    """The clients asked in each round, by all nodes together."""
+    found: dict[int, list[int]] = {}
+    for message in ran.asked:
+        if message.metadata.message_type == kind:
+            clients: Any = message.content.config_records["config"]["clients"]
+            found.setdefault(int(message.metadata.group_id), []).extend(clients)
+    return found
+
+
+def test_a_cohort_is_as_large_as_asked_distinct_and_another_one_each_round(
+    federate: "Federate",
+) -> None:
+    ran = federate("clients_per_round=7", "num_rounds=4", "federation.num_nodes=3")
+    cohorts = asked_clients(ran, "train")
+    assert set(cohorts) == {1, 2, 3, 4}
+    for cohort in cohorts.values():
+        assert len(set(cohort)) == len(cohort) == 7
+    assert len({tuple(sorted(cohort)) for cohort in cohorts.values()}) > 1
+    counts = np.bincount(np.concatenate(list(cohorts.values())), minlength=24)
+    assert ran.outcome.rounds_participated.tolist() == counts.tolist()
+
+
+def test_cohorts_hang_on_the_seed_and_not_on_who_hosts_whom(federate: "Federate") -> None:
+    partial = ("clients_per_round=5", "evaluation.num_clients=6")
+    one, many, other = (
+        federate(*partial, *more)
+        for more in ((), ("federation.num_nodes=4",), ("seed=2",))
+    )
+    for kind in ("train", "evaluate"):
+        assert asked_clients(one, kind) == asked_clients(many, kind)
+    assert asked_clients(one, "train") != asked_clients(other, "train")
+
+
+def test_every_client_is_sampled_equally_often_in_the_long_run(federate: "Federate") -> None:
+    few = ("dataset.num_users=12", "dataset.num_interactions=150", "clients_per_round=3")
+    ran = federate(*few, "num_rounds=200", "evaluation.every=1000")
+    times = ran.outcome.rounds_participated
+    assert times.sum() == 200 * 3
+    # A client's count is binomial: 200 draws at 3 / 12.
+    assert np.abs(times - 200 * 3 / 12).max() < 4 * np.sqrt(200 * 0.25 * 0.75)
+
+
+def test_evaluation_comes_before_training_every_few_rounds_and_at_the_end(
+    federate: "Federate",
+) -> None:
+    ran = federate("evaluation.every=2", "num_rounds=5")
+    assert list(ran.watcher.metrics) == [0, 2, 4, 5]
+    assert list(ran.watcher.losses) == [1, 2, 3, 4, 5]
+
+
+def test_evaluation_on_a_sample_asks_that_many_and_the_last_one_everybody(
+    federate: "Federate",
+) -> None:
+    ran = federate("evaluation.num_clients=9", "evaluation.every=2", "num_rounds=2")
+    assert ran.watcher.num_evaluated == {0: 9, 2: 9}
+    assert ran.outcome.selected.num_clients == 24
+    assert ran.outcome.selected.num_users == 24
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+@pytest.mark.parametrize("strategy", ["fedavg", "local_only"])
+def test_the_selected_round_can_be_gone_back_to(
+    federate: "Federate", model: str, strategy: str
+) -> None:
+    ran = federate(
+        f"model={model}",
+        f"strategy={strategy}",
+        "training.learning_rate=3.0",
+        "num_rounds=6",
+        "federation.num_nodes=2",
+    )
+    selected = ran.outcome.selected
+    scores = {r: m[Part.VALIDATION]["ndcg@10"] for r, m in ran.watcher.metrics.items()}
+    assert selected.round == max(scores, key=lambda round_: (scores[round_], -round_))
+    assert selected.metrics == ran.watcher.metrics[selected.round]
+
+
+def test_a_zero_server_rate_leaves_the_parameters(federate: "Federate") -> None:
+    ran = federate("strategy.server_learning_rate=0.0")
+    initial = ran.setup.initial(ran.strategy)
+    for name, value in ran.shared.items():
+        assert_array_equal(value, initial[name])
+
+
+def test_rows_of_clients_that_all_touch_everything_are_averaged_alike(
+    federate: "Federate",
+) -> None:
+    # With so many negatives every client touches every item.
+    every = ("training.num_negatives=40", "training.local_epochs=3", "num_rounds=1")
+    touched, all_ = (
+        federate(*every, f"strategy.aggregation={how}")
+        for how in ("touched_clients", "all_clients")
+    )
+    for name, value in touched.shared.items():
+        assert_allclose(value, all_.shared[name], rtol=1e-5, atol=1e-6)
+
+
+def test_touched_rows_move_at_least_as_far_as_under_the_textbook_mean(
+    federate: "Federate",
+) -> None:
+    touched, all_ = (
+        federate("training.num_negatives=1", "num_rounds=1", f"strategy.aggregation={how}")
+        for how in ("touched_clients", "all_clients")
+    )
+    initial = touched.setup.initial(touched.strategy)
+    name = "item_embedding.weight"
+    far, near = (np.abs(ran.shared[name] - initial[name]) for ran in (touched, all_))
+    assert (far >= near * (1 - 1e-5)).all()
+    assert (far > near * 1.01).any()
+
+
+def test_a_cohort_without_training_data_changes_nothing_and_stops_nothing(
+    federate: "Federate",
+) -> None:
+    # Synthetic users come and go: many only after the cut in time.
+    ran = federate("split=temporal", "clients_per_round=1", "num_rounds=12")
+    losses = ran.watcher.losses
+    idle = [round_ for round_, loss in losses.items() if np.isnan(loss)]
+    assert 0 < len(idle) < len(losses)
+    assert all(np.isfinite(value).all() for value in ran.shared.values())
+
+
+def test_bytes_are_those_of_the_parameters_and_of_the_update(federate: "Federate") -> None:
+    ran = federate()
+    size = sum(value.nbytes for value in ran.shared.values())
+    assert size <= ran.outcome.bytes_down < size + 500 * len(ran.shared)
+    row_weight = 60 * 8
+    assert size + row_weight <= ran.outcome.bytes_up < size + row_weight + 500 * 3
+
+
+def test_a_run_of_no_rounds_evaluates_the_untrained_model(federate: "Federate") -> None:
+    ran = federate("num_rounds=0")
+    assert list(ran.watcher.metrics) == [0]
+    assert ran.outcome.selected.round == 0
+    assert ran.outcome.rounds_participated.sum() == 0
+
+
+# --- what can go wrong ------------------------------------------------------------------------
+
+
+def test_a_client_whose_loss_is_not_finite_is_named(federate: "Federate") -> None:
+    with pytest.raises(TrainingError, match=r"client \d+, round 1: the loss is (nan|inf)"):
+        federate("training.learning_rate=1e30", "training.local_epochs=20")
+
+
+def test_parameters_that_are_no_longer_finite_are_named(federate: "Federate") -> None:
+    message = r"round 1: item_\w+\.weight is no longer finite"
+    with np.errstate(over="ignore"), pytest.raises(TrainingError, match=message):
+        federate("strategy.server_learning_rate=1e39")
+
+
+def test_a_node_that_stays_silent_is_missed(federate: "Federate") -> None:
+    def lose_one(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+        return replies[1:] if asked[0].metadata.message_type == "train" else replies
+
+    with pytest.raises(TrainingError, match="only 2 of 3 nodes answered in time"):
+        federate("federation.num_nodes=3", meddle=lose_one)
+
+
+def test_a_node_that_fails_gives_its_own_reason(federate: "Federate") -> None:
+    from flwr.app import Error, Message
+
+    def fail_one(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+        if asked[0].metadata.message_type != "train":
+            return replies
+        reason = "<class 'ClientAppException'>:<'Message: disk is full'>"
+        return [Message(Error(0, reason), reply_to=asked[0]), *replies[1:]]
+
+    with pytest.raises(TrainingError, match="a node failed: disk is full$"):
+        federate("federation.num_nodes=3", meddle=fail_one)
