@@ -123,7 +123,14 @@ def _save(config: DictConfig, folder: Path) -> None:
     saved.output_dir = OmegaConf.to_container(original)["output_dir"]  # type: ignore[call-overload, index]
     logging_as_here = [entry for entry in original.defaults if "override" in str(entry)]
     whole = {"defaults": ["schema", "_self_", *logging_as_here], "hydra": original.hydra}
-    OmegaConf.save(OmegaConf.merge(OmegaConf.create(whole), saved), folder / "config.yaml")
+    text = OmegaConf.to_yaml(OmegaConf.merge(OmegaConf.create(whole), saved))
+    try:
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FedrecError(
+            f"{folder / 'config.yaml'} could not be written ({error.strerror}): free some disk "
+            "space or set output_dir= to a folder you may write to"
+        ) from error
 
 
 def _shown(folder: Path) -> str:

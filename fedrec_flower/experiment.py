@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import cpu_count
+from pathlib import Path
 from typing import Any
 
 from fedrec_flower import __version__
@@ -150,18 +151,29 @@ def make_plan(
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
     _require_some("evaluation.num_clients", sampled, data.num_clients)
     _require_at_least("evaluation.every", evaluator.every, 1)
-    groups = ("model", "training", "evaluation", "privacy")
-    job = {group: dict(config[group]) for group in groups} | {
-        "task": config["task"],
-        "negatives": config["split"]["negatives"],
-        "seed": config["seed"],
-        "prepared": str(data.path.resolve()),
-        "store": str((folder.path / "clients").resolve()),
-    }
+    job = make_job(config, data, folder.path / "clients")
     tables = frozenset(model.item_rows)
     return Plan(
         job, config["seed"], data.num_clients, cohort, config["num_rounds"], evaluator, tables
     )
+
+
+def make_job(config: Config, data: Prepared, store: Path) -> dict[str, Any]:
+    """What every node must know; see `client.node.open_node`.
+
+    Args:
+        config: the resolved configuration.
+        data: the prepared data.
+        store: where nodes keep what stays with their clients.
+    """
+    groups = ("model", "training", "evaluation", "privacy")
+    return {group: dict(config[group]) for group in groups} | {
+        "task": config["task"],
+        "negatives": config["split"]["negatives"],
+        "seed": config["seed"],
+        "prepared": str(data.path.resolve()),
+        "store": str(store.resolve()),
+    }
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,7 +122,9 @@ class Simulation:
             serve(StoppableGrid(grid, self.num_nodes, stop))
 
         try:
-            with flower_logs_to(log), _interrupted_gently(stop):
+            with flower_logs_to(log), _interrupted_gently(stop), warnings.catch_warnings():
+                # Ray's announcement concerns nobody who does not ask for part of a GPU.
+                warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
                 run_simulation(server, client_app, self.num_nodes, backend_config=self._backend())
         finally:
             # The server thread would otherwise wait for replies of nodes that are gone.
