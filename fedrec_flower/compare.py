@@ -4,9 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.results import comparison, load_per_user, load_runs, load_summaries, markdown
+
+_HEADLINE = ("hr@10", "ndcg@10", "hr@10_99neg", "ndcg@10_99neg", "rmse", "mae")
 
 
 def compare(runs: Path, to: Path, metric: str) -> str:
@@ -26,7 +30,7 @@ def compare(runs: Path, to: Path, metric: str) -> str:
     table = comparison(runs)
     to.mkdir(parents=True, exist_ok=True)
     table.to_csv(to / "comparison.csv", index=False)
-    text = markdown(table)
+    text = markdown(headline(table))
     (to / "comparison.md").write_text(text)
     summaries = load_summaries(runs)
     plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
@@ -34,6 +38,32 @@ def compare(runs: Path, to: Path, metric: str) -> str:
     by_activity = "rmse" if metric == "rmse" else "hr@10"
     plots.save(plots.metric_by_activity(load_per_user(runs), by_activity), to, "activity")
     return text
+
+
+def headline(table: pd.DataFrame) -> pd.DataFrame:
+    """The few columns that a reader compares first.
+
+    Args:
+        table: from `results.comparison`: a row per kind of run, `metric` and `metric_sd` columns.
+
+    Returns:
+        The columns in which the rows differ, the number of seeds, and the headline metrics as
+        "mean ± standard deviation over seeds".
+    """
+    names = table.columns[: table.columns.get_loc("seeds")]
+    telling = [name for name in names if len(set(table[name])) > 1] or ["model"]
+    shown = table[[*telling, "seeds"]].copy()
+    for metric in _HEADLINE:
+        if metric in table:
+            pairs = zip(table[metric], table[f"{metric}_sd"], strict=True)
+            shown[metric] = [_with_spread(mean, spread) for mean, spread in pairs]
+    return shown
+
+
+def _with_spread(mean: float, spread: float) -> str:
+    if pd.isna(mean):
+        return ""
+    return f"{mean:.4f}" if pd.isna(spread) else f"{mean:.4f} ± {spread:.4f}"
 
 
 def main() -> None:
