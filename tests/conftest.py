@@ -20,7 +20,7 @@ from fedrec_flower.splits.leave_one_out import LeaveOneOut
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flwr.app import Message
+    from flwr.app import Context, Message
     from flwr.serverapp import Grid
 
     from fedrec_flower.experiment import Setup
@@ -265,6 +265,7 @@ class Federated:
     store: Path
     asked: "list[Message]"
     replies: "list[Message]"
+    contexts: "list[Context]"
 
     @property
     def job(self) -> str:
@@ -335,6 +336,7 @@ def federate(prepared_cache: Path, tmp_path: Path) -> Iterator[Federate]:
             folder.path / "clients",
             engine.asked,
             engine.replies,
+            engine.contexts,
         )
 
     yield run
@@ -373,6 +375,7 @@ class _Tapped:
     meddle: Meddle
     asked: "list[Message]" = field(default_factory=list)
     replies: "list[Message]" = field(default_factory=list)
+    contexts: "list[Context]" = field(default_factory=list)
 
     def run(self, serve: "Callable[[Grid], None]", log: Path) -> None:
         from fedrec_flower.client.app import app
@@ -392,4 +395,6 @@ class _Tapped:
                 return tap.meddle(asked, replies)
 
         with flower_logs_to(log):
-            serve(TappedGrid(app, self.num_nodes))
+            grid = TappedGrid(app, self.num_nodes)
+            self.contexts.extend(grid._contexts.values())
+            serve(grid)

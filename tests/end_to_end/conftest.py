@@ -108,10 +108,8 @@ def in_terminal() -> Callable[..., subprocess.Popen[str]]:
             [sys.executable, "-m", "fedrec_flower", *words],
             cwd=cwd,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             start_new_session=True,
-            **options,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
 
     return start

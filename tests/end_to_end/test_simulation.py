@@ -1,0 +1,53 @@
+"""Flower's simulation engine gives what the in-process engine gives, however many nodes host."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.end_to_end.conftest import MakeRun
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray leaves the log files of the processes it starts to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
+
+WORDS = ("clients_per_round=20", "num_rounds=3", "evaluation.every=1")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster, started once for all tests here."""
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
+    yield started.address
+    started.shutdown()
+
+
+@pytest.mark.parametrize(("model", "num_nodes"), [("mf", 1), ("mf", 2), ("mf", 3), ("ncf", 2)])
+def test_simulation_equals_in_process(
+    make_run: "MakeRun", cluster: str, model: str, num_nodes: int
+) -> None:
+    engine = ("federation=simulation", f"federation.address={cluster}")
+    words = (*WORDS, f"model={model}")
+    one, other = make_run(*words), make_run(*words, *engine, f"federation.num_nodes={num_nodes}")
+    expected, simulated = one.table("rounds"), other.table("rounds")
+    keys = ["round", "phase", "metric", "num_clients"]
+    assert simulated[keys].equals(expected[keys])
+    assert list(simulated["value"]) == pytest.approx(list(expected["value"]), abs=1e-5)
+    assert other.table("per_user").equals(one.table("per_user"))
+    assert other.summary["federation"] == "simulation"
+
+
+def test_a_node_that_fails_says_why(make_run: "MakeRun", cluster: str) -> None:
+    from fedrec_flower.errors import TrainingError
+
+    engine = ("federation=simulation", f"federation.address={cluster}", "federation.num_nodes=2")
+    with pytest.raises(TrainingError, match=r"a node failed: .* lower training\.learning_rate"):
+        make_run(*engine, "training.learning_rate=1e30")

@@ -1,0 +1,138 @@
+"""Personal parameters appear in no message, by name or by value, and evaluations only as sums."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from flwr.common.serde import recorddict_to_proto
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+    from tests.conftest import Federate, Federated
+
+RUNS = {
+    "mf": ("model=mf",),
+    "mf-rating": ("model=mf", "task=rating", "strategy.server_learning_rate=1.0"),
+    "ncf": ("model=ncf",),
+    "fedadam": ("model=ncf", "strategy=fedadam"),
+    "local_only": ("model=mf", "strategy=local_only"),
+    "local_only-ncf": ("model=ncf", "strategy=local_only"),
+    "one client a round": ("clients_per_round=1", "evaluation.num_clients=1", "num_rounds=8"),
+}
+ROW_WEIGHT = "row_weight"
+
+
+class Eavesdropper:
+    """Keeps what every client had on its disk whenever a message passed."""
+
+    def __init__(self) -> None:
+        self.secrets: set[bytes] = set()
+
+    def __call__(self, asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+        job: Any = asked[0].content.config_records["config"]["job"]
+        for file in Path(json.loads(job)["store"]).glob("*/*.npy"):
+            if file.parent.name != "notes" and file.stem != "written":
+                self.secrets.update(needles(np.load(file)))
+        return replies
+
+
+def needles(table: NDArray[np.float32]) -> Iterator[bytes]:
+    """What to look for: each row, or the whole of a table whose rows are too short to be rare."""
+    rows = table.reshape(-1, table.shape[-1])
+    rare = rows if rows[0].nbytes >= 16 else table.reshape(1, -1)
+    yield from (row.tobytes() for row in rare if np.count_nonzero(row) > 3)
+
+
+def wire(message: "Message") -> bytes:
+    """The message's content as it travels."""
+    sent: bytes = recorddict_to_proto(message.content).SerializeToString()
+    return sent
+
+
+@pytest.fixture(params=RUNS)
+def heard(request: pytest.FixtureRequest, federate: "Federate") -> "tuple[Federated, set[bytes]]":
+    """A run on three nodes, and every personal value that ever lay on a disk."""
+    ear = Eavesdropper()
+    ran = federate(*RUNS[request.param], "federation.num_nodes=3", meddle=ear)
+    return ran, ear.secrets
+
+
+def kept_names(ran: "Federated") -> set[str]:
+    """Names of the parameters that must not travel."""
+    names = {name for name, _ in ran.setup.model.named_parameters()}
+    return names - set(ran.strategy.shares * ran.setup.model.shared_names())
+
+
+def test_no_message_holds_a_personal_name_or_value(
+    heard: "tuple[Federated, set[bytes]]",
+) -> None:
+    ran, secrets = heard
+    assert len(secrets) >= 3
+    for message in ran.asked + ran.replies:
+        sent = wire(message)
+        assert not [name for name in kept_names(ran) if name.encode() in sent]
+        assert not [secret for secret in secrets if secret in sent]
+
+
+def test_the_search_would_find_what_travels(federate: "Federate") -> None:
+    ran = federate("model=mf")
+    shared = ran.setup.initial(ran.strategy)["item_embedding.weight"]
+    first = next(m for m in ran.asked if m.metadata.message_type == "train")
+    assert all(secret in wire(first) for secret in needles(shared))
+    assert b"item_embedding.weight" in wire(first)
+
+
+def test_a_trained_node_replies_with_shared_tensors_row_weights_and_three_numbers(
+    heard: "tuple[Federated, set[bytes]]",
+) -> None:
+    ran, _ = heard
+    replies = [m for m in ran.replies if m.metadata.message_type == "train"]
+    assert replies
+    for reply in replies:
+        content = reply.content
+        assert set(content) == {"update", "metrics"}
+        arrays = {name: array.numpy() for name, array in content.array_records["update"].items()}
+        assert arrays.pop(ROW_WEIGHT).shape == (ran.setup.data.num_items,)
+        shapes = {name: value.shape for name, value in ran.shared.items()}
+        assert {name: array.shape for name, array in arrays.items()} == shapes
+        metrics = content.metric_records["metrics"]
+        assert set(metrics) == {"num_examples", "loss"}
+        assert all(isinstance(value, int | float) for value in metrics.values())
+
+
+def test_an_evaluated_node_replies_with_counts_and_sums(
+    heard: "tuple[Federated, set[bytes]]",
+) -> None:
+    ran, _ = heard
+    replies = [m for m in ran.replies if m.metadata.message_type == "evaluate"]
+    assert replies
+    for reply in replies:
+        assert set(reply.content) == {"metrics"}
+        metrics = dict(reply.content.metric_records["metrics"])
+        num_clients, num_users = metrics.pop("num_clients"), metrics.pop("num_users")
+        assert num_clients == num_users  # one user per client here
+        for name, sums in metrics.items():
+            assert name.split("/")[0] in {"validation", "test"}
+            assert isinstance(sums, list)
+            assert len(sums) == 3  # the sum, the sum of squares, the count
+
+
+def test_what_flower_carries_for_a_node_stays_empty(
+    heard: "tuple[Federated, set[bytes]]",
+) -> None:
+    ran, _ = heard
+    assert len(ran.contexts) == 3
+    assert all(len(context.state) == 0 for context in ran.contexts)
+
+
+def test_under_local_only_no_parameter_travels_either_way(federate: "Federate") -> None:
+    ran = federate("model=ncf", "strategy=local_only")
+    assert ran.shared == {}
+    for message in ran.asked:
+        records = message.content.array_records
+        assert all(len(record) == 0 for record in records.values())
