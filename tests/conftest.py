@@ -225,7 +225,7 @@ SMALL = (
     "training.weight_decay=0.01",
     "training.local_epochs=1",
     "training.batch_size=32",
-    "evaluation.every=1",
+    "evaluation.every=3",
     "num_rounds=3",
 )
 SMALL_STRATEGY = ("strategy=fedavg", "strategy.server_learning_rate=1.0")
@@ -302,13 +302,7 @@ class Federate(Protocol):
 
 
 @pytest.fixture(scope="session")
-def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where prepared data live for the length of the session."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def federate(prepared_cache: Path, tmp_path: Path) -> Iterator[Federate]:
+def federate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federate]:
     """Run 24 synthetic users, in this process, by the real configuration and strategies."""
     from fedrec_flower.client import open_node
     from fedrec_flower.config import build
@@ -316,13 +310,15 @@ def federate(prepared_cache: Path, tmp_path: Path) -> Iterator[Federate]:
     from fedrec_flower.federation import federate as federate_with
     from fedrec_flower.results import RunFolder
 
+    cache = tmp_path_factory.mktemp("cache")  # data are prepared once a session
+
     def run(*overrides: str, meddle: Meddle | None = None) -> Federated:
         chosen = any(override.startswith("strategy=") for override in overrides)
         by_strategy = () if chosen else SMALL_STRATEGY
         by_task = () if "task=rating" in overrides else SMALL_RANKING
-        where = f"dataset.cache_dir={prepared_cache}"
+        where = f"dataset.cache_dir={cache}"
         config = _configured([*SMALL, *by_strategy, *by_task, where, *overrides])
-        folder = RunFolder.create(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
+        folder = RunFolder.create(tmp_path_factory.mktemp("federated"))
         setup, watcher = set_up(config, folder), Watcher()
         strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
         engine = _Tapped(setup.engine.num_nodes, meddle or (lambda _, replies: replies))

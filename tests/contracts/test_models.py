@@ -147,6 +147,18 @@ def test_no_two_rows_of_a_drawn_table_begin_alike(path: Path, task: str) -> None
 
 
 @EVERY_MODEL
+def test_a_model_that_says_it_is_factors_scores_by_their_product(path: Path, task: str) -> None:
+    model = begun(path, task)
+    factors, v = model.factors(), initial(model, seed=0)
+    if factors is None:
+        return
+    scores = (v[factors.user] * v.get(factors.weight, np.float32(1))) @ v[factors.item].T
+    scores = scores + v.get(factors.user_bias, np.float32(0)) + v.get(factors.global_bias, 0)
+    scores = scores + v.get(factors.item_bias, np.zeros((1, 1))).T
+    assert_allclose(every_pair(model).detach(), scores, rtol=1e-5, atol=1e-6)
+
+
+@EVERY_MODEL
 def test_gradients_reach_every_parameter(path: Path, task: str) -> None:
     model = begun(path, task)
     pull = torch.from_numpy(np.random.default_rng(1).normal(size=(NUM_USERS, NUM_ITEMS)))

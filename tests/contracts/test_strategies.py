@@ -54,7 +54,7 @@ def test_it_trains_evaluates_and_ends_with_finite_parameters(
 ) -> None:
     ran = federate(f"strategy={path.stem}", f"model={model}", "clients_per_round=10")
     assert list(ran.watcher.losses) == [1, 2, 3]
-    assert list(ran.watcher.metrics) == [0, 1, 2, 3]
+    assert list(ran.watcher.metrics) == [0, 3]
     assert all(np.isfinite(value) for value in ran.metric_table().values())
     assert all(np.isfinite(value).all() for value in ran.shared.values())
     assert ran.outcome.rounds_participated.sum() == 3 * 10

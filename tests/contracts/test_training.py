@@ -4,7 +4,6 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -84,11 +83,11 @@ def test_every_model_learns_its_training_data_under_every_loss_and_engine(
         f"training.loss={loss}",
         "task=rating" if loss == "mse" else "task=ranking",
         "training.optimizer=adam",
-        "training.learning_rate=0.05",
+        "training.learning_rate=0.1",
         "training.dense_learning_rate=0.02",
         "strategy.server_learning_rate=1.0",
         "evaluation.every=100",
-        "num_rounds=10",
+        "num_rounds=6",
     )
     losses = list(ran.watcher.losses.values())
-    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:2])
+    assert losses[-1] < 0.9 * losses[0]

@@ -48,9 +48,8 @@ def test_local_training_alone_lands_at_chance(federate: "Federate", model: str) 
     assert hit_rate(federate, f"model={model}", *BY_HEART) == CHANCE
 
 
-@pytest.mark.parametrize("model", ["mf", "ncf"])
-def test_the_gate_would_catch_the_leak(federate: "Federate", model: str) -> None:
-    assert hit_rate(federate, f"model={model}", *BY_HEART, "split.negatives=legacy") > 0.3
+def test_the_gate_would_catch_the_leak(federate: "Federate") -> None:
+    assert hit_rate(federate, "model=mf", *BY_HEART, "split.negatives=legacy") > 0.3
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])

@@ -22,13 +22,12 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 def test_one_node_two_nodes_and_a_node_per_client_learn_the_same(
-    federate: "Federate", setting: str, engine: str
+    federate: "Federate", setting: str
 ) -> None:
     silos = setting == "silos"
     cohort = ("clients_per_round=4",) if silos else PARTIAL
-    overrides = (*SETTINGS[setting], *cohort, f"training.engine={engine}")
+    overrides = (*SETTINGS[setting], *cohort)
     every = 6 if silos else 24
     one, *others = (
         federate(*overrides, f"federation.num_nodes={nodes}") for nodes in (1, 2, every)

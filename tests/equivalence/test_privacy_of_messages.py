@@ -54,7 +54,7 @@ def wire(message: "Message") -> bytes:
     return sent
 
 
-@pytest.fixture(params=RUNS)
+@pytest.fixture(params=RUNS, scope="module")
 def heard(request: pytest.FixtureRequest, federate: "Federate") -> "tuple[Federated, set[bytes]]":
     """A run on three nodes, and every personal value that ever lay on a disk."""
     ear = Eavesdropper()

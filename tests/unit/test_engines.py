@@ -36,15 +36,16 @@ TRAINING = LocalTraining(
     num_negatives=3,
 )
 
-Kind = Literal["mf", "ncf"]
+Kind = Literal["mf", "gmf", "neumf"]
 Loss = Literal["bce", "bpr", "mse"]
 EVERY_ENGINE = pytest.mark.parametrize(
     ("engine", "kind"),
     [
         pytest.param("sequential", "mf", id="sequential-mf"),
-        pytest.param("sequential", "ncf", id="sequential-ncf"),
+        pytest.param("sequential", "neumf", id="sequential-neumf"),
         pytest.param("vectorized", "mf", id="compiled-mf"),
-        pytest.param("vectorized", "ncf", id="vectorized-ncf"),
+        pytest.param("vectorized", "gmf", id="compiled-gmf"),
+        pytest.param("vectorized", "neumf", id="vectorized-neumf"),
     ],
 )
 EVERY_LOSS = pytest.mark.parametrize("loss", ["bce", "bpr", "mse"])
@@ -54,7 +55,7 @@ def make(kind: Kind, num_users: int, loss: Loss) -> Recommender:
     task = "rating" if loss == "mse" else "ranking"
     if kind == "mf":
         return MF(num_users, NUM_ITEMS, (1.0, 5.0), task, embedding_dim=4, init_std=0.1)
-    return NCF(num_users, NUM_ITEMS, (1.0, 5.0), task, "neumf", 4, [8, 4], init_std=0.1)
+    return NCF(num_users, NUM_ITEMS, (1.0, 5.0), task, kind, 4, [8, 4], init_std=0.1)
 
 
 @pytest.fixture
@@ -200,8 +201,9 @@ def value(model: Recommender, name: str) -> NDArray[np.float32]:
     [
         ("mf", "sgd", "sequential", SequentialEngine),
         ("mf", "sgd", "vectorized", CompiledEngine),
+        ("gmf", "sgd", "vectorized", CompiledEngine),
         ("mf", "adam", "vectorized", VectorizedEngine),
-        ("ncf", "sgd", "vectorized", VectorizedEngine),
+        ("neumf", "sgd", "vectorized", VectorizedEngine),
     ],
 )
 def test_settings_and_model_choose_the_engine(
@@ -211,7 +213,7 @@ def test_settings_and_model_choose_the_engine(
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-@pytest.mark.parametrize("kind", ["mf", "ncf"])
+@pytest.mark.parametrize("kind", ["mf", "gmf", "neumf"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("batch_size", [7, None])
 @EVERY_LOSS
@@ -264,7 +266,7 @@ def test_weight_decay_pulls_the_touched_rows_at_every_step_and_no_others(
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 def test_dense_parameters_know_no_weight_decay(members: list[ClientData], engine: str) -> None:
     without, with_decay = (
-        Federation("ncf", engine=engine, learning_rate=0.0, weight_decay=decay).train(members)
+        Federation("neumf", engine=engine, learning_rate=0.0, weight_decay=decay).train(members)
         for decay in (0.0, 9.0)
     )
     assert without[6].equals(with_decay[6])
@@ -274,8 +276,8 @@ def test_dense_parameters_know_no_weight_decay(members: list[ClientData], engine
 def test_tables_and_dense_parameters_have_rates_of_their_own(
     members: list[ClientData], engine: str
 ) -> None:
-    still_tables = Federation("ncf", engine=engine, learning_rate=0.0)
-    still_dense = Federation("ncf", engine=engine, dense_learning_rate=0.0)
+    still_tables = Federation("neumf", engine=engine, learning_rate=0.0)
+    still_dense = Federation("neumf", engine=engine, dense_learning_rate=0.0)
     by_dense, by_tables = still_tables.train(members)[6], still_dense.train(members)[6]
     for name in still_tables.shared:
         is_table = name in still_tables.model.item_rows
@@ -416,7 +418,7 @@ def _largest(members: list[ClientData], kind: Kind) -> int:
     return 1 + max(map(needed, members)) // one.training.memory_budget_mb
 
 
-@pytest.mark.parametrize("kind", ["mf", "ncf"])
+@pytest.mark.parametrize("kind", ["mf", "neumf"])
 def test_how_many_clients_fit_into_memory_does_not_matter(
     members: list[ClientData], monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:

@@ -1,5 +1,6 @@
 """The scores of MF and NCF by numpy, and how their parameters begin."""
 
+from dataclasses import fields
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from fedrec_flower.models import MF, NCF, Recommender
+from fedrec_flower.models.base import Factors
 
 Variant = Literal["gmf", "mlp", "neumf"]
 VARIANTS: list[Variant] = ["gmf", "mlp", "neumf"]
@@ -83,6 +85,29 @@ def test_ncf_scores_as_he_et_al_write(variant: Variant) -> None:
     assert_allclose(scores(model), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_models_without_hidden_layers_are_factors_and_others_are_not() -> None:
+    factors = {variant: ncf(variant).factors() for variant in VARIANTS}
+    assert {variant for variant, found in factors.items() if found} == {"gmf"}
+    assert mf("ranking").factors()
+
+
+@pytest.mark.parametrize("model", [mf("ranking"), mf("rating"), ncf("gmf")])
+def test_factors_name_the_parameters_of_the_score(model: Recommender) -> None:
+    v, factors = drawn(model), model.factors()
+    assert factors is not None
+    weight = v.get(factors.weight, np.ones((1, DIM)))
+    expected = (v[factors.user] * weight) @ v[factors.item].T
+    for name in (factors.user_bias, factors.global_bias):
+        expected = expected + v.get(name, np.zeros(1))
+    expected = expected + v.get(factors.item_bias, np.zeros((1, 1))).T
+    assert_allclose(scores(model), expected, rtol=1e-5, atol=1e-5)
+    assert {name for name in vars_of(factors) if name} == set(v)
+
+
+def vars_of(factors: Factors) -> list[str]:
+    return [getattr(factors, field.name) for field in fields(factors)]
+
+
 def test_neumf_keeps_separate_vectors_for_product_and_hidden_layers() -> None:
     widths = {variant: ncf(variant).item_embedding.embedding_dim for variant in VARIANTS}
     assert widths == {"gmf": DIM, "mlp": DIM, "neumf": 2 * DIM}
@@ -136,5 +161,5 @@ def test_large_batches_of_users_score_as_small_ones(monkeypatch: pytest.MonkeyPa
     model = ncf("neumf")
     drawn(model)
     whole = scores(model)
-    monkeypatch.setattr("fedrec_flower.models.base._PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("fedrec_flower.models.ncf.PAIRS_AT_ONCE", 7)
     assert_allclose(scores(model), whole, rtol=1e-5)

@@ -84,6 +84,7 @@ def test_the_selected_round_can_be_gone_back_to(
         f"model={model}",
         f"strategy={strategy}",
         "training.learning_rate=3.0",
+        "evaluation.every=1",
         "num_rounds=6",
         "federation.num_nodes=2",
     )
