@@ -126,6 +126,11 @@ class Simulation:
                 # Ray's announcement concerns nobody who does not ask for part of a GPU.
                 warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
                 run_simulation(server, client_app, self.num_nodes, backend_config=self._backend())
+        except RuntimeError as error:
+            raise FedrecError(
+                f"Flower's simulation engine failed ({_root(error)}): {log} tells more, and "
+                "federation=in_process does without the engine"
+            ) from error
         finally:
             # The server thread would otherwise wait for replies of nodes that are gone.
             stop.set()
@@ -133,6 +138,8 @@ class Simulation:
     def _backend(self) -> dict[str, Any]:
         init: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
         if self.address is None:
+            # Without it, Ray would join whatever other run has started on this machine.
+            init["address"] = "local"
             # No more workers than nodes: an idle worker still holds a few hundred megabytes.
             useful = ceil(self.num_nodes * self.num_cpus)
             init["num_cpus"] = min(useful, max(cpu_count() or 1, ceil(self.num_cpus)))
@@ -140,6 +147,13 @@ class Simulation:
             init["address"] = self.address
         resources = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
         return {"init_args": init, "client_resources": resources}
+
+
+def _root(error: BaseException) -> str:
+    """What began it all, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 @contextmanager

@@ -156,58 +156,10 @@ def test_what_a_model_likes_wins_over_the_defaults(likes: list[str]) -> None:
     assert config["num_rounds"] == 7
 
 
-def test_the_command_line_wins_over_centralized() -> None:
-    words = ("partition=silo_random", "strategy=fedadam", "training.learning_rate=3.0")
-    config = composed("federation=centralized", *words, "clients_per_round=2")
-    assert config["partition"]["name"] == "silo_random"
-    assert config["strategy"]["name"] == "fedadam"
-    assert config["training"]["learning_rate"] == 3.0
-    assert config["clients_per_round"] == 2
-
-
-def test_an_experiment_wins_over_the_defaults_and_the_command_line_over_both() -> None:
-    plain, smoke = composed(), composed("experiment=smoke")
-    assert smoke["num_rounds"] != plain["num_rounds"]
-    assert (smoke["dataset"]["name"], smoke["federation"]["name"]) == ("synthetic", "in_process")
-    own = composed("experiment=smoke", "num_rounds=7", "dataset=ml-1m", "federation=centralized")
-    assert own["num_rounds"] == 7
-    assert own["dataset"]["name"] == "ml-1m"
-    assert own["federation"]["name"] == "centralized"
-    assert own["partition"]["name"] == "single"
-
-
-LIKES = """# @package _global_
-model:
-  _target_: fedrec_flower.models.MF
-  name: likes
-  embedding_dim: 2
-  init_std: 0.1
-training:
-  learning_rate: 7.0
-  loss: bpr
-num_rounds: 7
-"""
-
-
-@pytest.fixture
-def likes(tmp_path: Path) -> list[str]:
-    """A user's own model, in a folder of their own, that says how it likes to be trained."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "likes.yaml").write_text(LIKES)
-    return [f"hydra.searchpath=[file://{tmp_path}]", "model=likes"]
-
-
-def test_what_a_model_likes_wins_over_the_defaults(likes: list[str]) -> None:
-    config = composed(*likes)
-    assert config["training"]["learning_rate"] == 7.0
-    assert config["num_rounds"] == 7
-
-
 def test_what_a_task_or_federation_needs_wins_over_what_a_model_likes(likes: list[str]) -> None:
     config = composed(*likes, "task=rating", "federation=centralized")
     assert config["training"]["loss"] == "mse"
     assert config["training"]["learning_rate"] != 7.0
-    assert config["num_rounds"] == 7
 
 
 def test_the_command_line_wins_over_what_a_model_likes(likes: list[str]) -> None:

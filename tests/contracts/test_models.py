@@ -190,7 +190,9 @@ def test_one_users_tables_score_as_its_rows_of_the_whole_do(path: Path, task: st
     values = initial(model, seed=0)
     model.load({name: value.copy() for name, value in values.items()})
     whole = model.score_all(torch.arange(NUM_USERS)).detach()
-    model.load({name: v[1:2].copy() if name in model.user_rows else v for name, v in values.items()})
+    model.load(
+        {name: v[1:2].copy() if name in model.user_rows else v for name, v in values.items()}
+    )
     assert_allclose(model.score_all(torch.tensor([0])).detach(), whole[1:2], rtol=1e-5, atol=1e-6)
 
 

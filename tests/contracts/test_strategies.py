@@ -92,9 +92,7 @@ def test_the_same_seed_is_the_same_run_and_another_seed_another(
 
 @EVERY_YAML
 @pytest.mark.parametrize("num_nodes", [3, 24])
-def test_who_hosts_whom_does_not_matter(
-    federate: "Federate", path: Path, num_nodes: int
-) -> None:
+def test_who_hosts_whom_does_not_matter(federate: "Federate", path: Path, num_nodes: int) -> None:
     partial = (f"strategy={path.stem}", "clients_per_round=10", "evaluation.num_clients=12")
     one, many = (federate(*partial, f"federation.num_nodes={nodes}") for nodes in (1, num_nodes))
     for key, value in one.metric_table().items():

@@ -53,8 +53,9 @@ class Run:
 
     def values(self, phase: str, metric: str) -> dict[int, float]:
         """A metric of rounds.csv, by round."""
-        rounds = self.table("rounds").query("phase == @phase and metric == @metric")
-        return dict(zip(rounds["round"], rounds["value"], strict=True))
+        table = self.table("rounds")
+        rows = table[(table["phase"] == phase) & (table["metric"] == metric)]
+        return dict(zip(rows["round"], rows["value"], strict=True))
 
 
 Command = Callable[..., Ended]
@@ -116,9 +117,7 @@ def in_terminal() -> Callable[..., subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="session")
-def make_run(
-    smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[MakeRun]:
+def make_run(smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
     """Run an experiment by its Python interface; overrides as on the command line."""
     from fedrec_flower.cli import compose
     from fedrec_flower.client import open_node

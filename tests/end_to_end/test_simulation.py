@@ -1,7 +1,7 @@
 """Flower's simulation engine gives what the in-process engine gives, however many nodes host."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,7 @@ def cluster() -> Iterator[str]:
     """The address of a Ray cluster, started once for all tests here."""
     from ray.cluster_utils import Cluster
 
-    started = Cluster(
+    started: Any = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
     )
     yield started.address

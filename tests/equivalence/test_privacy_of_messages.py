@@ -34,10 +34,11 @@ class Eavesdropper:
         self.secrets: set[bytes] = set()
 
     def __call__(self, asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
-        job: Any = asked[0].content.config_records["config"]["job"]
-        for file in Path(json.loads(job)["store"]).glob("*/*.npy"):
-            if file.parent.name != "notes" and file.stem != "written":
-                self.secrets.update(needles(np.load(file)))
+        for message in asked[:1]:
+            job: Any = message.content.config_records["config"]["job"]
+            for file in Path(json.loads(job)["store"]).glob("*/*.npy"):
+                if file.parent.name != "notes" and file.stem != "written":
+                    self.secrets.update(needles(np.load(file)))
         return replies
 
 

@@ -1,10 +1,11 @@
 """The same configuration is the same run, to the byte."""
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
+import torch
 
 from fedrec_flower.cli import compose
 from fedrec_flower.experiment import run
@@ -13,40 +14,41 @@ from fedrec_flower.results import RunFolder
 if TYPE_CHECKING:
     from tests.conftest import Federate
 
-
-def rounds(folder: Path, cache: Path, *overrides: str) -> bytes:
-    """Run an experiment, figures and all; gives its rounds.csv."""
-    small = (
-        "dataset=synthetic",
-        "dataset.num_users=20",
-        "dataset.num_items=40",
-        "dataset.num_interactions=250",
-        f"dataset.cache_dir={cache}",
-        "federation=in_process",
-        "evaluation.num_negatives=9",
-        "evaluation.every=1",
-        "clients_per_round=7",
-        "num_rounds=2",
-    )
-    config, _ = compose([*small, *overrides])
-    run(config, RunFolder.create(folder))
-    return (folder / "rounds.csv").read_bytes()
+SMALL = (
+    "dataset=synthetic",
+    "dataset.num_users=20",
+    "dataset.num_items=40",
+    "dataset.num_interactions=250",
+    "federation=in_process",
+    "evaluation.num_negatives=9",
+    "evaluation.every=1",
+    "clients_per_round=7",
+    "num_rounds=2",
+)
 
 
-def test_the_same_seed_writes_the_same_rounds_and_another_seed_others(tmp_path: Path) -> None:
-    caches = [tmp_path / "cache", tmp_path / "another cache"]  # prepared anew
-    one, again = (rounds(tmp_path / cache.name[:3], cache) for cache in caches)
-    assert one == again
-    assert len(one.splitlines()) > 1 + 2 + 3 * 2 * 8
-    assert rounds(tmp_path / "other", caches[0], "seed=2") != one
+def test_the_same_seed_writes_the_same_rounds_to_the_byte(tmp_path: Path) -> None:
+    written = []
+    for name in ("one", "again"):
+        cache = f"dataset.cache_dir={tmp_path / name / 'cache'}"  # the data are prepared anew
+        config, _ = compose([*SMALL, cache])
+        run(config, RunFolder.create(tmp_path / name / "run"))
+        written.append((tmp_path / name / "run" / "rounds.csv").read_bytes())
+    assert written[0] == written[1]
+    num_evaluations, num_metrics = 3 * 2, 8 * 2
+    assert len(written[0].splitlines()) == 1 + 2 + num_evaluations * num_metrics
 
 
-@pytest.mark.parametrize("before", ["numpy", "torch", "random"])
-def test_no_global_generator_is_listened_to(federate: "Federate", before: str) -> None:
-    import random
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(
+    federate: "Federate",
+) -> None:
+    one, again, other = (federate("clients_per_round=7", f"seed={seed}") for seed in (1, 1, 2))
+    assert one.metric_table() == again.metric_table()
+    assert one.metric_table() != other.metric_table()
 
-    import torch
 
+def test_no_global_generator_is_listened_to(federate: "Federate") -> None:
     one = federate("model=ncf")
-    {"numpy": np.random.seed, "torch": torch.manual_seed, "random": random.seed}[before](99)  # noqa: NPY002  # on purpose
+    for seed in (np.random.seed, torch.manual_seed, random.seed):
+        seed(99)
     assert federate("model=ncf").metric_table() == one.metric_table()

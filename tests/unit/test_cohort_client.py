@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pytest
@@ -16,8 +16,6 @@ from fedrec_flower.prepared import Prepared
 from fedrec_flower.seeding import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.conftest import PrepareSmall
 
 Kind = Literal["mf", "ncf", "local_only"]
@@ -63,7 +61,12 @@ def data(prepare_small: "PrepareSmall") -> Prepared:
     return prepare_small(HOLDERS)
 
 
-Open = "Callable[..., Node]"
+class Open(Protocol):
+    """Opens a node whose store has seen nothing yet."""
+
+    def __call__(self, kind: Kind, *, name: str = "store") -> Node:
+        """Nodes of different names have stores of their own."""
+        ...
 
 
 @pytest.fixture

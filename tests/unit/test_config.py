@@ -58,7 +58,9 @@ def without(key: str) -> dict[str, Any]:
 
 def test_the_target_gets_its_keys_and_what_the_run_knows_by_name() -> None:
     toy = build("model", NODE, num_items=7, num_users=3)
-    assert toy == Toy(7, 0.5, is_rating=True, title="x", variant="gmf", batch_size=8, hidden_dims=[4, 2])
+    assert toy == Toy(
+        7, 0.5, is_rating=True, title="x", variant="gmf", batch_size=8, hidden_dims=[4, 2]
+    )
 
 
 def test_a_name_is_a_label_unless_the_target_wants_it() -> None:
@@ -106,7 +108,9 @@ def test_no_value_becomes_another_kind(key: str, value: object) -> None:
 
 
 def test_an_unknown_key_names_its_neighbour() -> None:
-    with pytest.raises(ConfigError, match=r"model\.titel does not exist: did you mean model\.title"):
+    with pytest.raises(
+        ConfigError, match=r"model\.titel does not exist: did you mean model\.title"
+    ):
         build("model", NODE | {"titel": "y"}, num_items=7)
 
 

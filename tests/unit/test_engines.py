@@ -214,8 +214,7 @@ def test_settings_and_model_choose_the_engine(
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 @pytest.mark.parametrize("kind", ["mf", "gmf", "neumf"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("batch_size", [7, None])
+@pytest.mark.parametrize(("optimizer", "batch_size"), [("sgd", 7), ("sgd", None), ("adam", 7)])
 @EVERY_LOSS
 def test_training_the_touched_rows_equals_training_the_whole_model(
     members: list[ClientData],
@@ -399,9 +398,7 @@ def test_a_loss_that_is_not_finite_names_client_and_round(
 def test_a_client_that_trains_on_nothing_changes_nothing(
     members: list[ClientData], engine: str, kind: Kind, loss: Loss, batch_size: int | None
 ) -> None:
-    federation = Federation(
-        kind, engine=engine, loss=loss, batch_size=batch_size, weight_decay=0.1
-    )
+    federation = Federation(kind, engine=engine, loss=loss, batch_size=batch_size, weight_decay=0.1)
     nothing = [data for data in members if data.client == 5]
     found = federation.train(nothing)[5]
     assert found.weight == 0

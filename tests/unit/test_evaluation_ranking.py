@@ -163,8 +163,10 @@ def test_the_sampled_rank_counts_the_drawn_negatives(make_client: "MakeClient") 
     model, data = noise(2, 40), make_client([[0], [3]], [[1], [4]], [[2], [5]])
     result = evaluate(model, data, 40)
     negatives, scores = drawn(RANKING, data, 40, 3), model.scores.detach().numpy()
-    expected = [1 + (scores[user, row] > scores[user, held]).sum()
-                for user, row, held in zip((0, 1), negatives, (2, 5), strict=True)]
+    expected = [
+        1 + (scores[user, row] > scores[user, held]).sum()
+        for user, row, held in zip((0, 1), negatives, (2, 5), strict=True)
+    ]
     assert result.records["per_test_rank_5neg"].tolist() == expected
     ours = result.values[Part.TEST]["mrr@10_5neg"].tolist()
     assert ours == pytest.approx([1 / rank for rank in expected])
@@ -214,15 +216,16 @@ def test_results_agree_with_ir_measures(make_client: "MakeClient") -> None:
     num_users, num_items = 6, 40
     rng = np.random.default_rng(1)
     items = [rng.permutation(num_items)[:9].tolist() for _ in range(num_users)]
-    train, test = [own[:5] for own in items], [own[6 : 7 + user % 3] for user, own in enumerate(items)]
+    train, test = (
+        [own[:5] for own in items],
+        [own[6 : 7 + user % 3] for user, own in enumerate(items)],
+    )
     data, model = make_client(train, [[own[5]] for own in items], test), noise(num_users, num_items)
     result = evaluate(model, data, num_items, WITHOUT_SAMPLES)
     scores = model.scores.detach().numpy()
     run = {
         str(user): {
-            str(item): float(scores[user, item])
-            for item in range(num_items)
-            if item not in own[:6]
+            str(item): float(scores[user, item]) for item in range(num_items) if item not in own[:6]
         }
         for user, own in enumerate(items)
     }

@@ -150,7 +150,10 @@ def test_vectors_begin_with_their_standard_deviation_and_biases_at_zero() -> Non
 def test_hidden_weights_begin_within_glorots_bound() -> None:
     model = NCF(2, 2, None, "ranking", "mlp", 32, [64, 16], init_std=0.1)
     values = begin(model)
-    for name, (fan_out, fan_in) in {"hidden.0.weight": (64, 64), "hidden.2.weight": (16, 64)}.items():
+    for name, (fan_out, fan_in) in {
+        "hidden.0.weight": (64, 64),
+        "hidden.2.weight": (16, 64),
+    }.items():
         bound = np.sqrt(6 / (fan_in + fan_out))
         assert values[name].shape == (fan_out, fan_in)
         assert bound * 0.95 < np.abs(values[name]).max() <= bound

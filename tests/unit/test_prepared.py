@@ -63,7 +63,9 @@ def naive(cooked: Cooked, client: int, part: Part) -> dict[int, list[Row]]:
     for user in range(data.num_users):
         if partition.client_of_user[user] == client:
             rows = np.flatnonzero((data.user == user) & (split.part == part))
-            found = [(int(data.timestamp[r]), int(data.item[r]), float(data.rating[r])) for r in rows]
+            found = [
+                (int(data.timestamp[r]), int(data.item[r]), float(data.rating[r])) for r in rows
+            ]
             held[user] = [(item, rating, time) for time, item, rating in sorted(found)]
     return held
 

@@ -116,9 +116,7 @@ def test_adam_takes_the_steps_of_flowers_fedadam(tmp_path: Path) -> None:
             theirs.configure_train(step, record, ConfigRecord(), grid)
             trained = {name: value + update[name] for name, value in ours.items()}
             arrays, _ = theirs.aggregate_train(step, [reply(grid, trained)])
-            ours = adam(
-                ours, update, state, learning_rate=0.05, beta1=BETA1, beta2=BETA2, tau=TAU
-            )
+            ours = adam(ours, update, state, learning_rate=0.05, beta1=BETA1, beta2=BETA2, tau=TAU)
             assert arrays is not None
             for name, value in ours.items():
                 assert_allclose(value, arrays[name].numpy(), rtol=1e-6, atol=1e-6)
