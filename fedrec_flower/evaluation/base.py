@@ -30,18 +30,22 @@ class Evaluation:
 
 
 class Evaluator(Protocol):
-    """Scores a client's held-out items with the parameters loaded in a model.
+    """Scores a client's held-out items with the parameters loaded in a model."""
 
-    Attributes:
-        every: rounds between evaluations.
-        num_clients: clients sampled for each evaluation; None for all.
-        select_by: the validation metric that selects the round.
-        higher_is_better: the direction of `select_by`.
-    """
+    @property
+    def every(self) -> int:
+        """Rounds between evaluations."""
+        ...
 
-    every: int
-    num_clients: int | None
-    select_by: str
+    @property
+    def num_clients(self) -> int | None:
+        """Clients sampled for each evaluation; None for all."""
+        ...
+
+    @property
+    def select_by(self) -> str:
+        """The validation metric that selects the round."""
+        ...
 
     @property
     def higher_is_better(self) -> bool:

@@ -129,6 +129,11 @@ def test_an_experiment_wins_over_the_defaults_and_the_command_line_over_both() -
     assert own["partition"]["name"] == "single"
 
 
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONF / "experiment").glob("*.yaml")))
+def test_every_experiment_composes_and_builds(name: str) -> None:
+    assert all(part is not None for part in made(composed(f"experiment={name}")))
+
+
 LIKES = """# @package _global_
 model:
   _target_: fedrec_flower.models.MF

@@ -16,7 +16,7 @@ from fedrec_flower.interactions import Part
 from fedrec_flower.strategies import FederatedStrategy
 
 if TYPE_CHECKING:
-    from tests.conftest import Federate
+    from tests.federations import Federate
 
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
 EVERY_YAML = pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_who_hosts_whom_does_not_matter(federate: "Federate", path: Path, num_no
     one, many = (federate(*partial, f"federation.num_nodes={nodes}") for nodes in (1, num_nodes))
     for key, value in one.metric_table().items():
         assert many.metric_table()[key] == pytest.approx(value, abs=1e-5)
-    for name, value in one.shared.items():
-        assert_allclose(many.shared[name], value, rtol=1e-5, atol=1e-5)
-    for name, value in one.personal.items():
-        assert_allclose(many.personal[name], value, rtol=1e-5, atol=1e-5)
+    for name, tensor in one.shared.items():
+        assert_allclose(many.shared[name], tensor, rtol=1e-5, atol=1e-5)
+    for name, tensor in one.personal.items():
+        assert_allclose(many.personal[name], tensor, rtol=1e-5, atol=1e-5)
 
 
 @EVERY_YAML

@@ -13,7 +13,7 @@ from fedrec_flower.errors import ConfigError
 from fedrec_flower.training import LocalTraining
 
 if TYPE_CHECKING:
-    from tests.conftest import Federate
+    from tests.federations import Federate
 
 CONF = Path(__file__).parents[2] / "conf"
 EVERY_YAML = pytest.mark.parametrize(

@@ -134,6 +134,18 @@ def make_run(smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -
     open_node.cache_clear()  # or open files would outlive their folder
 
 
+@pytest.fixture(scope="session")
+def sweep(
+    command: Command, smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a sweep over two models and two seeds."""
+    folder = tmp_path_factory.mktemp("sweep")
+    grid = ("model=mf,ncf", "seed=1,2", "num_rounds=2", f"output_dir={folder}")
+    ended = command("-m", *smoke, *grid)
+    assert ended.code == 0, ended.err
+    return folder
+
+
 NUM_USERS, NUM_ITEMS = 40, 140
 
 

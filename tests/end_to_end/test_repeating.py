@@ -61,17 +61,6 @@ def test_a_repeated_run_takes_a_new_folder_and_changed_values(
     assert again.out.splitlines()[-1].startswith("results/runs/")
 
 
-@pytest.fixture(scope="module")
-def sweep(
-    command: "Command", smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("sweep")
-    grid = ("model=mf,ncf", "seed=1,2", "num_rounds=2", f"output_dir={folder}")
-    ended = command("-m", *smoke, *grid)
-    assert ended.code == 0, ended.err
-    return folder
-
-
 def test_a_sweep_makes_a_folder_per_job(sweep: Path) -> None:
     folders = {path.parent.relative_to(sweep).as_posix() for path in sweep.rglob("summary.json")}
     assert folders == {"0", "1", "2", "3"}

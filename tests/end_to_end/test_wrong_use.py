@@ -154,6 +154,15 @@ def test_a_failed_run_says_why_and_keeps_what_it_had(
     assert not list(folder.glob(".*"))
 
 
+@pytest.fixture(scope="module")
+def earlier(
+    command: "Command", smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("earlier") / "run"
+    assert command(*smoke, "num_rounds=0", f"output_dir={folder}").code == 0
+    return folder
+
+
 # --- folders and files ------------------------------------------------------------------------
 
 
@@ -196,7 +205,7 @@ def test_a_cache_that_cannot_be_written(
 def test_a_damaged_cache_is_built_again_without_a_word(
     make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, damage: str
 ) -> None:
-    base = (*smoke, "num_rounds=1", f"dataset.cache_dir={tmp_path}")
+    base = (*smoke, "num_rounds=0", f"dataset.cache_dir={tmp_path}")
     first = make_run(base=base)
     (column,) = tmp_path.glob("prepared/*/train_item.npy")
     whole = column.read_bytes()
@@ -221,16 +230,15 @@ def files_no_longer_than(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# What does not fit: the configuration; the summary; personal parameters; the model; a figure.
+# What does not fit: the configuration; the rounds; personal parameters; a figure.
 @pytest.mark.parametrize("num_bytes", [200, 1500, 10_000, 40_000])
+@pytest.mark.usefixtures("earlier")  # its prepared data fit: it is the run folder that does not
 def test_a_full_disk(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path, num_bytes: int
 ) -> None:
-    # Prepared beforehand, so that the run folder is what does not fit.
-    words = (*smoke, "num_rounds=1", "model.embedding_dim=32")
-    assert command(*words, f"output_dir={tmp_path / 'before'}").code == 0
+    words = (*smoke, "num_rounds=1", "model.embedding_dim=32", f"output_dir={tmp_path / 'run'}")
     with files_no_longer_than(num_bytes):
-        ended = command(*words, f"output_dir={tmp_path / 'run'}")
+        ended = command(*words)
     said = sentence(ended)
     assert str(tmp_path / "run") in said
     assert "space" in said
@@ -322,15 +330,6 @@ def test_an_order_in_time_wanted_of_data_without_times(
 
 
 # --- repeating a run --------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def earlier(
-    command: "Command", smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("earlier") / "run"
-    assert command(*smoke, "num_rounds=0", f"output_dir={folder}").code == 0
-    return folder
 
 
 REPEATED = {

@@ -8,10 +8,11 @@ from numpy.testing import assert_allclose
 
 from fedrec_flower.config import build
 from fedrec_flower.interactions import Part
+from tests.plain_training import train_plainly
 
 if TYPE_CHECKING:
     from fedrec_flower.models import Recommender
-    from tests.conftest import Federate, Federated, TrainPlainly
+    from tests.federations import Federate, Federated
 
 ONE_CLIENT = ("partition=single", "num_rounds=3", "training.local_epochs=2")
 
@@ -42,7 +43,7 @@ def untrained(ran: "Federated") -> "Recommender":
 @pytest.mark.parametrize("loss", ["bce", "bpr", "mse"])
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 def test_one_client_with_everything_is_centralised_training(
-    federate: "Federate", train_plainly: "TrainPlainly", model: str, loss: str, engine: str
+    federate: "Federate", model: str, loss: str, engine: str
 ) -> None:
     task = "task=rating" if loss == "mse" else "task=ranking"
     ran = federate(

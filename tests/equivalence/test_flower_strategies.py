@@ -20,7 +20,7 @@ from fedrec_flower.federation import InProcessGrid
 from fedrec_flower.federation.logs import flower_logs_to
 
 if TYPE_CHECKING:
-    from tests.conftest import Federate, Federated
+    from tests.federations import Federate, Federated
 
 SILOS = ("partition=silo_random", "partition.num_clients=5", "num_rounds=3")
 FED_ADAM = {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.01}

@@ -13,7 +13,7 @@ import pytest
 from fedrec_flower.interactions import Part
 
 if TYPE_CHECKING:
-    from tests.conftest import Federate
+    from tests.federations import Federate
 
 CHANCE = pytest.approx(0.10, abs=0.03)  # of HR@10 against 99 negatives
 MANY_USERS = (

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 if TYPE_CHECKING:
-    from tests.conftest import Federate
+    from tests.federations import Federate
 
 PARTIAL = ("clients_per_round=10", "evaluation.num_clients=12")
 SETTINGS = {
@@ -39,8 +39,8 @@ def test_one_node_two_nodes_and_a_node_per_client_learn_the_same(
         for round_, loss in other.watcher.losses.items():
             assert loss == pytest.approx(one.watcher.losses[round_], rel=1e-5)
         for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):
-            for name, value in ours.items():
-                assert_allclose(theirs[name], value, rtol=1e-5, atol=1e-5)
+            for name, tensor in ours.items():
+                assert_allclose(theirs[name], tensor, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -56,8 +56,8 @@ def test_vectorized_and_sequential_training_learn_the_same(
     for key, value in other.metric_table().items():
         assert value == pytest.approx(table[key], abs=1e-4)
     for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):
-        for name, value in ours.items():
-            assert_allclose(theirs[name], value, rtol=1e-3, atol=1e-5)
+        for name, tensor in ours.items():
+            assert_allclose(theirs[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_the_comparison_could_fail(federate: "Federate") -> None:

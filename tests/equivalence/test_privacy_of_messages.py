@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from tests.conftest import Federate, Federated
+    from tests.federations import Federate, Federated
 
 RUNS = {
     "mf": ("model=mf",),
@@ -74,7 +74,7 @@ def test_no_message_holds_a_personal_name_or_value(
 ) -> None:
     ran, secrets = heard
     assert len(secrets) >= 3
-    for message in ran.asked + ran.replies:
+    for message in ran.tap.asked + ran.tap.replies:
         sent = wire(message)
         assert not [name for name in kept_names(ran) if name.encode() in sent]
         assert not [secret for secret in secrets if secret in sent]
@@ -83,7 +83,7 @@ def test_no_message_holds_a_personal_name_or_value(
 def test_the_search_would_find_what_travels(federate: "Federate") -> None:
     ran = federate("model=mf")
     shared = ran.setup.initial(ran.strategy)["item_embedding.weight"]
-    first = next(m for m in ran.asked if m.metadata.message_type == "train")
+    first = next(m for m in ran.tap.asked if m.metadata.message_type == "train")
     assert all(secret in wire(first) for secret in needles(shared))
     assert b"item_embedding.weight" in wire(first)
 
@@ -92,7 +92,7 @@ def test_a_trained_node_replies_with_shared_tensors_row_weights_and_three_number
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
     ran, _ = heard
-    replies = [m for m in ran.replies if m.metadata.message_type == "train"]
+    replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     assert replies
     for reply in replies:
         content = reply.content
@@ -110,7 +110,7 @@ def test_an_evaluated_node_replies_with_counts_and_sums(
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
     ran, _ = heard
-    replies = [m for m in ran.replies if m.metadata.message_type == "evaluate"]
+    replies = [m for m in ran.tap.replies if m.metadata.message_type == "evaluate"]
     assert replies
     for reply in replies:
         assert set(reply.content) == {"metrics"}
@@ -127,13 +127,13 @@ def test_what_flower_carries_for_a_node_stays_empty(
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
     ran, _ = heard
-    assert len(ran.contexts) == 3
-    assert all(len(context.state) == 0 for context in ran.contexts)
+    assert len(ran.tap.contexts) == 3
+    assert all(len(context.state) == 0 for context in ran.tap.contexts)
 
 
 def test_under_local_only_no_parameter_travels_either_way(federate: "Federate") -> None:
     ran = federate("model=ncf", "strategy=local_only")
     assert ran.shared == {}
-    for message in ran.asked:
+    for message in ran.tap.asked:
         records = message.content.array_records
         assert all(len(record) == 0 for record in records.values())

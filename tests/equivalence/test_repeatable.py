@@ -12,7 +12,7 @@ from fedrec_flower.experiment import run
 from fedrec_flower.results import RunFolder
 
 if TYPE_CHECKING:
-    from tests.conftest import Federate
+    from tests.federations import Federate
 
 SMALL = (
     "dataset=synthetic",

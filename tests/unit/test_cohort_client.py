@@ -160,11 +160,8 @@ def test_a_recommender_client_is_a_cohort_of_one(open_fresh: Open, kind: Kind) -
     mine, theirs = (n.store.load(n.data.client(2)) for n in (node, other))
     for name, value in mine.items():
         assert_array_equal(value, theirs[name])
-    ours, ones = (
-        client.evaluate(given, CURRENT)
-        for client in (RecommenderClient(node, 2), CohortClient(other, [2]))
-    )
-    assert ours == ones
+    scored = RecommenderClient(node, 2).evaluate(given, CURRENT)
+    assert scored == CohortClient(other, [2]).evaluate(given, CURRENT)
 
 
 @EVERY_KIND

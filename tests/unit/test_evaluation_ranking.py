@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from math import log2
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ir_measures
 import numpy as np
@@ -249,7 +249,7 @@ def test_a_selection_that_nobody_computes_is_refused(chosen: str) -> None:
 
 
 @pytest.mark.parametrize("impossible", [{"every": 0}, {"top_k": 0}, {"num_negatives": -1}])
-def test_impossible_settings_are_refused(impossible: dict[str, int]) -> None:
+def test_impossible_settings_are_refused(impossible: dict[str, Any]) -> None:
     [name] = impossible
     with pytest.raises(ConfigError, match=rf"evaluation\.{name}"):
         replace(RANKING, **impossible).check(num_items=50)

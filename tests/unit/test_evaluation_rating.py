@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -121,7 +121,7 @@ def test_data_without_ratings_name_the_mend(make_client: "MakeClient") -> None:
 
 
 @pytest.mark.parametrize("impossible", [{"every": 0}, {"top_k": 0}, {"top_k": 7}])
-def test_impossible_settings_are_refused(impossible: dict[str, int]) -> None:
+def test_impossible_settings_are_refused(impossible: dict[str, Any]) -> None:
     [name] = impossible
     with pytest.raises(ConfigError, match=rf"evaluation\.{name}"):
         replace(RATING, **impossible).check(NUM_ITEMS)

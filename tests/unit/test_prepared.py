@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Barrier
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,9 +161,8 @@ def cooked(small_data: Interactions) -> Cooked:
 
 
 def test_implicit_data_without_times_stay_so(cooked: Cooked, tmp_path: Path) -> None:
-    data, *rest = cooked
-    implicit = replace(data, rating=None, timestamp=None)
-    prepared = prepare(tmp_path, {}, lambda: (implicit, *rest))  # type: ignore[arg-type]  # the rest of the same tuple
+    implicit = replace(cooked[0], rating=None, timestamp=None)
+    prepared = prepare(tmp_path, {}, lambda: (implicit, *cooked[1:]))
     assert prepared.rating_range is None
     assert prepared.client(2).train.rating is None
     user = prepared.client(2).train.slice(0, 1).item
@@ -231,8 +229,9 @@ def test_runs_that_prepare_at_once_end_with_one_whole_folder(
         everyone_cooks.wait()  # nobody has finished when the last one begins
         return cooked
 
-    def run(_: int) -> list[Any]:
-        return prepare(tmp_path, {}, cook).client(3).train.item.tolist()
+    def run(_: int) -> list[int]:
+        items: list[int] = prepare(tmp_path, {}, cook).client(3).train.item.tolist()
+        return items
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(run, range(4)))

@@ -200,7 +200,7 @@ def test_a_client_that_trains_on_nothing_has_no_samples(
 
 
 def test_rating_samples_are_the_train_ratings_as_they_are(make_client: "MakeClient") -> None:
-    ratings = [[[4.0, 2.5], [1.0]], [[5.0], []], [[], []]]
+    ratings: list[list[list[float]]] = [[[4.0, 2.5], [1.0]], [[5.0], []], [[], []]]
     data = make_client([[7, 3], [3]], [[1], []], ratings=ratings)
     samples = sample([data], task="rating")
     rows = zip(samples.user.tolist(), samples.item[:, 0].tolist(), samples.target, strict=True)

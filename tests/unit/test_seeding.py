@@ -23,7 +23,8 @@ ADDRESSES = st.tuples(SEEDS, ROLES, COUNTS, COUNTS)
 
 def stream(address: Address) -> list[int]:
     """The beginning of the stream at an address: 256 bits, too many to agree by chance."""
-    return generator(*address).integers(0, 2**63, 4).tolist()
+    drawn: list[int] = generator(*address).integers(0, 2**63, 4).tolist()
+    return drawn
 
 
 DRAWING = {"generator", "streams", "_sample"}  # what takes a role as its second argument
@@ -54,9 +55,14 @@ def test_another_address_is_another_stream(one: Address, other: Address) -> None
 def test_any_change_of_the_address_changes_the_stream(
     address: Address, place: int, by: int
 ) -> None:
-    parts = list(address)
-    parts[place] = f"{parts[place]}{by}" if place == 1 else int(parts[place]) + by
-    assert stream((int(parts[0]), str(parts[1]), int(parts[2]), int(parts[3]))) != stream(address)
+    seed, role, round_, client = address
+    changed = [
+        (seed + by, role, round_, client),
+        (seed, f"{role}{by}", round_, client),
+        (seed, role, round_ + by, client),
+        (seed, role, round_, client + by),
+    ]
+    assert stream(changed[place]) != stream(address)
 
 
 def test_the_role_counts_the_same_in_every_process() -> None:

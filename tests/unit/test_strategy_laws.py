@@ -12,13 +12,13 @@ from fedrec_flower.interactions import Part
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from tests.conftest import Federate, Federated
+    from tests.federations import Federate, Federated
 
 
 def asked_clients(ran: "Federated", kind: str) -> dict[int, list[int]]:
     """The clients asked in each round, by all nodes together."""
     found: dict[int, list[int]] = {}
-    for message in ran.asked:
+    for message in ran.tap.asked:
         if message.metadata.message_type == kind:
             clients: Any = message.content.config_records["config"]["clients"]
             found.setdefault(int(message.metadata.group_id), []).extend(clients)

@@ -1,0 +1,82 @@
+"""The reference: what one client's round means, on whole tables, with nothing clever."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedrec_flower.models import Recommender
+from fedrec_flower.prepared import ClientData
+from fedrec_flower.training import Cohort, LocalTraining
+from fedrec_flower.training.samples import Sampler
+
+
+def train_plainly(
+    model: Recommender,
+    data: ClientData,
+    training: LocalTraining,
+    round_: int,
+    *,
+    num_items: int,
+    seed: int,
+) -> float:
+    """Train whole tables in an ordinary PyTorch loop; only the draws are the package's own.
+
+    Args:
+        model: holds every user and item; changes in place.
+        data: the client.
+        training: how it trains.
+        round_: the round.
+        num_items: size of the catalogue.
+        seed: the experiment's seed.
+
+    Returns:
+        The mean loss over all samples, as they were met.
+    """
+    optimizer = _optimizer(model, training)
+    task: Literal["rating", "ranking"] = "rating" if training.loss == "mse" else "ranking"
+    pairwise = training.loss == "bpr"
+    sampler = Sampler(task, pairwise, training.num_negatives, num_items, seed)
+    cohort = Cohort.gather([data], spare_held_out=False)
+    losses: list[float] = []
+    for epoch in range(training.local_epochs):
+        samples = sampler.draw(cohort, round_, epoch)
+        columns = [
+            torch.from_numpy(samples.user),
+            torch.from_numpy(samples.item),
+            torch.from_numpy(samples.target),
+        ]
+        size = training.batch_size or max(len(samples), 1)
+        for start in range(0, len(samples), size):
+            user, item, target = (column[start : start + size] for column in columns)
+            optimizer.zero_grad()
+            loss = _loss(model, training.loss, user, item, target)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            losses += [loss.item()] * len(user)
+    return float(np.mean(losses)) if losses else 0.0
+
+
+def _optimizer(model: Recommender, training: LocalTraining) -> torch.optim.Optimizer:
+    rows = model.user_rows | model.item_rows
+    tables = [value for name, value in model.named_parameters() if name in rows]
+    dense = [value for name, value in model.named_parameters() if name not in rows]
+    groups = [
+        {"params": tables, "lr": training.learning_rate, "weight_decay": training.weight_decay},
+        {"params": dense, "lr": training.dense_learning_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.Adam(groups) if training.optimizer == "adam" else torch.optim.SGD(groups)
+
+
+def _loss(model: Recommender, kind: str, user: Tensor, item: Tensor, target: Tensor) -> Tensor:
+    """The mean loss of a batch, written otherwise than the package writes it."""
+    if kind == "bpr":
+        liked, other = model(user, item[:, 0]), model(user, item[:, 1])
+        return torch.mean(-functional.logsigmoid(liked - other))
+    scores = model(user, item[:, 0])
+    if kind == "bce":
+        return functional.binary_cross_entropy(torch.sigmoid(scores), target)
+    return torch.mean((scores - target) ** 2)
