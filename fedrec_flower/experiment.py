@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from fedrec_flower import __version__
 from fedrec_flower.config import build
@@ -22,6 +23,7 @@ from fedrec_flower.results import RunFolder
 from fedrec_flower.seeding import generator
 from fedrec_flower.splits.digest import split_sha256
 from fedrec_flower.strategies import FederatedStrategy, Plan
+from fedrec_flower.training import announce_engine
 
 Config = Mapping[str, Any]
 
@@ -101,6 +103,7 @@ def set_up(config: Config, folder: RunFolder) -> Setup:
     if config["task"] == "rating" and training.loss != "mse":
         raise ConfigError(f"training.loss={training.loss} cannot predict ratings: choose mse")
     evaluator.check(data.num_items)
+    announce_engine(model, training)
     plan = make_plan(config, data, model, evaluator, folder)
     asked = config["federation"].get("num_nodes")
     nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked
@@ -173,6 +176,8 @@ def make_job(config: Config, data: Prepared, store: Path) -> dict[str, Any]:
         "seed": config["seed"],
         "prepared": str(data.path.resolve()),
         "store": str(store.resolve()),
+        # A node keeps a job open: a folder that was removed and used again is another job.
+        "run": uuid4().hex,
     }
 
 

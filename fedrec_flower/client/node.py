@@ -65,7 +65,7 @@ def open_node(job: str) -> Node:
     Args:
         job: JSON object of `model`, `training`, `evaluation`, `privacy` (configuration nodes),
             `task`, `negatives`, `seed`, `shares` (whether anything travels), `prepared` and
-            `store` (folders).
+            `store` (folders), `run` (tells one run from another).
     """
     spec = json.loads(job)
     data = Prepared(Path(spec["prepared"]))

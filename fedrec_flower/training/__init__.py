@@ -2,8 +2,16 @@
 
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.engine import Engine, Trained
-from fedrec_flower.training.engines import choose_engine
+from fedrec_flower.training.engines import announce_engine, choose_engine
 from fedrec_flower.training.settings import LocalTraining
 from fedrec_flower.training.work import Touched
 
-__all__ = ["Cohort", "Engine", "LocalTraining", "Touched", "Trained", "choose_engine"]
+__all__ = [
+    "Cohort",
+    "Engine",
+    "LocalTraining",
+    "Touched",
+    "Trained",
+    "announce_engine",
+    "choose_engine",
+]

@@ -1,28 +1,67 @@
 """Which engine trains which model."""
 
+import logging
 from typing import Any
+
+import torch
+from torch.func import functional_call, vmap
 
 from fedrec_flower.models import Recommender
 from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.settings import LocalTraining
 
+_LOG = logging.getLogger(__name__)
+
 
 def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> Engine:
-    """The engine that the settings ask for; factor models with SGD have a compiled one.
+    """The engine that the settings ask for, or the sequential one where the model needs it.
 
     Args:
         model: the recommender.
         training: how a client trains.
         rest: the other arguments of `Engine`.
     """
-    if training.engine == "sequential":
-        from fedrec_flower.training.sequential import SequentialEngine
-
-        return SequentialEngine(model, training, **rest)
-    if model.factors() and training.optimizer == "sgd":
+    if training.engine == "vectorized" and model.factors() and training.optimizer == "sgd":
         from fedrec_flower.training.compiled import CompiledEngine
 
         return CompiledEngine(model, training, **rest)
-    from fedrec_flower.training.vectorized import VectorizedEngine
+    if training.engine == "vectorized" and why_not_vectorized(model) is None:
+        from fedrec_flower.training.vectorized import VectorizedEngine
 
-    return VectorizedEngine(model, training, **rest)
+        return VectorizedEngine(model, training, **rest)
+    from fedrec_flower.training.sequential import SequentialEngine
+
+    return SequentialEngine(model, training, **rest)
+
+
+def announce_engine(model: Recommender, training: LocalTraining) -> None:
+    """Say so if the model cannot be trained the way the settings ask for."""
+    reason = why_not_vectorized(model)
+    if training.engine == "vectorized" and reason:
+        name = type(model).__name__
+        _LOG.warning("%s cannot be vectorized (%s): training one by one", name, reason)
+
+
+def why_not_vectorized(model: Recommender) -> str | None:
+    """Why `torch.func.vmap` cannot run the model's `forward`; None if it can.
+
+    A `forward` that branches on the values of tensors, or changes them in place, is one client's
+    business at a time.
+    """
+    tables = model.user_rows | model.item_rows
+    clients, samples = 2, 3
+    parameters = {
+        name: torch.zeros(clients, *((samples, *p.shape[1:]) if name in tables else p.shape))
+        for name, p in model.named_parameters()
+    }
+
+    def forward(own: dict[str, torch.Tensor]) -> torch.Tensor:
+        scores: torch.Tensor = functional_call(model, own, (rows, rows))
+        return scores
+
+    rows = torch.arange(samples)
+    try:
+        vmap(forward)(parameters)
+    except (RuntimeError, ValueError) as error:
+        return str(error).partition("\n")[0]
+    return None

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -145,25 +144,25 @@ def test_the_shuffle_puts_every_sample_in_every_place(make_client: "MakeClient")
     assert statistic < chi2.ppf(0.999, len(orders) - 1)
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"round_": 2}, {"epoch": 1}])
-@pytest.mark.parametrize("pairwise", [False, True])
-def test_the_address_alone_decides(
-    make_client: "MakeClient", change: dict[str, int], *, pairwise: bool
-) -> None:
-    data = make_client([[0, 1, 5], [2]])
-    one, again = (sample([data], pairwise=pairwise).item.tolist() for _ in range(2))
-    assert one == again
-    address = {"seed": 0, "round_": 1, "epoch": 0} | change
-    other = sample(
-        [data],
-        pairwise=pairwise,
-        seed=address["seed"],
-        round_=address["round_"],
-        epoch=address["epoch"],
-    )
-    assert other.item.tolist() != one
-    elsewhere = sample([replace(data, client=1)], pairwise=pairwise)
-    assert elsewhere.item.tolist() != one
+def drawn_at(
+    make_client: "MakeClient", what: str, seed: int, round_: int, epoch: int, client: int
+) -> list[int]:
+    """Which items are drawn as negatives, whatever their order; or the order of the samples."""
+    train = [[0, 1, 5, 7, 9], [2, 3]]
+    ratings: list[list[list[float]]] = [[[5.0] * len(own) for own in train], [[], []], [[], []]]
+    data = make_client(train, ratings=ratings, client=client)
+    task: Task = "ranking" if what == "negatives" else "rating"
+    samples = sample([data], task=task, num_negatives=20, seed=seed, round_=round_, epoch=epoch)
+    items: list[int] = samples.item[:, 0].tolist()
+    return sorted(items) if what == "negatives" else items
+
+
+@pytest.mark.parametrize("what", ["negatives", "order"])
+def test_the_address_alone_decides(make_client: "MakeClient", what: str) -> None:
+    here = drawn_at(make_client, what, 0, 1, 0, 4)
+    assert drawn_at(make_client, what, 0, 1, 0, 4) == here
+    for elsewhere in ((1, 1, 0, 4), (0, 2, 0, 4), (0, 1, 1, 4), (0, 1, 0, 5)):
+        assert drawn_at(make_client, what, *elsewhere) != here
 
 
 @pytest.mark.parametrize(("pool", "held"), [("honest", []), ("legacy", [11])])

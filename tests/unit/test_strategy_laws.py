@@ -153,6 +153,17 @@ def test_a_run_of_no_rounds_evaluates_the_untrained_model(federate: "Federate") 
     assert ran.outcome.rounds_participated.sum() == 0
 
 
+def test_the_order_in_which_nodes_answer_does_not_matter_to_the_bit(federate: "Federate") -> None:
+    nodes = ("federation.num_nodes=6", "num_rounds=4", "strategy.aggregation=all_clients")
+    one, other = (
+        federate(*nodes, meddle=meddle) for meddle in (None, lambda _, replies: replies[::-1])
+    )
+    assert one.watcher.losses == other.watcher.losses
+    assert one.metric_table() == other.metric_table()
+    for name, value in one.shared.items():
+        assert_array_equal(value, other.shared[name])
+
+
 # --- what can go wrong ------------------------------------------------------------------------
 
 
