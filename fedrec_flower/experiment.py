@@ -153,7 +153,6 @@ def make_plan(
     _require_some("clients_per_round", cohort, data.num_clients)
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
     _require_some("evaluation.num_clients", sampled, data.num_clients)
-    _require_at_least("evaluation.every", evaluator.every, 1)
     job = make_job(config, data, folder.path / "clients")
     tables = frozenset(model.item_rows)
     return Plan(
