@@ -9,6 +9,12 @@ class ConfigError(FedrecError):
     """A value in the configuration is impossible."""
 
 
+def require(possible: bool, complaint: str) -> None:  # noqa: FBT001  # reads like assert
+    """Raise a ConfigError with the complaint unless a value is possible."""
+    if not possible:
+        raise ConfigError(complaint)
+
+
 class DataError(FedrecError):
     """The data cannot be used as they are; the message names file, column and line if known."""
 

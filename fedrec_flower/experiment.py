@@ -23,7 +23,7 @@ from fedrec_flower.results import RunFolder
 from fedrec_flower.seeding import generator
 from fedrec_flower.splits.digest import split_sha256
 from fedrec_flower.strategies import FederatedStrategy, Plan
-from fedrec_flower.training import announce_engine
+from fedrec_flower.training import check_engine
 
 Config = Mapping[str, Any]
 
@@ -102,8 +102,20 @@ def set_up(config: Config, folder: RunFolder) -> Setup:
     training = build("training", config["training"])
     if config["task"] == "rating" and training.loss != "mse":
         raise ConfigError(f"training.loss={training.loss} cannot predict ratings: choose mse")
+    if evaluator.task != config["task"]:
+        raise ConfigError(
+            f"evaluation={evaluator.task} does not fit task={config['task']}: choose the same"
+        )
     evaluator.check(data.num_items)
-    announce_engine(model, training)
+    check_engine(
+        model,
+        training,
+        data.client(data.largest_client),
+        task=config["task"],
+        negatives=config["split"]["negatives"],
+        num_items=data.num_items,
+        seed=config["seed"],
+    )
     plan = make_plan(config, data, model, evaluator, folder)
     asked = config["federation"].get("num_nodes")
     nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked

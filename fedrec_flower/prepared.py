@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fedrec_flower.errors import DataError
 from fedrec_flower.interactions import Ids, Interactions, Part, Partition, Split
 
-_FORMAT = 1  # raise it when the layout of the folder changes
+_FORMAT = 2  # raise it when the layout of the folder changes
 _MANIFEST = "manifest.json"
 
 
@@ -134,6 +134,12 @@ class Prepared:
         codes = np.asarray(self.user_codes[first:stop])
         return ClientData(client, num_clients, first, codes, train, validation, test)
 
+    @property
+    def largest_client(self) -> int:
+        """The client with the most training interactions."""
+        examples = np.asarray(self._parts[Part.TRAIN].offsets)[self.client_offsets]
+        return int(np.diff(examples).argmax())
+
     def hosted_by(self, node: int, num_nodes: int) -> range:
         """The clients of a node, contiguous, balanced by work; needs num_nodes <= num_clients."""
         examples = np.asarray(self._parts[Part.TRAIN].offsets)[self.client_offsets]
@@ -186,8 +192,9 @@ def prepare(
     text = json.dumps([_FORMAT, recipe], sort_keys=True)
     path = cache / "prepared" / sha256(text.encode()).hexdigest()[:20]
     if not _is_whole(path):
+        cooked = cook()
         try:
-            _write_atomically(path, *cook(), recipe=text)
+            _write_atomically(path, *cooked, recipe=text)
         except OSError as error:
             reason = f"cannot write the prepared data below {cache}: {error.strerror}"
             raise DataError(f"{reason}; free space or set dataset.cache_dir=") from error
@@ -195,12 +202,17 @@ def prepare(
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether every file the manifest names is there in full."""
+    """Whether every file the manifest names is there, byte for byte."""
     try:
-        sizes = json.loads((path / _MANIFEST).read_text())["sizes"]
-        return all((path / name).stat().st_size == size for name, size in sizes.items())
+        digests = json.loads((path / _MANIFEST).read_text())["sha256"]
+        return all(_digest(path / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, KeyError):
         return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _write_atomically(
@@ -228,15 +240,15 @@ def _write_atomically(
             "rating_range": _rating_range(interactions, split),
             "split_sha256": digest,
         }
-        sizes = {file.name: file.stat().st_size for file in sorted(scratch.iterdir())}
-        manifest = {"meta": meta, "sizes": sizes, "recipe": json.loads(recipe)}
+        digests = {file.name: _digest(file) for file in sorted(scratch.iterdir())}
+        manifest = {"meta": meta, "sha256": digests, "recipe": json.loads(recipe)}
         (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         try:
             scratch.rename(path)
         except OSError:
             # A folder is there: another run's, or a broken one. The same recipe gives the same
             # bytes, so each file may take the other's place, whoever is reading or mending it.
-            for name in (*sizes, _MANIFEST):
+            for name in (*digests, _MANIFEST):
                 (scratch / name).replace(path / name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

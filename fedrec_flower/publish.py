@@ -4,6 +4,7 @@ A researcher owns all nodes of an experiment, so the per-user results that nodes
 own disk can be gathered here. The strategy never sees them.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,10 +24,13 @@ from fedrec_flower.results import RunFolder, load_per_user, load_runs
 from fedrec_flower.strategies import Outcome
 from fedrec_flower.strategies.plan import Evaluated
 
+_LOG = logging.getLogger(__name__)
+
 Notes = Mapping[str, NDArray[Any]]
 
 _PRIVATE = """These files are personal parameters: on devices they would never leave their client.
-Do not publish them. Each array has a row per user (or per client), in the order of clients.csv.
+Do not publish them. Each array has a row per user (or per client), in the order of clients.csv;
+written.npy tells which clients ever trained: the rows of the others are zeros.
 """
 
 
@@ -52,8 +56,12 @@ def publish(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
     folder.write_model(outcome.selected.parameters)
     _keep_selected(folder.path / "clients", outcome.selected.slot)
     record.learn(_summary(record, data, outcome, notes))
-    _draw(folder, clients, record.summary)
     record.learn({"status": "completed"})
+    folder.write_summary(record.summary)
+    try:
+        _draw(folder, clients, record.summary)
+    except Exception:  # noqa: BLE001  # a finished run is not undone by a figure
+        _LOG.exception("the figures of %s could not be drawn", folder.path)
     return record.summary
 
 
@@ -155,7 +163,6 @@ def _beyond(data: Prepared, notes: Notes) -> dict[str, float]:
 
 def _draw(folder: RunFolder, clients: pd.DataFrame, summary: Mapping[str, Any]) -> None:
     """The figures of one run, read from its own tables like any later plot."""
-    folder.write_summary(summary)
     own = folder.path.resolve().name  # older runs may lie below the folder
     runs, per_user = (
         frame[frame["run"] == own] for frame in (load_runs(folder.path), load_per_user(folder.path))

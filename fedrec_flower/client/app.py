@@ -32,7 +32,8 @@ def train(message: Message, context: Context) -> Message:  # noqa: ARG001  # Flo
     node, config = _node(message), _config(message)
     client = CohortClient(node, config["clients"])
     arrays, num_examples, metrics = client.fit(_parameters(message), config)
-    named = zip([*node.shared_names, ROW_WEIGHT], arrays, strict=True)
+    # Row weights come last, and only where something is shared.
+    named = zip([*node.shared_names, ROW_WEIGHT], arrays, strict=False)
     content = RecordDict(
         {
             "update": ArrayRecord({name: Array(value) for name, value in named}),

@@ -44,8 +44,10 @@ class CohortClient(NumPyClient):
             and `loss`, the clients' mean training losses summed with the same weights.
         """
         total, loss = self.train(parameters, config["round"])
-        sums = [total.tensors[name].astype(np.float32) for name in self.node.shared_names]
-        return [*sums, total.row_weight], int(total.weight), {"loss": loss}
+        sums: Arrays = [total.tensors[name].astype(np.float32) for name in self.node.shared_names]
+        if sums:  # where nothing is shared, nobody need know who touched what
+            sums.append(total.row_weight)
+        return sums, int(total.weight), {"loss": loss}
 
     def train(self, parameters: Arrays, round_: int) -> tuple[UpdateSum, float]:
         """Train the clients; returns the sum of their updates and of their weighted losses."""

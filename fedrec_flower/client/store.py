@@ -22,8 +22,8 @@ class ClientStore:
     """The personal parameters of the clients a node hosts, and what it noted about its users.
 
     A parameter with a row per user is one array with a row per position; any other personal
-    parameter has a row per client. Files are sparse until written, so nodes that share a disk
-    may share the folder: each writes the rows of its own clients only.
+    parameter has a row per client. Nodes on one machine share the folder: each writes the rows of
+    its own clients only.
 
     Args:
         folder: where the files live; made with mode 700, files with mode 600.
@@ -147,7 +147,7 @@ class ClientStore:
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Make a sparse array file unless it exists; of several processes, the first one wins."""
+    """Make an array file of zeros unless it exists; of several processes, the first one wins."""
     if path.exists():
         return
     try:
@@ -158,7 +158,11 @@ def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
             with os.fdopen(handle, "wb") as file:
                 header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                file.truncate(file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize)
+                file.flush()
+                # Claimed now: a page of a sparse file that finds the disk full later kills the
+                # process without a word.
+                size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+                os.posix_fallocate(file.fileno(), 0, file.tell() + size)
             # A link appears whole or not at all, and never replaces what another process made.
             with suppress(FileExistsError):
                 os.link(scratch, path)

@@ -33,6 +33,11 @@ class Evaluator(Protocol):
     """Scores a client's held-out items with the parameters loaded in a model."""
 
     @property
+    def task(self) -> str:
+        """The task it measures: "ranking" or "rating"."""
+        ...
+
+    @property
     def every(self) -> int:
         """Rounds between evaluations."""
         ...

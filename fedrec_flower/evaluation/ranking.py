@@ -42,6 +42,7 @@ class RankingEvaluation:
     num_clients: int | None
     select_by: str
 
+    task: ClassVar[str] = "ranking"
     higher_is_better: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

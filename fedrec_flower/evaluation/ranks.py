@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+_COMPARED_AT_ONCE = 4_000_000  # scores; bounds memory where users hold many items out
+
 
 def rank_held_out(
     held_scores: NDArray[np.float32],
@@ -28,5 +30,9 @@ def rank_held_out(
     first = np.searchsorted(user, user)  # where each user's held-out items begin
     place = np.empty(len(user), np.int64)
     place[order] = np.arange(len(user)) - first + 1
-    above = (other_scores[user] >= held_scores[:, None]).sum(axis=1)
+    above = np.empty(len(user), np.int64)
+    size = max(_COMPARED_AT_ONCE // other_scores.shape[1], 1)
+    for start in range(0, len(user), size):
+        some = slice(start, start + size)
+        above[some] = (other_scores[user[some]] >= held_scores[some, None]).sum(axis=1)
     return place + above, order

@@ -34,6 +34,7 @@ class RatingEvaluation:
     num_clients: int | None
     select_by: str
 
+    task: ClassVar[str] = "rating"
     higher_is_better: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

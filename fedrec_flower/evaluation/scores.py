@@ -34,7 +34,9 @@ def score_in_batches(
             scores = model.score_all(torch.arange(users.start, users.stop)).numpy(force=True)
         if not np.isfinite(scores).all():
             advice = "lower the learning rates"
-            raise TrainingError(f"client {data.client}: a score is not finite; {advice}")
+            last = data.client + data.num_clients - 1
+            who = f"client {last}" if data.num_clients == 1 else f"clients {data.client} to {last}"
+            raise TrainingError(f"{who}: a score is not finite; {advice}")
         yield users, np.array(scores, np.float32)
 
 

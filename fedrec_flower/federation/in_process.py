@@ -27,8 +27,9 @@ class InProcessGrid(Grid):
     """
 
     def __init__(self, app: ClientApp, num_nodes: int) -> None:
-        # Flower makes a Message only inside a task; here we are the task. The one internal of
-        # Flower that the project touches: a test holds it against the pinned version.
+        # Flower makes a Message only inside a task; here we are the task. This file alone touches
+        # internals of Flower (the task's identity, `Run`, a message's id): a test holds them
+        # against the pinned version.
         TaskIdentity.run_id, TaskIdentity.node_id = _RUN_ID, SUPERLINK_NODE_ID
         TaskIdentity.task_id = 1
         self._app, self._run = app, Run.create_empty(_RUN_ID)

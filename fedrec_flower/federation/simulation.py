@@ -19,7 +19,7 @@ from flwr.simulation import run_simulation
 from flwr.supercore.run import Run
 
 from fedrec_flower.client.app import app as client_app
-from fedrec_flower.errors import FedrecError
+from fedrec_flower.errors import FedrecError, require
 from fedrec_flower.federation.logs import flower_logs_to
 
 _GLANCE = 0.005  # seconds between looks for replies; Flower's own grid waits 0.1
@@ -106,6 +106,11 @@ class Simulation:
     num_cpus: float
     num_gpus: float
     address: str | None
+
+    def __post_init__(self) -> None:
+        """Refuse resources that no worker can have."""
+        require(self.num_cpus > 0, f"federation.num_cpus must be above 0: {self.num_cpus}")
+        require(self.num_gpus >= 0, f"federation.num_gpus must not be negative: {self.num_gpus}")
 
     def run(self, serve: Callable[[Grid], None], log: Path) -> None:
         """Start the engine, give the server's side its grid, wait, stop the engine.

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.errors import require
 from fedrec_flower.models.base import Factors, Recommender, normal
 
 
@@ -42,6 +43,8 @@ class MF(Recommender):
         embedding_dim: int,
         init_std: float,
     ) -> None:
+        require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
+        require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
         super().__init__()
         self.item_embedding = nn.Embedding(num_items, embedding_dim)
         self.item_bias = nn.Embedding(num_items, 1)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.errors import require
 from fedrec_flower.models.base import (
     PAIRS_AT_ONCE,
     Factors,
@@ -51,6 +52,10 @@ class NCF(Recommender):
         hidden_dims: list[int],
         init_std: float,
     ) -> None:
+        require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
+        require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
+        deep = variant == "gmf" or bool(hidden_dims and min(hidden_dims) >= 1)
+        require(deep, f"model.hidden_dims needs layers of one or more units: {hidden_dims}")
         super().__init__()
         self.has_product = variant != "mlp"
         self.has_hidden = variant != "gmf"

@@ -101,9 +101,24 @@ def _with_sums(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     if ranking is None:
         return measured.assign(total=measured[column], count=measured["num_ratings"])
     rank, k = measured[column], int(ranking[2])
-    # The definitions of `fedrec_flower.metrics` for one held-out item; 1 is the best rank.
+    # As `fedrec_flower.metrics` defines them; 1 is the best rank.
     gain = 1 / np.log2(rank + 1) if ranking[1] == "ndcg" else rank > 0
-    return measured.assign(total=np.where(rank <= k, gain, 0.0), count=1.0)
+    hit = measured.assign(total=np.where(rank <= k, gain, 0.0), count=1.0)
+    return _one_row_per_user(hit, k, ndcg=ranking[1] == "ndcg")
+
+
+def _one_row_per_user(items: pd.DataFrame, k: int, *, ndcg: bool) -> pd.DataFrame:
+    """Turn one row per held-out item into one per user of a run: any hit, or DCG over its best."""
+    keys = [name for name in ("run", "model", "seed", "user_id") if name in items]
+    grouped = items.groupby(keys, dropna=False)
+    users = items.drop_duplicates(keys).set_index(keys)
+    if ndcg:
+        best = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
+        held_out = grouped["total"].count().clip(upper=k)
+        total = grouped["total"].sum() / best[held_out.to_numpy() - 1]
+    else:
+        total = grouped["total"].max()
+    return users.assign(total=total).reset_index()
 
 
 def _fifths(activity: NDArray[np.float64]) -> NDArray[np.intp]:

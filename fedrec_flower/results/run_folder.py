@@ -20,6 +20,7 @@ from fedrec_flower.results.environment import environment
 
 Phase = Literal["train", "validation", "test"]
 
+_A_RUN = ("summary.json", "rounds.csv", "clients")  # any of them means that a run was here
 _ROUND_COLUMNS = ("round", "phase", "metric", "value", "num_clients")
 
 
@@ -51,7 +52,7 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            taken = any((path / name).exists() for name in ("summary.json", "rounds.csv"))
+            taken = any((path / name).exists() for name in _A_RUN)
             if not taken:
                 # "x": of two runs started at once in the same folder, only one gets it.
                 with (path / "rounds.csv").open("xb") as file:

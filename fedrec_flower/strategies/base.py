@@ -154,7 +154,8 @@ class FederatedStrategy(Strategy):
         if server_round % evaluator.every and server_round != last:
             return
         size = evaluator.num_clients or self.plan.num_clients
-        sample = _sample(self.plan, "evaluation-cohort", server_round, size)
+        # The same clients at every evaluation: rounds are compared, not samples.
+        sample = _sample(self.plan, "evaluation-cohort", 0, size)
         slot = self._selection.free_slot
         request = {"slot": slot, "snapshot": slot, "note": False}
         yield from self._evaluation_messages(sample, arrays, request, server_round)
@@ -168,7 +169,8 @@ class FederatedStrategy(Strategy):
         slot = self._selection.free_slot
         result = self._evaluated(replies, server_round, slot, self._parameters)
         self._selection.see(result)
-        self._seconds["evaluate"] += perf_counter() - self._started
+        if server_round:  # the untrained model is evaluated as part of the set-up
+            self._seconds["evaluate"] += perf_counter() - self._started
         self.observer.evaluated(server_round, result.metrics, result.num_clients)
         return MetricRecord({**result.metrics[Part.VALIDATION]})
 

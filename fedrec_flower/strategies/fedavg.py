@@ -3,6 +3,7 @@
 from typing import Literal
 
 from fedrec_flower.aggregation import average
+from fedrec_flower.errors import require
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.base import FederatedStrategy
 from fedrec_flower.strategies.plan import Observer, Plan
@@ -25,6 +26,10 @@ class FedAvg(FederatedStrategy):
         aggregation: Literal["all_clients", "touched_clients"],
         server_learning_rate: float,
     ) -> None:
+        require(
+            server_learning_rate >= 0,
+            f"strategy.server_learning_rate must not be negative: {server_learning_rate}",
+        )
         super().__init__(plan, observer, aggregation)
         self.server_learning_rate = server_learning_rate
 

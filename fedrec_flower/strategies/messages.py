@@ -97,7 +97,8 @@ def update_sum(reply: Message) -> UpdateSum:
     arrays = reply.content.array_records["update"]
     tensors = {n: a.numpy().astype(np.float64) for n, a in arrays.items() if n != ROW_WEIGHT}
     weight = float(metrics_of(reply)["num_examples"])
-    return UpdateSum(tensors, weight, arrays[ROW_WEIGHT].numpy())
+    row_weight = arrays[ROW_WEIGHT].numpy() if tensors else np.zeros(0)
+    return UpdateSum(tensors, weight, row_weight)
 
 
 def metric_sums(reply: Message) -> dict[Part, MetricSums]:

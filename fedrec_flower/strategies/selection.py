@@ -54,7 +54,7 @@ class Selection:
             result.metrics[part].get(self._metric, float("nan")) for result in (new, old)
         )
         if isnan(ours) or isnan(theirs):
-            return True
+            return isnan(theirs)
         return ours > theirs if self._higher else ours < theirs
 
 

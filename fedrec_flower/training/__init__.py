@@ -2,7 +2,7 @@
 
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.engine import Engine, Trained
-from fedrec_flower.training.engines import announce_engine, choose_engine
+from fedrec_flower.training.engines import check_engine, choose_engine
 from fedrec_flower.training.settings import LocalTraining
 from fedrec_flower.training.work import Touched
 
@@ -12,6 +12,6 @@ __all__ = [
     "LocalTraining",
     "Touched",
     "Trained",
-    "announce_engine",
+    "check_engine",
     "choose_engine",
 ]

@@ -25,7 +25,7 @@ class CompiledEngine(Engine):
 
     def chunks(self, clients: Sequence[ClientData]) -> Iterator[Sequence[ClientData]]:
         """As many clients as the memory allows."""
-        return cut(clients, self.model, self.training, self.sampler)
+        return cut(clients, self.model, self.training, self.sampler, activates=False)
 
     def fit(self, work: Work) -> NDArray[np.float64]:
         """See `Engine.fit`."""

@@ -7,6 +7,7 @@ import torch
 from torch.func import functional_call, vmap
 
 from fedrec_flower.models import Recommender
+from fedrec_flower.prepared import ClientData
 from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.settings import LocalTraining
 
@@ -34,12 +35,26 @@ def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> E
     return SequentialEngine(model, training, **rest)
 
 
-def announce_engine(model: Recommender, training: LocalTraining) -> None:
-    """Say so if the model cannot be trained the way the settings ask for."""
+def check_engine(
+    model: Recommender, training: LocalTraining, largest: ClientData, **rest: Any
+) -> None:
+    """Say so if the model must be trained in another way than asked, or cannot be at all.
+
+    Args:
+        model: the recommender.
+        training: how a client trains.
+        largest: the client with the most training interactions.
+        rest: the other arguments of `Engine`.
+
+    Raises:
+        ConfigError: if the largest client does not fit the memory budget.
+    """
     reason = why_not_vectorized(model)
     if training.engine == "vectorized" and reason:
         name = type(model).__name__
         _LOG.warning("%s cannot be vectorized (%s): training one by one", name, reason)
+    for _ in choose_engine(model, training, **rest).chunks([largest]):
+        pass
 
 
 def why_not_vectorized(model: Recommender) -> str | None:

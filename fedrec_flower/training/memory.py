@@ -15,22 +15,35 @@ _WORDS_PER_SAMPLE = 10  # drawn, shuffled, looked up: numbers of eight bytes
 
 
 def cut(
-    clients: Sequence[ClientData], model: Recommender, training: LocalTraining, sampler: Sampler
+    clients: Sequence[ClientData],
+    model: Recommender,
+    training: LocalTraining,
+    sampler: Sampler,
+    *,
+    activates: bool,
 ) -> Iterator[Sequence[ClientData]]:
     """Cut clients into chunks that fit the budget, largest clients first.
+
+    Args:
+        clients: the clients.
+        model: gives the sizes of rows and of all else.
+        training: gives budget, epochs and batch size.
+        sampler: gives the samples of an interaction.
+        activates: whether the engine keeps what every sample of a step activates, as autograd does.
 
     Raises:
         ConfigError: if a single client does not fit; names the client and what it needs.
     """
     ordered = sorted(clients, key=lambda data: (-len(data), data.client))
-    bytes_needed = _bytes_needed(model, training, sampler)
+    bytes_needed = _bytes_needed(model, training, sampler, activates=activates)
     budget, chunk, filled = training.memory_budget_mb * _MEGABYTE, list[ClientData](), 0
     for data in ordered:
         needed = bytes_needed(data)
         if needed > budget:
             raise ConfigError(
                 f"client {data.client} needs about {needed / _MEGABYTE:.0f} MB to train, "
-                f"training.memory_budget_mb={training.memory_budget_mb} allows less: raise it"
+                f"training.memory_budget_mb={training.memory_budget_mb} allows less: raise it, or "
+                "lower training.batch_size"
             )
         if filled + needed > budget:
             yield chunk
@@ -42,7 +55,7 @@ def cut(
 
 
 def _bytes_needed(
-    model: Recommender, training: LocalTraining, sampler: Sampler
+    model: Recommender, training: LocalTraining, sampler: Sampler, *, activates: bool
 ) -> Callable[[ClientData], int]:
     """Estimate from above the bytes that a client takes while it trains."""
     sizes = {name: tuple(value.shape) for name, value in model.named_parameters()}
@@ -53,7 +66,7 @@ def _bytes_needed(
     dense_floats = sum(prod(size) for size in dense)
     # What a sample activates: its rows, and one number for each bias of a hidden layer.
     widths = sum(prod(size) for size in dense if len(size) == 1)
-    activated = _COPIES * (user_floats + item_floats + widths)
+    activated = _COPIES * (user_floats + item_floats + widths) if activates else 1
 
     def needed(data: ClientData) -> int:
         samples = sampler.per_interaction * len(data)

@@ -31,7 +31,7 @@ class VectorizedEngine(Engine):
 
     def chunks(self, clients: Sequence[ClientData]) -> Iterator[Sequence[ClientData]]:
         """Clients of similar size together, largest first, as many as the memory allows."""
-        return cut(clients, self.model, self.training, self.sampler)
+        return cut(clients, self.model, self.training, self.sampler, activates=True)
 
     def fit(self, work: Work) -> NDArray[np.float64]:
         """See `Engine.fit`; clients come largest first."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.training.cohort import Cohort, Index, owners
@@ -108,8 +107,3 @@ def steps(epochs: list[Samples], batch_size: int | None) -> Iterator[Step]:
             active = int(np.searchsorted(-sizes, -start, side="left"))
             left = sizes[:active] - start
             yield Step(epoch, active, samples.offsets[:active] + start, np.minimum(left, batch))
-
-
-def row_weights(offsets: Index, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each client's weight, once per row it touched."""
-    return np.repeat(weights, np.diff(offsets))

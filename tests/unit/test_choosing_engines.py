@@ -9,8 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.errors import ConfigError
 from fedrec_flower.models import MF, NCF, Recommender
-from fedrec_flower.training import LocalTraining, announce_engine, choose_engine
+from fedrec_flower.prepared import ClientData, Columns
+from fedrec_flower.training import LocalTraining, check_engine, choose_engine
+
+REST = {"task": "ranking", "negatives": "honest", "num_items": 5, "seed": 1}
 
 
 class Branching(Recommender):
@@ -49,6 +53,13 @@ def training(engine: str = "vectorized", optimizer: str = "sgd") -> LocalTrainin
     )
 
 
+def client(num_interactions: int) -> ClientData:
+    offsets = np.array([0, num_interactions])
+    item = np.zeros(num_interactions, np.int32)
+    part, nothing = Columns(offsets, item, None), Columns(np.zeros(2, np.int64), item[:0], None)
+    return ClientData(7, 1, 0, np.zeros(1, np.int32), part, nothing, nothing)
+
+
 def ncf(variant: str) -> NCF:
     return NCF(1, 5, None, "ranking", variant, 2, [4, 2], 0.1)  # type: ignore[arg-type]  # as above
 
@@ -67,19 +78,27 @@ def ncf(variant: str) -> NCF:
 def test_each_model_gets_the_engine_that_fits(
     model: Recommender, settings: LocalTraining, expected: str
 ) -> None:
-    rest = {"task": "ranking", "negatives": "honest", "num_items": 5, "seed": 1}
-    assert type(choose_engine(model, settings, **rest)).__name__ == expected
+    assert type(choose_engine(model, settings, **REST)).__name__ == expected
 
 
 def test_a_model_that_cannot_be_vectorized_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
-        announce_engine(Branching(5), training())
+        check_engine(Branching(5), training(), client(3), **REST)
     assert "Branching cannot be vectorized" in caplog.text
 
 
 def test_nothing_is_said_where_nothing_changes(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
-        announce_engine(ncf("neumf"), training())
-        announce_engine(Branching(5), training("sequential"))
+        check_engine(ncf("neumf"), training(), client(3), **REST)
+        check_engine(Branching(5), training("sequential"), client(3), **REST)
     assert caplog.text == ""
     assert torch.is_grad_enabled()
+
+
+def test_a_client_beyond_the_budget_is_named_before_training() -> None:
+    with pytest.raises(ConfigError, match=r"client 7 needs about \d+ MB.*memory_budget_mb"):
+        check_engine(ncf("neumf"), training(), client(1_000_000), **REST)
+
+
+def test_the_compiled_loop_needs_no_memory_for_activations() -> None:
+    check_engine(MF(1, 5, None, "ranking", 128, 0.1), training(), client(20_000), **REST)
