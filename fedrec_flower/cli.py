@@ -1,10 +1,12 @@
 """The command line: Hydra composes, errors become one sentence, the last line is the run folder."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +74,21 @@ def _run(config: DictConfig) -> None:
     resolved = _resolved(config)
     folder = RunFolder.create(Path(settings.runtime.output_dir))
     _save(config, folder.path)
-    summary = run(resolved | {"overrides": list(settings.overrides.task)}, folder)
+    overrides = [*settings.overrides.task, *_unusual_source(resolved)]
+    summary = run(resolved | {"overrides": overrides}, folder)
     Console().print(final_table(summary))
     print(_shown(folder.path))  # noqa: T201
+
+
+def _unusual_source(resolved: dict[str, Any]) -> list[str]:
+    """A mark for runs that --config-path configures: no override tells them from default runs."""
+    sources = [source.path for source in HydraConfig.get().runtime.config_sources]
+    if str(CONF) in sources:
+        return []
+    varied = ("seed", "output_dir")  # what a repetition may change and still be the same run
+    told = {name: value for name, value in resolved.items() if name not in varied}
+    digest = sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return [f"config={digest[:8]}"]
 
 
 def compose(overrides: list[str]) -> tuple[dict[str, Any], Path]:

@@ -132,3 +132,10 @@ def test_participation_counts_every_client_once(rounds: list[int]) -> None:
     bars = _bars(plots.participation(clients))
     assert sum(height for _, height in bars) == len(rounds)
     assert len(bars) <= 40
+
+
+def test_a_user_with_several_held_out_items_counts_once() -> None:
+    table = pd.DataFrame({"user_id": [1, 1], "num_train": 7, "rank_full": [1, 99]})
+    assert _points(plots.metric_by_activity(table, "hr@10")) == [1.0]
+    best = 1 + 1 / np.log2(3)  # both held-out items at the top
+    assert _points(plots.metric_by_activity(table, "ndcg@10")) == pytest.approx([1 / best])

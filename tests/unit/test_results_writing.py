@@ -76,7 +76,7 @@ def test_a_killed_run_leaves_the_rounds_it_had(tmp_path: Path) -> None:
     assert list(rounds["value"]) == pytest.approx([1, 1 / 2, 1 / 3])
 
 
-@pytest.mark.parametrize("remains", ["summary.json", "rounds.csv"])
+@pytest.mark.parametrize("remains", ["summary.json", "rounds.csv", "clients"])
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path, remains: str) -> None:
     (tmp_path / remains).write_text("precious")
     with pytest.raises(ConfigError, match=r"already holds a run: set output_dir="):

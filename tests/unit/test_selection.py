@@ -85,3 +85,10 @@ def test_before_the_first_evaluation_there_is_nothing_to_give() -> None:
         _ = selection.selected
     with pytest.raises(ValueError, match="no round has been evaluated"):
         _ = selection.best_test
+
+
+def test_a_round_that_could_not_be_measured_never_displaces_one_that_was() -> None:
+    nan = float("nan")
+    selection, _ = watch(RANKING, [(0.5, 0.0), (nan, nan), (0.1, 0.0)])
+    assert selection.selected.round == 0
+    assert watch(RANKING, [(nan, nan), (0.1, 0.0)])[0].selected.round == 1
