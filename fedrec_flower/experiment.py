@@ -107,6 +107,12 @@ def set_up(config: Config, folder: RunFolder) -> Setup:
             f"evaluation={evaluator.task} does not fit task={config['task']}: choose the same"
         )
     evaluator.check(data.num_items)
+    wanted, unknown = config["evaluation"].get("num_negatives", 0), data.num_items - data.most_known
+    if wanted > unknown:
+        raise ConfigError(
+            f"evaluation.num_negatives={wanted} is impossible: the most active user leaves only "
+            f"{unknown} items to rank against, so give {unknown} or fewer (0 for none)"
+        )
     check_engine(
         model,
         training,

@@ -135,6 +135,12 @@ class Prepared:
         return ClientData(client, num_clients, first, codes, train, validation, test)
 
     @property
+    def most_known(self) -> int:
+        """How many items the most active user has interacted with, held-out ones included."""
+        counts = sum(np.diff(self._parts[part].offsets) for part in Part)
+        return int(np.max(counts))
+
+    @property
     def largest_client(self) -> int:
         """The client with the most training interactions."""
         examples = np.asarray(self._parts[Part.TRAIN].offsets)[self.client_offsets]

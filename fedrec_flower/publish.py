@@ -60,8 +60,8 @@ def publish(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
     folder.write_summary(record.summary)
     try:
         _draw(folder, clients, record.summary)
-    except Exception:  # noqa: BLE001  # a finished run is not undone by a figure
-        _LOG.exception("the figures of %s could not be drawn", folder.path)
+    except Exception as error:  # noqa: BLE001  # a finished run is not undone by a figure
+        _LOG.warning("the run is complete but for its figures: %s", error)
     return record.summary
 
 

@@ -46,7 +46,7 @@ class Dataset(Protocol):
 
 def cache_root(cache_dir: str | None) -> Path:
     """The folder a user chose, or else this program's place in the user's own cache folder."""
-    if cache_dir is not None:
+    if cache_dir:  # an empty one would litter wherever the user stands
         return Path(cache_dir).expanduser()
     return platformdirs.user_cache_path("fedrec_flower", appauthor=False)
 

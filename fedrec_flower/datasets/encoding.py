@@ -115,7 +115,8 @@ def _numbers(raw: RawTable, column: str, values: "pd.Series[Any]") -> NDArray[An
         row = int((~finite).argmax())
         cell = raw.frame[column].iloc[row]
         problem = "is missing" if pd.isna(cell) else f"'{cell}' is not a finite number"
-        raise raw.error(row, column, f"{problem}: correct or remove that line")
+        mend = "give seconds since 1970" if column == "timestamp" else "correct or remove that line"
+        raise raw.error(row, column, f"{problem}: {mend}")
     return numbers
 
 

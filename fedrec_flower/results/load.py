@@ -104,10 +104,12 @@ def load_per_user(path: str | Path) -> pd.DataFrame:
         FedrecError: if there is no run that can be read.
 
     Warns:
-        UserWarning: for each run folder that is skipped, such as one that has not ended.
+        UserWarning: for each completed run that cannot be read; others are left out.
     """
 
     def read(run: _Run) -> pd.DataFrame:
+        if run.summary["status"] != "completed":
+            return pd.DataFrame()
         table = pd.read_csv(run.folder / "per_user.csv")
         return _with_columns(run.identity, table)
 
@@ -126,8 +128,8 @@ def _from_each_run(path: str | Path, read: Callable[[_Run], _Read]) -> list[_Rea
             warnings.warn(f"{folder} is skipped: {error}", stacklevel=3)
     if not found:
         raise FedrecError(
-            f"no run that can be read in or below {root}: make one with `python -m fedrec_flower`, "
-            "or give the folder that holds your runs"
+            f"no run that can be read in or below {root.resolve()}: make one with "
+            "`python -m fedrec_flower`, or give the folder that holds your runs"
         )
     return found
 

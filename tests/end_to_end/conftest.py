@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import pytest
 
 # The first words of nearly every run here: seconds, no network, no Ray.
 SMOKE = ("experiment=smoke",)
+_PROGRESS = re.compile(r"round \d+/\d+ ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,15 @@ class Ended:
     code: int
     out: str
     err: str
+
+    def sentence(self) -> str:
+        """The one sentence of a mistake; what training showed before may stand above it."""
+        assert self.code == 1, self
+        *before, last = self.err.splitlines()
+        assert all(_PROGRESS.match(line) for line in before), self.err
+        assert last.startswith("error: ")
+        assert "bug" not in last
+        return last.removeprefix("error: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +154,16 @@ def sweep(
     grid = ("model=mf,ncf", "seed=1,2", "num_rounds=2", f"output_dir={folder}")
     ended = command("-m", *smoke, *grid)
     assert ended.code == 0, ended.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def earlier(
+    command: Command, smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run that trained nothing; its data are prepared."""
+    folder = tmp_path_factory.mktemp("earlier") / "run"
+    assert command(*smoke, "num_rounds=0", f"output_dir={folder}").code == 0
     return folder
 
 
