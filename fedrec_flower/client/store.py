@@ -161,8 +161,10 @@ def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
                 file.flush()
                 # Claimed now: a page of a sparse file that finds the disk full later kills the
                 # process without a word.
-                size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-                os.posix_fallocate(file.fileno(), 0, file.tell() + size)
+                end = file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize
+                file.truncate(end)
+                if hasattr(os, "posix_fallocate"):  # macOS has none
+                    os.posix_fallocate(file.fileno(), 0, end)
             # A link appears whole or not at all, and never replaces what another process made.
             with suppress(FileExistsError):
                 os.link(scratch, path)
