@@ -81,7 +81,7 @@ MISTAKES = {
     ),
     "more negatives than unseen items": (
         "evaluation.num_negatives=199",
-        "items left to rank against, evaluation.num_negatives asks for 199: lower it",
+        "evaluation.num_negatives=199 is impossible: the most active user leaves only 100 items",
     ),
     "ratings by a loss that ranks": (
         "task=rating training.loss=bpr",
