@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -112,19 +114,28 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 
 @pytest.fixture(scope="session")
-def in_terminal() -> Callable[..., subprocess.Popen[str]]:
+def in_terminal() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the command line in a process and a process group of its own."""
+    started: list[subprocess.Popen[str]] = []
+    # What runs in the background ignores Ctrl-C, and its children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*words: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "fedrec_flower", *words],
             cwd=cwd,
             text=True,
             start_new_session=True,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:  # a test that failed leaves nothing running
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 @pytest.fixture(scope="session")
