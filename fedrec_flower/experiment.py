@@ -15,7 +15,8 @@ from fedrec_flower.federation import Engine, federate
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.partitions.statistics import partition_table
-from fedrec_flower.prepared import Prepared, prepare
+from fedrec_flower.prepared import Prepared
+from fedrec_flower.preparing import prepare
 from fedrec_flower.progress import Progress
 from fedrec_flower.publish import publish
 from fedrec_flower.report import Record

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import settings
 
 from fedrec_flower.interactions import Interactions, Partition
-from fedrec_flower.prepared import ClientData, Columns, Prepared, prepare
+from fedrec_flower.prepared import ClientData, Columns, Prepared
+from fedrec_flower.preparing import prepare
 from fedrec_flower.splits.leave_one_out import LeaveOneOut
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fedrec_flower.errors import DataError
 from fedrec_flower.interactions import Interactions, Part, Partition, Split
-from fedrec_flower.prepared import Prepared, prepare
+from fedrec_flower.prepared import Prepared
+from fedrec_flower.preparing import prepare
 
 Cooked = tuple[Interactions, Split, Partition, str, pd.DataFrame]
 Row = tuple[int, float, int]  # item, rating, time
