@@ -41,7 +41,7 @@ def streams(seed: int, role: str, round_: int, clients: NDArray[np.int64]) -> ND
         uint64 (n,): for `draw`.
     """
     base = np.random.SeedSequence((seed, crc32(role.encode()), round_)).generate_state(1, np.uint64)
-    return _mix(base + _mix(clients.astype(np.uint64) * _GOLDEN + _GOLDEN))
+    return scatter(base + scatter(clients.astype(np.uint64) * _GOLDEN + _GOLDEN))
 
 
 def draw(stream: NDArray[np.uint64], counter: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -54,7 +54,7 @@ def draw(stream: NDArray[np.uint64], counter: NDArray[np.int64]) -> NDArray[np.u
         stream: uint64 (n,), from `streams`.
         counter: int64 (n,), non-negative; which draw of its stream each is.
     """
-    return _mix(stream + counter.astype(np.uint64) * _GOLDEN)
+    return scatter(stream + counter.astype(np.uint64) * _GOLDEN)
 
 
 def below(bits: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
@@ -62,8 +62,8 @@ def below(bits: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
     return ((bits >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
 
 
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64: every input bit changes half of the output bits."""
+def scatter(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finish SplitMix64: every input bit changes half of the output bits."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))

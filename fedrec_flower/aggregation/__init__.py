@@ -1,6 +1,7 @@
 """Aggregation as pure functions on arrays; the strategies only pack and unpack."""
 
 from fedrec_flower.aggregation.mean import (
+    ROW_WEIGHT,
     Updates,
     UpdateSum,
     mean_over_all_clients,
@@ -11,6 +12,7 @@ from fedrec_flower.aggregation.mean import (
 from fedrec_flower.aggregation.server_optimizers import AdamState, adam, average
 
 __all__ = [
+    "ROW_WEIGHT",
     "AdamState",
     "UpdateSum",
     "Updates",

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Tensors = dict[str, NDArray[np.float32]]
 
+ROW_WEIGHT = "row_weight"  # beside a sum of updates: `UpdateSum.row_weight`, as messages name it
+
 
 @dataclass(frozen=True, slots=True)
 class Updates:

@@ -11,10 +11,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from fedrec_flower.aggregation import ROW_WEIGHT
 from fedrec_flower.client.cohort_client import CohortClient
 from fedrec_flower.client.node import Node, open_node
 
-ROW_WEIGHT = "row_weight"
 app = ClientApp()
 
 

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.interactions import Ids, Interactions
+from fedrec_flower.seeding import scatter
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -26,10 +25,7 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     Returns:
         uint64, shaped like `values`.
     """
-    mixed = values + _GOLDEN
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
-    return mixed ^ (mixed >> np.uint64(31))
+    return scatter(values + _GOLDEN)
 
 
 def hash_ids(ids: Ids) -> NDArray[np.uint64]:

@@ -8,13 +8,11 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedrec_flower.aggregation import UpdateSum
+from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.evaluation import MetricSums
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Tensors
-
-ROW_WEIGHT = "row_weight"  # beside the update: summed weight of the clients touching each row
 
 
 @dataclass(frozen=True, slots=True)

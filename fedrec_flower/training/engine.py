@@ -18,8 +18,9 @@ from fedrec_flower.aggregation import Updates
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.prepared import ClientData
+from fedrec_flower.splits import Negatives
 from fedrec_flower.training.cohort import Cohort
-from fedrec_flower.training.samples import Negatives, Sampler, Task
+from fedrec_flower.training.samples import Sampler, Task
 from fedrec_flower.training.settings import LocalTraining
 from fedrec_flower.training.work import Touched, Work
 

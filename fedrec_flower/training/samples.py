@@ -15,7 +15,6 @@ from fedrec_flower.seeding import below, draw, streams
 from fedrec_flower.training.cohort import Cohort, Index, owners, starts
 
 Task = Literal["ranking", "rating"]
-Negatives = Literal["honest", "legacy"]
 
 _EPOCH, _ATTEMPT = 1 << 36, 1 << 52  # counters of one epoch, of one attempt: disjoint ranges
 _ATTEMPTS = 64  # then a user who knows nearly everything chooses among the rest

@@ -12,8 +12,9 @@ from scipy.stats import chi2
 
 from fedrec_flower.errors import DataError
 from fedrec_flower.prepared import ClientData
+from fedrec_flower.splits import Negatives
 from fedrec_flower.training.cohort import Cohort
-from fedrec_flower.training.samples import Negatives, Sampler, Samples, Task
+from fedrec_flower.training.samples import Sampler, Samples, Task
 
 if TYPE_CHECKING:
     from tests.conftest import Histories, MakeClient
