@@ -17,6 +17,7 @@ from tests.plain_training import train_plainly
 NUM_ITEMS, SEED, ROUND = 25, 4, 3
 TRAINING = LocalTraining(
     engine="vectorized",
+    device="cpu",
     memory_budget_mb=64,
     loss="bce",
     optimizer="sgd",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+from fedrec_flower.rows import add_rows
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -91,20 +92,11 @@ class UpdateSum:
         row_weights = updates.row_weights
         for name, array in updates.tensors.items():
             if name in tables:
-                shape = (-1, *[1] * (array.ndim - 1))
-                _add_rows(self.tensors[name], updates.rows, row_weights.reshape(shape) * array)
+                add_rows(self.tensors[name], updates.rows, array, row_weights)
             else:
                 self.tensors[name] += np.tensordot(updates.weights, array, axes=1)
         self.weight += float(updates.weights.sum())
-        _add_rows(self.row_weight, updates.rows, row_weights)
-
-
-def _add_rows(
-    table: NDArray[np.float64], rows: NDArray[np.int64], values: NDArray[np.float64]
-) -> None:
-    """Add values to rows of a table, in place; a row may come several times."""
-    # Many times faster than np.add.at, in the same order.
-    torch.from_numpy(table).index_add_(0, torch.from_numpy(rows), torch.from_numpy(values))
+        add_rows(self.row_weight, updates.rows, row_weights)
 
 
 def merge(sums: Sequence[UpdateSum]) -> UpdateSum:

@@ -75,13 +75,14 @@ class NCF(Recommender):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """See `Recommender.forward`."""
-        user, item = self.user_embedding(users), self.item_embedding(items)
+        # Split, not sliced: the gradient of a slice is a whole table of zeros.
+        user = self.user_embedding(users).split(self.embedding_dim, -1)
+        item = self.item_embedding(items).split(self.embedding_dim, -1)
         features = []
         if self.has_product:
-            features.append(user[:, : self.embedding_dim] * item[:, : self.embedding_dim])
+            features.append(user[0] * item[0])
         if self.has_hidden:
-            pair = [user[:, -self.embedding_dim :], item[:, -self.embedding_dim :]]
-            features.append(self.hidden(torch.cat(pair, -1)))
+            features.append(self.hidden(torch.cat([user[-1], item[-1]], -1)))
         scores: Tensor = self.output(torch.cat(features, -1)) + self.item_bias(items)
         return scores.squeeze(-1)
 

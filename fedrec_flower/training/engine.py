@@ -18,6 +18,7 @@ from fedrec_flower.aggregation import Updates
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.prepared import ClientData
+from fedrec_flower.rows import subtract_rows
 from fedrec_flower.splits import Negatives
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.samples import Sampler, Task
@@ -122,8 +123,11 @@ class Engine(ABC):
         work = Work(self.model, cohort, epochs, touched, values | mine)
         loss = self.fit(work)
         _require_finite(loss, cohort, round_)
-        for name in values:
-            values[name] -= shared[name][touched.rows] if self._is_table(name) else shared[name]
+        for name, before in shared.items():
+            if self._is_table(name):
+                subtract_rows(values[name], before, touched.rows)
+            else:
+                values[name] -= before
         weights = cohort.num_examples.astype(np.float64)
         updates = Updates(cohort.clients, weights, touched.offsets, touched.rows, values)
         return Trained(cohort, touched, updates, mine, loss)
@@ -136,7 +140,7 @@ class Engine(ABC):
     ) -> NDArray[np.float32]:
         """The touched rows of a table, or one copy per client of anything else."""
         if self._is_table(name):
-            return value[touched.rows]
+            return value.take(touched.rows, axis=0)
         return np.repeat(value[None], len(cohort), axis=0)
 
 

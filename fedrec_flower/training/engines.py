@@ -22,7 +22,8 @@ def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> E
         training: how a client trains.
         rest: the other arguments of `Engine`.
     """
-    if training.engine == "vectorized" and model.factors() and training.optimizer == "sgd":
+    compiles = bool(model.factors()) and training.optimizer == "sgd" and training.device != "cuda"
+    if training.engine == "vectorized" and compiles:
         from fedrec_flower.training.compiled import CompiledEngine
 
         return CompiledEngine(model, training, **rest)
@@ -47,12 +48,13 @@ def check_engine(
         rest: the other arguments of `Engine`.
 
     Raises:
-        ConfigError: if the largest client does not fit the memory budget.
+        ConfigError: if the largest client does not fit the memory budget, or CUDA is asked for
+            and absent.
     """
     reason = why_not_vectorized(model)
     if training.engine == "vectorized" and reason:
         name = type(model).__name__
-        _LOG.warning("%s cannot be vectorized (%s): training one by one", name, reason)
+        _LOG.warning("%s cannot be vectorized (%s): training one by one on a CPU", name, reason)
     for _ in choose_engine(model, training, **rest).chunks([largest]):
         pass
 

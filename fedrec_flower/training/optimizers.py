@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrec_flower.rows import add_rows
 from fedrec_flower.training.settings import LocalTraining
 from fedrec_flower.training.work import Step, Work
 
@@ -15,11 +16,12 @@ class Optimizer:
 
     Args:
         training: names the optimiser, its rates and weight decay.
-        work: the chunk, whose values are stepped in place.
+        work: the chunk.
+        values: its values as tensors on the device, stepped in place.
     """
 
-    def __init__(self, training: LocalTraining, work: Work) -> None:
-        self.values = {name: torch.from_numpy(value) for name, value in work.values.items()}
+    def __init__(self, training: LocalTraining, work: Work, values: dict[str, Tensor]) -> None:
+        self.values = values
         self._training, self._work = training, work
         self._count = np.zeros(len(work.cohort), np.int64)  # steps taken, per client
         kept = self.values if training.optimizer == "adam" else {}
@@ -46,12 +48,12 @@ class Optimizer:
                 value.sub_(change, alpha=setting.dense_learning_rate)
             elif self._first:
                 whole = value * setting.weight_decay
-                whole.index_add_(0, rows[name], gradient)
+                _add(whole, rows[name], gradient, 1.0)
                 value.sub_(self._adam(name, whole, step), alpha=setting.learning_rate)
             else:
                 if setting.weight_decay:
                     value.mul_(1 - setting.learning_rate * setting.weight_decay)
-                value.index_add_(0, rows[name], gradient, alpha=-setting.learning_rate)
+                _add(value, rows[name], gradient, -setting.learning_rate)
 
     def _adam(self, name: str, gradient: Tensor, step: Step) -> Tensor:
         """Kingma and Ba 2015, Algorithm 1, with each client's own count of steps."""
@@ -63,6 +65,14 @@ class Optimizer:
         if name in self._work.tables:
             sizes = np.diff(self._work.row_offsets(name)[: step.active + 1])
             count = np.repeat(count, sizes)
-        steps = torch.from_numpy(count).view(-1, *[1] * (gradient.ndim - 1))
+        steps = torch.from_numpy(count).to(gradient.device).view(-1, *[1] * (gradient.ndim - 1))
         scale = (second / (1 - _BETA2**steps).float()).sqrt_().add_(_EPSILON)
         return first / (1 - _BETA1**steps).float() / scale
+
+
+def _add(table: Tensor, rows: Tensor, values: Tensor, scale: float) -> None:
+    """Add scaled values to rows of a table, in place; rows may repeat."""
+    if table.device.type == "cpu":
+        add_rows(table.numpy(), rows.numpy(), values.numpy(), scale)
+    else:
+        table.index_add_(0, rows, values, alpha=scale)

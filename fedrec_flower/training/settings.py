@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fedrec_flower.errors import ConfigError
+from fedrec_flower.errors import ConfigError, require
+from fedrec_flower.training.device import DeviceName
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,8 @@ class LocalTraining:
         engine: how a node trains its clients: "vectorized" many at once (MF with SGD in a
             compiled loop), "sequential" one after another in an ordinary PyTorch loop, the
             reference. Both give the same numbers.
+        device: where the vectorized engine computes: "cpu", "cuda", or "auto" for CUDA where there
+            is one and the compiled loop cannot do the work.
         memory_budget_mb: megabytes that clients trained at once may take together.
         loss: "bce" or "bpr" to rank, "mse" to predict ratings (or 0/1 labels).
         optimizer: of the client; its state starts afresh every round.
@@ -27,6 +30,7 @@ class LocalTraining:
     """
 
     engine: Literal["vectorized", "sequential"]
+    device: DeviceName
     memory_budget_mb: int
     loss: Literal["bce", "bpr", "mse"]
     optimizer: Literal["sgd", "adam"]
@@ -39,6 +43,10 @@ class LocalTraining:
 
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
+        require(
+            (self.engine, self.device) != ("sequential", "cuda"),
+            "training.device=cuda needs training.engine=vectorized: the reference runs on a CPU",
+        )
         for name in ("local_epochs", "batch_size", "num_negatives", "memory_budget_mb"):
             value = getattr(self, name)
             if value is not None and value < 1:

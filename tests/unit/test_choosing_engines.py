@@ -38,9 +38,12 @@ class Branching(Recommender):
         return np.zeros(shape, np.float32)
 
 
-def training(engine: str = "vectorized", optimizer: str = "sgd") -> LocalTraining:
+def training(
+    engine: str = "vectorized", optimizer: str = "sgd", device: str = "cpu"
+) -> LocalTraining:
     return LocalTraining(
         engine=engine,  # type: ignore[arg-type]  # a parameter of the tests
+        device=device,  # type: ignore[arg-type]  # as above
         memory_budget_mb=8,
         loss="bce",
         optimizer=optimizer,  # type: ignore[arg-type]  # a parameter of the tests
@@ -102,3 +105,16 @@ def test_a_client_beyond_the_budget_is_named_before_training() -> None:
 
 def test_the_compiled_loop_needs_no_memory_for_activations() -> None:
     check_engine(MF(1, 5, None, "ranking", 128, 0.1), training(), client(20_000), **REST)
+
+
+@pytest.mark.parametrize("model", [MF(1, 5, None, "ranking", 2, 0.1), ncf("neumf")])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without CUDA")
+def test_cuda_that_is_asked_for_and_absent_is_said_before_training(model: Recommender) -> None:
+    with pytest.raises(ConfigError, match=r"training\.device=cuda finds no CUDA device"):
+        check_engine(model, training(device="cuda"), client(3), **REST)
+    assert choose_engine(model, training(device="auto"), **REST)
+
+
+def test_the_reference_engine_refuses_cuda() -> None:
+    with pytest.raises(ConfigError, match=r"device=cuda needs training\.engine=vectorized"):
+        training("sequential", device="cuda")

@@ -292,3 +292,21 @@ def test_a_client_that_does_not_fit_into_memory_names_the_mend(
     monkeypatch.setattr("fedrec_flower.training.memory._MEGABYTE", 1)
     with pytest.raises(ConfigError, match=r"memory_budget_mb=64 allows less: raise it"):
         Round("mf").train(members)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["mf", "gmf", "neumf"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@EVERY_LOSS
+def test_a_gpu_computes_what_a_cpu_computes(
+    members: list[ClientData], kind: Kind, loss: Loss, optimizer: str
+) -> None:
+    on_cpu, on_gpu = (
+        Round(kind, loss=loss, optimizer=optimizer, device=device).train(members)
+        for device in ("cpu", "cuda")
+    )
+    for client, found in on_cpu.items():
+        assert on_gpu[client].loss == pytest.approx(found.loss, rel=1e-4)
+        for name in found.change:
+            assert_allclose(on_gpu[client].change[name], found.change[name], rtol=1e-3, atol=1e-5)
