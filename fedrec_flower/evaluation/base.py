@@ -62,9 +62,9 @@ class Evaluator(Protocol):
         ...
 
     def evaluate(
-        self, model: Recommender, data: ClientData, num_items: int, seed: int
+        self, model: Recommender, data: ClientData, num_items: int, seed: int, *, lists: bool = True
     ) -> Evaluation:
-        """Score one client's held-out interactions."""
+        """Score one client's held-out interactions; make recommended lists only if asked to."""
         ...
 
     def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.evaluation.base import Evaluation, Values, require_at_least
+from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least
+from fedrec_flower.evaluation.negatives import draw_negatives
 from fedrec_flower.evaluation.ranks import rank_held_out
 from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
 from fedrec_flower.interactions import Part
 from fedrec_flower.metrics.ranking import Metric, Ranks, parse_metric
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData, Columns
-from fedrec_flower.seeding import generator
+
+Ranked = dict[tuple[Part, str], NDArray[np.int64]]  # (part, protocol) -> rank of each item
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class RankingEvaluation:
                 f"a metric or list of {asked} items was asked for, the catalogue has {num_items}: "
                 "lower k in evaluation.metrics or evaluation.top_k"
             )
-        known = [*self.metrics, *(m + self._suffix for m in self.metrics if self.num_negatives)]
+        known = [metric + protocol for protocol in self._protocols for metric in self.metrics]
         if self.select_by not in known:
             raise ConfigError(
                 f"evaluation.select_by={self.select_by} is not computed; choose from {known}"
@@ -70,7 +72,7 @@ class RankingEvaluation:
         return mean, standard_error
 
     def evaluate(
-        self, model: Recommender, data: ClientData, num_items: int, seed: int
+        self, model: Recommender, data: ClientData, num_items: int, seed: int, *, lists: bool = True
     ) -> Evaluation:
         """Rank the held-out items of each of the client's users.
 
@@ -79,48 +81,66 @@ class RankingEvaluation:
             data: the client's data.
             num_items: size of the catalogue.
             seed: the experiment's seed; draws the sampled negatives.
+            lists: whether the records hold the recommended lists, which cost more passes.
 
         Raises:
+            ConfigError: if a user has too few items left for the sampled protocol; names the user.
             TrainingError: if a score is not finite; names the client.
         """
-        return concatenate(
-            self._evaluate_users(data, users, scores, seed)
+        batches = [
+            self._rank_users(data, users, scores, seed, lists=lists)
             for users, scores in score_in_batches(model, data, num_items)
-        )
-
-    def _evaluate_users(
-        self, data: ClientData, users: slice, scores: Scores, seed: int
-    ) -> Evaluation:
-        train, validation, test = (
-            part.slice(users.start, users.stop) for part in (data.train, data.validation, data.test)
-        )
-        negatives = self._negatives(data, users, scores.shape[1], seed)
-        sampled = np.take_along_axis(scores, negatives, axis=1)
-        scores[train.users(), train.item] = -np.inf
-        on_validation, _ = self._values(scores, sampled, validation)
-        scores[validation.users(), validation.item] = -np.inf
-        on_test, ranks = self._values(scores, sampled, test)
-        records = ranks | recommend(scores, self.top_k)
+        ]
+        ranks = concatenate([rank for rank, _ in batches])
+        records = concatenate([recommended for _, recommended in batches])
+        for protocol in self._protocols:
+            records[f"per_test_rank{protocol or '_full'}"] = ranks[Part.TEST, protocol]
+        candidates = num_items - np.diff(data.train.offsets)
+        on_validation = self._values(Part.VALIDATION, data.validation, ranks, candidates)
+        candidates -= np.diff(data.validation.offsets)
+        on_test = self._values(Part.TEST, data.test, ranks, candidates)
         return Evaluation({Part.VALIDATION: on_validation, Part.TEST: on_test}, records)
 
-    def _values(
-        self, scores: Scores, sampled: Scores, held_out: Columns
-    ) -> tuple[Values, dict[str, NDArray[np.int64]]]:
-        """Metric values per user under both protocols, and the rank of each held-out item."""
-        user, values, ranks = held_out.users(), Values(), {}
-        held_scores = scores[user, held_out.item]
-        others = scores.copy()
-        others[user, held_out.item] = -np.inf
-        protocols = {"": others}
+    def _rank_users(
+        self, data: ClientData, users: slice, scores: Scores, seed: int, *, lists: bool
+    ) -> tuple[Ranked, Records]:
+        """Rank the held-out items of a few users; `scores` loses those that are no candidates."""
+        parts = [
+            part.slice(users.start, users.stop) for part in (data.train, data.validation, data.test)
+        ]
+        train, validation, test = parts
+        pools = {"": scores}
         if self.num_negatives:
-            protocols[self._suffix] = sampled
-        for suffix, pool in protocols.items():
-            rank, order = rank_held_out(held_scores, user, pool)
-            candidates = np.isfinite(pool).sum(axis=1) + np.diff(held_out.offsets)
-            listed = Ranks(rank[order], held_out.offsets, candidates)
-            values |= {metric.name + suffix: metric(listed) for metric in self._parsed()}
-            ranks[f"per_test_rank{suffix or '_full'}"] = rank
-        return values, ranks
+            negatives = draw_negatives(
+                data.user_codes[users], parts, scores.shape[1], self.num_negatives, seed
+            )
+            pools[self._suffix] = np.take_along_axis(scores, negatives, axis=1)
+        scores[train.users(), train.item] = -np.inf
+        ranks = {}
+        for part, held_out in ((Part.VALIDATION, validation), (Part.TEST, test)):
+            place = held_out.users(), held_out.item
+            held_scores = scores[place]
+            scores[place] = -np.inf  # held-out items rank among the others; these remain
+            for protocol, others in pools.items():
+                ranks[part, protocol] = rank_held_out(held_scores, place[0], others)
+        if not lists:
+            return ranks, {}
+        scores[place] = held_scores  # the test items, which may be recommended
+        return ranks, recommend(scores, self.top_k)
+
+    def _values(
+        self, part: Part, held_out: Columns, ranks: Ranked, num_candidates: NDArray[np.int64]
+    ) -> Values:
+        """Metric values per user under both protocols; `num_candidates` is of full ranking."""
+        user, values = held_out.users(), Values()
+        for protocol in self._protocols:
+            rank = ranks[part, protocol]
+            if protocol:
+                num_candidates = self.num_negatives + np.diff(held_out.offsets)
+            ascending = rank[np.lexsort((rank, user))]
+            listed = Ranks(ascending, held_out.offsets, num_candidates)
+            values |= {metric.name + protocol: metric(listed) for metric in self._parsed()}
+        return values
 
     def _parsed(self) -> list[Metric]:
         return [parse_metric(name) for name in self.metrics]
@@ -129,27 +149,7 @@ class RankingEvaluation:
     def _suffix(self) -> str:
         return f"_{self.num_negatives}neg"
 
-    def _negatives(
-        self, data: ClientData, users: slice, num_items: int, seed: int
-    ) -> NDArray[np.int64]:
-        """int64 (num_users, num_negatives): items each user never interacted with, distinct."""
-        rows = [self._draw(data, user, num_items, seed) for user in range(users.start, users.stop)]
-        return np.array(rows, np.int64).reshape(len(rows), self.num_negatives)
-
-    def _draw(self, data: ClientData, user: int, num_items: int, seed: int) -> NDArray[np.int64]:
-        """Draw once per user and experiment, by rejection, whose cost no catalogue raises."""
-        code = int(data.user_codes[user])
-        parts = (data.train, data.validation, data.test)
-        known = np.concatenate([part.slice(user, user + 1).item for part in parts])
-        if num_items - len(known) < self.num_negatives:
-            raise ConfigError(
-                f"user code {code} has only {num_items - len(known)} items left to rank against, "
-                f"evaluation.num_negatives asks for {self.num_negatives}: lower it (0 for none)"
-            )
-        rng = generator(seed, "evaluation-negatives", 0, code)
-        drawn = np.empty(0, np.int64)
-        while len(drawn) < self.num_negatives:
-            fresh = rng.integers(0, num_items, 2 * self.num_negatives)
-            fresh = np.concatenate([drawn, fresh[~np.isin(fresh, known)]])
-            drawn = fresh[np.sort(np.unique(fresh, return_index=True)[1])]
-        return drawn[: self.num_negatives]
+    @property
+    def _protocols(self) -> list[str]:
+        """The suffix of each protocol's metrics."""
+        return ["", self._suffix] if self.num_negatives else [""]

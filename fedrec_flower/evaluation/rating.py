@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import ConfigError, DataError
-from fedrec_flower.evaluation.base import Evaluation, Values, require_at_least
+from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least
 from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData, Columns
 
 _METRICS = ("rmse", "mae")
+
+Errors = dict[Part, NDArray[np.float64]]  # of each held-out rating, raw units, signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class RatingEvaluation:
         return root, standard_error / (2 * root) if root else 0.0
 
     def evaluate(
-        self, model: Recommender, data: ClientData, num_items: int, seed: int
+        self, model: Recommender, data: ClientData, num_items: int, seed: int, *, lists: bool = True
     ) -> Evaluation:
         """Predict the held-out ratings of each of the client's users.
 
@@ -72,37 +74,46 @@ class RatingEvaluation:
             data: the client's data.
             num_items: size of the catalogue.
             seed: unused; nothing is drawn.
+            lists: whether the records hold the recommended lists.
 
         Raises:
             TrainingError: if a score is not finite; names the client.
         """
         del seed
-        return concatenate(
-            self._evaluate_users(data, users, scores)
+        batches = [
+            self._predict_users(data, users, scores, lists=lists)
             for users, scores in score_in_batches(model, data, num_items)
-        )
+        ]
+        errors = concatenate([error for error, _ in batches])
+        values: dict[Part, Values] = {
+            part: {"rmse": error**2, "mae": np.abs(error)} for part, error in errors.items()
+        }
+        user, on_test = data.test.users(), values[Part.TEST]
+        records: Records = {
+            "per_user_squared_error": np.bincount(user, on_test["rmse"], data.num_users),
+            "per_user_absolute_error": np.bincount(user, on_test["mae"], data.num_users),
+            "per_user_num_ratings": np.diff(data.test.offsets),
+            **concatenate([recommended for _, recommended in batches]),
+        }
+        return Evaluation(values, records)
 
-    def _evaluate_users(self, data: ClientData, users: slice, scores: Scores) -> Evaluation:
+    def _predict_users(
+        self, data: ClientData, users: slice, scores: Scores, *, lists: bool
+    ) -> tuple[Errors, Records]:
         train, validation, test = (
             part.slice(users.start, users.stop) for part in (data.train, data.validation, data.test)
         )
-        on_validation, _ = self._errors(scores, validation)
-        on_test, error = self._errors(scores, test)
+        held_out = {Part.VALIDATION: validation, Part.TEST: test}
+        errors = {part: self._errors(scores, columns) for part, columns in held_out.items()}
+        if not lists:
+            return errors, {}
         for seen in (train, validation):
             scores[seen.users(), seen.item] = -np.inf
-        user, size = test.users(), len(scores)
-        records = {
-            "per_user_squared_error": np.bincount(user, error**2, size),
-            "per_user_absolute_error": np.bincount(user, np.abs(error), size),
-            "per_user_num_ratings": np.diff(test.offsets),
-            **recommend(scores, self.top_k),
-        }
-        return Evaluation({Part.VALIDATION: on_validation, Part.TEST: on_test}, records)
+        return errors, recommend(scores, self.top_k)
 
-    def _errors(self, scores: Scores, held_out: Columns) -> tuple[Values, NDArray[np.float64]]:
-        """Squared and absolute error of each held-out rating, and the signed errors."""
+    def _errors(self, scores: Scores, held_out: Columns) -> NDArray[np.float64]:
+        """Signed error of each held-out rating."""
         if held_out.rating is None or self.rating_range is None:
             raise DataError("task=rating needs ratings and these data have none: set task=ranking")
         predicted = np.clip(scores[held_out.users(), held_out.item], *self.rating_range)
-        error = predicted.astype(np.float64) - held_out.rating
-        return {"rmse": error**2, "mae": np.abs(error)}, error
+        return predicted.astype(np.float64) - held_out.rating

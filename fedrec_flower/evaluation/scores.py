@@ -1,19 +1,22 @@
 """Scoring a client's users against the whole catalogue, in batches that bound memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import TrainingError
-from fedrec_flower.evaluation.base import Evaluation, Records
+from fedrec_flower.evaluation.base import Records
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData
 
 Scores = NDArray[np.float32]  # (num_users, num_items)
 
 _SCORES_AT_ONCE = 4_000_000  # 16 MB of float32, whatever the catalogue
+
+_Name = TypeVar("_Name")
 
 
 def score_in_batches(
@@ -37,6 +40,7 @@ def score_in_batches(
             last = data.client + data.num_clients - 1
             who = f"client {last}" if data.num_clients == 1 else f"clients {data.client} to {last}"
             raise TrainingError(f"{who}: a score is not finite; {advice}")
+        # A copy: a model may answer with a view of its parameters.
         yield users, np.array(scores, np.float32)
 
 
@@ -51,7 +55,7 @@ def recommend(scores: Scores, k: int) -> Records:
         `per_user_recommended` int32 (num_users, k) and `per_user_score` float32 (num_users, k);
         a score of -inf fills a list that has too few items.
     """
-    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    best = torch.from_numpy(scores).topk(k, sorted=False).indices.numpy()
     best.sort(axis=1)
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
     best = np.take_along_axis(best, order, axis=1)
@@ -59,13 +63,6 @@ def recommend(scores: Scores, k: int) -> Records:
     return {"per_user_recommended": best.astype(np.int32), "per_user_score": score}
 
 
-def concatenate(batches: Iterable[Evaluation]) -> Evaluation:
-    """Join the batches of one client, user after user."""
-    several = list(batches)
-    first = several[0]
-    values = {
-        part: {m: np.concatenate([b.values[part][m] for b in several]) for m in metrics}
-        for part, metrics in first.values.items()
-    }
-    records = {name: np.concatenate([b.records[name] for b in several]) for name in first.records}
-    return Evaluation(values, records)
+def concatenate(batches: Sequence[Mapping[_Name, NDArray[Any]]]) -> dict[_Name, NDArray[Any]]:
+    """Join the columns of one client's batches, user after user."""
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

@@ -1,1 +1,1 @@
-"""Metrics: pure functions of ranks, rating errors and recommendation lists."""
+"""Metrics: pure functions of ranks and of recommendation lists."""

@@ -70,34 +70,6 @@ class Metric(Protocol):
         ...
 
 
-def held_out_ranks(
-    held_out_scores: NDArray[np.floating], other_scores: NDArray[np.floating]
-) -> NDArray[np.int64]:
-    """Rank the held-out items of one user among all its candidates.
-
-    Ties count against the model: a candidate that ties with a held-out item stands above it, so
-    constant scores rank last. The j-th best held-out item stands at j plus the number of other
-    candidates that score at least as much.
-
-    Args:
-        held_out_scores: float (m,), higher is better.
-        other_scores: float (c,), scores of the candidates that are not held out.
-
-    Returns:
-        int64 (m,), ascending: the best held-out item first, whatever the order given.
-
-    Raises:
-        ValueError: if a score is NaN or infinite.
-    """
-    if not (np.isfinite(held_out_scores).all() and np.isfinite(other_scores).all()):
-        raise ValueError("cannot rank non-finite scores: a model that diverged has no ranking")
-    descending = np.sort(held_out_scores)[::-1]
-    num_above: NDArray[np.int64] = np.count_nonzero(
-        other_scores >= descending[:, np.newaxis], axis=1
-    )
-    return num_above + np.arange(1, len(descending) + 1)
-
-
 @dataclass(frozen=True, slots=True)
 class _AtK:
     """A metric of the first k places of the ranked list."""

@@ -1,5 +1,6 @@
 """Laws of the ranking evaluation, on clients small enough to rank by hand."""
 
+import tracemalloc
 from dataclasses import replace
 from math import log2
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from fedrec_flower.errors import ConfigError, TrainingError
 from fedrec_flower.evaluation import Evaluation, RankingEvaluation
+from fedrec_flower.evaluation.negatives import draw_negatives
 from fedrec_flower.interactions import Part
 from fedrec_flower.models import Recommender
 from fedrec_flower.prepared import ClientData
@@ -58,8 +60,8 @@ def table(*rows: list[float]) -> Table:
     return Table(np.array(rows, np.float32))
 
 
-def noise(num_users: int, num_items: int) -> Table:
-    rng = np.random.default_rng(2)
+def noise(num_users: int, num_items: int, seed: int = 2) -> Table:
+    rng = np.random.default_rng(seed)
     return Table(rng.permutation(num_users * num_items).reshape(num_users, -1).astype(np.float32))
 
 
@@ -120,67 +122,40 @@ def test_a_user_with_nothing_held_out_counts_not(make_client: "MakeClient") -> N
         assert np.isnan(column).tolist() == [False, True]
 
 
-def drawn(how: RankingEvaluation, data: ClientData, num_items: int, seed: int) -> NDArray[np.int64]:
-    return how._negatives(data, slice(0, data.num_users), num_items, seed)
-
-
-def test_sampled_negatives_are_distinct_and_never_interacted_with(
-    make_client: "MakeClient",
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_sampled_rank_counts_negatives_that_no_model_and_no_evaluation_changes(
+    make_client: "MakeClient", seed: int
 ) -> None:
-    data = make_client([[0, 4], [7]], [[1], [8]], [[2], [9]])
-    for seed in range(30):
-        for user, row in enumerate(drawn(RANKING, data, 12, seed)):
-            parts = (data.train, data.validation, data.test)
-            met = {int(item) for part in parts for item in part.slice(user, user + 1).item}
-            assert len(set(row.tolist())) == RANKING.num_negatives
-            assert not set(row.tolist()) & met
-
-
-def test_sampled_negatives_are_uniform_over_what_the_user_never_met(
-    make_client: "MakeClient",
-) -> None:
-    data = make_client([[0]], [[1]], [[2]])
-    times = np.zeros(10)
-    for seed in range(2000):
-        times[drawn(replace(RANKING, num_negatives=2), data, 10, seed)[0]] += 1
-    expected = 2000 * 2 / 7
-    assert times[:3].sum() == 0
-    assert ((times[3:] - expected) ** 2 / expected).sum() < 22.5  # chi2, 6 degrees, p = .001
-
-
-def test_sampled_negatives_hang_on_seed_and_user_alone(make_client: "MakeClient") -> None:
-    data = make_client([[0], [0]], [[1], [1]], [[2], [2]])
-    one, again, other = (drawn(RANKING, data, 50, seed) for seed in (1, 1, 2))
-    assert_array_equal(one, again)
-    assert not np.array_equal(one, other)
-    assert not np.array_equal(one[0], one[1])
-    # The same users in another order, in another client.
-    swapped = replace(data, client=9, user_codes=data.user_codes[::-1])
-    assert_array_equal(drawn(RANKING, swapped, 50, 1), one[::-1])
-
-
-def test_the_sampled_rank_counts_the_drawn_negatives(make_client: "MakeClient") -> None:
-    model, data = noise(2, 40), make_client([[0], [3]], [[1], [4]], [[2], [5]])
-    result = evaluate(model, data, 40)
-    negatives, scores = drawn(RANKING, data, 40, 3), model.scores.detach().numpy()
+    data = make_client([[0], [3]], [[1], [4]], [[2], [5]])
+    parts = (data.train, data.validation, data.test)
+    negatives = draw_negatives(data.user_codes, parts, 40, RANKING.num_negatives, seed=3)
+    model = noise(2, 40, seed)
+    scores = model.scores.detach().numpy()
     expected = [
         1 + (scores[user, row] > scores[user, held]).sum()
         for user, row, held in zip((0, 1), negatives, (2, 5), strict=True)
     ]
+    result = evaluate(model, data, 40)
     assert result.records["per_test_rank_5neg"].tolist() == expected
     ours = result.values[Part.TEST]["mrr@10_5neg"].tolist()
     assert ours == pytest.approx([1 / rank for rank in expected])
+
+
+def test_auc_counts_every_candidate(make_client: "MakeClient") -> None:
+    model = table([9, 8, 7, 6, 5, 4, 3, 2])
+    data = make_client([[0, 2]], [[1]], [[5]])
+    result = evaluate(model, data, 8, replace(RANKING, metrics=["auc"], num_negatives=2))
+    # Of the six items not in train, validation is the best; of the other five, test is third.
+    assert result.values[Part.VALIDATION]["auc"].tolist() == [5 / 5]
+    assert result.values[Part.TEST]["auc"].tolist() == [2 / 4]
+    [rank] = result.records["per_test_rank_2neg"]
+    assert result.values[Part.TEST]["auc_2neg"].tolist() == [(2 - (rank - 1)) / 2]
 
 
 def test_too_few_items_for_the_sampled_protocol_name_the_mend(make_client: "MakeClient") -> None:
     data = make_client([[0, 1]], [[2]], [[3]])
     with pytest.raises(ConfigError, match=r"only 4 items left .* asks for 5: lower it"):
         evaluate(noise(1, 8), data, 8)
-
-
-def test_as_many_negatives_as_items_left_are_all_of_them(make_client: "MakeClient") -> None:
-    data = make_client([[0, 1]], [[2]], [[3]])
-    assert sorted(drawn(RANKING, data, 9, 0)[0].tolist()) == [4, 5, 6, 7, 8]
 
 
 def test_how_many_users_are_scored_at_once_does_not_matter(
@@ -204,6 +179,45 @@ def test_recommendations_are_unseen_items_best_first(make_client: "MakeClient") 
     result = evaluate(model, make_client([[0]], [[2]], [[4]]), 6, WITHOUT_SAMPLES)
     assert result.records["per_user_recommended"].tolist() == [[1, 3, 4]]
     assert result.records["per_user_score"].tolist() == [[8, 6, 5]]
+
+
+def test_without_lists_all_else_is_the_same(make_client: "MakeClient") -> None:
+    model, data = noise(2, 40), make_client([[0], [3]], [[1], [4]], [[2, 7], [5]])
+    whole = evaluate(model, data, 40)
+    spared = RANKING.evaluate(model, data, 40, seed=3, lists=False)
+    lists = {"per_user_recommended", "per_user_score"}
+    assert whole.records.keys() - spared.records.keys() == lists
+    for name, rows in spared.records.items():
+        assert_array_equal(rows, whole.records[name])
+    for part, values in spared.values.items():
+        for metric, column in values.items():
+            assert_array_equal(column, whole.values[part][metric])
+
+
+def test_an_evaluation_leaves_the_model_as_it_was(make_client: "MakeClient") -> None:
+    class View(Table):
+        def score_all(self, users: Tensor) -> Tensor:
+            return self.scores[int(users[0]) : int(users[-1]) + 1]
+
+    model = View(noise(2, 12).scores.detach().numpy())
+    before = model.scores.detach().clone()
+    evaluate(model, make_client([[0], [3]], [[1], [4]], [[2], [5]]), 12)
+    assert torch.equal(model.scores, before)
+
+
+def test_memory_does_not_grow_with_the_users(
+    make_client: "MakeClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_users, num_items = 400, 3000
+    held = [[user] for user in range(num_users)]
+    data = make_client([[num_users]] * num_users, held, [[num_users + 1]] * num_users)
+    model = noise(num_users, num_items)
+    monkeypatch.setattr("fedrec_flower.evaluation.scores._SCORES_AT_ONCE", 10 * num_items)
+    tracemalloc.start()
+    evaluate(model, data, num_items)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * num_users * num_items / 4  # a quarter of all scores, in bytes
 
 
 def test_scores_that_are_not_finite_name_the_client(make_client: "MakeClient") -> None:

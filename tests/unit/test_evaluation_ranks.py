@@ -1,6 +1,7 @@
 """Ranks by counting against a naive loop; the recommended lists against a plain sort."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -36,10 +37,10 @@ def naive_ranks(held: list[float], others: list[float]) -> list[int]:
 
 def ranked(
     held: list[list[float]], others: list[list[float]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     flat = np.array([score for scores in held for score in scores], np.float32)
     user = np.repeat(np.arange(len(held)), [len(scores) for scores in held])
-    return (user, *rank_held_out(flat, user, np.array(others, np.float32)))
+    return user, rank_held_out(flat, user, np.array(others, np.float32))
 
 
 @given(users())
@@ -47,7 +48,7 @@ def test_ranks_equal_those_of_a_naive_loop(
     drawn: tuple[list[list[float]], list[list[float]]],
 ) -> None:
     held, others = drawn
-    user, rank, _ = ranked(held, others)
+    user, rank = ranked(held, others)
     for code, (scores, rest) in enumerate(zip(held, others, strict=True)):
         assert sorted(rank[user == code]) == sorted(naive_ranks(scores, rest))
 
@@ -57,7 +58,7 @@ def test_a_better_score_never_ranks_lower_and_no_rank_is_given_twice(
     drawn: tuple[list[list[float]], list[list[float]]],
 ) -> None:
     held, others = drawn
-    user, rank, _ = ranked(held, others)
+    user, rank = ranked(held, others)
     flat = np.array([score for scores in held for score in scores])
     for code in range(len(held)):
         own = rank[user == code]
@@ -67,29 +68,29 @@ def test_a_better_score_never_ranks_lower_and_no_rank_is_given_twice(
                 assert first <= second or one < other
 
 
-@given(users())
-def test_the_order_sorts_the_ranks_within_each_user(
-    drawn: tuple[list[list[float]], list[list[float]]],
+def test_how_many_scores_are_compared_at_once_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    user, rank, order = ranked(*drawn)
-    assert user[order].tolist() == user.tolist()
-    for code in np.unique(user):
-        own = rank[order][user == code].tolist()
-        assert own == sorted(own)
+    rng = np.random.default_rng(4)
+    held, others = rng.integers(0, 9, (40, 3)), rng.integers(0, 9, (40, NUM_OTHERS))
+    _, whole = ranked(held.tolist(), others.tolist())
+    monkeypatch.setattr("fedrec_flower.evaluation.ranks._COMPARED_AT_ONCE", 2 * NUM_OTHERS)
+    _, chunked = ranked(held.tolist(), others.tolist())
+    assert chunked.tolist() == whole.tolist()
 
 
 def test_ties_count_against_the_model() -> None:
-    _, rank, _ = ranked([[1.0], [1.0], [1.0]], [[1.0, 0.0], [0.0, 0.5], [2.0, 1.0]])
+    _, rank = ranked([[1.0], [1.0], [1.0]], [[1.0, 0.0], [0.0, 0.5], [2.0, 1.0]])
     assert rank.tolist() == [2, 1, 3]
 
 
 def test_constant_scores_put_the_held_out_item_last() -> None:
-    _, rank, _ = ranked([[0.0]], [[0.0] * NUM_OTHERS])
+    _, rank = ranked([[0.0]], [[0.0] * NUM_OTHERS])
     assert rank.tolist() == [NUM_OTHERS + 1]
 
 
 def test_what_is_no_candidate_stands_above_nothing() -> None:
-    _, rank, _ = ranked([[-5.0]], [[-np.inf] * NUM_OTHERS])
+    _, rank = ranked([[-5.0]], [[-np.inf] * NUM_OTHERS])
     assert rank.tolist() == [1]
 
 

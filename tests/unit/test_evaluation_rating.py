@@ -78,6 +78,17 @@ def test_recommendations_are_unseen_items_by_unclipped_score(client: ClientData)
     assert records["per_user_score"].tolist() == [[9.0, 2.5], [9.0, 2.5]]
 
 
+def test_without_lists_all_else_is_the_same(client: ClientData) -> None:
+    whole = evaluate(client)
+    model = by_item(client.num_users, *PREDICTED)
+    spared = RATING.evaluate(model, client, NUM_ITEMS, seed=0, lists=False)
+    lists = {"per_user_recommended", "per_user_score"}
+    assert whole.records.keys() - spared.records.keys() == lists
+    for part, values in spared.values.items():
+        for metric, column in values.items():
+            assert_array_equal(column, whole.values[part][metric])
+
+
 def test_the_standard_error_of_rmse_follows_the_delta_method() -> None:
     rng = np.random.default_rng(0)
     trials = rng.normal(0, 1.3, (4000, 200)) ** 2

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.metrics.ranking import (
@@ -21,7 +20,6 @@ from fedrec_flower.metrics.ranking import (
     Precision,
     Ranks,
     Recall,
-    held_out_ranks,
     parse_metric,
 )
 
@@ -159,32 +157,6 @@ def test_metrics_equal_ir_measures(
         num_held_out = np.array([len(ranks) for ranks, _ in users])
         expected = expected * num_held_out / np.minimum(k, num_held_out)
     np.testing.assert_allclose(make(k)(ranks_of(*users)), expected, atol=1e-6)
-
-
-SCORES = st.lists(st.integers(-3, 3).map(float), max_size=8).map(np.array)
-
-
-@given(held_out=SCORES, others=SCORES)
-def test_ranks_equal_those_of_a_list_sorted_with_the_others_first_on_ties(
-    held_out: NDArray[np.float64], others: NDArray[np.float64]
-) -> None:
-    scored = [(-score, 0) for score in others] + [(-score, 1) for score in held_out]
-    expected = [
-        rank for rank, (_, is_held_out) in enumerate(sorted(scored), start=1) if is_held_out
-    ]
-    assert held_out_ranks(held_out, others).tolist() == expected
-
-
-def test_constant_scores_rank_last() -> None:
-    ranks = held_out_ranks(np.full(2, 0.5), np.full(98, 0.5))
-    assert ranks.tolist() == [99, 100]
-
-
-@pytest.mark.parametrize("score", [nan, np.inf, -np.inf])
-def test_non_finite_scores_have_no_ranks(score: float) -> None:
-    for held_out, others in (([score], [1.0]), ([1.0], [score])):
-        with pytest.raises(ValueError, match="non-finite scores"):
-            held_out_ranks(np.array(held_out), np.array(others))
 
 
 @pytest.mark.parametrize("metric", [*(make(7) for make in AT_K), AUC()])
