@@ -1,0 +1,57 @@
+"""The command line: `python -m fedrec_flower.benchmark`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from fedrec_flower.benchmark.rounds import rounds_table
+from fedrec_flower.benchmark.scale import SHAPES, scale_table
+from fedrec_flower.results import markdown
+
+
+def main() -> None:
+    """Measure, print and save the tables that are asked for."""
+    chosen = _parser().parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if chosen.cohorts:
+        table = rounds_table(chosen.cohorts, chosen.rounds, chosen.dataset)
+        _publish(table, "benchmark", chosen.to)
+    if chosen.scale:
+        _publish(scale_table(SHAPES), "scale", chosen.to)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fedrec_flower.benchmark", description="What a round costs."
+    )
+    parser.add_argument(
+        "--cohorts",
+        type=int,
+        nargs="*",
+        default=[100, 1_000_000],
+        help="clients a round; none leaves the table of engines and models out",
+    )
+    parser.add_argument("--rounds", type=int, default=10, help="measured rounds a row")
+    parser.add_argument("--dataset", default="dataset=ml-100k", help="Hydra overrides")
+    parser.add_argument(
+        "--scale",
+        action="store_true",
+        help="add the scale table: synthetic data of the shapes of ML-1M and ML-25M, ten minutes",
+    )
+    parser.add_argument("--to", type=Path, help="folder for the tables, .csv and .md of each")
+    return parser
+
+
+def _publish(table: pd.DataFrame, name: str, folder: Path | None) -> None:
+    text = markdown(table)
+    print(text)  # noqa: T201  # the command's output
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / f"{name}.csv", index=False)
+        (folder / f"{name}.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

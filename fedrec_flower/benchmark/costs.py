@@ -1,0 +1,129 @@
+"""What preparing, a whole round and an evaluation cost, measured in this process.
+
+A round is a whole one over the in-process federation, as `python -m fedrec_flower` runs it: the
+cohort drawn, messages packed, clients trained, updates summed, averaged, and FedAdam's step.
+"""
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter, process_time
+
+from fedrec_flower.benchmark.measuring import WORK, peak_memory_mb, timed
+from fedrec_flower.cli import compose
+from fedrec_flower.config import build
+from fedrec_flower.experiment import prepare_data, set_up
+from fedrec_flower.federation import federate
+from fedrec_flower.results import RunFolder
+from fedrec_flower.strategies.plan import Metrics
+
+_RUN = ("federation=in_process", "model=mf", *WORK)
+_LONG = 1_000_000  # rounds: the stopwatch ends a run, nothing else
+
+Cost = dict[str, float]
+
+
+def opening(dataset: str) -> Cost:
+    """Open the prepared data, preparing them if the cache does not hold them.
+
+    Args:
+        dataset: a dataset's overrides, separated by blanks; with its cache_dir.
+
+    Returns:
+        seconds (wall), cpu_seconds, peak_memory_mb (of this process).
+    """
+    config, _ = compose([*dataset.split(), *_RUN])
+    return _cost([timed(lambda: prepare_data(config))])
+
+
+def training(dataset: str, cohort: int, rounds: int) -> Cost:
+    """Run whole rounds of MF.
+
+    Args:
+        dataset: as for `opening`.
+        cohort: clients a round.
+        rounds: rounds measured, after a first one that is told apart.
+
+    Returns:
+        As `opening`, medians over the rounds, and first_seconds (wall).
+    """
+    few = ("evaluation.num_clients=1", f"evaluation.every={_LONG}")
+    overrides = [*dataset.split(), *_RUN, *few]
+    _untrained, (first, _), *measured = _laps(overrides, cohort, 2 + rounds)
+    return {"first_seconds": first, **_cost(measured)}
+
+
+def evaluation(dataset: str, num_negatives: int, num_clients: int) -> Cost:
+    """Evaluate once, after a small round: full ranking, and the sampled protocol if wanted.
+
+    Args:
+        dataset: as for `opening`.
+        num_negatives: items of the sampled protocol; 0 leaves it out.
+        num_clients: clients evaluated.
+
+    Returns:
+        As `opening`.
+    """
+    chosen = (
+        f"evaluation.num_negatives={num_negatives}",
+        f"evaluation.num_clients={num_clients}",
+        "evaluation.every=1",
+    )
+    _untrained, _round, evaluated = _laps([*dataset.split(), *_RUN, *chosen], 1, 3)
+    return _cost([evaluated])
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    """An observer that takes the time of each training and evaluation, and ends the run.
+
+    Attributes:
+        wanted: laps after which the run ends.
+        laps: wall and CPU seconds of each, CPU of all threads of this process.
+        began: clocks when the current lap began.
+    """
+
+    wanted: int
+    laps: list[tuple[float, float]] = field(default_factory=list)
+    began: tuple[float, float] = field(default_factory=lambda: (perf_counter(), process_time()))
+
+    def trained(self, round_: int, loss: float, num_clients: int) -> None:
+        """See `Observer.trained`."""
+        del round_, loss, num_clients
+        self._lap()
+
+    def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
+        """See `Observer.evaluated`."""
+        del round_, metrics, num_clients
+        self._lap()
+
+    def _lap(self) -> None:
+        now = perf_counter(), process_time()
+        self.laps.append((now[0] - self.began[0], now[1] - self.began[1]))
+        if len(self.laps) == self.wanted:
+            raise _EnoughError
+        self.began = now
+
+
+class _EnoughError(Exception):
+    """All laps are taken: the way out of a run that would go on."""
+
+
+def _laps(overrides: list[str], cohort: int, wanted: int) -> list[tuple[float, float]]:
+    """The first laps of a run, as it goes: the untrained model's evaluation, round 1, and on."""
+    config, _ = compose([*overrides, f"clients_per_round={cohort}", f"num_rounds={_LONG}"])
+    with tempfile.TemporaryDirectory() as folder:
+        setup = set_up(config, RunFolder.create(Path(folder)))
+        watch = _Stopwatch(wanted)
+        strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watch)
+        with suppress(_EnoughError):
+            federate(setup.engine, strategy, setup.initial(strategy), Path(folder) / "flower.log")
+    return watch.laps
+
+
+def _cost(laps: Sequence[tuple[float, float]]) -> Cost:
+    wall, cpu = (statistics.median(seconds) for seconds in zip(*laps, strict=True))
+    return {"seconds": wall, "cpu_seconds": cpu, "peak_memory_mb": peak_memory_mb()}

@@ -1,0 +1,106 @@
+"""The table of engine x model x cohort: what training a cohort costs, beside a plain PyTorch loop.
+
+Every row trains the same clients on the same kind of work (`measuring.WORK`) in this one run, one
+thread each. The plain loop is what one would write without this suite: `nn.Embedding`, autograd,
+`optim.SGD`, full tables copied for every client.
+"""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fedrec_flower.benchmark.measuring import WORK, in_new_process, peak_memory_mb, timed
+from fedrec_flower.benchmark.plain import PlainLoop
+from fedrec_flower.cli import compose
+from fedrec_flower.client import CohortClient, open_node
+from fedrec_flower.experiment import make_job, prepare_data
+from fedrec_flower.seeding import generator
+
+MODELS = {
+    "mf": ("model=mf",),
+    "ncf gmf": ("model=ncf", "model.variant=gmf"),
+    "ncf neumf": ("model=ncf", "model.variant=neumf", "model.hidden_dims=[32,16,8]"),
+}
+ENGINES = ("plain", "sequential", "vectorized")
+
+Round = Callable[[int], None]
+
+
+def measure(engine: str, model: str, cohort: int, rounds: int, dataset: str) -> dict[str, Any]:
+    """Train some rounds in this process, one thread.
+
+    Args:
+        engine: "plain", or an engine of `training.engine`.
+        model: a key of `MODELS`.
+        cohort: clients a round; more than there are means all.
+        rounds: rounds measured, after a first one that is told apart.
+        dataset: a dataset's overrides, separated by blanks.
+
+    Returns:
+        engine, model, clients, clients_per_cpu_second, round_seconds (median wall),
+        first_round_seconds, peak_memory_mb (of this process).
+    """
+    torch.set_num_threads(1)
+    named = engine if engine != "plain" else "sequential"
+    overrides = [*dataset.split(), *MODELS[model], *WORK, f"training.engine={named}"]
+    config, _ = compose(overrides)
+    data = prepare_data(config)
+    size = min(cohort, data.num_clients)
+    with tempfile.TemporaryDirectory() as folder:
+        job = make_job(config, data, Path(folder)) | {"shares": True}
+        node = open_node(json.dumps(job))
+        shared = node.model.initial(node.shared_names, generator(1, "benchmark"))
+        parameters = [shared[name] for name in node.shared_names]
+
+        def clients(round_: int) -> list[int]:
+            rng = generator(1, "benchmark-cohort", round_)
+            chosen: list[int] = np.sort(rng.choice(data.num_clients, size, replace=False)).tolist()
+            return chosen
+
+        def ours(round_: int) -> None:
+            CohortClient(node, clients(round_)).fit(parameters, {"round": round_})
+
+        plain = PlainLoop(node.model, data, parameters)
+        run: Round = ours if engine != "plain" else lambda r: plain.round(clients(r), r)
+        laps = [timed(partial(run, round_)) for round_ in range(rounds + 1)]
+    wall, cpu = zip(*laps[1:], strict=True)
+    return {
+        "engine": engine,
+        "model": model,
+        "clients": size,
+        "clients_per_cpu_second": size / statistics.median(cpu),
+        "round_seconds": statistics.median(wall),
+        "first_round_seconds": laps[0][0],
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def rounds_table(cohorts: list[int], rounds: int, dataset: str) -> pd.DataFrame:
+    """Measure every engine, model and cohort, each in a process of its own.
+
+    Args:
+        cohorts: clients a round; more than there are means all.
+        rounds: rounds measured a row.
+        dataset: a dataset's overrides, separated by blanks.
+
+    Returns:
+        A row as `measure` gives it for each; ratio is clients_per_cpu_second over the plain loop's.
+    """
+    rows = []
+    for model in MODELS:
+        for cohort in cohorts:
+            measured = [
+                in_new_process(measure, engine, model, cohort, rounds, dataset)
+                for engine in ENGINES
+            ]
+            base = measured[0]["clients_per_cpu_second"]
+            rows += [{**row, "ratio": row["clients_per_cpu_second"] / base} for row in measured]
+    return pd.DataFrame(rows)
