@@ -19,6 +19,7 @@ CONF = Path(__file__).parents[2] / "conf" / "split"
 EVERY_YAML = pytest.mark.parametrize(
     "path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem
 )
+BY_LINES = {"file_folds"}  # what such a split means hangs on the file's order
 
 
 @pytest.fixture
@@ -74,6 +75,8 @@ def test_neither_file_order_nor_repetition_changes_it(
 ) -> None:
     assert interactions.timestamp is not None
     order = np.random.default_rng(1).permutation(len(interactions))
+    if path.stem in BY_LINES:
+        order.sort()
     shuffled = replace(
         interactions,
         user=interactions.user[order],
