@@ -1,14 +1,12 @@
 """The command line: Hydra composes, errors become one sentence, the last line is the run folder."""
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -20,6 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedrec_flower.errors import ConfigError, FedrecError
 from fedrec_flower.wording import reword, unknown_option, unreadable, unusable
+
+if TYPE_CHECKING:
+    from fedrec_flower.results import RunFolder
 
 _HERE = Path(__file__).parent
 # In a wheel conf lies inside the package, in a checkout beside it.
@@ -65,30 +66,28 @@ def _job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     # Imported here, so that --help and a misspelt option answer at once.
+    from fedrec_flower.results import RunFolder, claimed, resume
+
+    settings = HydraConfig.get()
+    path = Path(settings.runtime.output_dir)
+    resolved, text = _resolved(config), _repeatable(config)
+    sweeps = settings.mode is RunMode.MULTIRUN
+    with claimed(path):
+        folder = resume(path, text) if sweeps else RunFolder.create(path)
+        if folder is not None:
+            folder.write_configuration(text)
+            _fill(folder, resolved | {"overrides": list(settings.overrides.task)})
+    print(_shown(path))  # noqa: T201
+
+
+def _fill(folder: "RunFolder", config: dict[str, Any]) -> None:
     from rich.console import Console
 
     from fedrec_flower.experiment import run
-    from fedrec_flower.results import RunFolder, final_table
+    from fedrec_flower.results import final_table
 
-    settings = HydraConfig.get()
-    resolved = _resolved(config)
-    folder = RunFolder.create(Path(settings.runtime.output_dir))
-    _save(config, folder.path)
-    overrides = [*settings.overrides.task, *_unusual_source(resolved)]
-    summary = run(resolved | {"overrides": overrides}, folder)
+    summary = run(config, folder)
     Console().print(final_table(summary))
-    print(_shown(folder.path))  # noqa: T201
-
-
-def _unusual_source(resolved: dict[str, Any]) -> list[str]:
-    """A mark for runs that --config-path configures: no override tells them from default runs."""
-    sources = [source.path for source in HydraConfig.get().runtime.config_sources]
-    if str(CONF) in sources:
-        return []
-    varied = ("seed", "output_dir")  # what a repetition may change and still be the same run
-    told = {name: value for name, value in resolved.items() if name not in varied}
-    digest = sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    return [f"config={digest[:8]}"]
 
 
 def compose(overrides: list[str]) -> tuple[dict[str, Any], Path]:
@@ -130,21 +129,14 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     return {str(name): value for name, value in plain.items()}
 
 
-def _save(config: DictConfig, folder: Path) -> None:
-    """Write config.yaml so that `--config-path` on the folder repeats the run, in a new folder."""
+def _repeatable(config: DictConfig) -> str:
+    """What config.yaml holds: `--config-path` on its folder repeats the run, in a new folder."""
     saved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     original = OmegaConf.load(CONF / "config.yaml")
     saved.output_dir = OmegaConf.to_container(original)["output_dir"]  # type: ignore[call-overload, index]
     logging_as_here = [entry for entry in original.defaults if "override" in str(entry)]
     whole = {"defaults": ["schema", "_self_", *logging_as_here], "hydra": original.hydra}
-    text = OmegaConf.to_yaml(OmegaConf.merge(OmegaConf.create(whole), saved))
-    try:
-        (folder / "config.yaml").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FedrecError(
-            f"{folder / 'config.yaml'} could not be written ({error.strerror}): free some disk "
-            "space or set output_dir= to a folder you may write to"
-        ) from error
+    return OmegaConf.to_yaml(OmegaConf.merge(OmegaConf.create(whole), saved))
 
 
 def _shown(folder: Path) -> str:

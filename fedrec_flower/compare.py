@@ -1,4 +1,4 @@
-"""`python -m fedrec_flower.compare RUNS --to FOLDER`: table and figures of many runs."""
+"""`python -m fedrec_flower.compare RUNS --to FOLDER`: from run folders to a leaderboard."""
 
 import argparse
 import sys
@@ -8,62 +8,59 @@ import pandas as pd
 
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
-from fedrec_flower.results import comparison, load_per_user, load_runs, load_summaries, markdown
+from fedrec_flower.results import (
+    headline,
+    leaderboard,
+    load_per_user,
+    load_runs,
+    load_summaries,
+    readable,
+)
 
-_HEADLINE = ("hr@10", "ndcg@10", "hr@10_99neg", "ndcg@10_99neg", "rmse", "mae")
 
-
-def compare(runs: Path, to: Path, metric: str) -> str:
+def compare(runs: Path, to: Path, metric: str | None, published: Path | None = None) -> str:
     """Write `comparison.csv`, `comparison.md` and figures of all completed runs below a folder.
+
+    The figures: `comparison` (the headline metrics), `megabytes` (accuracy against traffic; where
+    anything was sent), `convergence` (accuracy against rounds) and `activity` (whom it serves).
 
     Args:
         runs: a run folder, or a folder with run folders at any depth.
         to: where the table and the figures go; made if need be.
-        metric: the metric that the figures show.
+        metric: the metric that the figures show; None for the first headline metric there is.
+        published: a table of `results/published`; adds the figure `leak`, what others published
+            beside ours with and without the leak.
 
     Returns:
         The table, as Markdown.
 
     Raises:
-        FedrecError: if there is no completed run.
+        FedrecError: if there is no completed run, or runs cannot be compared.
     """
-    table = comparison(runs)
+    table = leaderboard(runs)
+    text = readable(table)
     to.mkdir(parents=True, exist_ok=True)
     table.to_csv(to / "comparison.csv", index=False)
-    text = markdown(headline(table))
-    (to / "comparison.md").write_text(text)
-    summaries = load_summaries(runs)
-    plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
-    plots.save(plots.comparison(summaries, metric), to, "comparison")
-    by_activity = "rmse" if metric == "rmse" else "hr@10"
-    plots.save(plots.metric_by_activity(load_per_user(runs), by_activity), to, "activity")
+    (to / "comparison.md").write_text(text, encoding="utf-8")
+    shown = metric or next(iter(headline(table)), "ndcg@10")
+    _draw(runs, to, shown, headline(table))
+    if published is not None:
+        plots.save(plots.leak(load_summaries(runs), pd.read_csv(published)), to, "leak")
     return text
 
 
-def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """The few columns that a reader compares first.
-
-    Args:
-        table: from `results.comparison`: a row per kind of run, `metric` and `metric_sd` columns.
-
-    Returns:
-        The columns in which the rows differ, the number of seeds, and the headline metrics as
-        "mean ± standard deviation over seeds".
-    """
-    names = table.columns[: table.columns.get_loc("seeds")]
-    telling = [name for name in names if len(set(table[name])) > 1] or ["model"]
-    shown = table[[*telling, "seeds"]].copy()
-    for metric in _HEADLINE:
-        if metric in table:
-            pairs = zip(table[metric], table[f"{metric}_sd"], strict=True)
-            shown[metric] = [_with_spread(mean, spread) for mean, spread in pairs]
-    return shown
-
-
-def _with_spread(mean: float, spread: float) -> str:
-    if pd.isna(mean):
-        return ""
-    return f"{mean:.4f}" if pd.isna(spread) else f"{mean:.4f} ± {spread:.4f}"
+def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
+    summaries, per_user = load_summaries(runs), load_per_user(runs)
+    column = f"test.{metric}"
+    ours = summaries[summaries[column].notna()] if column in summaries else summaries
+    measured = set(ours.dropna(axis="columns", how="all")) - {column}
+    beside = [name for name in headlines if f"test.{name}" in measured]
+    by_activity = "rmse" if metric in ("rmse", "mae") else "hr@10"
+    plots.save(plots.comparison(summaries, metric, *beside), to, "comparison")
+    plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
+    plots.save(plots.metric_by_activity(per_user, by_activity), to, "activity")
+    if plots.sends_anything(ours):
+        plots.save(plots.accuracy_against_megabytes(ours, metric), to, "megabytes")
 
 
 def main() -> None:
@@ -71,10 +68,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fedrec_flower.compare", description=__doc__)
     parser.add_argument("runs", type=Path, help="folder with run folders at any depth")
     parser.add_argument("--to", type=Path, required=True, help="folder for table and figures")
-    parser.add_argument("--metric", default="ndcg@10", help="metric of the figures")
+    parser.add_argument("--metric", help="metric of the figures; default ndcg@10, or rmse")
+    parser.add_argument("--published", type=Path, help="table of published figures, for the leak")
     chosen = parser.parse_args()
     try:
-        print(compare(chosen.runs, chosen.to, chosen.metric))  # noqa: T201  # the command's output
+        print(compare(chosen.runs, chosen.to, chosen.metric, chosen.published))  # noqa: T201  # the command's output
     except FedrecError as error:
         sys.exit(f"error: {error}")
 

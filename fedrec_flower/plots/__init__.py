@@ -2,15 +2,20 @@
 
 from fedrec_flower.plots.activity import metric_by_activity
 from fedrec_flower.plots.clients import data_partition, participation
+from fedrec_flower.plots.cost import accuracy_against_megabytes, sends_anything
+from fedrec_flower.plots.leak import leak
 from fedrec_flower.plots.models import comparison
 from fedrec_flower.plots.rounds import convergence
 from fedrec_flower.plots.style import save
 
 __all__ = [
+    "accuracy_against_megabytes",
     "comparison",
     "convergence",
     "data_partition",
+    "leak",
     "metric_by_activity",
     "participation",
     "save",
+    "sends_anything",
 ]

@@ -13,6 +13,7 @@ from fedrec_flower.plots.style import canvas, legend_beside, looks
 
 _BINS = 5
 _JOINED = 5  # lines between the points of more series than this would be a thicket
+_SHOWN = 7  # and so would the points of more than there are colours
 _ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
 
 
@@ -20,6 +21,7 @@ def metric_by_activity(per_user: pd.DataFrame, metric: str = "hr@10") -> Figure:
     """Draw a test metric over fifths of the users, from the least to the most active.
 
     Bars are one standard error over users; a user measured with several seeds is averaged first.
+    Of more than seven series the seven best are drawn.
 
     Args:
         per_user: from `load_per_user`, or one run's `per_user.csv`: num_train and, 1 being the
@@ -33,11 +35,14 @@ def metric_by_activity(per_user: pd.DataFrame, metric: str = "hr@10") -> Figure:
     Raises:
         FedrecError: if the metric is another one or the table lacks its columns.
     """
-    table = _binned(per_user, metric)
+    users = _users(per_user, metric)
+    best, others = _best(users, metric)
+    table = _binned(users[users["label"].isin(best)], metric)
     figure, axes = canvas(
         f"Test {metric_label(metric)} by user activity{datasets(per_user)}",
         "fifths of the users; bars: one standard error over users"
-        + (", each averaged over seeds" if table["seeds"].max() > 1 else ""),
+        + (", each averaged over seeds" if table["seeds"].max() > 1 else "")
+        + (f"; the {len(best)} best of {len(best) + others}" if others else ""),
         x="interactions of a user in training",
         y=metric_label(metric),
     )
@@ -62,15 +67,28 @@ def metric_by_activity(per_user: pd.DataFrame, metric: str = "hr@10") -> Figure:
     return figure
 
 
-def _binned(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row per series and bin: label, bin, range, mean, error (of the mean), seeds."""
+def _users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row per series and user, means over seeds: total, count, num_train; seeds; bin, range."""
     rows = _with_sums(per_user, metric)
     rows = rows.assign(label=series_labels(rows), seeds=1)
     averaged = {"total": "mean", "count": "mean", "num_train": "mean", "seeds": "sum"}
     users = rows.groupby(["label", "user_id"]).agg(averaged).reset_index()
     users["bin"] = _fifths(users["num_train"].to_numpy())
     ranges = {number: _range_told(members) for number, members in users.groupby("bin")}
-    users["range"] = users["bin"].map(ranges)
+    return users.assign(range=users["bin"].map(ranges))
+
+
+def _best(users: pd.DataFrame, metric: str) -> tuple[list[str], int]:
+    """The labels to show, and how many others there are."""
+    sums = users.groupby("label")[["total", "count"]].sum()
+    ordered = (sums["total"] / sums["count"]).sort_values(
+        ascending=lower_is_better(metric), kind="stable"
+    )
+    return list(ordered.index[:_SHOWN]), len(ordered.index[_SHOWN:])
+
+
+def _binned(users: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row per series and bin: label, bin, range, mean, error (of the mean), seeds."""
     return pd.DataFrame(
         {
             "label": label,
@@ -109,7 +127,7 @@ def _with_sums(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _one_row_per_user(items: pd.DataFrame, k: int, *, ndcg: bool) -> pd.DataFrame:
     """Turn one row per held-out item into one per user of a run: any hit, or DCG over its best."""
-    keys = [name for name in ("run", "model", "seed", "user_id") if name in items]
+    keys = [name for name in ("run", "label", "seed", "user_id") if name in items]
     grouped = items.groupby(keys, dropna=False)
     users = items.drop_duplicates(keys).set_index(keys)
     if ndcg:

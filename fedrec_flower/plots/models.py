@@ -1,78 +1,76 @@
 """How models compare on the test set."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.plots.naming import (
-    LEAKY,
     chance_level,
     datasets,
+    leaky,
     lower_is_better,
     metric_label,
     series_labels,
 )
-from fedrec_flower.plots.style import FAINT, INK, canvas, looks
+from fedrec_flower.plots.style import FAINT, INK, looks, panels
+
+_ROW, _TWO_LINES = 0.28, 0.45  # inches
 
 
-def comparison(summaries: pd.DataFrame, metric: str) -> Figure:
-    """Draw a test metric of each model as a point with an error bar.
+def comparison(summaries: pd.DataFrame, *metrics: str) -> Figure:
+    """Draw test metrics of each model as points with error bars, one panel per metric.
 
-    The best is on top, but runs of the leaky protocol come last, as rings. The bar is one
-    standard deviation over seeds, or one standard error over users where there is a single
-    seed; which, stands below the model's name.
+    The best by the first metric is on top, but runs of the leaky protocol come last, as rings.
+    The bar is one standard deviation over seeds, or one standard error over users where there is
+    a single seed; which, is said in the subtitle or below the model's name.
 
     Args:
         summaries: from `load_summaries`; only completed runs count.
-        metric: a test metric, such as `ndcg@10`, taken at the round that validation selected.
+        metrics: test metrics, such as `ndcg@10`, taken at the round that validation selected.
 
     Returns:
         The figure.
 
     Raises:
-        FedrecError: if no completed run reports the metric.
+        FedrecError: if no completed run reports one of the metrics.
     """
-    table = _table(summaries, metric)
-    figure, axes = canvas(
-        f"Test {metric_label(metric)}{datasets(summaries)}",
-        "at the round that validation selected" + ("; the best on top" if len(table) > 1 else ""),
-        x=metric_label(metric),
-        y="",
-        size=(7.0, 1.6 + 0.45 * len(table)),
-    )
-    _draw_points(axes, table)
-    axes.set_yticks(range(len(table)), [f"{name}\n{told}" for name, told in table["told"].items()])
-    axes.set_ylim(len(table) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    if not lower_is_better(metric):
-        axes.set_xlim(left=0)
-    chance = chance_level(metric)
-    if chance is not None:
-        axes.axvline(chance, color=FAINT, linewidth=1.0, linestyle=":")
-        axes.annotate(
-            "chance", (chance, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
-            textcoords="offset points", va="top", fontsize=9, color=FAINT,
-        )  # fmt: skip
+    tables = [measured(summaries, metric) for metric in metrics]
+    first, common = tables[0], set(tables[0]["told"])
+    rows = [
+        str(name) if len(common) == 1 else f"{name}\n{told}" for name, told in first["told"].items()
+    ]
+    height = 1.6 + len(rows) * (_TWO_LINES if len(common) > 1 else _ROW)
+    width = 7.0 if len(metrics) == 1 else 2.0 + 2.3 * len(metrics)
+    figure, every = panels(
+        _title(metrics, summaries), _subtitle(first, metrics), xs=[*map(metric_label, metrics)],
+        size=(width, height),
+    )  # fmt: skip
+    for axes, metric, table in zip(every, metrics, tables, strict=True):
+        _draw_points(axes, table.reindex(first.index), numbers=len(metrics) == 1)
+        _scale(axes, metric, float((table["mean"] + table["bar"]).max()))
+        axes.grid(visible=len(metrics) > 1, axis="y")  # leads from names to points far from them
+    every[0].set_yticks(range(len(rows)), rows)
+    every[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 
 
-def _draw_points(axes: Axes, table: pd.DataFrame) -> None:
-    drawn = looks(table.index)
-    points = zip(table.index, table["mean"], table["bar"], strict=True)
-    for height, (label, mean, bar) in enumerate(points):
-        colour = drawn[label].colour
-        axes.errorbar(
-            mean, height, xerr=bar, fmt="o", color=colour, capsize=3, markersize=6,
-            markerfacecolor="white" if label.endswith(LEAKY) else colour,
-        )  # fmt: skip
-        axes.annotate(
-            f"{mean:.3f} ± {bar:.3f}" if bar else f"{mean:.3f}", (1.02, height),
-            xycoords=("axes fraction", "data"), va="center", fontsize=9, color=INK,
-        )  # fmt: skip
+def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """What each model reached on test, the best first and leaky runs last.
 
+    Args:
+        summaries: from `load_summaries`; only completed runs count.
+        metric: a test metric, such as `ndcg@10`.
 
-def _table(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
+    Returns:
+        Indexed by label: mean, bar (one standard deviation over seeds or one standard error over
+        users; 0 where neither is known), told (which of them) and leaky.
+
+    Raises:
+        FedrecError: if no completed run reports the metric.
+    """
     column = f"test.{metric}"
     completed = summaries[summaries["status"] == "completed"]
     if column not in completed or not completed[column].notna().any():
@@ -83,26 +81,65 @@ def _table(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
             f"({', '.join(known) or 'none so far'})"
         )
     shown = completed[completed[column].notna()]
-    shown = shown.assign(label=series_labels(shown))
+    shown = shown.assign(label=series_labels(shown), leaky=leaky(shown))
     # A run repeated with the same seed is no further evidence.
     once = shown.drop_duplicates(["label", "seed"], keep="last")
     rows = {label: _row(runs, metric) for label, runs in once.groupby("label")}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    best_first = table.sort_values("mean", ascending=lower_is_better(metric), kind="stable")
+    merit = table["mean"] if lower_is_better(metric) else -table["mean"]
     # A leaky figure is no rival of an honest one, however high.
-    leaky = best_first.index.str.endswith(LEAKY)
-    return pd.concat([best_first[~leaky], best_first[leaky]])
+    return table.iloc[np.lexsort((merit, table["leaky"]))]
 
 
 def _row(runs: pd.DataFrame, metric: str) -> dict[str, object]:
-    values = runs[f"test.{metric}"]
+    values, run = runs[f"test.{metric}"], runs.iloc[0]
+    told = {"mean": values.mean(), "bar": 0.0, "told": "one seed", "leaky": bool(run["leaky"])}
     if len(values) > 1:
-        told = f"sd of {len(values)} seeds"
-        return {"mean": values.mean(), "bar": values.std(), "told": told}
-    run = runs.iloc[0]
-    value, error = values.iloc[0], run.get(f"test_standard_error.{metric}")
+        return told | {"bar": values.std(), "told": f"sd of {len(values)} seeds"}
+    error = run.get(f"test_standard_error.{metric}")
     if pd.isna(error):
-        return {"mean": value, "bar": 0.0, "told": "one seed"}
+        return told
     # Among runs without this number pandas holds it as a float.
-    users = f"{run['num_test_users']:.0f} users"
-    return {"mean": value, "bar": error, "told": f"one seed, se over {users}"}
+    return told | {"bar": error, "told": f"one seed, se over {run['num_test_users']:.0f} users"}
+
+
+def _title(metrics: tuple[str, ...], summaries: pd.DataFrame) -> str:
+    what = f"Test {metric_label(metrics[0])}" if len(metrics) == 1 else "Test metrics"
+    return f"{what}{datasets(summaries)}"
+
+
+def _subtitle(table: pd.DataFrame, metrics: tuple[str, ...]) -> str:
+    common = set(table["told"])
+    bars = f"; bars: {common.pop()}" if len(common) == 1 else ""
+    by = f" by {metric_label(metrics[0])}" if len(metrics) > 1 else ""
+    order = f"; the best{by} on top" if len(table) > 1 else ""
+    return f"at the round that validation selected{order}{bars}"
+
+
+def _draw_points(axes: Axes, table: pd.DataFrame, *, numbers: bool) -> None:
+    drawn = looks(table.index)
+    for height, (label, row) in enumerate(table.iterrows()):
+        colour = drawn[str(label)].colour
+        axes.errorbar(
+            row["mean"], height, xerr=row["bar"], fmt="o", color=colour, capsize=3, markersize=6,
+            markerfacecolor="white" if row["leaky"] else colour,
+        )  # fmt: skip
+        if numbers:
+            axes.annotate(
+                f"{row['mean']:.3f}" + (f" ± {row['bar']:.3f}" if row["bar"] else ""),
+                (1.02, height), xycoords=("axes fraction", "data"), va="center", fontsize=9,
+                color=INK,
+            )  # fmt: skip
+
+
+def _scale(axes: Axes, metric: str, highest: float) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    if not lower_is_better(metric):
+        axes.set_xlim(0, 1.06 * highest or 1)
+    chance = chance_level(metric)
+    if chance is not None:
+        axes.axvline(chance, color=FAINT, linewidth=1.0, linestyle=":")
+        axes.annotate(
+            "chance", (chance, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+            textcoords="offset points", va="top", fontsize=9, color=FAINT,
+        )  # fmt: skip

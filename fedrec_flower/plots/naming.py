@@ -7,8 +7,6 @@ import pandas as pd
 
 _METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "auc": "AUC"}
 _RATING_METRICS = {"rmse": "RMSE (rating units)", "mae": "MAE (rating units)"}
-LEAKY = " (leaky protocol)"
-_DISTINGUISHING = ("dataset", "strategy", "partition", "federation", "settings")
 
 
 def metric_label(metric: str) -> str:
@@ -43,24 +41,21 @@ def chance_level(metric: str) -> float | None:
 
 
 def series_labels(frame: pd.DataFrame) -> "pd.Series[str]":
-    """Name the series each row belongs to: its model, and whatever else differs between rows.
+    """Name the series each row belongs to.
 
     Args:
-        frame: one of the frames of `fedrec_flower.results`; a column that is missing from
-            it tells nothing.
+        frame: one of the frames of `fedrec_flower.results`; or one run's own table, which
+            without a `label` is one series without a name.
 
     Returns:
-        One label per row, such as "ncf, fedadam"; runs of the legacy protocol say that they leak.
+        One label per row.
     """
-    protocol = _column(frame, "protocol")
-    leaky = protocol.str.contains("legacy")
-    split = protocol.str.replace("legacy|honest", "", regex=True).str.strip(" -_,:;/()")
-    candidates = [*(_column(frame, name) for name in _DISTINGUISHING), split]
-    labels = _column(frame, "model")
-    for column in candidates:
-        if len(set(column)) > 1:
-            labels = labels + (", " + column).where(column != "", "")
-    return labels + leaky.map({True: LEAKY, False: ""})
+    return _column(frame, "label")
+
+
+def leaky(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Tell which rows were measured by the leaky protocol."""
+    return _column(frame, "protocol").str.contains("legacy")
 
 
 def datasets(frame: pd.DataFrame) -> str:

@@ -15,7 +15,10 @@ from fedrec_flower.plots.naming import (
     metric_label,
     series_labels,
 )
+from fedrec_flower.plots.placing import name_ends
 from fedrec_flower.plots.style import FAINT, Look, canvas, legend_beside, looks
+
+_FEW = 6  # series; the lines of more would hide each other's bands
 
 
 def convergence(runs: pd.DataFrame, metric: str) -> Figure:
@@ -24,6 +27,10 @@ def convergence(runs: pd.DataFrame, metric: str) -> Figure:
     Validation is a solid line and test a thin dashed one, means over seeds; the band is one
     standard deviation over seeds of validation. A ring stands at the round that validation
     selected, one per seed.
+
+    Of more than six models only the means of validation are drawn, with the models' names at
+    their ends. A dot is where the runs of a model end, one round for a model that is solved in
+    one; a dotted line leads on to its name.
 
     Args:
         runs: from `load_runs`.
@@ -36,19 +43,45 @@ def convergence(runs: pd.DataFrame, metric: str) -> Figure:
         FedrecError: if no run reports the metric.
     """
     shown = _measurements(runs, metric)
-    seeds = shown.groupby("label")["seed"].nunique()
-    figure, axes = canvas(
-        f"Convergence{datasets(shown)}",
-        _seeds_told(int(seeds.min()), int(seeds.max())),
-        x="round",
-        y=metric_label(metric),
-    )
     drawn = looks(shown["label"])
+    return _many(shown, metric, drawn) if len(drawn) > _FEW else _few(shown, metric, drawn)
+
+
+def _few(shown: pd.DataFrame, metric: str, drawn: dict[str, Look]) -> Figure:
+    figure, axes = canvas(
+        f"Convergence{datasets(shown)}", _seeds_told(shown), x="round", y=metric_label(metric)
+    )
     for label, look in drawn.items():
         _draw_series(axes, shown[shown["label"] == label], look)
     _scale(axes, metric)
     handles = [_key(look.colour, label, marker=_line_marker(look)) for label, look in drawn.items()]
     legend_beside(figure, axes, [*handles, *_explanations(shown, metric)])
+    return figure
+
+
+def _many(shown: pd.DataFrame, metric: str, drawn: dict[str, Look]) -> Figure:
+    figure, axes = canvas(
+        f"Convergence{datasets(shown)}",
+        f"on validation, {_seeds_told(shown)}; dots: where the runs end",
+        x="round",
+        y=f"Validation {metric_label(metric)}",
+        size=(9.0, max(4.8, 1.2 + 0.19 * len(drawn))),
+    )
+    validation = shown[shown["phase"] == "validation"]
+    means = validation.groupby(["label", "round"])["value"].mean()
+    last = validation["round"].max()
+    ends = {}
+    for label, look in drawn.items():
+        curve = means[label] if label in means.index else means.head(0)
+        if curve.empty:
+            continue
+        end = ends[label] = float(curve.index[-1]), float(curve.iloc[-1])
+        axes.plot(curve.index, curve, color=look.colour, linewidth=1.4)
+        axes.plot(*end, color=look.colour, marker=look.marker, markersize=5)
+        axes.plot([end[0], last], [end[1]] * 2, color=look.colour, linewidth=1.0, linestyle=":")
+        ends[label] = float(last), end[1]
+    _scale(axes, metric)
+    name_ends(figure, axes, ends, drawn)
     return figure
 
 
@@ -139,7 +172,9 @@ def _line_marker(look: Look) -> str:
     return "" if look.marker == "o" else look.marker
 
 
-def _seeds_told(fewest: int, most: int) -> str:
+def _seeds_told(shown: pd.DataFrame) -> str:
+    seeds = shown.groupby("label")["seed"].nunique()
+    fewest, most = int(seeds.min()), int(seeds.max())
     if most == 1:
         return "one seed"
     return f"means over {most} seeds" if fewest == most else f"means over {fewest} to {most} seeds"

@@ -62,8 +62,27 @@ def canvas(
     Returns:
         The figure and its axes: a light grid, no box, text in dark grey.
     """
+    figure, (axes,) = panels(title, subtitle, xs=[x], size=size)
+    axes.set_ylabel(y, color=INK)
+    return figure, axes
+
+
+def panels(
+    title: str, subtitle: str, *, xs: Sequence[str], size: tuple[float, float]
+) -> tuple[Figure, list[Axes]]:
+    """Make an empty figure of panels side by side, which share their vertical axis.
+
+    Args:
+        title: what is shown.
+        subtitle: a smaller second line; may be empty.
+        xs: label of the horizontal axis of each panel, with its unit.
+        size: width and height of the whole, inches.
+
+    Returns:
+        The figure and the axes of each panel, as in `canvas`.
+    """
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
+    every: list[Axes] = list(figure.subplots(1, len(xs), sharey=True, squeeze=False)[0])
     folded = textwrap.fill(subtitle, width=int(size[0] * 14))
     # The blank lines keep room for the subtitle, which needs another size and colour.
     blank = "\n" * len(folded.splitlines())
@@ -76,14 +95,14 @@ def canvas(
         0.01, 1, folded, ha="left", va="top", fontsize=9, color="#6B6B6B",
         transform=figure.transFigure + below,
     )  # fmt: skip
-    axes.set_xlabel(x, color=INK)
-    axes.set_ylabel(y, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=9)
-    axes.grid(color="#E6E6E6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
+    for axes, x in zip(every, xs, strict=True):
+        axes.set_xlabel(x, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=9)
+        axes.grid(color="#E6E6E6", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, every
 
 
 def legend_beside(figure: Figure, axes: Axes, handles: Sequence[Artist]) -> None:

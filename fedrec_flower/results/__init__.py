@@ -1,16 +1,25 @@
 """Run folders: text tables written by a run, and read back into tidy frames."""
 
+from fedrec_flower.results.leaderboard import comparison
 from fedrec_flower.results.load import load_per_user, load_runs, load_summaries
+from fedrec_flower.results.paired import leaderboard
+from fedrec_flower.results.readable import headline, readable
+from fedrec_flower.results.resuming import claimed, resume
 from fedrec_flower.results.run_folder import Phase, RunFolder
-from fedrec_flower.results.tables import comparison, final_table, markdown
+from fedrec_flower.results.tables import final_table, markdown
 
 __all__ = [
     "Phase",
     "RunFolder",
+    "claimed",
     "comparison",
     "final_table",
+    "headline",
+    "leaderboard",
     "load_per_user",
     "load_runs",
     "load_summaries",
     "markdown",
+    "readable",
+    "resume",
 ]

@@ -3,7 +3,7 @@
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,19 +11,22 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.results.configuration import (
+    Settings,
+    digest,
+    experiment,
+    flattened,
+    labels,
+    settings_of,
+)
 
 IDENTITY = (
-    "dataset", "model", "strategy", "partition", "federation", "protocol", "settings", "task",
-    "seed",
+    "dataset", "model", "label", "strategy", "partition", "federation", "protocol", "task",
+    "configuration", "seed",
 )  # fmt: skip
-"""What tells runs apart, in every frame given here; `settings` is described in `load_runs`."""
+"""What tells runs apart, in every frame given here; see `load_runs`."""
 
-# Overrides that another column tells already, or that cannot change a number.
-_TOLD = {
-    "dataset", "model", "strategy", "partition", "federation", "split", "task", "seed",
-    "output_dir", "dataset.cache_dir", "split.negatives",
-}  # fmt: skip
-
+_Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
 
 
@@ -32,11 +35,16 @@ class _Run:
     name: str
     folder: Path
     summary: dict[str, Any]
+    settings: Settings
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def configuration(self) -> str:
+        return digest(self.settings)
+
+    def identity(self, label: str) -> dict[str, Any]:
         known = {column: self.summary.get(column) for column in IDENTITY}
-        return {"run": self.name} | known | {"settings": _settings(self.summary)}
+        told = {"label": label, "configuration": self.configuration}
+        return {"run": self.name} | known | told
 
 
 def load_runs(path: str | Path) -> pd.DataFrame:
@@ -47,8 +55,9 @@ def load_runs(path: str | Path) -> pd.DataFrame:
 
     Returns:
         One row per run, round, phase and metric: run (folder relative to `path`), dataset,
-        model, strategy, partition, federation, protocol, settings (the remaining Hydra
-        overrides, so that runs of a sweep stay apart), task, seed, status, selected_round
+        model, label (the model, and what sets the run apart from others of that model here, see
+        `configuration.labels`), strategy, partition, federation, protocol, task, configuration
+        (the same for runs that differ in nothing but their seed), seed, status, selected_round
         (missing while unknown), round, phase, metric, value, num_clients.
 
     Raises:
@@ -58,10 +67,10 @@ def load_runs(path: str | Path) -> pd.DataFrame:
         UserWarning: for each run folder that is skipped because it cannot be read.
     """
 
-    def read(run: _Run) -> pd.DataFrame:
+    def read(run: _Run, identity: dict[str, Any]) -> pd.DataFrame:
         extra = {key: run.summary.get(key) for key in ("status", "selected_round")}
         rounds = _read_rounds(run.folder / "rounds.csv")
-        return _with_columns(run.identity | extra, rounds)
+        return _with_columns(identity | extra, rounds)
 
     return _concatenated(_from_each_run(path, read))
 
@@ -83,9 +92,11 @@ def load_summaries(path: str | Path) -> pd.DataFrame:
     Warns:
         UserWarning: for each run folder that is skipped because it cannot be read.
     """
-    return pd.DataFrame(
-        _from_each_run(path, lambda run: run.identity | dict(_flattened(run.summary)))
-    )
+
+    def read(run: _Run, identity: dict[str, Any]) -> dict[str, Any]:
+        return identity | dict(flattened(run.summary))
+
+    return pd.DataFrame(_from_each_run(path, read))
 
 
 def load_per_user(path: str | Path) -> pd.DataFrame:
@@ -107,25 +118,43 @@ def load_per_user(path: str | Path) -> pd.DataFrame:
         UserWarning: for each completed run that cannot be read; others are left out.
     """
 
-    def read(run: _Run) -> pd.DataFrame:
+    def read(run: _Run, identity: dict[str, Any]) -> pd.DataFrame:
         if run.summary["status"] != "completed":
             return pd.DataFrame()
-        table = pd.read_csv(run.folder / "per_user.csv")
-        return _with_columns(run.identity, table)
+        return _with_columns(identity, pd.read_csv(run.folder / "per_user.csv"))
 
     return _concatenated(_from_each_run(path, read))
 
 
-def _from_each_run(path: str | Path, read: Callable[[_Run], _Read]) -> list[_Read]:
-    root, found = Path(path), []
-    for summary in sorted(root.rglob("summary.json")):
-        folder = summary.parent
-        name = folder.relative_to(root).as_posix()
-        try:
-            run = _Run(folder.resolve().name if name == "." else name, folder, _load(summary))
-            found.append(read(run))
-        except (OSError, ValueError) as error:
-            warnings.warn(f"{folder} is skipped: {error}", stacklevel=3)
+def load_settings(path: str | Path) -> dict[str, Settings]:
+    """Gather what the runs in or below a folder were told, but for their seeds and folders.
+
+    Args:
+        path: a run folder, or a folder with run folders at any depth.
+
+    Returns:
+        The `configuration` of the other frames to its settings, dotted name to value.
+
+    Raises:
+        FedrecError: if there is no run that can be read.
+
+    Warns:
+        UserWarning: for each run folder that is skipped because it cannot be read.
+    """
+    pairs = _from_each_run(path, lambda run, _: (run.configuration, experiment(run.settings)))
+    return dict(pairs)
+
+
+def _from_each_run(path: str | Path, read: Callable[[_Run, dict[str, Any]], _Read]) -> list[_Read]:
+    root = Path(path)
+    folders = [summary.parent for summary in sorted(root.rglob("summary.json"))]
+    runs = _those_readable(folders, str, lambda folder: _open(root, folder))
+    told = labels({run.configuration: experiment(run.settings) for run in runs})
+    found = _those_readable(
+        runs,
+        lambda run: str(run.folder),
+        lambda run: read(run, run.identity(told[run.configuration])),
+    )
     if not found:
         raise FedrecError(
             f"no run that can be read in or below {root.resolve()}: make one with "
@@ -134,11 +163,24 @@ def _from_each_run(path: str | Path, read: Callable[[_Run], _Read]) -> list[_Rea
     return found
 
 
-def _load(path: Path) -> dict[str, Any]:
-    summary = json.loads(path.read_text(encoding="utf-8"))
+def _those_readable(
+    items: Iterable[_Item], name: Callable[[_Item], str], read: Callable[[_Item], _Read]
+) -> list[_Read]:
+    found = []
+    for item in items:
+        try:
+            found.append(read(item))
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{name(item)} is skipped: {error}", stacklevel=4)
+    return found
+
+
+def _open(root: Path, folder: Path) -> _Run:
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     if not isinstance(summary, dict) or "status" not in summary:
-        raise ValueError(f"{path.name} is not the summary of a run")
-    return summary
+        raise ValueError("summary.json is not the summary of a run")
+    name = folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
+    return _Run(name, folder, summary, settings_of(folder, summary))
 
 
 def _read_rounds(path: Path) -> pd.DataFrame:
@@ -159,21 +201,3 @@ def _concatenated(frames: list[pd.DataFrame]) -> pd.DataFrame:
     whole = pd.concat(filled, ignore_index=True)
     numbers = {"seed", "selected_round"} & set(whole.columns)
     return whole.astype(dict.fromkeys(numbers, "Int64"))
-
-
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _settings(summary: Mapping[str, Any]) -> str:
-    overrides: list[str] = summary.get("overrides") or []
-    names = [override.split("=")[0].lstrip("+~") for override in overrides]
-    return " ".join(
-        override
-        for name, override in zip(names, overrides, strict=True)
-        if name not in _TOLD and not name.startswith("hydra")
-    )

@@ -52,7 +52,7 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            taken = any((path / name).exists() for name in _A_RUN)
+            taken = holds_a_run(path)
             if not taken:
                 # "x": of two runs started at once in the same folder, only one gets it.
                 with (path / "rounds.csv").open("xb") as file:
@@ -92,6 +92,15 @@ class RunFolder:
         # Opened anew for every round: once closed, no row is lost with the process.
         with _explained(rounds), rounds.open("ab") as file:
             file.write(_csv_lines(rows))
+
+    def write_configuration(self, text: str) -> None:
+        """Write `config.yaml`.
+
+        Args:
+            text: the resolved configuration, as YAML.
+        """
+        with _replacing(self.path / "config.yaml") as partial:
+            partial.write_text(text, encoding="utf-8")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, replacing an older one; NaN and infinity become null.
@@ -137,6 +146,11 @@ class RunFolder:
         text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
         with _replacing(self.path / name) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
+
+
+def holds_a_run(path: Path) -> bool:
+    """Whether a run, finished or not, has left anything in a folder."""
+    return any((path / name).exists() for name in _A_RUN)
 
 
 def _csv_lines(rows: Iterable[Iterable[Any]]) -> bytes:

@@ -1,7 +1,6 @@
-"""Tables of results: at the end of a run, over seeds, and for a README."""
+"""Tables to be read: of one run at its end, and any frame as GitHub shows it."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,9 +8,6 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
-
-from fedrec_flower.errors import FedrecError
-from fedrec_flower.results.load import IDENTITY, load_summaries
 
 _LEAKY = (
     "Leaky protocol (split.negatives=legacy): no held-out item was ever a training negative, "
@@ -37,39 +33,6 @@ def final_table(summary: Mapping[str, Any]) -> RenderableType:
     if "legacy" in str(summary.get("protocol")):
         shown.append(Text(_LEAKY, "bold red"))
     return Group(*shown, _cost_table(summary))
-
-
-def comparison(path: str | Path) -> pd.DataFrame:
-    """Average the test metrics of completed runs over seeds.
-
-    Runs that differ in anything but the seed stay apart; of runs that do not, the one whose
-    folder sorts last counts, so a repeated run is not counted twice.
-
-    Args:
-        path: a run folder, or a folder with run folders at any depth.
-
-    Returns:
-        One row per dataset, model, strategy, partition, federation, protocol, settings and
-        task, with seeds (how many) and for each metric its mean over seeds (`ndcg@10`) and
-        standard deviation (`ndcg@10_sd`, missing for one seed).
-
-    Raises:
-        FedrecError: if there is no completed run.
-    """
-    summaries = load_summaries(path)
-    completed = summaries[summaries["status"] == "completed"]
-    if completed.empty:
-        raise FedrecError(f"no run below {path} is completed: wait for one, or look at its error")
-    keys = [column for column in IDENTITY if column != "seed"]
-    once = completed.drop_duplicates([*keys, "seed"], keep="last")
-    metrics = [column for column in once.columns if column.startswith("test.")]
-    groups = once.groupby(keys, dropna=False, sort=True)
-    table = groups["seed"].nunique().to_frame("seeds")
-    for column in metrics:
-        name = column.removeprefix("test.")
-        table[name] = groups[column].mean()
-        table[f"{name}_sd"] = groups[column].std()
-    return table.reset_index()
 
 
 def markdown(frame: pd.DataFrame, digits: int = 3) -> str:

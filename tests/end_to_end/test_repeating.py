@@ -5,7 +5,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from fedrec_flower.results import comparison, load_runs, load_summaries
+from fedrec_flower.results.resuming import _WRITTEN
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Command
@@ -62,6 +65,112 @@ def test_a_job_that_fails_leaves_the_others_alone_and_is_named(
     assert ended.err.splitlines()[-1].startswith("error: clients_per_round=61 is impossible")
     status = load_summaries(tmp_path).set_index("run")["status"].to_dict()
     assert status == {"0": "failed", "1": "completed"}
+
+
+# --- a sweep given twice ----------------------------------------------------------------------
+
+GRID = ("model=mf,ncf", "seed=1,2", "num_rounds=2")  # of the fixture `sweep`
+
+
+@pytest.fixture
+def again(sweep: Path, tmp_path: Path) -> Path:
+    """A copy of the sweep, to be run again."""
+    return shutil.copytree(sweep, tmp_path / "again")
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Every file but Hydra's own note on the sweep."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent != folder]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_finished_sweep_is_not_run_again(
+    command: "Command", smoke: tuple[str, ...], again: Path
+) -> None:
+    before = _contents(again)
+    ended = command("-m", *smoke, *GRID, f"output_dir={again}")
+    assert ended.code == 0, ended.err
+    assert _contents(again) == before
+    for job in range(4):
+        assert f"{again / str(job)} holds this very run, finished: not run again" in ended.err
+    assert ended.out.splitlines() == [str(again / str(job)) for job in range(4)]
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(
+    command: "Command", smoke: tuple[str, ...], again: Path
+) -> None:
+    whole = _contents(again)
+    summary = again / "1" / "summary.json"
+    summary.write_text(summary.read_text().replace('"completed"', '"interrupted"'))
+    (again / "1" / "model.safetensors").unlink()
+    shutil.rmtree(again / "2")
+    ended = command("-m", *smoke, *GRID, f"output_dir={again}")
+    assert ended.code == 0, ended.err
+    assert ended.err.count("finished: not run again") == 2
+    assert ended.err.count("unfinished: started anew") == 1
+    assert set(load_summaries(again)["status"]) == {"completed"}
+    same = [name for name in whole if name.endswith((".csv", ".safetensors", "config.yaml"))]
+    now = _contents(again)
+    assert len(same) > 4 * 4
+    assert {name: now[name] for name in same} == {name: whole[name] for name in same}
+
+
+def test_all_that_a_run_writes_is_known_to_what_removes_it(sweep: Path) -> None:
+    assert {path.name for path in (sweep / "0").iterdir()} - {"config.yaml"} <= set(_WRITTEN)
+
+
+def test_a_longer_sweep_runs_what_is_new(
+    command: "Command", smoke: tuple[str, ...], again: Path
+) -> None:
+    grid = ("model=mf,ncf,popularity", "seed=1,2", "num_rounds=2")
+    ended = command("-m", *smoke, *grid, f"output_dir={again}")
+    assert ended.code == 0, ended.err
+    assert ended.err.count("finished: not run again") == 4
+    models = load_summaries(again).set_index("run")["model"]
+    assert dict(models[["4", "5"]]) == {"4": "popularity", "5": "popularity"}
+
+
+def test_a_sweep_does_not_write_over_another(
+    command: "Command", smoke: tuple[str, ...], again: Path
+) -> None:
+    shutil.rmtree(again / "3")
+    before = _contents(again)
+    grid = ("model=mf,ncf", "seed=1,2", "num_rounds=1")
+    ended = command("-m", *smoke, *grid, f"output_dir={again}")
+    assert ended.code == 1
+    said = ended.err.splitlines()[-1]
+    assert said.startswith(
+        f"error: {again / '0'} holds a run with num_rounds=2, but num_rounds=1 is asked for: set "
+    )
+    now = _contents(again)
+    assert {name: now[name] for name in before} == before
+    assert dict(load_summaries(again).set_index("run")["status"])["3"] == "completed"
+
+
+def test_a_single_run_is_not_resumed(
+    command: "Command", smoke: tuple[str, ...], again: Path
+) -> None:
+    words = ("model=mf", "seed=1", "num_rounds=2", f"output_dir={again / '0'}")
+    before = _contents(again)
+    assert "already holds a run" in command(*smoke, *words).sentence()
+    assert _contents(again) == before
+
+
+def test_the_jobs_of_the_leaderboard_are_named_by_what_they_run(
+    command: "Command", smoke: tuple[str, ...], tmp_path: Path
+) -> None:
+    """So a longer list of models, or the same without federation, finds its own in one folder."""
+    small = [*smoke[1:], "dataset=synthetic", "dataset.num_users=60", "dataset.num_items=200"]
+    grid = ("model=popularity", "seed=1,2", f"output_dir={tmp_path}")
+    for more in ([], ["federation=centralized"]):
+        words = ("experiment=leaderboard_ml100k", *small, "dataset.num_interactions=1500")
+        ended = command("-m", *words, *grid, *more)
+        assert ended.code == 0, ended.err
+    assert set(load_summaries(tmp_path)["run"]) == {
+        f"popularity/{told}/{seed}"
+        for told in ("in_process-sums", "centralized-centralized")
+        for seed in (1, 2)
+    }
 
 
 def test_runs_below_a_run_stay_out_of_its_figures(

@@ -104,7 +104,7 @@ def test_bytes_count_every_participation(run: "Run") -> None:
     parameters = load_file(run.folder / "model.safetensors")
     num_bytes = sum(value.nbytes for value in parameters.values())
     assert num_bytes <= sent["down_per_client"] < num_bytes + 1000  # a header for each array
-    assert sent["up_per_client"] > sent["down_per_client"]  # with the weight of each row
+    assert 0 < sent["up_per_client"] < num_bytes  # only the rows that a client touched
     whole = (sent["down_per_client"] + sent["up_per_client"]) * 40 * NUM_ROUNDS
     assert sent["total"] == whole
 

@@ -1,4 +1,4 @@
-"""Comparing runs: what the table shows is what the run folders hold."""
+"""Comparing runs: one command makes table and figures of what the run folders hold."""
 
 from pathlib import Path
 
@@ -6,41 +6,58 @@ import pandas as pd
 import pytest
 
 from fedrec_flower.cli import compose
-from fedrec_flower.compare import compare, headline
+from fedrec_flower.compare import compare
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.experiment import run
 from fedrec_flower.results import RunFolder
+from tests.run_folders import write_run
 
 
-def test_the_headline_shows_what_differs_and_means_with_spread() -> None:
-    table = pd.DataFrame(
-        {
-            "dataset": ["d", "d"],
-            "model": ["mf", "ncf"],
-            "seeds": [3, 1],
-            "ndcg@10": [0.5, 0.25],
-            "ndcg@10_sd": [0.125, float("nan")],
-            "auc": [0.9, 0.9],
-            "auc_sd": [0.0, 0.0],
-        }
-    )
-    shown = headline(table)
-    assert list(shown.columns) == ["model", "seeds", "ndcg@10"]
-    assert list(shown["ndcg@10"]) == ["0.5000 ± 0.1250", "0.2500"]
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models and two seeds, and one of them without federation."""
+    folder = tmp_path_factory.mktemp("runs")
+    cache = f"dataset.cache_dir={folder / 'cache'}"
+    for words in (["model=mf"], ["model=ncf"], ["model=mf", "federation=centralized"]):
+        for seed in (1, 2):
+            name = "-".join([*words, str(seed)])
+            config, _ = compose(["experiment=smoke", *words, f"seed={seed}", cache])
+            run(config, RunFolder.create(folder / name))
+    return folder
 
 
-def test_a_table_and_figures_come_from_run_folders_alone(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        overrides = ["experiment=smoke", f"seed={seed}", "dataset.cache_dir=" + str(tmp_path)]
-        config, _ = compose(overrides)
-        run(config, RunFolder.create(tmp_path / "runs" / str(seed)))
-    text = compare(tmp_path / "runs", tmp_path / "shown", "ndcg@10")
-    assert "| mf | 2 |" in text
-    assert (tmp_path / "shown" / "comparison.md").read_text() == text
-    figures = {path.name for path in (tmp_path / "shown").glob("*.png")}
-    assert figures == {"convergence.png", "comparison.png", "activity.png"}
+def test_a_table_and_figures_come_from_run_folders_alone(runs: Path, tmp_path: Path) -> None:
+    text = compare(runs, tmp_path, None)
+    assert (tmp_path / "comparison.md").read_text(encoding="utf-8") == text
+    table = pd.read_csv(tmp_path / "comparison.csv")
+    assert sorted(table["label"]) == ["mf", "mf, federation=centralized", "ncf"]
+    assert list(table["seeds"]) == [2, 2, 2]
+    assert table["ndcg@10"].is_monotonic_decreasing
+    assert table["ndcg@10_p"].isna().sum() == 1  # the best
+    figures = {path.stem for path in tmp_path.glob("*.png")}
+    assert figures == {path.stem for path in tmp_path.glob("*.svg")}
+    assert figures == {"convergence", "comparison", "activity", "megabytes"}
+
+
+def test_the_same_runs_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
+    for name in ("once", "again"):
+        compare(runs, tmp_path / name, "hr@10_99neg")
+    for file in (tmp_path / "once").iterdir():
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
+
+
+def test_where_nothing_is_sent_no_figure_shows_traffic(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "0", num_clients=1)
+    compare(tmp_path / "runs", tmp_path / "shown", None)
+    assert not (tmp_path / "shown" / "megabytes.png").exists()
 
 
 def test_nothing_to_compare_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(FedrecError, match=str(tmp_path)):
-        compare(tmp_path, tmp_path / "shown", "ndcg@10")
+        compare(tmp_path, tmp_path / "shown", None)
+
+
+def test_an_unknown_metric_is_one_clear_sentence(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "0")
+    with pytest.raises(FedrecError, match=r"hr@7.*choose"):
+        compare(tmp_path / "runs", tmp_path / "shown", "hr@7")

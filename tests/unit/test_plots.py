@@ -1,6 +1,6 @@
 """Laws of the figures of runs: what they show is what the tables say."""
 
-from itertools import product
+from itertools import combinations, product
 from math import log2, sqrt
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
@@ -21,7 +23,7 @@ HONEST, LEGACY = "leave_one_out honest", "leave_one_out legacy"
 def _runs(models: tuple[str, ...], seeds: tuple[int, ...], **columns: Any) -> pd.DataFrame:
     """Validation is round + seed, test one less; round 2 is selected."""
     rows = [
-        {"model": model, "seed": seed, "round": round_, "phase": phase, "value": value}
+        {"label": model, "seed": seed, "round": round_, "phase": phase, "value": value}
         for model, seed, round_ in product(models, seeds, range(4))
         for phase, value in (("validation", round_ + seed), ("test", round_ + seed - 1))
     ]
@@ -31,7 +33,7 @@ def _runs(models: tuple[str, ...], seeds: tuple[int, ...], **columns: Any) -> pd
 
 def _summaries(values: dict[tuple[str, int], float], **columns: Any) -> pd.DataFrame:
     rows = [
-        {"model": model, "seed": seed, "test.hr@10": value, "status": "completed"}
+        {"label": model, "seed": seed, "test.hr@10": value, "status": "completed"}
         for (model, seed), value in values.items()
     ]
     constant: dict[str, Any] = {"num_test_users": 943, "protocol": HONEST}
@@ -48,6 +50,11 @@ def _line(figure: Figure, y: list[float]) -> bool:
     """Whether a line of the figure runs through these heights."""
     heights = [np.asarray(line.get_ydata()) for line in figure.axes[0].lines]
     return any(len(drawn) == len(y) and np.allclose(drawn, y) for drawn in heights)
+
+
+def _marks(axes: Axes) -> list[Any]:
+    """The points of a panel, from top to bottom."""
+    return [line for line in axes.lines if line.get_marker() == "o"]
 
 
 def _yticks(figure: Figure) -> list[str]:
@@ -87,37 +94,43 @@ def test_a_repeated_run_is_drawn_once() -> None:
     assert _line(plots.convergence(runs, "hr@10_99neg"), [1, 2, 3, 4])
 
 
-@pytest.mark.parametrize("number", [1, 12])
-def test_every_model_has_its_own_look(number: int) -> None:
+@pytest.mark.parametrize("number", [1, 6])
+def test_few_models_stand_in_the_legend(number: int) -> None:
     models = tuple(f"model{n:02d}" for n in range(number))
     legend = _legend(plots.convergence(_runs(models, (1,)), "hr@10_99neg"))
     assert legend[:number] == list(models)
-    drawn = looks(models).values()
-    assert len({(look.colour, look.marker) for look in drawn}) == number
 
 
-def test_series_are_named_by_what_differs_and_leaky_ones_say_so() -> None:
-    frame = pd.DataFrame(
-        {
-            "model": ["mf", "mf", "mf", "mf"],
-            "dataset": "ml-100k",
-            "strategy": ["fedavg", "fedadam", "fedavg", "fedavg"],
-            "protocol": [HONEST, HONEST, LEGACY, HONEST],
-            "settings": ["", "", "", "num_rounds=5"],
-        }
-    )
-    assert list(series_labels(frame)) == [
-        "mf, fedavg",
-        "mf, fedadam",
-        "mf, fedavg (leaky protocol)",
-        "mf, fedavg, num_rounds=5",
-    ]
-    assert list(series_labels(frame.head(1))) == ["mf"]
+def test_every_model_has_its_own_look() -> None:
+    drawn = looks(f"model{n:02d}" for n in range(40)).values()
+    assert len({(look.colour, look.marker) for look in drawn}) == 40
 
 
-def test_splits_are_not_averaged_together() -> None:
-    frame = pd.DataFrame({"model": "mf", "protocol": [HONEST, "random honest"]})
-    assert list(series_labels(frame)) == ["mf, leave_one_out", "mf, random"]
+def test_many_models_are_drawn_once_each_with_their_names_at_the_ends() -> None:
+    models = tuple(f"model{n:02d}" for n in range(20))
+    figure = plots.convergence(_runs(models, (1, 3)), "hr@10_99neg")
+    axes = figure.axes[0]
+    assert axes.get_legend() is None
+    assert sorted(text.get_text() for text in axes.texts) == list(models)
+    assert _line(figure, [0 + 2, 1 + 2, 2 + 2, 3 + 2])
+    assert not _line(figure, [0 + 1, 1 + 1, 2 + 1, 3 + 1])  # of test
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the line to its curve
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_what_ends_early_is_led_on_to_its_name() -> None:
+    models = tuple(f"model{n:02d}" for n in range(8))
+    runs = _runs(models, (1,))
+    short = runs[(runs["label"] != "model00") | (runs["round"] <= 1)]
+    axes = plots.convergence(short, "hr@10_99neg").axes[0]
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+    ends = [np.asarray(line.get_xydata()).tolist() for line in dotted]
+    assert [[1, 1 + 1], [3, 1 + 1]] in ends
+
+
+def test_a_frame_without_labels_is_one_series() -> None:
+    assert list(series_labels(pd.DataFrame({"rank_full": [1, 2]}))) == ["", ""]
 
 
 @pytest.mark.parametrize(
@@ -154,9 +167,23 @@ def test_comparison_says_whether_bars_are_over_seeds_or_over_users() -> None:
     assert texts == {f"0.300 ± {sqrt(0.1**2 + 0.1**2):.3f}", "0.250 ± 0.015"}
 
 
+def test_what_is_the_same_of_all_bars_is_said_once() -> None:
+    figure = plots.comparison(_summaries({("a", 1): 0.2, ("b", 1): 0.3}), "hr@10")
+    assert _yticks(figure) == ["b", "a"]
+    assert "bars: one seed, se over 943 users" in figure.texts[-1].get_text()
+
+
+def test_comparison_has_a_panel_for_each_metric_in_the_order_of_the_first() -> None:
+    table = _summaries({("a", 1): 0.2, ("b", 1): 0.3}).assign(**{"test.auc": [0.9, 0.8]})
+    figure = plots.comparison(table, "hr@10", "auc")
+    assert _yticks(figure) == ["b", "a"]
+    points = [[float(line.get_xdata()[0]) for line in _marks(axes)] for axes in figure.axes]
+    assert points == [[0.3, 0.2], [0.8, 0.9]]
+
+
 def test_comparison_puts_the_best_on_top_and_leaky_runs_last() -> None:
     honest = _summaries({("a", 1): 0.2, ("b", 1): 0.3})
-    leaky = _summaries({("a", 1): 0.9}, protocol=LEGACY)
+    leaky = _summaries({("a (leaky protocol)", 1): 0.9}, protocol=LEGACY)
     table = pd.concat([honest, leaky], ignore_index=True)
     order = [name.split("\n")[0] for name in _yticks(plots.comparison(table, "hr@10"))]
     assert order == ["b", "a", "a (leaky protocol)"]
@@ -178,7 +205,8 @@ def test_comparison_of_sampled_metrics_shows_chance() -> None:
 def test_a_single_seed_without_an_error_claims_none() -> None:
     table = _summaries({("a", 1): 0.2}).drop(columns="test_standard_error.hr@10")
     figure = plots.comparison(table, "hr@10")
-    assert _yticks(figure) == ["a\none seed"]
+    assert _yticks(figure) == ["a"]
+    assert "bars: one seed" in figure.texts[-1].get_text()
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.200"]
 
 

@@ -75,7 +75,7 @@ def test_users_of_equal_activity_share_one_bin() -> None:
 def test_a_user_measured_with_several_seeds_counts_once() -> None:
     seeds = [
         pd.DataFrame(
-            {"model": "mf", "seed": seed, "user_id": [1, 2], "num_train": 7, "rank_full": r}
+            {"label": "mf", "seed": seed, "user_id": [1, 2], "num_train": 7, "rank_full": r}
         )
         for seed, r in ((1, [1, 1]), (2, [99, 1]))
     ]
@@ -102,14 +102,25 @@ def test_rating_errors_weigh_every_rating_alike() -> None:
 
 def test_models_have_a_series_each_and_other_tasks_are_left_out() -> None:
     ranking = pd.DataFrame({"user_id": range(5), "num_train": range(5), "rank_full": 1})
-    rating = ranking.drop(columns="rank_full").assign(model="biased", squared_error=1.0)
-    table = pd.concat([ranking.assign(model="mf"), ranking.assign(model="ncf"), rating])
+    rating = ranking.drop(columns="rank_full").assign(label="biased", squared_error=1.0)
+    table = pd.concat([ranking.assign(label="mf"), ranking.assign(label="ncf"), rating])
     figure = plots.metric_by_activity(table, "hr@10")
     assert _legend(figure) == ["mf", "ncf"]
     with pytest.raises(FedrecError, match="rank_99neg"):
         plots.metric_by_activity(table, "hr@10_99neg")
     with pytest.raises(FedrecError, match="coverage@10 is not known user by user"):
         plots.metric_by_activity(table, "coverage@10")
+
+
+def test_of_many_models_the_best_are_drawn_and_the_others_counted() -> None:
+    def ranked(hits: int) -> pd.DataFrame:
+        ranks = [1] * hits + [99] * (10 - hits)
+        users = {"user_id": range(10), "num_train": 7, "rank_full": ranks}
+        return pd.DataFrame(users).assign(label=f"model{hits:02d}")
+
+    figure = plots.metric_by_activity(pd.concat(map(ranked, range(10))), "hr@10")
+    assert _legend(figure) == [f"model{hits:02d}" for hits in range(3, 10)]
+    assert "the 7 best of 10" in " ".join(figure.texts[-1].get_text().split())
 
 
 def test_few_clients_are_named_and_their_bars_add_up() -> None:

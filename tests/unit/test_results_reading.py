@@ -19,55 +19,18 @@ from fedrec_flower.results import (
     load_summaries,
     markdown,
 )
+from tests.run_folders import summary, write_config, write_run
 
 
-def _summary(**changes: Any) -> dict[str, Any]:
-    return {
-        "status": "completed",
-        "dataset": "ml-100k",
-        "model": "ncf",
-        "strategy": "fedavg",
-        "partition": "user",
-        "protocol": "leave_one_out honest",
-        "federation": "in_process",
-        "task": "ranking",
-        "seed": 1,
-        "num_rounds": 2,
-        "selected_round": 2,
-        "validation": {"hr@10": 0.3},
-        "test": {"hr@10": 0.25},
-        "test_standard_error": {"hr@10": 0.125},
-        "num_test_users": 4,
-        "seconds": {"train": 1.5, "total": 2.0},
-        "clients_per_second": 1234.5,
-        "bytes": {"down_per_client": 2000, "up_per_client": 1000, "total": 3_000_000},
-        "peak_memory_mb": 321.0,
-        "overrides": [],
-        "epsilon": None,
-    } | changes
-
-
-def _run(folder: Path, **changes: Any) -> RunFolder:
-    run = RunFolder.create(folder)
-    for round_, value in ((1, 0.1), (2, 0.3)):
-        run.add_round(round_, "train", {"loss": 1 - value}, 4)
-        run.add_round(round_, "validation", {"hr@10": value}, 4)
-    run.write_table(
-        "per_user", pd.DataFrame({"user_id": ["a", "b"], "num_train": [3, 5], "rank_full": [1, 7]})
-    )
-    run.write_summary(_summary(**changes))
-    return run
-
-
-def _printed(summary: Mapping[str, Any]) -> str:
+def _printed(told: Mapping[str, Any]) -> str:
     console = Console(width=200, no_color=True)
     with console.capture() as capture:
-        console.print(final_table(summary))
+        console.print(final_table(told))
     return capture.get()
 
 
 def test_what_a_run_wrote_is_read_back(tmp_path: Path) -> None:
-    _run(tmp_path / "runs" / "one")
+    write_run(tmp_path / "runs" / "one")
     runs = load_runs(tmp_path / "runs")
     assert set(runs["run"]) == {"one"}
     validation = runs[runs["phase"] == "validation"]
@@ -78,8 +41,8 @@ def test_what_a_run_wrote_is_read_back(tmp_path: Path) -> None:
 
 def test_runs_of_nested_sweeps_are_told_apart(tmp_path: Path) -> None:
     for job, (model, seed) in enumerate([("mf", 1), ("mf", 2), ("ncf", 1)]):
-        _run(tmp_path / "2025-01-01" / "sweep" / str(job), model=model, seed=seed)
-    _run(tmp_path / "alone", model="ncf", seed=7)
+        write_run(tmp_path / "2025-01-01" / "sweep" / str(job), model=model, seed=seed)
+    write_run(tmp_path / "alone", model="ncf", seed=7)
     runs = load_runs(str(tmp_path))
     told = runs.drop_duplicates("run")[["run", "model", "seed"]]
     assert list(told.itertuples(index=False, name=None)) == [
@@ -92,12 +55,12 @@ def test_runs_of_nested_sweeps_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_itself_is_one_run_named_after_it(tmp_path: Path) -> None:
-    _run(tmp_path / "mine")
+    write_run(tmp_path / "mine")
     assert set(load_runs(tmp_path / "mine")["run"]) == {"mine"}
 
 
 def test_a_half_written_last_row_is_no_row(tmp_path: Path) -> None:
-    run = _run(tmp_path / "run")
+    run = write_run(tmp_path / "run")
     whole = load_runs(tmp_path)
     with (run.path / "rounds.csv").open("a") as file:
         file.write("3,validation,hr@10,0.9,9")
@@ -105,7 +68,7 @@ def test_a_half_written_last_row_is_no_row(tmp_path: Path) -> None:
 
 
 def test_a_running_run_is_read_with_its_status(tmp_path: Path) -> None:
-    _run(tmp_path / "ended")
+    write_run(tmp_path / "ended")
     started = RunFolder.create(tmp_path / "started")
     started.write_summary({"status": "running", "model": "mf", "seed": 1})
     assert set(load_runs(tmp_path)["status"]) == {"completed"}  # no row of the other one yet
@@ -133,8 +96,8 @@ def test_a_run_before_its_first_round_gives_an_empty_table(tmp_path: Path) -> No
     ],
 )
 def test_a_broken_run_is_skipped_by_name(tmp_path: Path, file: str, content: str) -> None:
-    _run(tmp_path / "good")
-    (_run(tmp_path / "broken").path / file).write_text(content)
+    write_run(tmp_path / "good")
+    (write_run(tmp_path / "broken").path / file).write_text(content)
     with pytest.warns(UserWarning, match="broken is skipped"):
         assert set(load_runs(tmp_path)["run"]) == {"good"}
 
@@ -147,7 +110,7 @@ def test_no_run_says_where_it_looked_and_how_to_make_one(tmp_path: Path, where: 
 
 
 def test_summaries_are_flat_with_nested_names_dotted(tmp_path: Path) -> None:
-    _run(tmp_path / "run")
+    write_run(tmp_path / "run")
     row = load_summaries(tmp_path).iloc[0]
     assert row["test.hr@10"] == 0.25
     assert row["seconds.total"] == 2.0
@@ -156,9 +119,9 @@ def test_summaries_are_flat_with_nested_names_dotted(tmp_path: Path) -> None:
 
 
 def test_users_of_all_runs_stand_in_one_table(tmp_path: Path) -> None:
-    _run(tmp_path / "0", seed=1)
-    _run(tmp_path / "1", seed=2, model="mf")
-    (_run(tmp_path / "2").path / "per_user.csv").unlink()
+    write_run(tmp_path / "0", seed=1)
+    write_run(tmp_path / "1", seed=2, model="mf")
+    (write_run(tmp_path / "2").path / "per_user.csv").unlink()
     with pytest.warns(UserWarning, match="2 is skipped"):
         users = load_per_user(tmp_path)
     columns = ["run", "model", "seed", "user_id", "rank_full"]
@@ -170,56 +133,38 @@ def test_users_of_all_runs_stand_in_one_table(tmp_path: Path) -> None:
     ]
 
 
-def test_settings_are_the_overrides_that_no_other_column_tells(tmp_path: Path) -> None:
-    told = ["model=mf", "seed=3", "split.negatives=legacy", "hydra.verbose=true", "+dataset=file"]
-    _run(tmp_path / "run", overrides=[*told, "training.learning_rate=0.1", "+num_rounds=5"])
-    assert set(load_runs(tmp_path)["settings"]) == {"training.learning_rate=0.1 +num_rounds=5"}
+def test_runs_that_differ_in_their_seed_alone_are_one_configuration(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", seed=1)
+    write_run(tmp_path / "another seed", seed=2, overrides=["seed=2", "output_dir=there"])
+    write_run(tmp_path / "another rate", seed=1, overrides=["training.learning_rate=0.1"])
+    runs = load_summaries(tmp_path).set_index("run")
+    told = runs["configuration"]
+    assert told["one"] == told["another seed"] != told["another rate"]
+    assert dict(runs["label"]) == {
+        "one": "ncf, training.learning_rate=unset",
+        "another seed": "ncf, training.learning_rate=unset",
+        "another rate": "ncf, training.learning_rate=0.1",
+    }
 
 
-def test_comparison_is_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
-    for seed, value in enumerate((0.2, 0.3, 0.4), start=1):
-        _run(tmp_path / f"mf{seed}", model="mf", seed=seed, test={"hr@10": value})
-    _run(tmp_path / "ncf", model="ncf")
-    table = comparison(tmp_path).set_index("model")
-    assert list(table["seeds"]) == [3, 1]
-    assert table.loc["mf", "hr@10"] == pytest.approx((0.2 + 0.3 + 0.4) / 3)
-    assert table.loc["mf", "hr@10_sd"] == pytest.approx(((0.1**2 + 0 + 0.1**2) / 2) ** 0.5)
-    assert table.loc["ncf", "hr@10"] == 0.25
-    assert table["hr@10_sd"].isna()["ncf"]
+def test_what_config_yaml_says_goes_before_the_overrides(tmp_path: Path) -> None:
+    """One run was told by overrides what the other was told by a file."""
+    told = {"model__name": "mf", "model__embedding_dim": 8, "dataset__name": "d"}
+    places = {"0": "/here", "1": "/there"}
+    for seed, (name, cache) in enumerate(places.items()):
+        overrides = [f"model.embedding_dim={8 * seed}"]
+        run = write_run(tmp_path / name, model="mf", seed=seed, overrides=overrides)
+        write_config(run, **told, seed=seed, dataset__cache_dir=cache)
+    summaries = load_summaries(tmp_path)
+    assert len(set(summaries["configuration"])) == 1
+    assert set(load_runs(tmp_path)["label"]) == set(load_per_user(tmp_path)["label"]) == {"mf"}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"protocol": "leave_one_out legacy"},
-        {"strategy": "fedadam"},
-        {"dataset": "ml-1m"},
-        {"federation": "centralized"},
-        {"overrides": ["training.learning_rate=0.1"]},
-    ],
-)
-def test_comparison_never_averages_over_more_than_seeds(
-    tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    _run(tmp_path / "0", seed=1)
-    _run(tmp_path / "1", seed=2, **changes)
-    assert list(comparison(tmp_path)["seeds"]) == [1, 1]
-
-
-def test_a_repeated_run_counts_once_and_an_unfinished_one_not_at_all(tmp_path: Path) -> None:
-    _run(tmp_path / "0", seed=1, test={"hr@10": 0.9})
-    _run(tmp_path / "1", seed=1, test={"hr@10": 0.2})
-    _run(tmp_path / "2", seed=2, test={"hr@10": 0.4})
-    _run(tmp_path / "3", seed=3, status="interrupted", test={"hr@10": 0.9})
-    row = comparison(tmp_path).iloc[0]
-    assert row["seeds"] == 2
-    assert row["hr@10"] == pytest.approx((0.2 + 0.4) / 2)
-
-
-def test_comparison_without_a_completed_run_says_so(tmp_path: Path) -> None:
-    _run(tmp_path / "run", status="failed", error="out of memory")
-    with pytest.raises(FedrecError, match="completed"):
-        comparison(tmp_path)
+def test_a_broken_config_is_skipped_by_name(tmp_path: Path) -> None:
+    write_run(tmp_path / "good")
+    write_run(tmp_path / "broken").write_configuration("model: [")
+    with pytest.warns(UserWarning, match="broken is skipped: config.yaml"):
+        assert set(load_runs(tmp_path)["run"]) == {"good"}
 
 
 def test_markdown_is_a_github_table() -> None:
@@ -233,7 +178,7 @@ def test_markdown_is_a_github_table() -> None:
 
 
 def test_the_final_table_gives_result_error_and_cost() -> None:
-    printed = _printed(_summary())
+    printed = _printed(summary())
     for told in (
         "ncf, ml-100k, fedavg",
         "0.3000",
@@ -250,7 +195,7 @@ def test_the_final_table_gives_result_error_and_cost() -> None:
 
 
 def test_the_final_table_of_the_legacy_protocol_says_it_leaks() -> None:
-    printed = _printed(_summary(protocol="leave_one_out legacy"))
+    printed = _printed(summary(protocol="leave_one_out legacy"))
     assert "Leaky protocol (split.negatives=legacy)" in printed
 
 
@@ -259,6 +204,6 @@ def test_the_final_table_bears_the_summary_of_an_unfinished_run(tmp_path: Path) 
     run.write_summary(
         {"status": "interrupted", "model": "mf", "validation": {"rmse": float("nan")}}
     )
-    summary = json.loads((run.path / "summary.json").read_text())
-    assert "rmse" in _printed(summary)
-    assert "epsilon = 2" in _printed(summary | {"epsilon": 2.0})
+    read = json.loads((run.path / "summary.json").read_text())
+    assert "rmse" in _printed(read)
+    assert "epsilon = 2" in _printed(read | {"epsilon": 2.0})

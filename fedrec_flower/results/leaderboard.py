@@ -1,0 +1,172 @@
+"""Runs side by side: a row per experiment, its metrics over seeds, its costs, its origin."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedrec_flower.errors import FedrecError
+from fedrec_flower.results.configuration import Settings, differing, said
+from fedrec_flower.results.load import IDENTITY, load_settings, load_summaries
+
+# Column of the table -> value of summary.json; means over seeds.
+_COSTS = {
+    "selected_round": "selected_round",
+    "bytes_down_per_client_and_round": "bytes.down_per_client",
+    "bytes_up_per_client_and_round": "bytes.up_per_client",
+    "bytes_total": "bytes.total",
+    "seconds_train": "seconds.train",
+    "seconds_evaluate": "seconds.evaluate",
+    "seconds_total": "seconds.total",
+    "clients_per_second": "clients_per_second",
+    "peak_memory_mb": "peak_memory_mb",
+}
+
+_ORIGIN = ("peak_memory_measure", "split_sha256", "commit")
+
+FIELD = ["dataset", "task", "protocol"]
+"""Rows that agree in these columns are rivals."""
+
+
+def comparison(path: str | Path) -> pd.DataFrame:
+    """Put completed runs side by side, those that differ in nothing but their seed as one row.
+
+    Of runs that do not even differ in their seed, the one whose folder sorts last counts, so a
+    repeated run is not counted twice.
+
+    Args:
+        path: a run folder, or a folder with run folders at any depth.
+
+    Returns:
+        One row per experiment, best first (by NDCG@10 of full ranking, or by RMSE) within its
+        dataset, task and protocol. Columns, costs being means over seeds:
+
+        - label (see `load_runs`), dataset, task, protocol (split and negatives), candidates
+          (what is ranked), model, strategy, partition, federation, settings (everything in which
+          it differs from other rows of its model), configuration
+        - seeds (how many), seed (which), num_rounds, selected_round, num_clients,
+          clients_per_round, num_test_users
+        - for each metric its mean over seeds (`ndcg@10`), standard deviation over seeds
+          (`ndcg@10_sd`, missing for one seed) and standard error over users (`ndcg@10_se`, of
+          one run)
+        - epsilon (infinity: no guarantee), bytes_down_per_client_and_round,
+          bytes_up_per_client_and_round, megabytes_per_client (both ways, whole run, 10**6 bytes),
+          bytes_total (all clients), seconds_train, seconds_evaluate, seconds_total (wall),
+          clients_per_second, peak_memory_mb (measured as peak_memory_measure says)
+        - split_sha256, commit, versions; several where they differ between seeds
+
+    Raises:
+        FedrecError: if there is no completed run.
+    """
+    once = completed_once(load_summaries(path))
+    if once.empty:
+        raise FedrecError(f"no run below {path} is completed: wait for one, or look at its error")
+    settings = load_settings(path)
+    rows = [_row(runs, settings) for _, runs in once.groupby("configuration")]
+    return _best_first(pd.DataFrame(rows))
+
+
+def completed_once(runs: pd.DataFrame) -> pd.DataFrame:
+    """Completed runs, of repeated ones the last."""
+    completed = runs[runs["status"] == "completed"]
+    return completed.drop_duplicates(["configuration", "seed"], keep="last")
+
+
+def sorting_metric(metrics: Iterable[str]) -> str | None:
+    """The metric that says which row is best: full ranking's NDCG@10, else RMSE, else none."""
+    known = set(metrics)
+    return next((name for name in ("ndcg@10", "rmse") if name in known), None)
+
+
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The metrics of a table of `comparison`."""
+    return [name.removesuffix("_sd") for name in map(str, table) if name.endswith("_sd")]
+
+
+def is_leaky(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows were measured with the leaky pool of negatives."""
+    return table["protocol"].astype(str).str.contains("legacy")
+
+
+def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]:
+    first = runs.iloc[0]
+    names = {name: first[name] for name in IDENTITY if name != "seed"}
+    metrics = _below("test.", runs)
+    measured = [name for name in metrics if runs[f"test.{name}"].notna().any()]
+    return {
+        **{name: names.pop(name) for name in ("label", *FIELD)},
+        "candidates": _candidates(measured),
+        **names,
+        "settings": _told_apart(str(first["configuration"]), settings),
+        "seeds": runs["seed"].nunique(),
+        "seed": _listed(runs["seed"]),
+        **_rounds(runs),
+        **{key: value for name in metrics for key, value in _metric(runs, name).items()},
+        **_costs(runs),
+        **{name: _listed(runs[name]) for name in _ORIGIN if name in runs},
+        "versions": _listed(_versions(runs)),
+    }
+
+
+def _rounds(runs: pd.DataFrame) -> dict[str, Any]:
+    first = runs.iloc[0]
+    counts = {name: first.get(name) for name in ("num_rounds", "num_clients", "num_test_users")}
+    asked = first.get("clients_per_round")
+    return counts | {"clients_per_round": counts["num_clients"] if pd.isna(asked) else asked}
+
+
+def _metric(runs: pd.DataFrame, name: str) -> dict[str, float]:
+    values, error = runs[f"test.{name}"], f"test_standard_error.{name}"
+    told = {name: values.mean(), f"{name}_sd": values.std()}
+    return told | ({f"{name}_se": runs[error].mean()} if error in runs else {})
+
+
+def _costs(runs: pd.DataFrame) -> dict[str, float]:
+    costs = {name: runs[key].mean() for name, key in _COSTS.items() if key in runs}
+    epsilon = runs["epsilon"].astype(float).fillna(np.inf).max() if "epsilon" in runs else np.inf
+    total = costs.get("bytes_total", np.nan)
+    each = total / 1e6 / runs["num_clients"].iloc[0] if "num_clients" in runs else np.nan
+    return {"epsilon": epsilon, "megabytes_per_client": each, **costs}
+
+
+def _candidates(metrics: Iterable[str]) -> str:
+    """What the held-out item is ranked against, as the names of the metrics say."""
+    ranked = [re.fullmatch(r"(?:hr|recall|ndcg|mrr|map)@\d+(?:_(\d+)neg)?", n) for n in metrics]
+    pools = {found[1] for found in ranked if found}
+    told = ["full ranking" if pool is None else f"{pool} negatives" for pool in pools]
+    return ", ".join(sorted(told, reverse=True))
+
+
+def _told_apart(configuration: str, settings: Mapping[str, Settings]) -> str:
+    own = settings[configuration]
+    model = own.get("model.name")
+    namesakes = [each for each in settings.values() if each.get("model.name") == model]
+    names = [name for name in differing(namesakes) if not name.endswith("_target_")]
+    return " ".join(said(own, name) for name in names)
+
+
+def _versions(runs: pd.DataFrame) -> list[str]:
+    names = _below("versions.", runs)
+    found = [[(name, run[f"versions.{name}"]) for name in names] for _, run in runs.iterrows()]
+    return [" ".join(f"{name}={v}" for name, v in run if isinstance(v, str)) for run in found]
+
+
+def _below(prefix: str, runs: pd.DataFrame) -> list[str]:
+    return [name.removeprefix(prefix) for name in map(str, runs) if name.startswith(prefix)]
+
+
+def _listed(values: Iterable[Any]) -> str:
+    """Distinct values in one cell."""
+    return ", ".join(str(value) for value in dict.fromkeys(values) if not pd.isna(value))
+
+
+def _best_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Honest protocols first: a leaky figure is no rival of an honest one, however high."""
+    metric = sorting_metric(metrics_of(table))
+    merit = 0.0 if metric is None else table[metric] * (1 if metric == "rmse" else -1)
+    keys = {"leaky": is_leaky(table), "merit": merit}
+    order = ["leaky", *FIELD, "merit", "label"]
+    return table.assign(**keys).sort_values(order).drop(columns=list(keys)).reset_index(drop=True)

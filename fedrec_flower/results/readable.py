@@ -1,0 +1,118 @@
+"""The leaderboard as a reader wants it: few columns, the best in bold, what is common said once."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from fedrec_flower.results.leaderboard import FIELD, metrics_of
+from fedrec_flower.results.tables import markdown
+
+_ERRORS = ("rmse", "mae")
+_HEADLINE = ("ndcg@10", "hr@10", "ndcg@10_99neg", "hr@10_99neg", *_ERRORS)
+_NAMES = ("dataset", "task", "protocol", "candidates", "strategy", "partition", "federation")
+_ORIGIN = ("num_test_users", "split_sha256", "commit", "versions")
+_LEVEL = 0.05
+_UNBEATEN = " ≈"  # beside what is not shown to be worse than the best
+
+
+def readable(table: pd.DataFrame) -> str:
+    """Write a leaderboard as Markdown.
+
+    Args:
+        table: from `leaderboard`, or from `comparison` (then there are no p-values).
+
+    Returns:
+        A table, and below it what its marks mean and what all of its rows have in common.
+    """
+    shown = pd.DataFrame({"run": table["label"]})
+    for name in _differing(table, _NAMES):
+        shown[name] = table[name]
+    shown["seeds"] = table["seeds"]
+    for metric in headline(table):
+        shown[metric] = _cells(table, metric)
+        if f"{metric}_p" in table:
+            shown[f"p ({metric})"] = table[f"{metric}_p"].map(_p_told)
+    for name, cells in _costs(table):
+        shown[name] = cells
+    return markdown(shown) + "".join(f"\n{line}\n" for line in _caption(table))
+
+
+def headline(table: pd.DataFrame) -> list[str]:
+    """The few metrics of a table that a reader compares first, those that any row has."""
+    known = metrics_of(table)
+    return [name for name in _HEADLINE if name in known and table[name].notna().any()]
+
+
+def _cells(table: pd.DataFrame, metric: str) -> "pd.Series[str]":
+    """Mean ± standard deviation over seeds; the best in bold, the unbeaten marked."""
+    told = [
+        "" if pd.isna(mean) else f"{mean:.4f}" + ("" if pd.isna(sd) else f" ± {sd:.4f}")
+        for mean, sd in zip(table[metric], table[f"{metric}_sd"], strict=True)
+    ]
+    merit = -table[metric] if metric in _ERRORS else table[metric]
+    rivals = merit.groupby([table[name] for name in FIELD])
+    is_best = (merit == rivals.transform("max")) & (rivals.transform("count") > 1)
+    cells = pd.Series(told, index=table.index)
+    cells = cells.where(~is_best, "**" + cells + "**")
+    if f"{metric}_p" in table:
+        cells += np.where(table[f"{metric}_p"] >= _LEVEL, _UNBEATEN, "")
+    return cells
+
+
+def _p_told(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"  # noqa: PLR2004  # the last digit shown
+
+
+def _costs(table: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[str]"]]:
+    columns = (
+        ("rounds", "num_rounds", 1.0),
+        ("clients a round", "clients_per_round", 1.0),
+        ("kB down", "bytes_down_per_client_and_round", 1e3),
+        ("kB up", "bytes_up_per_client_and_round", 1e3),
+        ("MB in all", "bytes_total", 1e6),
+        ("seconds", "seconds_total", 1.0),
+        ("clients / s", "clients_per_second", 1.0),
+        ("memory MB", "peak_memory_mb", 1.0),
+    )
+    for name, column, unit in columns:
+        if column in table:
+            yield name, table[column].map(lambda value, unit=unit: _count_told(value / unit))
+    yield "epsilon", table["epsilon"].map(lambda value: "∞" if np.isinf(value) else f"{value:g}")
+
+
+def _count_told(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"  # noqa: PLR2004  # two digits
+
+
+def _caption(table: pd.DataFrame) -> Iterator[str]:
+    errors = {
+        metric: table[f"{metric}_se"].median()
+        for metric in headline(table)
+        if f"{metric}_se" in table
+    }
+    about = ", ".join(f"{error:.3f} ({metric})" for metric, error in errors.items())
+    yield (
+        "±: one standard deviation over seeds"
+        + (f"; the standard error over users is about {about}" if about else "")
+        + ". kB are per client and round, MB in all of all clients and rounds; costs are means "
+        "over seeds."
+    )
+    if any(f"{metric}_p" in table for metric in errors):
+        yield (
+            f"Bold: the best.{_UNBEATEN}: not shown to be worse than the best (p ≥ {_LEVEL}). p: "
+            "McNemar's exact test for hr@10 (seed by seed; what most seeds show), a paired "
+            "bootstrap over users for ndcg@10 (means over seeds); corrected by Holm over the rows."
+        )
+    common = [name for name in (*_NAMES, *_ORIGIN) if name in table]
+    same = [name for name in common if name not in _differing(table, common)]
+    told = [f"{name} {table[name].iloc[0]}" for name in same if table[name].iloc[0]]
+    yield f"All rows: {'; '.join(told)}. `comparison.csv` holds every metric and origin."
+
+
+def _differing(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in table and len(set(table[name].astype(str))) > 1]

@@ -1,0 +1,113 @@
+"""A sweep given twice goes on where it stopped: what stands in a job's folder decides."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fedrec_flower.errors import ConfigError
+from fedrec_flower.results.configuration import differing, parse, said
+from fedrec_flower.results.run_folder import RunFolder, holds_a_run
+
+_LOG = logging.getLogger(__name__)
+
+# What a run writes, but for its configuration: by that an unfinished run is known, to the last.
+_WRITTEN = (
+    "summary.json", "rounds.csv", "per_user.csv", "recommendations.csv", "clients.csv",
+    "environment.json", "model.safetensors", "flower.log", "clients", "figures",
+)  # fmt: skip
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder while the context lasts, even if it is killed.
+
+    Raises:
+        ConfigError: if another process is at work there, or the folder cannot be written.
+    """
+    lock = FileLock(path / ".lock")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ConfigError(
+            f"{path} is being written by another run: wait for it, or set output_dir= to another "
+            "folder"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot hold a run ({error.strerror}): set output_dir= to a folder you may "
+            "write to"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (path / ".lock").unlink(missing_ok=True)
+
+
+def resume(path: Path, configuration: str) -> RunFolder | None:
+    """Take the folder of a sweep's job, whatever an earlier sweep left there.
+
+    Whether the code has changed since is not asked: `commit` in the summary tells.
+
+    Args:
+        path: the job's folder; claimed.
+        configuration: the text of the job's `config.yaml`.
+
+    Returns:
+        The folder, ready to be written to; an unfinished run of the same configuration is
+        removed from it. None if the finished run of the same configuration is there.
+
+    Raises:
+        ConfigError: if a run of another configuration is there; nothing of it is touched.
+    """
+    if holds_a_run(path):
+        _require_same(path, configuration)
+        if _is_finished(path):
+            _LOG.info("%s holds this very run, finished: not run again", path)
+            return None
+        _LOG.info("%s holds this very run, unfinished: started anew", path)
+        for name in _WRITTEN:
+            _remove(path / name)
+    return RunFolder.create(path)
+
+
+def _require_same(path: Path, configuration: str) -> None:
+    there = path / "config.yaml"
+    if not there.exists() and not (path / "summary.json").exists():
+        return  # it ended before it began
+    try:
+        earlier = parse(there.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} holds a run whose config.yaml does not tell which ({error}): set output_dir= "
+            "to another folder, or remove that run"
+        ) from error
+    wanted = parse(configuration)
+    if names := differing([earlier, wanted]):
+        name = names[0]
+        raise ConfigError(
+            f"{path} holds a run with {said(earlier, name)}, but {said(wanted, name)} is asked "
+            "for: set output_dir= to another folder, or remove that run"
+        )
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    # A run measures its memory to the end: before that is known, figures may be missing.
+    return summary.get("status") == "completed" and "peak_memory_mb" in summary
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
