@@ -2,13 +2,22 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Ids = NDArray[Any]  # original ids, int64 or str
+
+
+def _no_columns() -> "pd.DataFrame":
+    # Imported here: nodes read interactions as arrays and need no tables.
+    import pandas as pd
+
+    return pd.DataFrame()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +43,8 @@ class Interactions:
     timestamp: NDArray[np.int64] | None
     user_ids: Ids
     item_ids: Ids
-    users: pd.DataFrame = field(default_factory=pd.DataFrame)
-    items: pd.DataFrame = field(default_factory=pd.DataFrame)
+    users: "pd.DataFrame" = field(default_factory=_no_columns)
+    items: "pd.DataFrame" = field(default_factory=_no_columns)
     name: str = "unnamed"
 
     def __len__(self) -> int:
@@ -57,7 +66,7 @@ class Interactions:
 _NO_GENRES = ["", "(no genres listed)"]
 
 
-def genre_flags(items: pd.DataFrame) -> pd.DataFrame:
+def genre_flags(items: "pd.DataFrame") -> "pd.DataFrame":
     """Which item has which genres.
 
     Args:
@@ -68,7 +77,7 @@ def genre_flags(items: pd.DataFrame) -> pd.DataFrame:
         item has a genre.
     """
     if "genres" not in items.columns:
-        return pd.DataFrame(index=items.index)
+        return items[[]]
     flags = items["genres"].fillna("").astype(str).str.get_dummies(sep="|").astype(bool)
     return flags.drop(columns=_NO_GENRES, errors="ignore")
 

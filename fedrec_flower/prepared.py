@@ -8,13 +8,15 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fedrec_flower.interactions import Ids, Part
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST = "manifest.json"
 
@@ -162,11 +164,15 @@ class Prepared:
         return self._column("item_ids")
 
     @cached_property
-    def items(self) -> pd.DataFrame:
+    def items(self) -> "pd.DataFrame":
         """One row per item code: title, year, genres where known."""
+        import pandas as pd  # here: nodes need no tables
+
         return pd.read_parquet(self.path / "items.parquet")
 
     @cached_property
-    def clients(self) -> pd.DataFrame:
+    def clients(self) -> "pd.DataFrame":
         """One row per client: how the data fell, as `partition_table` describes it."""
+        import pandas as pd
+
         return pd.read_parquet(self.path / "clients.parquet")

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.interactions import Part, genre_flags
 from fedrec_flower.metrics.beyond_accuracy import beyond_accuracy
@@ -163,6 +162,8 @@ def _beyond(data: Prepared, notes: Notes) -> dict[str, float]:
 
 def _draw(folder: RunFolder, clients: pd.DataFrame, summary: Mapping[str, Any]) -> None:
     """The figures of one run, read from its own tables like any later plot."""
+    from fedrec_flower import plots  # here: matplotlib takes memory that training may need
+
     own = folder.path.resolve().name  # older runs may lie below the folder
     runs, per_user = (
         frame[frame["run"] == own] for frame in (load_runs(folder.path), load_per_user(folder.path))

@@ -57,7 +57,11 @@ class Record:
             interrupted = isinstance(error, KeyboardInterrupt)
             self.summary["status"] = "interrupted" if interrupted else "failed"
             self.summary["error"] = str(error) or type(error).__name__
-        self.summary["peak_memory_mb"] = round(self._memory.megabytes, 1)
+        self.summary |= {
+            "peak_memory_mb": round(self._memory.megabytes, 1),
+            "peak_memory_measure": self._memory.measure,
+            "peak_resident_mb": round(self._memory.resident_megabytes, 1),
+        }
         self.folder.write_summary(self.summary)
 
     def learn(self, facts: Mapping[str, Any]) -> None:

@@ -9,17 +9,22 @@ from fedrec_flower.aggregation.mean import (
     merge,
     weighted_mean,
 )
+from fedrec_flower.aggregation.packing import Cost, Sums, add_packed, pack
 from fedrec_flower.aggregation.server_optimizers import AdamState, adam, average
 
 __all__ = [
     "ROW_WEIGHT",
     "AdamState",
+    "Cost",
+    "Sums",
     "UpdateSum",
     "Updates",
     "adam",
+    "add_packed",
     "average",
     "mean_over_all_clients",
     "mean_over_touching_clients",
     "merge",
+    "pack",
     "weighted_mean",
 ]

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import ROW_WEIGHT
+from fedrec_flower.aggregation import ROW_WEIGHT, pack
 from fedrec_flower.client.cohort_client import CohortClient
 from fedrec_flower.client.node import Node, open_node
 
@@ -32,11 +32,13 @@ def train(message: Message, context: Context) -> Message:  # noqa: ARG001  # Flo
     node, config = _node(message), _config(message)
     client = CohortClient(node, config["clients"])
     arrays, num_examples, metrics = client.fit(_parameters(message), config)
-    # Row weights come last, and only where something is shared.
-    named = zip([*node.shared_names, ROW_WEIGHT], arrays, strict=False)
+    named = dict(zip(client.update_names, arrays, strict=True))
+    tables = [name for name in named if name in {*node.model.item_rows, ROW_WEIGHT}]
+    packed, num_rows = pack(named, tables)
     content = RecordDict(
         {
-            "update": ArrayRecord({name: Array(value) for name, value in named}),
+            "update": ArrayRecord({name: Array(value) for name, value in packed.items()}),
+            "num_rows": ConfigRecord({**num_rows}),
             "metrics": MetricRecord({"num_examples": num_examples, **metrics}),
         }
     )
@@ -71,9 +73,8 @@ def _config(message: Message) -> dict[str, Any]:
 
 
 def _parameters(message: Message) -> list[NDArray[Any]]:
-    # A received array is read-only memory of the message; PyTorch wants to own what it holds.
-    arrays = message.content.array_records["parameters"].values()
-    return [array.numpy().copy() for array in arrays]
+    # Reading an array copies it out of the message: PyTorch may own what it holds.
+    return [array.numpy() for array in message.content.array_records["parameters"].values()]
 
 
 def _hosted(node: Node, context: Context) -> range:

@@ -1,7 +1,20 @@
 """Engines: what carries messages between strategy and nodes."""
 
+from typing import TYPE_CHECKING, Any
+
 from fedrec_flower.federation.base import Engine, federate
 from fedrec_flower.federation.in_process import InProcess, InProcessGrid
-from fedrec_flower.federation.simulation import Simulation
+
+if TYPE_CHECKING:
+    from fedrec_flower.federation.simulation import Simulation
 
 __all__ = ["Engine", "InProcess", "InProcessGrid", "Simulation", "federate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the simulation for those who simulate: Flower's brings Ray and a database along."""
+    if name == "Simulation":
+        from fedrec_flower.federation.simulation import Simulation
+
+        return Simulation
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,6 +21,7 @@ from flwr.supercore.run import Run
 from fedrec_flower.client.app import app as client_app
 from fedrec_flower.errors import FedrecError, require
 from fedrec_flower.federation.logs import flower_logs_to
+from fedrec_flower.federation.mail import attentive
 
 _GLANCE = 0.005  # seconds between looks for replies; Flower's own grid waits 0.1
 _PATIENCE = 3.0  # seconds that an interrupted run leaves its nodes to finish what they compute
@@ -33,10 +34,13 @@ class StoppableGrid(Grid):
         grid: the engine's own grid.
         num_nodes: nodes to wait for before the first message.
         stop: set when the run is to end.
+        mail: to be set when there are messages for the nodes.
     """
 
-    def __init__(self, grid: Grid, num_nodes: int, stop: threading.Event) -> None:
-        self._grid, self._num_nodes, self._stop = grid, num_nodes, stop
+    def __init__(
+        self, grid: Grid, num_nodes: int, stop: threading.Event, mail: threading.Event
+    ) -> None:
+        self._grid, self._num_nodes, self._stop, self._mail = grid, num_nodes, stop, mail
 
     def set_run(self, run: Run) -> None:
         """See `Grid.set_run`."""
@@ -66,7 +70,9 @@ class StoppableGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """See `Grid.push_messages`."""
-        return self._grid.push_messages(messages)
+        pushed = self._grid.push_messages(messages)
+        self._mail.set()
+        return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """See `Grid.pull_messages`."""
@@ -119,15 +125,20 @@ class Simulation:
             serve: runs in the engine's server thread; its exception is raised here.
             log: file for the log of Flower.
         """
-        stop, server = threading.Event(), ServerApp()
+        stop, mail, server = threading.Event(), threading.Event(), ServerApp()
 
         @server.main()
         def main(grid: Grid, context: Context) -> None:
             del context
-            serve(StoppableGrid(grid, self.num_nodes, stop))
+            serve(StoppableGrid(grid, self.num_nodes, stop, mail))
 
         try:
-            with flower_logs_to(log), _interrupted_gently(stop), warnings.catch_warnings():
+            with (
+                flower_logs_to(log),
+                attentive(mail),
+                _interrupted_gently(stop),
+                warnings.catch_warnings(),
+            ):
                 # Ray's announcement concerns nobody who does not ask for part of a GPU.
                 warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
                 run_simulation(server, client_app, self.num_nodes, backend_config=self._backend())

@@ -5,7 +5,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from fedrec_flower.interactions import Interactions, genre_flags
 
@@ -45,6 +44,8 @@ class Genres:
         Returns:
             int64 (num_groups,), positions in `names`; -1 where a group consumed no genre.
         """
+        from scipy.sparse import csr_array  # here: most partitions look at no genre
+
         num_items = len(self.of_item)
         consumed = csr_array(
             (np.ones(len(group), dtype=np.int32), (group, item)), shape=(num_groups, num_items)

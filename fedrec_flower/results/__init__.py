@@ -1,5 +1,6 @@
 """Run folders: text tables written by a run, and read back into tidy frames."""
 
+from fedrec_flower.results.choosing import choices_told, choosing
 from fedrec_flower.results.leaderboard import comparison
 from fedrec_flower.results.load import load_per_user, load_runs, load_summaries
 from fedrec_flower.results.paired import leaderboard
@@ -11,6 +12,8 @@ from fedrec_flower.results.tables import final_table, markdown
 __all__ = [
     "Phase",
     "RunFolder",
+    "choices_told",
+    "choosing",
     "claimed",
     "comparison",
     "final_table",

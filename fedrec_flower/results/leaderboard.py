@@ -100,7 +100,7 @@ def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]
         **{name: names.pop(name) for name in ("label", *FIELD)},
         "candidates": _candidates(measured),
         **names,
-        "settings": _told_apart(str(first["configuration"]), settings),
+        "settings": told_apart(str(first["configuration"]), settings),
         "seeds": runs["seed"].nunique(),
         "seed": _listed(runs["seed"]),
         **_rounds(runs),
@@ -140,7 +140,8 @@ def _candidates(metrics: Iterable[str]) -> str:
     return ", ".join(sorted(told, reverse=True))
 
 
-def _told_apart(configuration: str, settings: Mapping[str, Settings]) -> str:
+def told_apart(configuration: str, settings: Mapping[str, Settings]) -> str:
+    """In which settings a configuration differs from others of its model, as overrides."""
     own = settings[configuration]
     model = own.get("model.name")
     namesakes = [each for each in settings.values() if each.get("model.name") == model]

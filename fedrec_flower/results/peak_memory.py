@@ -1,23 +1,35 @@
 """Peak memory of a run, worker processes included."""
 
 import threading
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import psutil
 
+_KIBIBYTE = 1024
+_PRIVATE, _SHARED = (b"Private_Clean:", b"Private_Dirty:"), (b"Shared_Clean:", b"Shared_Dirty:")
+_File = tuple[bytes, ...]  # device and inode
+
 
 class PeakMemory:
-    """Looks at the resident memory of this process and its children while the context lasts.
+    """Looks at the memory of this process and its children while the context lasts.
 
-    Pages that processes share count once for each, so the figure never flatters.
+    Two figures, each the highest seen. *Resident* adds up resident sets: a page of a library
+    counts once for every process of the run that uses it. *Distinct* counts it once for the run,
+    which is what the run takes of the machine. (Proportional set sizes would do so too, but they
+    shrink when strangers on the machine use the same library.) Only Linux tells the latter.
 
     Args:
         interval: seconds between looks.
     """
 
+    measure: Literal["distinct", "resident"] = "distinct" if psutil.LINUX else "resident"
+
     def __init__(self, interval: float = 0.5) -> None:
-        self._interval, self._peak = interval, 0
+        self._interval, self._resident, self._distinct = interval, 0, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -32,15 +44,20 @@ class PeakMemory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Look no more."""
+        """Look a last time."""
         self._stop.set()
         self._thread.join()
+        self._look()
+
+    @property
+    def resident_megabytes(self) -> float:
+        """The highest sum of resident sets, in megabytes (10**6 bytes)."""
+        return self._resident / 1e6
 
     @property
     def megabytes(self) -> float:
-        """The highest sum seen so far, in megabytes (10**6 bytes)."""
-        self._look()
-        return self._peak / 1e6
+        """The same by `measure`, in megabytes (10**6 bytes)."""
+        return (self._distinct if self.measure == "distinct" else self._resident) / 1e6
 
     def _watch(self) -> None:
         while not self._stop.wait(self._interval):
@@ -48,10 +65,50 @@ class PeakMemory:
 
     def _look(self) -> None:
         this = psutil.Process()
-        total = 0
-        for process in [this, *this.children(recursive=True)]:
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:  # it ended between being listed and being asked
-                continue
-        self._peak = max(self._peak, total)
+        processes = [this, *this.children(recursive=True)]
+        resident = sum(_resident(process) for process in processes)
+        if resident > self._resident:
+            self._resident = resident
+            # Takes milliseconds a process, and so is asked for at new heights only.
+            if self.measure == "distinct":
+                self._distinct = max(self._distinct, _distinct(processes))
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:  # it ended between being listed and being asked
+        return 0
+
+
+def _distinct(processes: Iterable[psutil.Process]) -> int:
+    """Bytes of all processes, what they share of a file counted once."""
+    total, shared = 0, Counter[_File]()
+    for process in processes:
+        try:
+            private, of_files = _mapped(process.pid)
+        except OSError:  # it ended between being listed and being asked
+            continue
+        total += private
+        shared |= of_files  # the larger of two counts
+    return total + shared.total()
+
+
+def _mapped(pid: int) -> tuple[int, Counter[_File]]:
+    """Bytes that a process has for itself, and by file those that it shares with any other.
+
+    Source: proc(5), /proc/pid/smaps.
+    """
+    private, shared = 0, Counter[_File]()
+    file: _File = ()
+    with Path(f"/proc/{pid}/smaps").open("rb") as lines:
+        for line in lines:
+            words = line.split()
+            if not words[0].endswith(b":"):  # a mapping: addresses, rights, offset, device, inode
+                # Without a file, pages shared since a fork count for each process.
+                file = (words[3], words[4]) if words[4] != b"0" else (b"%d" % pid,)
+            elif words[0] in _PRIVATE:
+                private += int(words[1]) * _KIBIBYTE
+            elif words[0] in _SHARED:
+                shared[file] += int(words[1]) * _KIBIBYTE
+    return private, shared

@@ -20,7 +20,6 @@ from fedrec_flower.aggregation import (
     UpdateSum,
     mean_over_all_clients,
     mean_over_touching_clients,
-    merge,
 )
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.evaluation import MetricSums
@@ -66,6 +65,10 @@ class FederatedStrategy(Strategy):
     def step(self, parameters: Tensors, update: Tensors) -> Tensors:
         """Move the global parameters by the averaged update."""
 
+    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
+        """The next global parameters, from the sum over the cohort: a step by its mean."""
+        return self.step(parameters, self._mean(total))
+
     def run(self, grid: Grid, initial: Tensors) -> Outcome:
         """Run all rounds, then evaluate the selected one on every client.
 
@@ -88,7 +91,7 @@ class FederatedStrategy(Strategy):
             rounds_participated=self._participated,
             seconds=self._seconds,
             bytes_down=wire.num_bytes(start),
-            bytes_up=self._bytes_up,
+            bytes_up=round(self._bytes_up / max(1, int(self._participated.sum()))),
         )
 
     def summary(self) -> None:
@@ -115,11 +118,11 @@ class FederatedStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the updates and move the global parameters."""
         ordered = self._hosts.in_order(wire.checked(replies, self._asked))
-        total = merge([wire.update_sum(reply) for reply in ordered])
-        self._bytes_up = wire.num_bytes(ordered[0].content.array_records["update"])
+        total = wire.update_sum(ordered)
+        self._bytes_up += sum(int(wire.metrics_of(reply)["bytes_up"]) for reply in ordered)
         loss = float("nan")
         if total.weight:  # a cohort without training data changes nothing
-            self._parameters = self.step(self._parameters, self._mean(total))
+            self._parameters = self.move(self._parameters, total)
             self._require_finite(server_round)
             losses = [float(wire.metrics_of(reply)["loss"]) for reply in ordered]
             loss = sum(losses) / total.weight

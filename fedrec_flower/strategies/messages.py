@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
+from fedrec_flower.aggregation import ROW_WEIGHT, Sums, UpdateSum, add_packed
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.evaluation import MetricSums
 from fedrec_flower.interactions import Part
@@ -90,13 +90,17 @@ def _reason(text: str) -> str:
     return text.rpartition("Message: ")[2].removesuffix("'>").strip()
 
 
-def update_sum(reply: Message) -> UpdateSum:
-    """The sum of updates in a training reply."""
-    arrays = reply.content.array_records["update"]
-    tensors = {n: a.numpy().astype(np.float64) for n, a in arrays.items() if n != ROW_WEIGHT}
-    weight = float(metrics_of(reply)["num_examples"])
-    row_weight = arrays[ROW_WEIGHT].numpy() if tensors else np.zeros(0)
-    return UpdateSum(tensors, weight, row_weight)
+def update_sum(replies: Iterable[Message]) -> UpdateSum:
+    """The sum of the updates in training replies, added in the order given."""
+    total, weight = Sums(), 0.0
+    for reply in replies:
+        arrays = reply.content.array_records["update"]
+        received = {name: array.numpy() for name, array in arrays.items()}
+        num_rows: Any = reply.content.config_records["num_rows"]  # integers, as the client packs
+        add_packed(total, received, num_rows)
+        weight += float(metrics_of(reply)["num_examples"])
+    row_weight = total.pop(ROW_WEIGHT, np.zeros(0))
+    return UpdateSum(total, weight, row_weight)
 
 
 def metric_sums(reply: Message) -> dict[Part, MetricSums]:
