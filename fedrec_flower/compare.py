@@ -9,6 +9,8 @@ import pandas as pd
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.results import (
+    choices_told,
+    choosing,
     headline,
     leaderboard,
     load_per_user,
@@ -49,6 +51,28 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     return text
 
 
+def choose(runs: Path, to: Path, metric: str) -> str:
+    """Write `choices.csv` and `choices.md`: what a search found, by validation alone.
+
+    Args:
+        runs: a folder with run folders at any depth.
+        to: where the tables go; made if need be.
+        metric: the validation metric that decides.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        FedrecError: if no completed run has the metric.
+    """
+    table = choosing(runs, metric)
+    text = choices_told(table)
+    to.mkdir(parents=True, exist_ok=True)
+    table.to_csv(to / "choices.csv", index=False)
+    (to / "choices.md").write_text(text, encoding="utf-8")
+    return text
+
+
 def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
     summaries, per_user = load_summaries(runs), load_per_user(runs)
     column = f"test.{metric}"
@@ -69,10 +93,19 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder with run folders at any depth")
     parser.add_argument("--to", type=Path, required=True, help="folder for table and figures")
     parser.add_argument("--metric", help="metric of the figures; default ndcg@10, or rmse")
+    parser.add_argument(
+        "--choose",
+        action="store_true",
+        help="a search's settings by validation, no test, no figures",
+    )
     parser.add_argument("--published", type=Path, help="table of published figures, for the leak")
     chosen = parser.parse_args()
     try:
-        print(compare(chosen.runs, chosen.to, chosen.metric, chosen.published))  # noqa: T201  # the command's output
+        if chosen.choose:
+            text = choose(chosen.runs, chosen.to, chosen.metric or "ndcg@10")
+        else:
+            text = compare(chosen.runs, chosen.to, chosen.metric, chosen.published)
+        print(text)  # noqa: T201  # the command's output
     except FedrecError as error:
         sys.exit(f"error: {error}")
 

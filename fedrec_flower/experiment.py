@@ -14,6 +14,7 @@ from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.federation import Engine, federate
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.base import Tensors
+from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.partitions.statistics import partition_table
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.preparing import prepare
@@ -23,7 +24,7 @@ from fedrec_flower.report import Record
 from fedrec_flower.results import RunFolder
 from fedrec_flower.seeding import generator
 from fedrec_flower.splits.digest import split_sha256
-from fedrec_flower.strategies import FederatedStrategy, Plan
+from fedrec_flower.strategies import Centralized, FederatedStrategy, Plan, Sums
 from fedrec_flower.training import check_engine
 
 Config = Mapping[str, Any]
@@ -48,6 +49,7 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
         record.learn(setup.facts())
         with Progress(folder, setup.plan, record) as progress:
             strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
+            check_strategy(strategy, setup.model)
             log = folder.path / "flower.log"
             outcome = federate(engine or setup.engine, strategy, setup.initial(strategy), log)
         return publish(record, setup.data, outcome)
@@ -114,15 +116,21 @@ def set_up(config: Config, folder: RunFolder) -> Setup:
             f"evaluation.num_negatives={wanted} is impossible: the most active user leaves only "
             f"{unknown} items to rank against, so give {unknown} or fewer (0 for none)"
         )
-    check_engine(
-        model,
-        training,
-        data.client(data.largest_client),
-        task=config["task"],
-        negatives=config["split"]["negatives"],
-        num_items=data.num_items,
-        seed=config["seed"],
-    )
+    if not isinstance(model, ExactRecommender):
+        check_engine(
+            model,
+            training,
+            data.client(data.largest_client),
+            task=config["task"],
+            negatives=config["split"]["negatives"],
+            num_items=data.num_items,
+            seed=config["seed"],
+        )
+    elif config["task"] == "rating":
+        name = type(model).__name__
+        raise ConfigError(
+            f"{name} ranks and cannot predict ratings: choose task=ranking or another model"
+        )
     plan = make_plan(config, data, model, evaluator, folder)
     asked = config["federation"].get("num_nodes")
     nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked
@@ -133,6 +141,20 @@ def set_up(config: Config, folder: RunFolder) -> Setup:
         )
     engine = build("federation", {**config["federation"], "num_nodes": nodes})
     return Setup(data, model, plan, engine, config["seed"])
+
+
+def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
+    """Refuse to average what must be solved.
+
+    Raises:
+        ConfigError: names the strategy, the model and what to choose.
+    """
+    fits = isinstance(strategy, Sums | Centralized) or not strategy.shares
+    if isinstance(model, ExactRecommender) and not fits:
+        raise ConfigError(
+            f"{type(strategy).__name__} does not fit {type(model).__name__}, which is solved from "
+            "sums: choose strategy=sums"
+        )
 
 
 def prepare_data(config: Config) -> Prepared:
@@ -174,9 +196,8 @@ def make_plan(
     _require_some("evaluation.num_clients", sampled, data.num_clients)
     job = make_job(config, data, folder.path / "clients")
     tables = frozenset(model.item_rows)
-    return Plan(
-        job, config["seed"], data.num_clients, cohort, config["num_rounds"], evaluator, tables
-    )
+    rounds = config["num_rounds"]
+    return Plan(job, config["seed"], data.num_clients, cohort, rounds, evaluator, tables, model)
 
 
 def make_job(config: Config, data: Prepared, store: Path) -> dict[str, Any]:
@@ -192,6 +213,7 @@ def make_job(config: Config, data: Prepared, store: Path) -> dict[str, Any]:
         "task": config["task"],
         "negatives": config["split"]["negatives"],
         "seed": config["seed"],
+        "num_rounds": config["num_rounds"],
         "prepared": str(data.path.resolve()),
         "store": str(store.resolve()),
         # A node keeps a job open: a folder that was removed and used again is another job.

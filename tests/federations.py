@@ -125,7 +125,7 @@ class Federated:
     def personal(self) -> dict[str, NDArray[Any]]:
         """Personal parameters after the last round: a row per user or per client."""
         files = (self.store / "current").glob("*.npy")
-        return {file.stem: np.load(file) for file in files if file.stem != "written"}
+        return {file.stem: np.load(file) for file in files if file.stem not in ("written", "tuned")}
 
     def metric_table(self) -> dict[tuple[int, Part, str], float]:
         """Every metric of every evaluated round."""
@@ -164,10 +164,15 @@ def run(folder: Path, cache: Path, overrides: Sequence[str], meddle: Meddle | No
 
 
 def _defaults(overrides: Sequence[str]) -> tuple[str, ...]:
+    model = next((o for o in overrides if o.startswith("model=")), "model=mf")
+    whole = _composed((model,))
+    # A model that is solved brings its own strategy.
     chosen = any(override.startswith("strategy=") for override in overrides)
-    by_strategy = () if chosen else SMALL_STRATEGY
+    by_strategy = () if chosen or whole["strategy"]["name"] == "sums" else SMALL_STRATEGY
     by_task = () if "task=rating" in overrides else SMALL_RANKING
-    return (*SMALL, *by_strategy, *by_task)
+    dimension = () if "embedding_dim" in whole["model"] else ("model.embedding_dim=8",)
+    small = [override for override in SMALL if override not in dimension]
+    return (*small, *by_strategy, *by_task)
 
 
 def _configured(overrides: Sequence[str]) -> dict[str, Any]:

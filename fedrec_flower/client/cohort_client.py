@@ -7,8 +7,9 @@ import numpy as np
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import UpdateSum, mean_over_all_clients
+from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
 from fedrec_flower.client.node import Node
+from fedrec_flower.client.trainers import neighbours
 from fedrec_flower.evaluation import MetricSums
 from fedrec_flower.interactions import Part
 
@@ -31,6 +32,12 @@ class CohortClient(NumPyClient):
     def __init__(self, node: Node, clients: Sequence[int]) -> None:
         self.node, self.clients = node, clients
 
+    @property
+    def update_names(self) -> list[str]:
+        """Names of the arrays that `fit` returns, in their order."""
+        names = self.node.trainer.names
+        return [*names, ROW_WEIGHT] if names else []
+
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         """Train the clients.
 
@@ -39,27 +46,22 @@ class CohortClient(NumPyClient):
             config: `round`, int.
 
         Returns:
-            The weighted sum of updates per parameter, then float64 (num_items,) the summed
-            weight of the clients that touched each item row; the summed weight, `num_examples`;
-            and `loss`, the clients' mean training losses summed with the same weights.
+            The weighted sum of updates per parameter, or the sum of each statistic; then float64
+            (num_items,) the summed weight of the clients that touched each item row (empty for
+            statistics); the summed weight, `num_examples`; and `loss`, the clients' mean training
+            losses summed with the same weights, and `bytes_up`, the sum over clients of the bytes
+            that each would send alone.
         """
-        total, loss = self.train(parameters, config["round"])
-        sums: Arrays = [total.tensors[name].astype(np.float32) for name in self.node.shared_names]
+        total, metrics = self.train(parameters, config["round"])
+        names = self.node.trainer.names
+        sums: Arrays = [total.tensors[name].astype(np.float32) for name in names]
         if sums:  # where nothing is shared, nobody need know who touched what
             sums.append(total.row_weight)
-        return sums, int(total.weight), {"loss": loss}
+        return sums, int(total.weight), metrics
 
-    def train(self, parameters: Arrays, round_: int) -> tuple[UpdateSum, float]:
-        """Train the clients; returns the sum of their updates and of their weighted losses."""
-        node, shared = self.node, self.node.named(parameters)
-        shapes = {name: value.shape for name, value in shared.items()}
-        total, loss = UpdateSum.zeros(shapes, node.data.num_items), 0.0
-        members = [node.data.client(client) for client in self.clients]
-        for trained in node.engine.train(members, shared, node.store, round_):
-            node.store.scatter(trained.cohort, trained.touched, trained.personal)
-            total.add(node.privacy.apply(trained.updates), node.shared_tables)
-            loss += float(trained.loss @ trained.updates.weights)
-        return total, loss
+    def train(self, parameters: Arrays, round_: int) -> tuple[UpdateSum, dict[str, Any]]:
+        """Train the clients; returns the sum of what they send and metrics; see `Trainer`."""
+        return self.node.trainer.train(self.clients, self.node.named(parameters), round_)
 
     def evaluate(
         self, parameters: Arrays, config: dict[str, Any]
@@ -89,12 +91,9 @@ class CohortClient(NumPyClient):
 
     def _groups(self) -> list[range]:
         """Clients to be evaluated as one: neighbours, where only their users' rows differ."""
-        if not self.clients or not self.node.personal_is_per_user:
+        if not self.node.personal_is_per_user:
             return [range(client, client + 1) for client in self.clients]
-        clients = np.sort(self.clients)
-        breaks = np.flatnonzero(np.diff(clients) > 1) + 1
-        runs = np.split(clients, breaks)
-        return [range(int(run[0]), int(run[-1]) + 1) for run in runs]
+        return neighbours(self.clients)
 
     def _evaluate(
         self,
@@ -105,8 +104,10 @@ class CohortClient(NumPyClient):
     ) -> int:
         node = self.node
         data = node.data.client(group.start, len(group))
-        node.model.load(shared | node.store.load(data, config["slot"]))
-        result = node.evaluator.evaluate(node.model, data, node.data.num_items, node.seed)
+        node.fill(data, shared, config["slot"])
+        result = node.evaluator.evaluate(
+            node.model, data, node.data.num_items, node.seed, lists=config["note"]
+        )
         for part, values in result.values.items():
             sums[part].add(values)
         if config["note"]:
@@ -132,13 +133,13 @@ class RecommenderClient(NumPyClient):
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         """Train; returns new shared parameters, `num_examples` and the mean training `loss`."""
-        total, loss = self.cohort.train(parameters, config["round"])
+        total, metrics = self.cohort.train(parameters, config["round"])
         if not total.weight:  # no training data: nothing is learnt, nothing is said of it
             return parameters, 0, {"loss": 0.0}
-        update = mean_over_all_clients(total)
-        names = self.cohort.node.shared_names
-        new = [p + update[name] for name, p in zip(names, parameters, strict=True)]
-        return new, int(total.weight), {"loss": loss / total.weight}
+        node = self.cohort.node
+        new = node.trainer.finish(total, node.named(parameters))
+        arrays = [new[name] for name in node.shared_names]
+        return arrays, int(total.weight), {"loss": metrics["loss"] / total.weight}
 
     def evaluate(
         self, parameters: Arrays, config: dict[str, Any]

@@ -9,12 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedrec_flower.client.store import ClientStore
+from fedrec_flower.client.trainers import ExactTrainer, GradientTrainer, Trainer
 from fedrec_flower.config import build
 from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.models.base import Recommender, Tensors
-from fedrec_flower.prepared import Prepared
-from fedrec_flower.privacy import NoPrivacy
-from fedrec_flower.training import Engine, choose_engine
+from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.prepared import ClientData, Prepared
+from fedrec_flower.training import choose_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,8 @@ class Node:
     Attributes:
         data: reader of the prepared folder.
         model: the recommender; its parameters are filled for each client in turn.
-        engine: trains clients.
+        trainer: what the clients learn by.
         evaluator: scores clients' held-out items.
-        privacy: the step applied to each client's update before anything is summed.
         store: personal parameters of the clients hosted here.
         shared_names: names of the parameters that travel, in message order.
         seed: the experiment's seed.
@@ -34,9 +34,8 @@ class Node:
 
     data: Prepared
     model: Recommender
-    engine: Engine
+    trainer: Trainer
     evaluator: Evaluator
-    privacy: NoPrivacy
     store: ClientStore
     shared_names: list[str]
     seed: int
@@ -44,18 +43,24 @@ class Node:
     @property
     def personal_is_per_user(self) -> bool:
         """Whether clients differ in nothing but the rows of their users."""
-        shared = set(self.shared_names)
+        shared = set(self.shared_names) - self.model.tuned
         names = {name for name, _ in self.model.named_parameters()}
         return names - shared <= self.model.user_rows
-
-    @property
-    def shared_tables(self) -> list[str]:
-        """Names of the shared parameters with a row per item."""
-        return [name for name in self.shared_names if name in self.model.item_rows]
 
     def named(self, parameters: list[NDArray[Any]]) -> Tensors:
         """Shared parameters by name, from their message order."""
         return dict(zip(self.shared_names, parameters, strict=True))
+
+    def fill(self, data: ClientData, shared: Tensors, slot: str) -> None:
+        """Fill the model with all that a client scores with.
+
+        Args:
+            data: the client, or neighbouring ones read as one.
+            shared: global parameters by name.
+            slot: whose personal parameters are used.
+        """
+        self.model.load(shared | self.store.load(data, slot) | self.trainer.alone(data))
+        self.model.observe(data.train)
 
 
 @lru_cache(maxsize=2)
@@ -65,7 +70,7 @@ def open_node(job: str) -> Node:
     Args:
         job: JSON object of `model`, `training`, `evaluation`, `privacy` (configuration nodes),
             `task`, `negatives`, `seed`, `shares` (whether anything travels), `prepared` and
-            `store` (folders), `run` (tells one run from another).
+            `store` (folders), `num_rounds`, `run` (tells one run from another).
     """
     spec = json.loads(job)
     data = Prepared(Path(spec["prepared"]))
@@ -75,10 +80,25 @@ def open_node(job: str) -> Node:
         "rating_range": data.rating_range,
         "task": spec["task"],
     }
-    model = build("model", spec["model"], **facts)
+    model: Recommender = build("model", spec["model"], **facts)
     shared_names = model.shared_names() if spec["shares"] else []
+    store, trainer = _learning(spec, data, model, shared_names)
+    evaluator = build("evaluation", spec["evaluation"], **facts)
+    return Node(data, model, trainer, evaluator, store, shared_names, spec["seed"])
+
+
+def _learning(
+    spec: dict[str, Any], data: Prepared, model: Recommender, shared_names: list[str]
+) -> tuple[ClientStore, Trainer]:
+    """What the clients keep, and what they learn by."""
+    seed, folder = spec["seed"], Path(spec["store"])
+    if isinstance(model, ExactRecommender):
+        kept = model.personal_names()
+        solver = ExactTrainer(data, model, spec["shares"], spec["num_rounds"], seed)
+        return ClientStore(folder, model, kept, [], data.client_offsets, seed), solver
     kept = [name for name, _ in model.named_parameters() if name not in set(shared_names)]
-    seed = spec["seed"]
+    tuned = [name for name in shared_names if name in model.tuned]
+    store = ClientStore(folder, model, kept, tuned, data.client_offsets, seed)
     engine = choose_engine(
         model,
         build("training", spec["training"]),
@@ -87,7 +107,5 @@ def open_node(job: str) -> Node:
         num_items=data.num_items,
         seed=seed,
     )
-    store = ClientStore(Path(spec["store"]), model, kept, data.client_offsets, seed)
-    evaluator = build("evaluation", spec["evaluation"], **facts)
     privacy = build("privacy", spec["privacy"])
-    return Node(data, model, engine, evaluator, privacy, store, shared_names, seed)
+    return store, GradientTrainer(data, model, engine, store, privacy, shared_names)

@@ -22,13 +22,15 @@ class ClientStore:
     """The personal parameters of the clients a node hosts, and what it noted about its users.
 
     A parameter with a row per user is one array with a row per position; any other personal
-    parameter has a row per client. Nodes on one machine share the folder: each writes the rows of
-    its own clients only.
+    parameter has a row per client. Beside them lie tuned copies of shared parameters, for models
+    whose clients score with what they themselves made of them. Nodes on one machine share the
+    folder: each writes the rows of its own clients only.
 
     Args:
         folder: where the files live; made with mode 700, files with mode 600.
         model: gives names, shapes and initial values; built for a single user.
-        names: the parameters kept here.
+        names: the personal parameters kept here.
+        tuned: the shared parameters of which each client keeps its tuned copy.
         client_offsets: int64 (num_clients + 1,), position of each client's first user.
         seed: the experiment's seed, for initial values.
     """
@@ -38,21 +40,24 @@ class ClientStore:
         folder: Path,
         model: Recommender,
         names: list[str],
+        tuned: list[str],
         client_offsets: NDArray[np.int64],
         seed: int,
     ) -> None:
         self.folder, self.seed = folder, seed
-        self._model, self._names = model, names
+        self._model, self._names, self._tuned = model, names, tuned
         self._client_offsets = client_offsets
         self._rows = {"user": int(client_offsets[-1]), "client": len(client_offsets) - 1}
-        self._shapes = {name: tuple(model.get_parameter(name).shape) for name in names}
+        every = [*names, *tuned]
+        self._shapes = {name: tuple(model.get_parameter(name).shape) for name in every}
         self._open: dict[Path, NDArray[Any]] = {}
 
     def load(self, data: ClientData, slot: str = "current") -> Tensors:
-        """The personal parameters of a client in full, as arrays of its own.
+        """The personal parameters of a client in full, as arrays of its own, and its tuned copies.
 
         Several clients read as one give their users' rows one after another, which suffices
-        where every personal parameter has a row per user.
+        where every personal parameter has a row per user. A client that never trained has no
+        tuned copies.
         """
         codes = range(data.client, data.client + data.num_clients)
         first_user = np.concatenate([[0], np.cumsum(self._users_of(codes))])
@@ -61,6 +66,8 @@ class ClientStore:
             users = slice(int(first_user[place]), int(first_user[place + 1]))
             for name, value in self._initial(codes[place]).items():
                 loaded[name][users if name in self._model.user_rows else ...] = value
+        if self._tuned and self._written(slot, "tuned")[data.client]:
+            loaded |= {n: np.array(self._tensor(n, slot)[data.client]) for n in self._tuned}
         return loaded
 
     def gather(self, cohort: Cohort, touched: Touched) -> Tensors:
@@ -78,13 +85,32 @@ class ClientStore:
             rows = self._rows_of(name, cohort, touched)
             self._tensor(name, "current")[rows] = tensors[name]
 
+    def keep_tuned(
+        self, cohort: Cohort, touched: Touched, shared: Tensors, change: Tensors
+    ) -> None:
+        """Keep what the clients made of shared parameters.
+
+        Args:
+            cohort: the clients.
+            touched: the item rows they touched.
+            shared: what they were given, full shapes.
+            change: what they changed, laid out as `training.work.Work.values`.
+        """
+        for name in self._tuned:
+            copies = self._tensor(name, "current")
+            copies[cohort.clients] = shared[name]
+            copies[self._rows_of(name, cohort, touched)] += change[name]
+        if self._tuned:
+            self._written("current", "tuned")[cohort.clients] = True
+
     def snapshot(self, clients: range, users: slice, slot: str) -> None:
         """Copy the current parameters of contiguous clients, and their users, into a slot."""
-        for name in self._names:
-            rows = users if name in self._model.user_rows else slice(clients.start, clients.stop)
-            self._tensor(name, slot)[rows] = self._tensor(name, "current")[rows]
         hosted = slice(clients.start, clients.stop)
-        self._written(slot)[hosted] = self._written("current")[hosted]
+        for name in [*self._names, *self._tuned]:
+            rows = users if name in self._model.user_rows else hosted
+            self._tensor(name, slot)[rows] = self._tensor(name, "current")[rows]
+        for kind in ("written", "tuned"):
+            self._written(slot, kind)[hosted] = self._written("current", kind)[hosted]
 
     def note(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
         """Write rows of a table about users, which the run's owner may read on this disk."""
@@ -95,7 +121,8 @@ class ClientStore:
     def _initial(self, client: int) -> Tensors:
         rng = generator(self.seed, "initial-personal", 0, client)
         tensors: Tensors = {}
-        for name, (first, *rest) in self._shapes.items():
+        for name in self._names:
+            first, *rest = self._shapes[name]
             per_user = name in self._model.user_rows
             rows = int(self._users_of(range(client, client + 1))[0]) if per_user else first
             tensors[name] = self._model.initial_value(name, (rows, *rest), rng)
@@ -135,8 +162,9 @@ class ClientStore:
             whole = (self._rows["client"], *shape)
         return self._array(Path(slot) / f"{name}.npy", whole, np.float32)
 
-    def _written(self, slot: str) -> NDArray[Any]:
-        return self._array(Path(slot) / "written.npy", (self._rows["client"],), np.bool_)
+    def _written(self, slot: str, kind: str = "written") -> NDArray[Any]:
+        """Which clients have personal parameters here, or "tuned" copies."""
+        return self._array(Path(slot) / f"{kind}.npy", (self._rows["client"],), np.bool_)
 
     def _array(self, relative: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         path = self.folder / relative

@@ -1,7 +1,35 @@
 """PyTorch recommenders: which tensors are shared, which stay with the client."""
 
+from fedrec_flower.models.autoencoder import Autoencoder
 from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.ease import EASE
+from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.models.fedrap import FedRAP
+from fedrec_flower.models.fedrecon import FedRecon
+from fedrec_flower.models.gru4rec import GRU4Rec
+from fedrec_flower.models.ials import IALS
+from fedrec_flower.models.itemknn import ItemKNN
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
+from fedrec_flower.models.pfedrec import PFedRec
+from fedrec_flower.models.popularity import Popularity
+from fedrec_flower.models.random_scores import RandomScores
+from fedrec_flower.models.sasrec import SASRec
 
-__all__ = ["MF", "NCF", "Recommender"]
+__all__ = [
+    "EASE",
+    "IALS",
+    "MF",
+    "NCF",
+    "Autoencoder",
+    "ExactRecommender",
+    "FedRAP",
+    "FedRecon",
+    "GRU4Rec",
+    "ItemKNN",
+    "PFedRec",
+    "Popularity",
+    "RandomScores",
+    "Recommender",
+    "SASRec",
+]

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.prepared import Columns
+
 Tensors = dict[str, NDArray[np.float32]]  # parameter name -> value
 
 PAIRS_AT_ONCE = 200_000  # some 50 MB of hidden activations, whatever the catalogue
@@ -44,7 +46,8 @@ class Recommender(nn.Module, ABC):
     A parameter whose name stands in `user_rows` has one row per user, and stays on the client
     that holds the user. One in `item_rows` has one row per item, so a client needs, changes and
     sends only the rows it touches. Names in `personal` never leave the client either, though
-    they have no row per user. Everything else is shared and dense.
+    they have no row per user. Everything else is shared and dense. Of a shared parameter in
+    `tuned` the client also keeps what its last training made of it, and scores with that.
 
     Users and items are numbered from zero within whatever tables are loaded: a client's users in
     its own table, a client's touched items in its sub-model.
@@ -53,6 +56,7 @@ class Recommender(nn.Module, ABC):
     user_rows: ClassVar[frozenset[str]] = frozenset()
     item_rows: ClassVar[frozenset[str]] = frozenset()
     personal: ClassVar[frozenset[str]] = frozenset()
+    tuned: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
@@ -81,6 +85,43 @@ class Recommender(nn.Module, ABC):
         batches = [users[start : start + size] for start in range(0, len(users), size)]
         rows = [self(b.repeat_interleave(num_items), items.repeat(len(b))) for b in batches]
         return torch.cat(rows).view(len(users), num_items)
+
+    def observe(self, history: Columns) -> None:
+        """Hear what the loaded users have interacted with, before they are scored.
+
+        Models that score by vectors alone need not.
+
+        Args:
+            history: the training interactions of the loaded users, in the order of their rows.
+        """
+
+    def phases(self, epoch: int) -> list[frozenset[str]]:
+        """Which parameters learn from a batch of a local epoch: sets, one step after another.
+
+        For models that train their parts in turn; by default all learn at once.
+
+        Args:
+            epoch: the local epoch, counted from zero.
+        """
+        del epoch
+        return [frozenset(name for name, _ in self.named_parameters())]
+
+    def begin(self, round_: int) -> None:
+        """Hear which round is trained, for models whose objective changes with it."""
+
+    def penalty(self, users: Tensor, items: Tensor) -> Tensor | None:
+        """What an objective adds to the loss of each pair; None, as by default, adds nothing.
+
+        Args:
+            users: int64 (batch,), rows of the user tables.
+            items: int64 (batch,), rows of the item tables.
+
+        Returns:
+            float32 (batch,).
+        """
+        del users, items
+        nothing: Tensor | None = None
+        return nothing
 
     def factors(self) -> Factors | None:
         """How the score is made of factors, if it is: such models train in a compiled loop."""

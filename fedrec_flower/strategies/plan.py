@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.evaluation import Evaluator, MetricSums
 from fedrec_flower.interactions import Part
-from fedrec_flower.models.base import Tensors
+from fedrec_flower.models.base import Recommender, Tensors
 
 Metrics = dict[Part, dict[str, float]]
 
@@ -26,6 +26,7 @@ class Plan:
         num_rounds: rounds of training.
         evaluator: when to evaluate, on how many clients, and which metric selects the round.
         item_tables: names of the parameters with a row per item.
+        model: the recommender, without users.
     """
 
     job: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Plan:
     num_rounds: int
     evaluator: Evaluator
     item_tables: frozenset[str]
+    model: Recommender
 
 
 class Observer(Protocol):

@@ -41,6 +41,18 @@ def test_every_ncf_runs_and_keeps_its_users_to_itself(make_run: "MakeRun", varia
     assert not any(name.startswith("user_") for name in shared)
 
 
+@pytest.mark.parametrize("name", ["ease", "ials", "itemknn", "popularity", "random"])
+def test_every_model_that_is_solved_from_sums_runs(make_run: "MakeRun", name: str) -> None:
+    run = make_run(f"model={name}", "num_rounds=2")
+    summary = run.summary
+    assert (summary["status"], summary["strategy"]) == ("completed", "sums")
+    assert len(run.table("per_user")) == NUM_USERS
+    assert all(np.isnan(loss) for loss in run.values("train", "loss").values())
+    learns = bool(load_file(run.folder / "model.safetensors"))
+    assert learns == (name != "random") == (summary["bytes"]["total"] > 0)
+    assert (run.folder / "figures" / "convergence.png").exists()
+
+
 def test_local_only_shares_nothing(make_run: "MakeRun") -> None:
     run = make_run("strategy=local_only")
     assert load_file(run.folder / "model.safetensors") == {}

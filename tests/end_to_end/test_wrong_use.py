@@ -27,7 +27,7 @@ MISTAKES = {
         "+model.embeding_dim=3",
         "model.embeding_dim does not exist: did you mean model.embedding_dim?",
     ),
-    "an unknown choice": ("model=nfc", "model=nfc does not exist: choose from mf, ncf"),
+    "an unknown choice": ("model=nfc", "model=nfc does not exist: choose from "),
     "an unknown experiment": ("experiment=x", "experiment=x does not exist: choose from "),
     "a word for a number": ("seed=abc", "seed=abc is of a wrong kind: give a whole number"),
     "a fraction for a count": ("num_rounds=1.5", "num_rounds=1.5 is of a wrong kind: give a whole"),
@@ -86,6 +86,18 @@ MISTAKES = {
     "ratings by a loss that ranks": (
         "task=rating training.loss=bpr",
         "training.loss=bpr cannot predict ratings: choose mse",
+    ),
+    "ratings by a model that ranks": (
+        "model=ease task=rating",
+        "EASE ranks and cannot predict ratings: choose task=ranking or another model",
+    ),
+    "a mean of what must be solved": (
+        "model=ease strategy=fedadam",
+        "FedAdam does not fit EASE, which is solved from sums: choose strategy=sums",
+    ),
+    "a solution of what must be averaged": (
+        "model=mf strategy=sums",
+        "strategy=sums does not fit MF, which is trained by gradients: choose strategy=fedavg or",
     ),
     "rates that diverge": ("training.learning_rate=1e30", "is nan; lower training.learning_rate"),
     "data that are nowhere named": (

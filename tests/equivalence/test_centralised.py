@@ -33,7 +33,7 @@ def untrained(ran: "Federated") -> "Recommender":
     )
     node = open_node(ran.job)
     fresh = type(node.store)(
-        ran.store / "fresh", node.model, node.store._names, data.client_offsets, setup.seed
+        ran.store / "fresh", node.model, node.store._names, [], data.client_offsets, setup.seed
     )
     model.load(setup.initial(ran.strategy) | fresh.load(data.client(0)))
     return model

@@ -52,7 +52,7 @@ def test_the_gate_would_catch_the_leak(federate: "Federate") -> None:
     assert hit_rate(federate, "model=mf", *BY_HEART, "split.negatives=legacy") > 0.3
 
 
-@pytest.mark.parametrize("model", ["mf", "ncf"])
+@pytest.mark.parametrize("model", ["mf", "ncf", "ials", "random"])
 def test_an_untrained_model_lands_at_chance(federate: "Federate", model: str) -> None:
     assert hit_rate(federate, f"model={model}", "num_rounds=0") == CHANCE
 

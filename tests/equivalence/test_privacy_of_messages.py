@@ -10,6 +10,9 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
 
+from fedrec_flower.aggregation import ROW_WEIGHT, Sums, add_packed
+from fedrec_flower.aggregation.packing import ROWS
+
 if TYPE_CHECKING:
     from flwr.app import Message
 
@@ -24,7 +27,6 @@ RUNS = {
     "local_only-ncf": ("model=ncf", "strategy=local_only"),
     "one client a round": ("clients_per_round=1", "evaluation.num_clients=1", "num_rounds=8"),
 }
-ROW_WEIGHT = "row_weight"
 
 
 class Eavesdropper:
@@ -96,14 +98,18 @@ def test_a_trained_node_replies_with_shared_tensors_row_weights_and_three_number
     assert replies
     for reply in replies:
         content = reply.content
-        assert set(content) == {"update", "metrics"}
-        arrays = {name: array.numpy() for name, array in content.array_records["update"].items()}
+        assert set(content) == {"update", "num_rows", "metrics"}
+        sent = {name: array.numpy() for name, array in content.array_records["update"].items()}
+        num_rows: Any = content.config_records["num_rows"]
+        assert set(sent) - {ROWS, ROW_WEIGHT} == set(ran.shared)
+        arrays = Sums()
+        add_packed(arrays, sent, num_rows)
         if ran.shared:  # where nothing is shared, not even the touched rows are told
             assert arrays.pop(ROW_WEIGHT).shape == (ran.setup.data.num_items,)
         shapes = {name: value.shape for name, value in ran.shared.items()}
         assert {name: array.shape for name, array in arrays.items()} == shapes
         metrics = content.metric_records["metrics"]
-        assert set(metrics) == {"num_examples", "loss"}
+        assert set(metrics) == {"num_examples", "loss", "bytes_up"}
         assert all(isinstance(value, int | float) for value in metrics.values())
 
 

@@ -34,6 +34,7 @@ MODELS: dict[str, dict[str, Any]] = {
 TRAINING = {
     "_target_": "fedrec_flower.training.LocalTraining",
     "engine": "vectorized",
+    "device": "cpu",
     "memory_budget_mb": 64,
     "loss": "bce",
     "optimizer": "sgd",
@@ -109,6 +110,7 @@ def test_a_cohorts_reply_is_the_sum_of_its_clients_replies(open_fresh: Open, kin
     alone = [CohortClient(other, [c]).fit(parameters(other), {"round": 1}) for c in (0, 2, 3)]
     assert weight == sum(reply[1] for reply in alone)
     assert metrics["loss"] == pytest.approx(sum(reply[2]["loss"] for reply in alone))
+    assert metrics["bytes_up"] == sum(reply[2]["bytes_up"] for reply in alone)
     for place, array in enumerate(together):
         total = np.sum([reply[0][place] for reply in alone], axis=0)
         assert_allclose(array, total, rtol=1e-4, atol=1e-5)
@@ -125,7 +127,7 @@ def test_the_reply_holds_shared_tensors_and_the_weight_of_each_row(
     node = open_fresh(kind)
     arrays, weight, metrics = CohortClient(node, [1, 4]).fit(parameters(node), {"round": 1})
     assert weight == len(node.data.client(1)) + len(node.data.client(4))
-    assert set(metrics) == {"loss"}
+    assert set(metrics) == {"loss", "bytes_up"}
     if not parameters(node):
         assert arrays == []  # nothing is shared, not even which rows were touched
         return

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from fedrec_flower.cli import compose
-from fedrec_flower.compare import compare
+from fedrec_flower.compare import choose, compare
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.experiment import run
-from fedrec_flower.results import RunFolder
+from fedrec_flower.results import RunFolder, load_summaries
 from tests.run_folders import write_run
 
 
@@ -61,3 +61,19 @@ def test_an_unknown_metric_is_one_clear_sentence(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "0")
     with pytest.raises(FedrecError, match=r"hr@7.*choose"):
         compare(tmp_path / "runs", tmp_path / "shown", "hr@7")
+
+
+def test_choosing_looks_at_validation_and_not_at_test(runs: Path, tmp_path: Path) -> None:
+    text = choose(runs, tmp_path, "ndcg@10")
+    assert (tmp_path / "choices.md").read_text(encoding="utf-8") == text
+    table, known = pd.read_csv(tmp_path / "choices.csv"), load_summaries(runs)
+    mf = table[table["model"] == "mf"]
+    assert mf["ndcg@10"].is_monotonic_decreasing
+    assert set(table) == {"model", "settings", "seeds", "selected_round", "ndcg@10"}
+    of_ncf = known.loc[known["model"] == "ncf", "validation.ndcg@10"].mean()
+    assert table.loc[table["model"] == "ncf", "ndcg@10"].item() == pytest.approx(of_ncf)
+
+
+def test_choosing_by_what_no_run_has_is_one_clear_sentence(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(FedrecError, match="validation hr@7"):
+        choose(runs, tmp_path, "hr@7")

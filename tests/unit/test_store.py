@@ -43,7 +43,7 @@ def store(folder: Path, data: Prepared, keeps: Keeps = "users", seed: int = 0) -
     model = recommender(keeps)
     every = [name for name, _ in model.named_parameters()]
     names = model.personal_names() if keeps == "users" else every
-    return ClientStore(folder, model, names, data.client_offsets, seed)
+    return ClientStore(folder, model, names, [], data.client_offsets, seed)
 
 
 def laid_out(data: Prepared, clients: Sequence[int]) -> tuple[Cohort, Touched]:
@@ -240,3 +240,23 @@ def test_a_disk_that_cannot_hold_the_parameters_names_the_mend(
             store(tmp_path / "a", data).load(data.client(0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
+    tmp_path: Path, data: Prepared
+) -> None:
+    name = "item_embedding.weight"
+    model = NCF(1, 30, None, "ranking", "gmf", 3, [], init_std=0.1)
+    one = ClientStore(tmp_path, model, model.personal_names(), [name], data.client_offsets, 0)
+    cohort, touched = laid_out(data, [1, 3])
+    shared = {name: np.random.default_rng(2).normal(size=(30, 3)).astype(np.float32)}
+    change = {name: np.ones((8, 3), np.float32)}
+    one.keep_tuned(cohort, touched, shared, change)
+    one.snapshot(range(5), slice(0, 12), "evaluated-0")
+    one.keep_tuned(cohort, touched, shared, {name: 9 * change[name]})  # the snapshot stays
+    for client in (1, 3):
+        expected = shared[name].copy()
+        expected[4 * client : 4 * client + 4] += 1
+        assert_array_equal(one.load(data.client(client), "evaluated-0")[name], expected)
+    assert name not in one.load(data.client(2), "evaluated-0")  # it never trained
+    assert name not in one.gather(*laid_out(data, [1]))  # training begins from the server's

@@ -138,12 +138,54 @@ def test_a_cohort_without_training_data_changes_nothing_and_stops_nothing(
     assert all(np.isfinite(value).all() for value in ran.shared.values())
 
 
-def test_bytes_are_those_of_the_parameters_and_of_the_update(federate: "Federate") -> None:
+def test_parameters_are_serialized_once_a_round_however_many_nodes_hear_them(
+    federate: "Federate",
+) -> None:
+    ran = federate("federation.num_nodes=3", "evaluation.every=1", "num_rounds=2")
+    carried: dict[int, list[Any]] = {}
+    for message in ran.tap.asked:
+        kind, content = message.metadata.message_type, message.content
+        if kind == "query" or content.config_records["config"].get("note"):
+            continue  # no parameters yet, or those of the selected round once more
+        # Evaluation of a round and training of the next carry the same parameters.
+        round_ = int(message.metadata.group_id) - (kind == "train")
+        carried.setdefault(round_, []).append(content.array_records["parameters"])
+    assert {round_: len(records) for round_, records in carried.items()} == {0: 6, 1: 6, 2: 3}
+    assert all(record is records[0] for records in carried.values() for record in records)
+
+
+def test_bytes_down_are_those_of_the_parameters(federate: "Federate") -> None:
     ran = federate()
     size = sum(value.nbytes for value in ran.shared.values())
     assert size <= ran.outcome.bytes_down < size + 500 * len(ran.shared)
-    row_weight = 60 * 8
-    assert size + row_weight <= ran.outcome.bytes_up < size + row_weight + 500 * 3
+
+
+def serialized_updates(ran: "Federated") -> list[int]:
+    """Bytes of the arrays in each training reply, as they travel."""
+    replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
+    records = [reply.content.array_records["update"] for reply in replies]
+    return [sum(len(array.data) for array in record.values()) for record in records]
+
+
+@pytest.mark.parametrize("negatives", [1, 40])  # a few rows, and rows enough for whole tables
+def test_bytes_up_are_what_a_client_alone_on_its_node_sends(
+    federate: "Federate", negatives: int
+) -> None:
+    work = ("clients_per_round=10", f"training.num_negatives={negatives}")
+    alone, together = (federate(*work, f"federation.num_nodes={n}") for n in (24, 2))
+    sent = serialized_updates(alone)
+    assert len(sent) == 10 * 3  # clients times rounds
+    assert alone.outcome.bytes_up == together.outcome.bytes_up == round(sum(sent) / len(sent))
+
+
+def test_few_touched_rows_are_fewer_bytes_than_the_parameters(federate: "Federate") -> None:
+    few, many = (federate(f"training.num_negatives={n}").outcome.bytes_up for n in (1, 40))
+    assert few < many
+
+
+def test_where_nothing_is_shared_nothing_is_sent(federate: "Federate") -> None:
+    ran = federate("strategy=local_only")
+    assert sum(serialized_updates(ran)) == ran.outcome.bytes_up == 0
 
 
 def test_a_run_of_no_rounds_evaluates_the_untrained_model(federate: "Federate") -> None:

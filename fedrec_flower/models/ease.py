@@ -1,0 +1,77 @@
+"""EASE: a linear autoencoder without hidden layer, in closed form.
+
+Shared: the item-to-item weights. Personal: nothing. With m items a client sends 2 m (m + 1)
+bytes once (the upper half of its Gram matrix) and receives 4 m ** 2: 5.7 and 11.3 MB for 1,682
+items, 27 and 55 MB for 3,706. The server inverts a float64 matrix of 8 m ** 2 bytes.
+
+Source: Steck 2019, "Embarrassingly shallow autoencoders for sparse data", Algorithm 1.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedrec_flower.errors import require
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.models.cooccurrence import cooccurrences, symmetric
+from fedrec_flower.models.exact import ExactRecommender, Sums, incidence
+from fedrec_flower.prepared import Columns
+
+
+class EASE(ExactRecommender):
+    """Score = sum of the weights from the items in the user's history.
+
+    The weights minimise |X - X B|^2 + regularization |B|^2 with a zero diagonal.
+
+    Args:
+        num_users: how many users are loaded at first.
+        num_items: size of the catalogue.
+        regularization: L2 pull on the weights (lambda), in units of users; above 0.
+    """
+
+    item_rows: ClassVar[frozenset[str]] = frozenset({"item_weights"})
+    statistic_names: ClassVar[tuple[str, ...]] = ("cooccurrences",)
+
+    def __init__(self, num_users: int, num_items: int, regularization: float) -> None:
+        require(regularization > 0, f"model.regularization must be above 0: {regularization}")
+        super().__init__(num_users, num_items)
+        self.item_weights = nn.Parameter(torch.zeros(num_items, num_items))
+        self.regularization = regularization
+
+    def statistics(self, history: Columns, parameters: Tensors) -> Sums:
+        """See `ExactRecommender.statistics`; the packed Gram matrix."""
+        del parameters
+        return {"cooccurrences": cooccurrences(incidence(history, self.num_items))}
+
+    def solve(self, sums: Sums, parameters: Tensors) -> Tensors:
+        """See `ExactRecommender.solve`; Algorithm 1."""
+        del parameters
+        gram = symmetric(sums["cooccurrences"], self.num_items)
+        # An item that nobody had has no weights; leaving it out is exact and cheaper.
+        had = np.flatnonzero(gram.diagonal())
+        block = np.ix_(had, had)
+        weights = np.zeros(gram.shape, np.float32)
+        weights[block] = _weights(gram[block], self.regularization)
+        return {"item_weights": weights}
+
+    def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `ExactRecommender.score_histories`."""
+        scores: NDArray[np.float32] = self._seen[users] @ self.value("item_weights")
+        return scores
+
+
+def _weights(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
+    """The weights of a Gram matrix (n, n), computed in its own memory."""
+    from scipy.linalg import lapack
+
+    np.fill_diagonal(gram, gram.diagonal() + regularization)
+    # A matrix is its own transpose, and LAPACK works in place on the transpose.
+    factor, _ = lapack.dpotrf(gram.T, overwrite_a=True)
+    inverse, _ = lapack.dpotri(factor, overwrite_c=True)
+    inverse = np.triu(inverse) + np.triu(inverse, 1).T
+    weights: NDArray[np.float64] = inverse / -inverse.diagonal()
+    np.fill_diagonal(weights, 0.0)
+    return weights

@@ -1,0 +1,95 @@
+"""ItemKNN: items that the same users had are alike; a user is offered what is like their own.
+
+Shared: each item's nearest neighbours and their similarities. Personal: nothing. With m items
+and k neighbours a client sends 2 m (m + 1) bytes once (how many of its users had both of two
+items) and receives 8 m k: 5.7 and 1.0 MB for 1,682 items and 75 neighbours. The server holds a
+float64 matrix of 8 m ** 2 bytes.
+
+Source: Deshpande and Karypis 2004, with the shrinkage of Bell and Koren 2007; Ferrari Dacrema et
+al. 2021, section 3.2, for the two together.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedrec_flower.errors import require
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.models.cooccurrence import cooccurrences, symmetric
+from fedrec_flower.models.exact import ExactRecommender, Sums, incidence
+from fedrec_flower.prepared import Columns
+
+_CELLS_AT_ONCE = 4_000_000  # 32 MB of float64, whatever the catalogue
+
+
+class ItemKNN(ExactRecommender):
+    """Score = sum of the similarities to those of the item's neighbours that the user had.
+
+    The similarity of two items is the cosine of their columns of users, shrunk:
+    both / (sqrt(one * other) + shrinkage), where `both` users had both.
+
+    Args:
+        num_users: how many users are loaded at first.
+        num_items: size of the catalogue.
+        num_neighbours: how many neighbours an item keeps, at least 1.
+        shrinkage: added to the denominator, in users; mistrusts what few users tell. 0: cosine.
+    """
+
+    item_rows: ClassVar[frozenset[str]] = frozenset({"neighbours", "similarities"})
+    statistic_names: ClassVar[tuple[str, ...]] = ("cooccurrences",)
+
+    def __init__(
+        self, num_users: int, num_items: int, num_neighbours: int, shrinkage: float
+    ) -> None:
+        require(num_neighbours >= 1, f"model.num_neighbours must be at least 1: {num_neighbours}")
+        require(shrinkage >= 0, f"model.shrinkage must not be negative: {shrinkage}")
+        super().__init__(num_users, num_items)
+        # Item codes, exact in float32 below 2**24; a similarity of 0 fills an item's list.
+        self.neighbours = nn.Parameter(torch.zeros(num_items, num_neighbours))
+        self.similarities = nn.Parameter(torch.zeros(num_items, num_neighbours))
+        self.num_neighbours, self.shrinkage = num_neighbours, shrinkage
+
+    def statistics(self, history: Columns, parameters: Tensors) -> Sums:
+        """See `ExactRecommender.statistics`; the packed co-occurrences."""
+        del parameters
+        return {"cooccurrences": cooccurrences(incidence(history, self.num_items))}
+
+    def solve(self, sums: Sums, parameters: Tensors) -> Tensors:
+        """See `ExactRecommender.solve`; of equally similar items, the lower code is nearer."""
+        del parameters
+        both = symmetric(sums["cooccurrences"], self.num_items)
+        had = np.flatnonzero(both.diagonal())  # what nobody had is like nothing
+        neighbours, similarities = np.zeros((2, self.num_items, self.num_neighbours), np.float32)
+        size, kept = max(_CELLS_AT_ONCE // self.num_items, 1), min(self.num_neighbours, len(had))
+        for start in range(0, len(had), size):
+            rows = had[start : start + size]
+            cosine = self._cosine(both, rows, had)
+            nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :kept]
+            neighbours[rows, :kept] = had[nearest]
+            similarities[rows, :kept] = np.take_along_axis(cosine, nearest, axis=1)
+        return {"neighbours": neighbours, "similarities": similarities}
+
+    def _cosine(
+        self, both: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Shrunk cosines (rows, columns) of items that somebody had; 0 to an item itself."""
+        length = np.sqrt(both.diagonal())
+        similar = both[np.ix_(rows, columns)]
+        similar[rows[:, None] == columns] = 0.0
+        similar /= np.outer(length[rows], length[columns]) + self.shrinkage
+        return similar
+
+    def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `ExactRecommender.score_histories`."""
+        from scipy.sparse import csr_matrix
+
+        similarities = self.value("similarities")
+        near = similarities > 0
+        item, _ = np.nonzero(near)
+        place = (self.value("neighbours")[near].astype(np.int64), item)
+        whole = csr_matrix((similarities[near], place), (self.num_items, self.num_items))
+        scores: NDArray[np.float32] = (self._seen[users] @ whole).toarray()
+        return scores

@@ -1,0 +1,32 @@
+"""No federation: one client holds everything, and what it learns is the model."""
+
+from fedrec_flower.aggregation import UpdateSum, average
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.strategies.base import FederatedStrategy
+from fedrec_flower.strategies.plan import Observer, Plan
+
+
+class Centralized(FederatedStrategy):
+    """Takes over what the one client learnt, or solves what it told.
+
+    Of several clients it takes the textbook mean, or solves the sum.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+    """
+
+    def __init__(self, plan: Plan, observer: Observer) -> None:
+        super().__init__(plan, observer, "all_clients")
+
+    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
+        """See `FederatedStrategy.move`."""
+        model = self.plan.model
+        if isinstance(model, ExactRecommender):
+            return model.solve(total.tensors, parameters)
+        return super().move(parameters, total)
+
+    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        """The whole update, unbent."""
+        return average(parameters, update, 1.0)
