@@ -8,7 +8,7 @@ import numpy as np
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from fedrec_flower.models import MF, NCF, Recommender
+from fedrec_flower.models import MF, NCF, Autoencoder, FedRecon, GRU4Rec, Recommender, SASRec
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.training import Cohort, LocalTraining, Touched, Trained, choose_engine
@@ -29,7 +29,8 @@ TRAINING = LocalTraining(
     num_negatives=3,
 )
 
-Kind = Literal["mf", "gmf", "neumf"]
+Kind = Literal["mf", "gmf", "neumf", "autoencoder", "sasrec", "gru4rec", "fedrecon"]
+READERS: list[Kind] = ["autoencoder", "sasrec", "gru4rec", "fedrecon"]  # of histories
 Loss = Literal["bce", "bpr", "mse"]
 Table = NDArray[np.float32]
 
@@ -37,6 +38,14 @@ Table = NDArray[np.float32]
 def make(kind: Kind, num_users: int, loss: Loss) -> Recommender:
     """A small model; "mse" makes it one that rates."""
     task = "rating" if loss == "mse" else "ranking"
+    if kind == "autoencoder":
+        return Autoencoder(num_users, NUM_ITEMS, (1.0, 5.0), task, 4, 0.1, input_dropout=0.4)
+    if kind == "sasrec":
+        return SASRec(num_users, NUM_ITEMS, "ranking", 4, 3, 2, 2, 0.1, input_dropout=0.2)
+    if kind == "fedrecon":
+        return FedRecon(num_users, NUM_ITEMS, (1.0, 5.0), task, 4, 0.5, 3, 0.5, 2, 0.6)
+    if kind == "gru4rec":
+        return GRU4Rec(num_users, NUM_ITEMS, "ranking", 4, 3, 0.1, input_dropout=0.2)
     if kind == "mf":
         return MF(num_users, NUM_ITEMS, (1.0, 5.0), task, embedding_dim=4, init_std=0.1)
     return NCF(num_users, NUM_ITEMS, (1.0, 5.0), task, kind, 4, [8, 4], init_std=0.1)

@@ -1,5 +1,8 @@
 """The reference: what one client's round means, on whole tables, with nothing clever."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -8,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedrec_flower.models import Recommender
+from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.training import Cohort, LocalTraining
-from fedrec_flower.training.samples import Sampler
+from fedrec_flower.training.samples import Sampler, Samples
 
 
 def train_plainly(
@@ -42,7 +46,10 @@ def train_plainly(
     cohort = Cohort.gather([data], spare_held_out=False)
     losses: list[float] = []
     for epoch in range(training.local_epochs):
-        samples = sampler.draw(cohort, round_, epoch)
+        samples = sampler.draw(cohort, round_, epoch, in_order=True)
+        history = None
+        if isinstance(model, HistoryRecommender):
+            history = _history(model, data, cohort, sampler, round_, epoch)
         columns = [
             torch.from_numpy(samples.user),
             torch.from_numpy(samples.item),
@@ -52,7 +59,8 @@ def train_plainly(
         for start in range(0, len(samples), size):
             user, item, target = (column[start : start + size] for column in columns)
             optimizer.zero_grad()
-            loss = _loss(model, training.loss, user, item, target)
+            score = _scorer(model, history, data, samples, slice(start, start + size))
+            loss = _loss(score, training.loss, user, item, target)
             torch.autograd.backward(loss)
             optimizer.step()
             losses += [loss.item()] * len(user)
@@ -71,12 +79,43 @@ def _optimizer(model: Recommender, training: LocalTraining) -> torch.optim.Optim
     return torch.optim.Adam(groups) if training.optimizer == "adam" else torch.optim.SGD(groups)
 
 
-def _loss(model: Recommender, kind: str, user: Tensor, item: Tensor, target: Tensor) -> Tensor:
+def _history(
+    model: HistoryRecommender,
+    data: ClientData,
+    cohort: Cohort,
+    sampler: Sampler,
+    round_: int,
+    epoch: int,
+) -> History:
+    """What a local epoch reads: the training interactions, less what is dropped."""
+    whole = model.whole(data.train, sampler.num_items)
+    sizes, share = np.array([len(whole.item)]), 1 - model.input_dropout
+    kept = sampler.keep(cohort, sizes, round_, epoch, share)
+    return replace(whole, weight=whole.weight * torch.from_numpy(kept))
+
+
+def _scorer(
+    model: Recommender, history: History | None, data: ClientData, samples: Samples, batch: slice
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """What scores a batch; nothing that came after a sample's item is read for it."""
+    if not isinstance(model, HistoryRecommender) or history is None:
+        return model
+    if model.window and samples.context is not None:
+        user, context = samples.user[batch], samples.context[batch]
+        later = np.diff(data.train.offsets)[user] - context
+        state = np.where(context == 0, -1, history.last.numpy()[user] - later)
+        history = replace(history, state=torch.from_numpy(state))
+    return partial(model, history=history)
+
+
+def _loss(
+    score: Callable[[Tensor, Tensor], Tensor], kind: str, user: Tensor, item: Tensor, target: Tensor
+) -> Tensor:
     """The mean loss of a batch, written otherwise than the package writes it."""
     if kind == "bpr":
-        liked, other = model(user, item[:, 0]), model(user, item[:, 1])
+        liked, other = score(user, item[:, 0]), score(user, item[:, 1])
         return torch.mean(-functional.logsigmoid(liked - other))
-    scores = model(user, item[:, 0])
+    scores = score(user, item[:, 0])
     if kind == "bce":
         return functional.binary_cross_entropy(torch.sigmoid(scores), target)
     return torch.mean((scores - target) ** 2)

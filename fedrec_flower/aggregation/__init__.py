@@ -6,7 +6,6 @@ from fedrec_flower.aggregation.mean import (
     UpdateSum,
     mean_over_all_clients,
     mean_over_touching_clients,
-    merge,
     weighted_mean,
 )
 from fedrec_flower.aggregation.packing import Cost, Sums, add_packed, pack
@@ -24,7 +23,6 @@ __all__ = [
     "average",
     "mean_over_all_clients",
     "mean_over_touching_clients",
-    "merge",
     "pack",
     "weighted_mean",
 ]

@@ -99,18 +99,6 @@ class UpdateSum:
         add_rows(self.row_weight, updates.rows, row_weights)
 
 
-def merge(sums: Sequence[UpdateSum]) -> UpdateSum:
-    """Add up the sums of several nodes."""
-    shapes = {name: array.shape for name, array in sums[0].tensors.items()}
-    total = UpdateSum.zeros(shapes, len(sums[0].row_weight))
-    for part in sums:
-        for name, array in part.tensors.items():
-            total.tensors[name] += array
-        total.weight += part.weight
-        total.row_weight += part.row_weight
-    return total
-
-
 def mean_over_all_clients(total: UpdateSum) -> Tensors:
     """Textbook FedAvg: every tensor divided by the weight of the whole cohort.
 

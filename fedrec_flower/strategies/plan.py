@@ -84,7 +84,8 @@ class Outcome:
         rounds_participated: int64 (num_clients,), how often each client was in a cohort.
         seconds: wall time spent in `train` and in `evaluate`.
         bytes_down: bytes of the shared parameters that one client receives a round.
-        bytes_up: bytes of the update that one client sends a round.
+        bytes_up: bytes of the update that one client would send a round if it were alone on its
+            node, on average.
     """
 
     selected: Evaluated

@@ -80,6 +80,17 @@ class Cohort:
         """int64 (num_clients,), training interactions of each client."""
         return np.diff(self.offsets)
 
+    @property
+    def history(self) -> Columns:
+        """The training interactions of all users, in the order of time."""
+        length = np.bincount(self.user, minlength=self.num_users)
+        return Columns(starts(length), self.item.astype(np.int32), self.rating)
+
+    @property
+    def place(self) -> Index:
+        """int64 (n,): how many items its user had before each interaction."""
+        return np.arange(len(self.user)) - self.history.offsets[self.user]
+
 
 def starts(sizes: Sequence[int] | Index) -> Index:
     """Where each of several stretches begins, and where the last one ends: int64 (n + 1,)."""

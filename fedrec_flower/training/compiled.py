@@ -6,18 +6,21 @@ used, so that a step costs its batch and not the sub-model.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.models.base import Factors
 from fedrec_flower.prepared import ClientData
-from fedrec_flower.training import kernels
 from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.memory import cut
 from fedrec_flower.training.work import Work
 
-_LOSSES = {"bce": kernels.BCE, "bpr": kernels.BPR, "mse": kernels.MSE}
+# The kernels are imported by whoever trains: a server that only checks the settings need not load
+# a compiler.
+if TYPE_CHECKING:
+    from fedrec_flower.training import kernels
 
 
 class CompiledEngine(Engine):
@@ -29,6 +32,8 @@ class CompiledEngine(Engine):
 
     def fit(self, work: Work) -> NDArray[np.float64]:
         """See `Engine.fit`."""
+        from fedrec_flower.training import kernels
+
         names = self.model.factors()
         if names is None:
             raise ValueError(f"{type(self.model).__name__} is no model of factors")
@@ -47,12 +52,15 @@ class CompiledEngine(Engine):
         count = sum(np.diff(samples.offsets) for samples in work.epochs)
         return np.asarray(loss / np.maximum(count, 1))
 
-    def _rates(self, work: Work, names: Factors) -> kernels.Rates:
+    def _rates(self, work: Work, names: Factors) -> "kernels.Rates":
+        from fedrec_flower.training import kernels
+
         setting = self.training
+        losses = {"bce": kernels.BCE, "bpr": kernels.BPR, "mse": kernels.MSE}
         sizes = [int(np.diff(samples.offsets).max()) for samples in work.epochs]
         largest = max(1, *sizes)  # a chunk may hold nothing but clients without data
         return kernels.Rates(
-            loss=_LOSSES[setting.loss],
+            loss=losses[setting.loss],
             table=np.float32(setting.learning_rate),
             dense=np.float32(setting.dense_learning_rate),
             shrink=1.0 - setting.learning_rate * setting.weight_decay,
@@ -61,7 +69,9 @@ class CompiledEngine(Engine):
         )
 
 
-def _parameters(work: Work, names: Factors) -> kernels.Parameters:
+def _parameters(work: Work, names: Factors) -> "kernels.Parameters":
+    from fedrec_flower.training import kernels
+
     values, num_users, num_clients = work.values, work.cohort.num_users, len(work.cohort)
     item = values[names.item]
 

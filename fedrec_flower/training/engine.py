@@ -1,7 +1,8 @@
 """What all engines share: cut the cohort into chunks, make each ready, collect what comes out.
 
 Every client trains a *sub-model*: its own users' rows and only those item rows that its samples
-touch, so a step costs what the client's data cost and weight decay reaches no other row.
+and histories touch, so a step costs what the client's data cost and weight decay reaches no other
+row.
 
 Source: McMahan et al. 2017, Algorithm 1, ClientUpdate.
 """
@@ -17,13 +18,17 @@ from numpy.typing import NDArray
 from fedrec_flower.aggregation import Updates
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.rows import subtract_rows
 from fedrec_flower.splits import Negatives
 from fedrec_flower.training.cohort import Cohort
-from fedrec_flower.training.samples import Sampler, Task
+from fedrec_flower.training.reading import Reading
+from fedrec_flower.training.samples import Sampler, Samples, Task
 from fedrec_flower.training.settings import LocalTraining
 from fedrec_flower.training.work import Touched, Work
+
+_NOBODY = np.zeros(0, np.int64)
 
 
 class PersonalParameters(Protocol):
@@ -104,6 +109,7 @@ class Engine(ABC):
         Raises:
             TrainingError: if a loss is not finite; names client and round.
         """
+        self.model.begin(round_)
         for chunk in self.chunks(clients):
             yield self._train_chunk(chunk, shared, personal, round_)
 
@@ -115,12 +121,10 @@ class Engine(ABC):
         round_: int,
     ) -> Trained:
         cohort = Cohort.gather(chunk, spare_held_out=self.negatives == "legacy")
-        count = range(self.training.local_epochs)
-        epochs = [self.sampler.draw(cohort, round_, epoch) for epoch in count]
-        touched = Touched.find(epochs, self.sampler.num_items)
+        epochs, touched, reading = self._drawn(cohort, round_)
         mine = personal.gather(cohort, touched)
         values = {name: self._copies(name, v, cohort, touched) for name, v in shared.items()}
-        work = Work(self.model, cohort, epochs, touched, values | mine)
+        work = Work(self.model, cohort, epochs, touched, reading, values | mine)
         loss = self.fit(work)
         _require_finite(loss, cohort, round_)
         for name, before in shared.items():
@@ -131,6 +135,22 @@ class Engine(ABC):
         weights = cohort.num_examples.astype(np.float64)
         updates = Updates(cohort.clients, weights, touched.offsets, touched.rows, values)
         return Trained(cohort, touched, updates, mine, loss)
+
+    def _drawn(self, cohort: Cohort, round_: int) -> tuple[list[Samples], Touched, Reading | None]:
+        """What the clients train on and read in each local epoch, and the rows that touches."""
+        model, sampler, count = self.model, self.sampler, range(self.training.local_epochs)
+        if not isinstance(model, HistoryRecommender):
+            epochs = [sampler.draw(cohort, round_, epoch) for epoch in count]
+            return epochs, Touched.find(epochs, _NOBODY, _NOBODY, sampler.num_items), None
+        entries = model.entries(cohort.history, sampler.num_items)
+        in_order = entries.in_order
+        epochs = [sampler.draw(cohort, round_, epoch, in_order=in_order) for epoch in count]
+        sizes = np.diff(entries.offsets[cohort.user_offsets])
+        reader = np.repeat(np.arange(len(cohort)), sizes)
+        touched = Touched.find(epochs, reader, entries.item, sampler.num_items)
+        rate, row = model.input_dropout, touched.place_of(reader, entries.item)
+        kept = [sampler.keep(cohort, sizes, round_, epoch, 1 - rate) for epoch in count]
+        return epochs, touched, Reading.lay_out(entries, cohort, row, kept)
 
     def _is_table(self, name: str) -> bool:
         return name in self.model.item_rows

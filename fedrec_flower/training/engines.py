@@ -1,13 +1,16 @@
 """Which engine trains which model."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.func import functional_call, vmap
 
 from fedrec_flower.models import Recommender
-from fedrec_flower.prepared import ClientData
+from fedrec_flower.models.history import History, HistoryRecommender
+from fedrec_flower.prepared import ClientData, Columns
 from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.settings import LocalTraining
 
@@ -22,8 +25,7 @@ def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> E
         training: how a client trains.
         rest: the other arguments of `Engine`.
     """
-    compiles = bool(model.factors()) and training.optimizer == "sgd" and training.device != "cuda"
-    if training.engine == "vectorized" and compiles:
+    if training.engine == "vectorized" and _compiles(model, training):
         from fedrec_flower.training.compiled import CompiledEngine
 
         return CompiledEngine(model, training, **rest)
@@ -34,6 +36,15 @@ def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> E
     from fedrec_flower.training.sequential import SequentialEngine
 
     return SequentialEngine(model, training, **rest)
+
+
+def _compiles(model: Recommender, training: LocalTraining) -> bool:
+    """Whether the compiled loop can train the model: factors, learnt at once, SGD on a CPU."""
+    at_once = all(
+        model.phases(e) == Recommender.phases(model, e) for e in range(training.local_epochs)
+    )
+    plain = training.optimizer == "sgd" and training.device != "cuda"
+    return plain and at_once and model.factors() is not None
 
 
 def check_engine(
@@ -72,13 +83,20 @@ def why_not_vectorized(model: Recommender) -> str | None:
         for name, p in model.named_parameters()
     }
 
-    def forward(own: dict[str, torch.Tensor]) -> torch.Tensor:
-        scores: torch.Tensor = functional_call(model, own, (rows, rows))
+    rows = torch.arange(samples)
+
+    def forward(own: dict[str, torch.Tensor], read: dict[str, torch.Tensor]) -> torch.Tensor:
+        reading = (History(**read),) if read else ()
+        scores: torch.Tensor = functional_call(model, own, (torch.zeros_like(rows), rows, *reading))
         return scores
 
-    rows = torch.arange(samples)
+    read = {}
+    if isinstance(model, HistoryRecommender):
+        one = model.whole(Columns(np.array([0, samples]), rows.numpy(), None), samples)
+        one = replace(one, state=rows if model.window else None)
+        read = {name: tensor.expand(clients, -1) for name, tensor in one.tensors().items()}
     try:
-        vmap(forward)(parameters)
+        vmap(forward)(parameters, read)
     except (RuntimeError, ValueError) as error:
         return str(error).partition("\n")[0]
     return None

@@ -5,12 +5,14 @@ from math import prod
 
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.training.samples import Sampler
 from fedrec_flower.training.settings import LocalTraining
 
 _MEGABYTE = 1_000_000
 _COPIES = 6  # of a trained value: before, after, gradient, change, and what autograd keeps
+_KEPT = 2  # of an activation: itself, and its gradient
 _WORDS_PER_SAMPLE = 10  # drawn, shuffled, looked up: numbers of eight bytes
 
 
@@ -64,9 +66,17 @@ def _bytes_needed(
     tables = model.user_rows | model.item_rows
     dense = [size for name, size in sizes.items() if name not in tables]
     dense_floats = sum(prod(size) for size in dense)
-    # What a sample activates: its rows, and one number for each bias of a hidden layer.
-    widths = sum(prod(size) for size in dense if len(size) == 1)
+    # What a sample activates: its rows, and one number for each bias of a hidden layer. Models
+    # that read histories have their hidden layers there.
+    reader = model if isinstance(model, HistoryRecommender) else None
+    widths = 0 if reader else sum(prod(size) for size in dense if len(size) == 1)
     activated = _COPIES * (user_floats + item_floats + widths) if activates else 1
+
+    def read(data: ClientData) -> int:
+        if reader is None:
+            return 0
+        entries = (1 + reader.num_negatives) * len(data) + reader.window * data.num_users
+        return _KEPT * reader.floats_per_entry * entries
 
     def needed(data: ClientData) -> int:
         samples = sampler.per_interaction * len(data)
@@ -75,6 +85,6 @@ def _bytes_needed(
         trained = item_floats * touched + user_floats * data.num_users + dense_floats
         lookups = sampler.num_items * (data.num_users + 5)  # known items, touched rows
         drawn = _WORDS_PER_SAMPLE * 8 * training.local_epochs * sampler.width * samples
-        return 4 * (_COPIES * trained + activated * batch) + lookups + drawn
+        return 4 * (_COPIES * trained + activated * batch + read(data)) + lookups + drawn
 
     return needed

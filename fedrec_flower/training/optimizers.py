@@ -23,7 +23,8 @@ class Optimizer:
     def __init__(self, training: LocalTraining, work: Work, values: dict[str, Tensor]) -> None:
         self.values = values
         self._training, self._work = training, work
-        self._count = np.zeros(len(work.cohort), np.int64)  # steps taken, per client
+        # Steps taken, per client: a parameter counts those in which it learnt.
+        self._count = {name: np.zeros(len(work.cohort), np.int64) for name in values}
         kept = self.values if training.optimizer == "adam" else {}
         self._first = {name: torch.zeros_like(value) for name, value in kept.items()}
         self._second = {name: torch.zeros_like(value) for name, value in kept.items()}
@@ -36,9 +37,9 @@ class Optimizer:
             gradients: by name; of a table, for each of `rows`, which may repeat.
             rows: by name of a table, the rows that the gradients are for.
         """
-        self._count[: step.active] += 1
         setting = self._training
         for name, gradient in gradients.items():
+            self._count[name][: step.active] += 1
             end = step.active
             if name in rows:
                 end = int(self._work.row_offsets(name)[step.active])
@@ -61,7 +62,7 @@ class Optimizer:
         first = self._first[name][rows].lerp_(gradient, 1 - _BETA1)
         second = self._second[name][rows]
         second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-        count = self._count[: step.active].astype(np.float64)
+        count = self._count[name][: step.active].astype(np.float64)
         if name in self._work.tables:
             sizes = np.diff(self._work.row_offsets(name)[: step.active + 1])
             count = np.repeat(count, sizes)

@@ -29,12 +29,15 @@ class Samples:
         user: int64 (n,), users counted from the cohort's first.
         item: int64 (n, width), item codes; width is 2 for pairs (liked, not liked), else 1.
         target: float32 (n,), label or raw rating; ones for pairs.
+        context: int64 (n,), how many of its user's items each may read, those before the item
+            that was liked; None where order does not matter.
     """
 
     offsets: Index
     user: Index
     item: Index
     target: NDArray[np.float32]
+    context: Index | None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -72,20 +75,49 @@ class Sampler:
             return 1
         return self.num_negatives if self.pairwise else 1 + self.num_negatives
 
-    def draw(self, cohort: Cohort, round_: int, epoch: int) -> Samples:
+    def draw(self, cohort: Cohort, round_: int, epoch: int, *, in_order: bool = False) -> Samples:
         """Draw one epoch's samples of every client.
+
+        Args:
+            cohort: the clients.
+            round_: the round.
+            epoch: the local epoch.
+            in_order: whether samples need a `context`.
 
         Raises:
             DataError: if ratings are asked for and there are none, or a user has interacted
                 with the whole catalogue, so that no negative exists.
         """
+        place = cohort.place if in_order else None
         if self.task == "rating":
-            samples = _ratings(cohort)
+            samples = _ratings(cohort, place)
         else:
             negative = self._negatives(cohort, round_, epoch)
             layout = _pairs if self.pairwise else _labelled
-            samples = layout(cohort, negative, self.num_negatives)
+            samples = layout(cohort, negative, self.num_negatives, place)
         return self._shuffled(samples, cohort, round_, epoch)
+
+    def keep(
+        self, cohort: Cohort, sizes: Index, round_: int, epoch: int, share: float
+    ) -> NDArray[np.bool_]:
+        """Draw what a local epoch leaves in the input of models that read histories.
+
+        Args:
+            cohort: the clients.
+            sizes: int64 (num_clients,), how many entries each reads.
+            round_: the round.
+            epoch: the local epoch.
+            share: the expected share of entries that stay, in (0, 1].
+
+        Returns:
+            bool (sizes.sum(),), one client's entries after another's.
+        """
+        stream = np.repeat(streams(self.seed, "input-dropout", round_, cohort.clients), sizes)
+        counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
+        # The 53 bits that a float64 holds.
+        uniform = (draw(stream, counter) >> np.uint64(11)) * 2.0**-53
+        kept: NDArray[np.bool_] = uniform < share
+        return kept
 
     def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> Index:
         """int64 (interactions * num_negatives,): uniform among what each user does not know."""
@@ -127,25 +159,27 @@ class Sampler:
         stream = streams(self.seed, "shuffle", round_, cohort.clients)
         bits = draw(stream[client], counter + epoch * _EPOCH)
         order = np.argsort((client.astype(np.uint64) << np.uint64(44)) | (bits >> np.uint64(20)))
-        return Samples(
-            samples.offsets, samples.user[order], samples.item[order], samples.target[order]
-        )
+        context = None if samples.context is None else samples.context[order]
+        columns = (samples.user[order], samples.item[order], samples.target[order])
+        return Samples(samples.offsets, *columns, context)
 
 
-def _ratings(cohort: Cohort) -> Samples:
+def _ratings(cohort: Cohort, place: Index | None) -> Samples:
     if cohort.rating is None:
         raise DataError("task=rating needs ratings, these data are implicit: set task=ranking")
-    return Samples(cohort.offsets, cohort.user, cohort.item[:, None], cohort.rating)
+    return Samples(cohort.offsets, cohort.user, cohort.item[:, None], cohort.rating, place)
 
 
-def _pairs(cohort: Cohort, negative: Index, num_negatives: int) -> Samples:
+def _pairs(cohort: Cohort, negative: Index, num_negatives: int, place: Index | None) -> Samples:
     liked = np.repeat(cohort.item, num_negatives)
     user = np.repeat(cohort.user, num_negatives)
     item = np.stack([liked, negative], axis=1)
-    return Samples(cohort.offsets * num_negatives, user, item, np.ones(len(user), np.float32))
+    context = None if place is None else np.repeat(place, num_negatives)
+    ones = np.ones(len(user), np.float32)
+    return Samples(cohort.offsets * num_negatives, user, item, ones, context)
 
 
-def _labelled(cohort: Cohort, negative: Index, num_negatives: int) -> Samples:
+def _labelled(cohort: Cohort, negative: Index, num_negatives: int, place: Index | None) -> Samples:
     """Each client's interactions, then its negatives."""
     width = 1 + num_negatives
     offsets = cohort.offsets * width
@@ -153,9 +187,14 @@ def _labelled(cohort: Cohort, negative: Index, num_negatives: int) -> Samples:
     liked = np.arange(len(owner)) + cohort.offsets[owner] * num_negatives
     other = np.repeat(owner, num_negatives)
     disliked = np.arange(len(other)) + cohort.offsets[1:][other]
-    user, item = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.int64)
-    user[liked], item[liked] = cohort.user, cohort.item
-    user[disliked], item[disliked] = np.repeat(cohort.user, num_negatives), negative
+
+    def spread(of_liked: Index, of_disliked: Index) -> Index:
+        column = np.empty(offsets[-1], np.int64)
+        column[liked], column[disliked] = of_liked, of_disliked
+        return column
+
+    user = spread(cohort.user, np.repeat(cohort.user, num_negatives))
     target = np.zeros(len(user), np.float32)
     target[liked] = 1
-    return Samples(offsets, user, item[:, None], target)
+    context = None if place is None else spread(place, np.repeat(place, num_negatives))
+    return Samples(offsets, user, spread(cohort.item, negative)[:, None], target, context)

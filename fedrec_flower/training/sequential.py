@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedrec_flower.models.history import History
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.training.engine import Engine
-from fedrec_flower.training.losses import LOSSES
+from fedrec_flower.training.objective import Objective
 from fedrec_flower.training.work import Work
 
 
@@ -24,27 +25,34 @@ class SequentialEngine(Engine):
         """See `Engine.fit`; the chunk is one client."""
         self.model.load({name: work.values[name] for name in work.tables})
         self.model.load({name: work.values[name][0] for name in work.dense})
-        optimizer, loss_of = self._optimizer(), LOSSES[self.training.loss]
+        objective, optimizer = Objective(self.model, self.training.loss), self._optimizer()
         total, count = 0.0, 0
-        for samples, place in zip(work.epochs, work.touched.places, strict=True):
-            users, items = torch.from_numpy(samples.user), torch.from_numpy(place)
-            target = torch.from_numpy(samples.target)
+        for epoch, samples in enumerate(work.epochs):
+            users, items = (
+                torch.from_numpy(samples.user),
+                torch.from_numpy(work.touched.places[epoch]),
+            )
+            target, width = torch.from_numpy(samples.target), items.shape[1]
             size = self.training.batch_size or max(len(samples), 1)
             for start in range(0, len(samples), size):
                 batch = slice(start, start + size)
-                optimizer.zero_grad()
-                loss = loss_of(self._scores(users[batch], items[batch]), target[batch]).mean()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                optimizer.step()
-                total += loss.item() * len(users[batch])
-                count += len(users[batch])
+                pairs = users[batch].repeat_interleave(width), items[batch].reshape(-1)
+                history = _history(work, epoch, batch, width)
+                for phase, learning in enumerate(self.model.phases(epoch)):
+                    self._let_learn(learning)
+                    optimizer.zero_grad()
+                    loss = objective(*pairs, target[batch], history).mean()
+                    loss.backward()
+                    optimizer.step()
+                    if phase == 0:  # the loss as the batch was met
+                        total += loss.item() * len(target[batch])
+                count += len(target[batch])
         return np.array([total / max(count, 1)])
 
-    def _scores(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Scores (batch, width) of the items (batch, width) for the users (batch,)."""
-        width = items.shape[1]
-        scores: torch.Tensor = self.model(users.repeat_interleave(width), items.reshape(-1))
-        return scores.view(-1, width)
+    def _let_learn(self, names: frozenset[str]) -> None:
+        # PyTorch's optimisers leave alone what has no gradient, weight decay included.
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in names)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         """A fresh optimiser: tables and dense parameters have rates of their own."""
@@ -61,3 +69,14 @@ class SequentialEngine(Engine):
         if self.training.optimizer == "adam":
             return torch.optim.Adam(groups)
         return torch.optim.SGD(groups)
+
+
+def _history(work: Work, epoch: int, batch: slice, width: int) -> History | None:
+    """What the samples of a batch may read; nothing where the model reads no history."""
+    if work.reading is None:
+        return None
+    samples = work.epochs[epoch]
+    user, context = samples.user[batch], samples.context
+    context = None if context is None else context[batch]
+    history = work.reading.history(epoch, np.zeros_like(user), user, context, width)
+    return History(**{name: tensor[0] for name, tensor in history.tensors().items()})

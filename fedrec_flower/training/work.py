@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.training.cohort import Cohort, Index, owners
+from fedrec_flower.training.reading import Reading
 from fedrec_flower.training.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """The item rows that each client's samples touch: its sub-model of the catalogue.
+    """The item rows that each client's samples and histories touch: its sub-model.
 
     Attributes:
         offsets: int64 (num_clients + 1,), where each client's rows begin.
@@ -26,12 +28,19 @@ class Touched:
     places: list[Index]
 
     @classmethod
-    def find(cls, epochs: list[Samples], num_items: int) -> "Touched":
-        """Find the distinct items of all epochs, client by client, without sorting."""
+    def find(cls, epochs: list[Samples], reader: Index, read: Index, num_items: int) -> "Touched":
+        """Find the distinct items, client by client, without sorting.
+
+        Args:
+            epochs: the samples.
+            reader: int64 (m,), the client that reads an item in its history.
+            read: int64 (m,), the item's code.
+            num_items: size of the catalogue.
+        """
         num_clients = len(epochs[0].offsets) - 1
         keys = [owners(s.offsets)[:, None] * num_items + s.item for s in epochs]
         flags = np.zeros(num_clients * num_items, np.bool_)
-        for key in keys:
+        for key in [*keys, reader * num_items + read]:
             flags[key] = True
         hit = np.flatnonzero(flags)
         place = np.empty(len(flags), np.int32)
@@ -39,6 +48,11 @@ class Touched:
         offsets = np.searchsorted(hit, np.arange(num_clients + 1) * num_items)
         places = [place[key].astype(np.int64) for key in keys]
         return cls(offsets.astype(np.int64), hit % num_items, places)
+
+    def place_of(self, client: Index, item: Index) -> Index:
+        """int64 (m,): the row of each item that a client touches, counted as `places`."""
+        rows = owners(self.offsets) << 32 | self.rows
+        return np.searchsorted(rows, client << 32 | item).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,7 @@ class Work:
         cohort: the clients.
         epochs: samples of each local epoch.
         touched: the item rows they touch.
+        reading: the clients' histories; None for models that read none.
         values: by name, what is trained, changed in place: a parameter with a row per user has
             the cohort's users one after another, one with a row per item the touched rows, any
             other one copy per client, (num_clients, ...).
@@ -59,7 +74,19 @@ class Work:
     cohort: Cohort
     epochs: list[Samples]
     touched: Touched
+    reading: Reading | None
     values: Tensors
+
+    @property
+    def apart(self) -> bool:
+        """Whether clients differ in more than rows, so that each must be computed for itself."""
+        return bool(self.dense) or self.reading is not None
+
+    def looked_up(self, table: str) -> tuple[bool, bool]:
+        """Whether an item table is looked up for the items of samples, and for histories."""
+        if not isinstance(self.model, HistoryRecommender):
+            return True, False
+        return table in self.model.scored_rows, table in self.model.history_rows
 
     @property
     def tables(self) -> list[str]:

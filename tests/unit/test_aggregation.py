@@ -16,7 +16,6 @@ from fedrec_flower.aggregation import (
     UpdateSum,
     mean_over_all_clients,
     mean_over_touching_clients,
-    merge,
     weighted_mean,
 )
 
@@ -139,18 +138,6 @@ def test_clients_that_agree_are_heard_unchanged(weights: list[int], value: float
 def test_rows_that_nobody_touched_stay() -> None:
     for mean in means([Client(3, [1, 4], 0), Client(2, [4], 1)]):
         assert_array_equal(np.flatnonzero(mean["table"].any(axis=1)), [1, 4])
-
-
-@given(cohorts(), st.data())
-def test_the_sums_of_nodes_add_up_to_the_sum_over_all_clients(
-    cohort: list[Client], drawn: st.DataObject
-) -> None:
-    cut = drawn.draw(st.integers(0, len(cohort)))
-    merged, total = merge([summed(cohort[:cut]), summed(cohort[cut:])]), summed(cohort)
-    assert merged.weight == total.weight
-    assert_array_equal(merged.row_weight, total.row_weight)
-    for name in SHAPES:
-        assert_allclose(merged.tensors[name], total.tensors[name], rtol=1e-12, atol=1e-12)
 
 
 def test_a_sum_knows_the_weight_of_every_row() -> None:

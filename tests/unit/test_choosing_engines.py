@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.models import MF, NCF, Recommender
+from fedrec_flower.models import MF, NCF, Autoencoder, FedRecon, GRU4Rec, Recommender, SASRec
+from fedrec_flower.models.sequences import SequentialRecommender
 from fedrec_flower.prepared import ClientData, Columns
 from fedrec_flower.training import LocalTraining, check_engine, choose_engine
 
@@ -36,6 +37,19 @@ class Branching(Recommender):
     ) -> NDArray[np.float32]:
         del name, rng
         return np.zeros(shape, np.float32)
+
+
+class Recurrent(SequentialRecommender):
+    """PyTorch's own recurrent layer, which `torch.func.vmap` cannot run."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 5, "ranking", 2, 3, init_std=0.1, input_dropout=0.0)
+        self.cell = nn.GRU(2, 2, batch_first=True)
+
+    def encode(self, vectors: Tensor, present: Tensor) -> Tensor:
+        del present
+        states: Tensor = self.cell(vectors)[0]
+        return states
 
 
 def training(
@@ -76,6 +90,11 @@ def ncf(variant: str) -> NCF:
         (MF(1, 5, None, "ranking", 2, 0.1), training(optimizer="adam"), "VectorizedEngine"),
         (MF(1, 5, None, "ranking", 2, 0.1), training("sequential"), "SequentialEngine"),
         (Branching(5), training(), "SequentialEngine"),
+        (Recurrent(), training(), "SequentialEngine"),
+        (GRU4Rec(1, 5, "ranking", 2, 3, 0.1, 0.0), training(), "VectorizedEngine"),
+        (SASRec(1, 5, "ranking", 2, 3, 1, 1, 0.1, 0.0), training(), "VectorizedEngine"),
+        (FedRecon(1, 5, None, "ranking", 2, 0.1, 2, 1.0, 1, 0.5), training(), "VectorizedEngine"),
+        (Autoencoder(1, 5, None, "ranking", 2, 0.1, 0.5), training(), "VectorizedEngine"),
     ],
 )
 def test_each_model_gets_the_engine_that_fits(
@@ -87,7 +106,9 @@ def test_each_model_gets_the_engine_that_fits(
 def test_a_model_that_cannot_be_vectorized_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
         check_engine(Branching(5), training(), client(3), **REST)
+        check_engine(Recurrent(), training(), client(3), **REST)
     assert "Branching cannot be vectorized" in caplog.text
+    assert "Recurrent cannot be vectorized" in caplog.text
 
 
 def test_nothing_is_said_where_nothing_changes(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,21 +14,24 @@ from fedrec_flower.training.compiled import CompiledEngine
 from fedrec_flower.training.memory import _bytes_needed
 from fedrec_flower.training.sequential import SequentialEngine
 from fedrec_flower.training.vectorized import VectorizedEngine
-from tests.one_round import ROUND, Kind, Loss, Round, make, value
+from tests.one_round import READERS, ROUND, Kind, Loss, Round, make, value
 
 if TYPE_CHECKING:
     from tests.conftest import MakeClient
 
-EVERY_ENGINE = pytest.mark.parametrize(
-    ("engine", "kind"),
-    [
-        pytest.param("sequential", "mf", id="sequential-mf"),
-        pytest.param("sequential", "neumf", id="sequential-neumf"),
-        pytest.param("vectorized", "mf", id="compiled-mf"),
-        pytest.param("vectorized", "gmf", id="compiled-gmf"),
-        pytest.param("vectorized", "neumf", id="vectorized-neumf"),
-    ],
-)
+_BY_VECTORS = [
+    pytest.param("sequential", "mf", id="sequential-mf"),
+    pytest.param("sequential", "neumf", id="sequential-neumf"),
+    pytest.param("vectorized", "mf", id="compiled-mf"),
+    pytest.param("vectorized", "gmf", id="compiled-gmf"),
+    pytest.param("vectorized", "neumf", id="vectorized-neumf"),
+]
+_BY_HISTORY = [
+    pytest.param(engine, kind, id=f"{engine}-{kind}")
+    for engine in ("sequential", "vectorized")
+    for kind in READERS
+]
+EVERY_ENGINE = pytest.mark.parametrize(("engine", "kind"), _BY_VECTORS + _BY_HISTORY)
 EVERY_LOSS = pytest.mark.parametrize("loss", ["bce", "bpr", "mse"])
 
 
@@ -59,6 +62,7 @@ def members(make_client: "MakeClient") -> list[ClientData]:
         ("gmf", "sgd", "vectorized", CompiledEngine),
         ("mf", "adam", "vectorized", VectorizedEngine),
         ("neumf", "sgd", "vectorized", VectorizedEngine),
+        ("autoencoder", "sgd", "vectorized", VectorizedEngine),
     ],
 )
 def test_settings_and_model_choose_the_engine(
@@ -68,7 +72,7 @@ def test_settings_and_model_choose_the_engine(
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-@pytest.mark.parametrize("kind", ["mf", "gmf", "neumf"])
+@pytest.mark.parametrize("kind", ["mf", "gmf", "neumf", *READERS])
 @pytest.mark.parametrize(("optimizer", "batch_size"), [("sgd", 7), ("sgd", None), ("adam", 7)])
 @EVERY_LOSS
 def test_training_the_touched_rows_equals_training_the_whole_model(
@@ -141,7 +145,7 @@ def test_tables_and_dense_parameters_have_rates_of_their_own(
         assert by_tables.change[name].any() == is_table
 
 
-@EVERY_ENGINE
+@pytest.mark.parametrize(("engine", "kind"), _BY_VECTORS)
 def test_the_loss_is_the_mean_over_the_samples_as_they_were_met(
     members: list[ClientData], engine: str, kind: Kind
 ) -> None:
@@ -160,14 +164,19 @@ def test_the_loss_is_the_mean_over_the_samples_as_they_were_met(
 def test_the_update_says_how_much_and_which_rows(
     members: list[ClientData], engine: str, kind: Kind
 ) -> None:
-    learnt = Round(kind, engine=engine).train(members)
+    round_ = Round(kind, engine=engine)
+    learnt = round_.train(members)
     for data in members:
         found = learnt[data.client]
         assert found.weight == len(data)
         assert found.rows.tolist() == sorted(set(found.rows.tolist()))
         assert set(data.train.item.tolist()) <= set(found.rows.tolist())
-        moved = found.change["item_embedding.weight"].any(axis=1)
-        assert np.flatnonzero(moved).tolist() == found.rows.tolist()
+        tables = [found.change[name] for name in round_.shared if name in round_.model.item_rows]
+        moved = np.flatnonzero(np.concatenate(tables, axis=1).any(axis=1)).tolist()
+        if kind == "fedrecon":  # reads items, its negatives, that it does not change
+            assert set(moved) <= set(found.rows.tolist())
+        else:
+            assert moved == found.rows.tolist()
 
 
 @EVERY_ENGINE
@@ -235,7 +244,7 @@ def test_what_is_kept_personal_learns_the_same_as_what_is_shared(
             assert_allclose(found.personal[name], expected, rtol=1e-5, atol=1e-6)
 
 
-@EVERY_ENGINE
+@pytest.mark.parametrize(("engine", "kind"), _BY_VECTORS)
 @EVERY_LOSS
 def test_a_loss_that_is_not_finite_names_client_and_round(
     members: list[ClientData], engine: str, kind: Kind, loss: Loss
@@ -296,7 +305,7 @@ def test_a_client_that_does_not_fit_into_memory_names_the_mend(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("kind", ["mf", "gmf", "neumf"])
+@pytest.mark.parametrize("kind", ["mf", "gmf", "neumf", *READERS])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @EVERY_LOSS
 def test_a_gpu_computes_what_a_cpu_computes(

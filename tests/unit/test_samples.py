@@ -210,3 +210,52 @@ def test_rating_samples_are_the_train_ratings_as_they_are(make_client: "MakeClie
 def test_rating_samples_without_ratings_name_the_mend(make_client: "MakeClient") -> None:
     with pytest.raises(DataError, match="set task=ranking"):
         sample([make_client([[1, 2]])], task="rating")
+
+
+@pytest.mark.parametrize("pairwise", [False, True])
+@given(held=parts(), num_negatives=st.integers(1, 3))
+def test_a_sample_and_its_negatives_may_read_what_came_before_the_liked_item(
+    make_client: "MakeClient", held: Held, num_negatives: int, *, pairwise: bool
+) -> None:
+    cohort = Cohort.gather([make_client(held[0])], spare_held_out=False)
+    sampler = Sampler("ranking", pairwise, num_negatives, NUM_ITEMS, seed=0)
+    samples = sampler.draw(cohort, 1, 0, in_order=True)
+    assert samples.context is not None
+    for user, history in enumerate(held[0]):
+        own = samples.user == user
+        context, item, liked = samples.context[own], samples.item[own], samples.target[own] == 1
+        assert [history[place] for place in context[liked]] == item[liked, 0].tolist()
+        per_place = num_negatives if pairwise else num_negatives + 1
+        assert Counter(context.tolist()) == dict.fromkeys(range(len(history)), per_place)
+
+
+@given(held=parts())
+def test_a_rating_may_read_what_came_before_it(make_client: "MakeClient", held: Held) -> None:
+    ratings = [[[3.0] * len(own) for own in part] for part in (held[0], [[] for _ in held[0]])]
+    data = make_client(held[0], ratings=[ratings[0], ratings[1], ratings[1]])
+    cohort = Cohort.gather([data], spare_held_out=False)
+    sampler = Sampler("rating", pairwise=False, num_negatives=1, num_items=NUM_ITEMS, seed=0)
+    samples = sampler.draw(cohort, 1, 0, in_order=True)
+    assert samples.context is not None
+    read = zip(samples.user, samples.context, samples.item[:, 0], strict=True)
+    assert all(held[0][user][place] == item for user, place, item in read)
+
+
+def test_samples_without_order_have_no_context(make_client: "MakeClient") -> None:
+    assert sample([make_client([[1, 2, 3]])]).context is None
+
+
+def test_each_epoch_keeps_the_asked_share_and_hangs_on_the_client_alone(
+    make_client: "MakeClient",
+) -> None:
+    members = [make_client([[1, 2]], client=client) for client in (3, 8)]
+    both, one = (Cohort.gather(m, spare_held_out=False) for m in (members, members[1:]))
+    sampler = Sampler("ranking", pairwise=False, num_negatives=1, num_items=NUM_ITEMS, seed=0)
+    size, share = 20_000, 0.7
+    kept = sampler.keep(both, np.array([size, size]), 1, 0, share)
+    assert abs(kept.mean() - share) < 0.01
+    np.testing.assert_array_equal(sampler.keep(one, np.array([size]), 1, 0, share), kept[size:])
+    for when in ((2, 0), (1, 1)):  # another round, another epoch
+        other = sampler.keep(both, np.array([size, size]), *when, share)
+        assert abs((other == kept).mean() - (share**2 + (1 - share) ** 2)) < 0.01
+    assert sampler.keep(both, np.array([9, 9]), 1, 0, 1.0).all()

@@ -1,0 +1,86 @@
+"""Autoencoders: a user's history goes in, a score for every item comes out.
+
+Shared: the item vectors of the input and of the output, the item biases, the hidden bias.
+Personal: nothing, so users who never trained can be scored as well.
+
+To rank this is the denoising autoencoder of Liang et al. 2018, "Variational autoencoders for
+collaborative filtering" (Mult-DAE), in all but the loss: the multinomial likelihood is a softmax
+over the whole catalogue, of which a client holds only the rows it touches, so the suite's losses
+over sampled negatives take its place. The item to be predicted stands in the input, as there;
+`input_dropout` leaves it out of enough epochs for the model to learn more than to copy.
+To rate it is AutoRec: Sedhain et al. 2015, eq. 1, user-based.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedrec_flower.errors import require
+from fedrec_flower.models.base import normal
+from fedrec_flower.models.history import History, HistoryRecommender
+
+
+class Autoencoder(HistoryRecommender):
+    """State = activation(sum of value * input vector over the history, over its length + bias).
+
+    To rank, a value is 1 and the activation tanh; to rate, a value is the rating less the middle
+    of the range and the activation a sigmoid. The length is the root of the sum of squared
+    values: what goes in has length one, whoever's history it is.
+
+    Args:
+        num_users: how many users are loaded at first.
+        num_items: rows of the item tables.
+        rating_range: lowest and highest rating, raw units, or None for implicit data.
+        task: "ranking" or "rating".
+        embedding_dim: width of the hidden layer.
+        init_std: standard deviation of the initial vectors.
+        input_dropout: share of the history that a local epoch leaves out of the input, in [0, 1).
+    """
+
+    history_rows: ClassVar = frozenset({"input_embedding.weight"})
+    item_rows: ClassVar = history_rows | HistoryRecommender.scored_rows
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        rating_range: tuple[float, float] | None,
+        task: str,
+        embedding_dim: int,
+        init_std: float,
+        input_dropout: float,
+    ) -> None:
+        require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
+        require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
+        possible = 0 <= input_dropout < 1
+        require(possible, f"model.input_dropout must be in [0, 1): {input_dropout}")
+        super().__init__(num_users)
+        self.input_embedding = nn.Embedding(num_items, embedding_dim)
+        self.hidden_bias = nn.Parameter(torch.zeros(embedding_dim))
+        self.item_embedding = nn.Embedding(num_items, embedding_dim)
+        self.item_bias = nn.Embedding(num_items, 1)
+        self.rates = task == "rating"
+        self.start = sum(rating_range or (0.0, 0.0)) / 2 if self.rates else 0.0
+        self.init_std, self.input_dropout = init_std, input_dropout
+
+    def read(self, history: History) -> Tensor:
+        """See `HistoryRecommender.read`."""
+        value = (history.target - self.start) * history.weight
+        squares = history.sum_by_user(value[:, None], value)
+        # Who had nothing, or only ratings in the middle of the range, has no length to divide by.
+        inverse = squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt() * (squares > 0)
+        summed = history.sum_by_user(self.input_embedding(history.item), value)
+        import os
+        hidden = summed * inverse * float(os.environ.get("AESCALE", "1")) + self.hidden_bias
+        return hidden.sigmoid() if self.rates else hidden.tanh()
+
+    def initial_value(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Normal vectors, zero biases."""
+        if name.endswith("embedding.weight"):
+            return normal(shape, self.init_std, rng)
+        return np.zeros(shape, np.float32)

