@@ -54,8 +54,8 @@ class GRU4Rec(SequentialRecommender):
     def encode(self, vectors: Tensor, present: Tensor) -> Tensor:
         """See `SequentialRecommender.encode`."""
         dim = vectors.shape[-1]
-        import os
-        vectors = vectors * float(os.environ.get("GRUSCALE", "1"))
+        # Vectors begin short, for the scores' sake; gates need inputs that move them.
+        vectors = vectors * dim**0.5
         state, states = torch.zeros_like(vectors[:, 0]), []
         for item, here in zip(self.from_item(vectors).unbind(1), present.unbind(1), strict=True):
             for_gates, for_candidate = item.split([2 * dim, dim], -1)

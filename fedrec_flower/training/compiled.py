@@ -22,13 +22,18 @@ from fedrec_flower.training.work import Work
 if TYPE_CHECKING:
     from fedrec_flower.training import kernels
 
+# The loop takes one client after another: more of them at once only take memory.
+_ENOUGH_MB = 64
+
 
 class CompiledEngine(Engine):
     """Trains the clients of a chunk in one compiled loop, if the model is one of factors."""
 
     def chunks(self, clients: Sequence[ClientData]) -> Iterator[Sequence[ClientData]]:
-        """As many clients as the memory allows."""
-        return cut(clients, self.model, self.training, self.sampler, activates=False)
+        """As many clients as the memory allows, and as bring anything."""
+        return cut(
+            clients, self.model, self.training, self.sampler, activates=False, enough_mb=_ENOUGH_MB
+        )
 
     def fit(self, work: Work) -> NDArray[np.float64]:
         """See `Engine.fit`."""

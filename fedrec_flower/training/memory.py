@@ -1,7 +1,7 @@
 """How many clients to train at once: as many as a memory budget holds."""
 
 from collections.abc import Callable, Iterator, Sequence
-from math import prod
+from math import inf, prod
 
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.models.base import Recommender
@@ -23,6 +23,7 @@ def cut(
     sampler: Sampler,
     *,
     activates: bool,
+    enough_mb: float = inf,
 ) -> Iterator[Sequence[ClientData]]:
     """Cut clients into chunks that fit the budget, largest clients first.
 
@@ -32,6 +33,7 @@ def cut(
         training: gives budget, epochs and batch size.
         sampler: gives the samples of an interaction.
         activates: whether the engine keeps what every sample of a step activates, as autograd does.
+        enough_mb: megabytes from which on a larger chunk is no faster, so that none is made.
 
     Raises:
         ConfigError: if a single client does not fit; names the client and what it needs.
@@ -39,6 +41,7 @@ def cut(
     ordered = sorted(clients, key=lambda data: (-len(data), data.client))
     bytes_needed = _bytes_needed(model, training, sampler, activates=activates)
     budget, chunk, filled = training.memory_budget_mb * _MEGABYTE, list[ClientData](), 0
+    limit = min(budget, enough_mb * _MEGABYTE)
     for data in ordered:
         needed = bytes_needed(data)
         if needed > budget:
@@ -47,7 +50,7 @@ def cut(
                 f"training.memory_budget_mb={training.memory_budget_mb} allows less: raise it, or "
                 "lower training.batch_size"
             )
-        if filled + needed > budget:
+        if chunk and filled + needed > limit:
             yield chunk
             chunk, filled = [], 0
         chunk.append(data)

@@ -11,6 +11,8 @@ from fedrec_flower.training.cohort import Cohort, Index, owners
 from fedrec_flower.training.reading import Reading
 from fedrec_flower.training.samples import Samples
 
+_SCARCE = 10  # possible keys for each one used, from which on sorting is faster
+
 
 @dataclass(frozen=True, slots=True)
 class Touched:
@@ -29,7 +31,7 @@ class Touched:
 
     @classmethod
     def find(cls, epochs: list[Samples], reader: Index, read: Index, num_items: int) -> "Touched":
-        """Find the distinct items, client by client, without sorting.
+        """Find the distinct items, client by client.
 
         Args:
             epochs: the samples.
@@ -39,20 +41,37 @@ class Touched:
         """
         num_clients = len(epochs[0].offsets) - 1
         keys = [owners(s.offsets)[:, None] * num_items + s.item for s in epochs]
-        flags = np.zeros(num_clients * num_items, np.bool_)
-        for key in [*keys, reader * num_items + read]:
-            flags[key] = True
-        hit = np.flatnonzero(flags)
-        place = np.empty(len(flags), np.int32)
-        place[hit] = np.arange(len(hit))
+        every = np.concatenate([*(key.reshape(-1) for key in keys), reader * num_items + read])
+        hit, place = _distinct(every, num_clients * num_items)
         offsets = np.searchsorted(hit, np.arange(num_clients + 1) * num_items)
-        places = [place[key].astype(np.int64) for key in keys]
-        return cls(offsets.astype(np.int64), hit % num_items, places)
+        cuts = np.cumsum([key.size for key in keys])
+        places = np.split(place, cuts)[: len(keys)]
+        shaped = [own.reshape(key.shape) for own, key in zip(places, keys, strict=True)]
+        return cls(offsets.astype(np.int64), hit % num_items, shaped)
 
     def place_of(self, client: Index, item: Index) -> Index:
         """int64 (m,): the row of each item that a client touches, counted as `places`."""
         rows = owners(self.offsets) << 32 | self.rows
         return np.searchsorted(rows, client << 32 | item).astype(np.int64)
+
+
+def _distinct(keys: Index, size: int) -> tuple[Index, Index]:
+    """The distinct keys, ascending, and the place of each of `keys` among them.
+
+    Args:
+        keys: int64 (n,), from zero to below `size`.
+        size: how many keys there could be.
+    """
+    if size > _SCARCE * len(keys):
+        hit, place = np.unique(keys, return_inverse=True)
+        return hit, place.astype(np.int64)
+    # Without sorting, which costs less than a look at every possible key only where few are used.
+    flags = np.zeros(size, np.bool_)
+    flags[keys] = True
+    hit = np.flatnonzero(flags)
+    places = np.empty(size, np.int32)
+    places[hit] = np.arange(len(hit))
+    return hit, places[keys].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 from scipy.stats import chi2
 
 from fedrec_flower.errors import DataError
@@ -15,6 +16,7 @@ from fedrec_flower.prepared import ClientData
 from fedrec_flower.splits import Negatives
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.samples import Sampler, Samples, Task
+from fedrec_flower.training.work import _distinct
 
 if TYPE_CHECKING:
     from tests.conftest import Histories, MakeClient
@@ -259,3 +261,13 @@ def test_each_epoch_keeps_the_asked_share_and_hangs_on_the_client_alone(
         other = sampler.keep(both, np.array([size, size]), *when, share)
         assert abs((other == kept).mean() - (share**2 + (1 - share) ** 2)) < 0.01
     assert sampler.keep(both, np.array([9, 9]), 1, 0, 1.0).all()
+
+
+@given(st.lists(st.integers(0, 19), min_size=1, max_size=30))
+def test_distinct_keys_are_found_alike_whether_few_or_many(keys: list[int]) -> None:
+    some = np.array(keys, np.int64)
+    few, many = _distinct(some, 10**6), _distinct(some, 20)  # sorted, flagged
+    for found, expected in zip(few, many, strict=True):
+        assert_array_equal(found, expected)
+    assert_array_equal(few[0][few[1]], some)
+    assert few[0].tolist() == sorted(set(keys))
