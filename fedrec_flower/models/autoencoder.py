@@ -24,11 +24,12 @@ from fedrec_flower.models.history import History, HistoryRecommender
 
 
 class Autoencoder(HistoryRecommender):
-    """State = activation(sum of value * input vector over the history, over its length + bias).
+    """State = activation(sqrt(d) * sum of value * input vector over the history / length + bias).
 
     To rank, a value is 1 and the activation tanh; to rate, a value is the rating less the middle
     of the range and the activation a sigmoid. The length is the root of the sum of squared
-    values: what goes in has length one, whoever's history it is.
+    values: what goes in has length one, whoever's history it is. The root of the dimension d lets
+    vectors that begin short, for the scores' sake, move the activation from the first round on.
 
     Args:
         num_users: how many users are loaded at first.
@@ -73,9 +74,9 @@ class Autoencoder(HistoryRecommender):
         # Who had nothing, or only ratings in the middle of the range, has no length to divide by.
         inverse = squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt() * (squares > 0)
         summed = history.sum_by_user(self.input_embedding(history.item), value)
-        import os
-        hidden = summed * inverse * float(os.environ.get("AESCALE", "1")) + self.hidden_bias
-        return hidden.sigmoid() if self.rates else hidden.tanh()
+        hidden = summed * inverse * summed.shape[-1] ** 0.5 + self.hidden_bias
+        state: Tensor = hidden.sigmoid() if self.rates else hidden.tanh()
+        return state
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator

@@ -18,7 +18,6 @@ Algorithm 1.
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,16 +25,18 @@ from fedrec_flower.errors import require
 from fedrec_flower.models.base import normal
 from fedrec_flower.models.history import History, HistoryRecommender
 
-_TINY = 1e-12  # in place of nothing, where a user has no history or the items no length
+_TINY = 1e-20  # in place of nothing, where a user has no history or the loss no slope
+_TOO_FAR = 2.0  # as far again as the lowest point: there the parabola is as high as at the start
 
 
 class FedRecon(HistoryRecommender):
     """State = user vector, after a few steps of descent from zero on the support set.
 
     A step moves against the gradient of the mean loss of the support set: cross-entropy to rank,
-    half the squared error to rate, whatever the items learn by. Its length is in units of one over
-    the mean squared length of the support set's item vectors, because these grow from round to
-    round: a rate that suits the first would overshoot in the last.
+    half the squared error to rate, whatever the items learn by. It goes as far as suits the items
+    as they are: vectors grow from round to round, and a learning rate that suits the first would
+    overshoot in the last. Along the gradient the loss lies under a parabola that bends as the loss
+    does at most; `rebuilding_rate` is in units of the way to its lowest point.
 
     Args:
         num_users: how many users are loaded at first.
@@ -45,8 +46,8 @@ class FedRecon(HistoryRecommender):
         embedding_dim: length of a vector.
         init_std: standard deviation of the initial item vectors.
         num_steps: steps of descent that rebuild a user vector, at least 1.
-        rebuilding_rate: learning rate of these steps, in the units above; up to 2 no step
-            overshoots, nor up to 8 to rank.
+        rebuilding_rate: how far a step goes, in the units above, in (0, 2): the loss then falls
+            with every step.
         support_negatives: items beside each of the history that the user did not have; none are
             read to rate.
         support_share: share of the support set that a local epoch rebuilds from, in (0, 1].
@@ -75,8 +76,8 @@ class FedRecon(HistoryRecommender):
         ):
             require(count >= least, f"model.{name} must be at least {least}: {count}")
         require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
-        positive = rebuilding_rate > 0
-        require(positive, f"model.rebuilding_rate must be above 0: {rebuilding_rate}")
+        falls = 0 < rebuilding_rate < _TOO_FAR
+        require(falls, f"model.rebuilding_rate must be between 0 and 2: {rebuilding_rate}")
         possible = 0 < support_share <= 1
         require(possible, f"model.support_share must be in (0, 1]: {support_share}")
         super().__init__(num_users)
@@ -92,14 +93,16 @@ class FedRecon(HistoryRecommender):
         """See `HistoryRecommender.read`; no gradient flows back into the items."""
         item = self.item_embedding(history.item).detach()
         bias = self.item_bias(history.item).detach().squeeze(-1) + self.start
-        squares = history.sum_by_user(item.square().sum(-1, keepdim=True), history.weight)
-        rate = self.rebuilding_rate / squares.clamp_min(_TINY)
         user: Tensor = item.new_zeros(len(history.last), item.shape[1])
+        bends = 1.0 if self.rates else 0.25  # at most: the loss's second derivative
         for _ in range(self.num_steps):
             score = history.match(user, item) + bias
             predicted = score if self.rates else score.sigmoid()
-            residual = (predicted - history.target) * history.weight
-            user = user - rate * history.sum_by_user(item, residual)
+            gradient = history.sum_by_user(item, (predicted - history.target) * history.weight)
+            along = history.match(gradient, item)
+            bend = bends * history.sum_by_user(along.square()[:, None], history.weight)
+            length = gradient.square().sum(-1, keepdim=True) / bend.clamp_min(_TINY)
+            user = user - self.rebuilding_rate * length * gradient
         return user
 
     def initial_value(

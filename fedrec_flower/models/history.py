@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedrec_flower.models.base import PAIRS_AT_ONCE, Recommender
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.entries import Entries, take
 from fedrec_flower.prepared import Columns
+
+ENTRIES_AT_ONCE = 20_000  # some 5 MB of vectors: what a processor keeps at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class HistoryRecommender(Recommender):
 
     def _slices(self, users: NDArray[np.int64]) -> Iterator[Columns]:
         """The histories of some users, of as many at a time as memory allows."""
-        longest = int(np.diff(self._observed.offsets)[users].max(initial=1))
-        size = max(PAIRS_AT_ONCE // (longest * (1 + self.num_negatives)), 1)
-        for start in range(0, len(users), size):
-            yield take(self._observed, users[start : start + size], self.window or None)
+        length = np.diff(self._observed.offsets)[users] * (1 + self.num_negatives) + self.window
+        cuts = np.flatnonzero(np.diff(np.cumsum(length) // ENTRIES_AT_ONCE)) + 1
+        for some in np.split(users, cuts):
+            yield take(self._observed, some, self.window or None)

@@ -397,5 +397,5 @@ def test_how_many_histories_are_read_at_once_does_not_matter(
 ) -> None:
     model = reader(path, task)
     whole = model.score_all(torch.arange(NUM_USERS)).detach()
-    monkeypatch.setattr("fedrec_flower.models.history.PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr("fedrec_flower.models.history.ENTRIES_AT_ONCE", 5)
     assert_allclose(model.score_all(torch.arange(NUM_USERS)).detach(), whole, rtol=1e-5, atol=1e-6)

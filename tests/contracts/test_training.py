@@ -91,7 +91,7 @@ def test_every_model_learns_its_training_data_under_every_loss_and_engine(
         f"training.loss={loss}",
         "task=rating" if loss == "mse" else "task=ranking",
         "training.optimizer=adam",
-        "training.learning_rate=0.1",
+        "training.learning_rate=0.05",
         "training.dense_learning_rate=0.02",
         "strategy.server_learning_rate=1.0",
         "evaluation.every=100",

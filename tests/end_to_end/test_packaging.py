@@ -125,3 +125,16 @@ def test_the_notebook_shows_any_runs(sweep: Path, monkeypatch: pytest.MonkeyPatc
     assert {output["output_type"] for output in shown} <= {"execute_result", "display_data"}
     assert sum("image/png" in output["data"] for output in shown) >= 3
     assert any("ncf" in output["data"].get("text/html", "") for output in shown)
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "leakage"])
+def test_a_notebook_runs_from_top_to_bottom_on_what_is_committed(name: str) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    path = CHECKOUT / "notebooks" / f"{name}.ipynb"
+    read: Any = nbformat.read
+    notebook = read(path, as_version=4)
+    NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in shown)

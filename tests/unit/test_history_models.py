@@ -124,7 +124,7 @@ def test_to_rank_an_autoencoder_is_mult_dae() -> None:
         row = np.zeros(NUM_ITEMS)
         row[take(HISTORY, np.array([user]), None).item] = 1
         row /= max(np.sqrt(row.sum()), 1.0)
-        hidden = np.tanh(row @ v["input_embedding.weight"] + v["hidden_bias"])
+        hidden = np.tanh(np.sqrt(DIM) * row @ v["input_embedding.weight"] + v["hidden_bias"])
         expected = hidden @ v["item_embedding.weight"].T + v["item_bias.weight"][:, 0]
         assert_allclose(model.score_all(torch.tensor([user])).detach()[0], expected, rtol=1e-4)
 
@@ -134,7 +134,8 @@ def test_to_rate_an_autoencoder_is_autorec_on_ratings_less_the_middle() -> None:
     v = {name: value.detach().numpy() for name, value in model.named_parameters()}
     row = np.zeros(NUM_ITEMS)
     row[HISTORY.item[:7]] = np.array([2, -2, 0, 1, -1, -2, 2]) / np.sqrt(18)
-    hidden = 1 / (1 + np.exp(-(row @ v["input_embedding.weight"] + v["hidden_bias"])))
+    inside = np.sqrt(DIM) * row @ v["input_embedding.weight"] + v["hidden_bias"]
+    hidden = 1 / (1 + np.exp(-inside))
     expected = 3 + hidden @ v["item_embedding.weight"].T + v["item_bias.weight"][:, 0]
     assert_allclose(model.score_all(torch.tensor([0])).detach()[0], expected, rtol=1e-4)
 
@@ -176,7 +177,7 @@ def test_gru4rec_is_pytorchs_cell() -> None:
     cell.bias_ih_l0.data = torch.cat([of_bias[1], -of_bias[0], of_bias[2]])
     cell.weight_hh_l0.data = torch.cat([gates[1], -gates[0], candidate])
     cell.bias_hh_l0.data = torch.cat([torch.zeros(2 * DIM), v["candidate_from_state.bias"]])
-    items = v["item_embedding.weight"][HISTORY.item[2:7]]
+    items = np.sqrt(DIM) * v["item_embedding.weight"][HISTORY.item[2:7]]
     expected = cell(items[:, None])[0][:, 0].detach()
     assert_allclose(states(model, HISTORY)[2:], expected, rtol=1e-4, atol=1e-5)
 
@@ -194,7 +195,6 @@ def test_fedrecon_rebuilds_users_by_descent_with_the_items_held_fixed(task: str)
         item, target = whole.item[mine], whole.target[mine]
         assert target.mean() > 0
         vector = torch.zeros(DIM, requires_grad=True)
-        square = model.item_embedding.weight[item].detach().square().sum(-1).mean()
         for _ in range(steps):
             bias = model.item_bias.weight[item, 0] + model.start
             score = model.item_embedding.weight[item] @ vector + bias
@@ -203,6 +203,27 @@ def test_fedrecon_rebuilds_users_by_descent_with_the_items_held_fixed(task: str)
             else:
                 loss = functional.binary_cross_entropy_with_logits(score, target)
             [gradient] = torch.autograd.grad(loss, [vector])
-            vector = (vector - rate / square * gradient).detach().requires_grad_()
+            bend = ((model.item_embedding.weight[item] @ gradient) ** 2).mean()
+            bend = bend if task == "rating" else bend / 4
+            length = rate * gradient @ gradient / bend
+            vector = (vector - length * gradient).detach().requires_grad_()
         assert_allclose(found[user], vector.detach(), rtol=1e-4, atol=1e-5)
     assert not found[2].any()
+
+
+@pytest.mark.parametrize("task", ["ranking", "rating"])
+@pytest.mark.parametrize("rate", [0.5, 1.0, 1.99])
+def test_every_step_that_rebuilds_a_user_lowers_the_loss(task: str, rate: float) -> None:
+    losses = []
+    for steps in range(1, 6):
+        model = drawn(FedRecon(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1, steps, rate, 2, 1.0))
+        history = model.whole(HISTORY, NUM_ITEMS)
+        bias = model.item_bias.weight[history.item, 0] + model.start
+        score = history.match(model.read(history), model.item_embedding.weight[history.item]) + bias
+        if task == "rating":
+            loss = (score - history.target).square()
+        else:
+            loss = functional.softplus(score) - score * history.target
+        of_user = history.sum_by_user(loss.detach()[:, None], history.weight)
+        losses.append(of_user[:2, 0].numpy())
+    assert (np.diff(np.stack(losses), axis=0) < 1e-5).all()
