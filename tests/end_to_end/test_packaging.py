@@ -1,4 +1,4 @@
-"""The wheel, the notebook and the parallel launcher work where a user would use them."""
+"""The wheel, the notebooks and the parallel launcher work where a user would use them."""
 
 import os
 import subprocess
@@ -112,29 +112,46 @@ def test_a_job_that_fails_in_parallel_is_told_like_any_other(
     assert list(load_summaries(tmp_path / "sweep")["status"]) == ["completed", "failed"]
 
 
-def test_the_notebook_shows_any_runs(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def shown_by(path: Path) -> list[Any]:
+    """Run a notebook where it lies; what its cells display, nothing else being said."""
     import nbformat
     from nbclient import NotebookClient
 
+    read: Any = nbformat.read
+    notebook = read(path, as_version=4)
+    NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert {output["output_type"] for output in outputs} <= {"execute_result", "display_data"}
+    return [output["data"] for output in outputs]
+
+
+@pytest.mark.parametrize(("name", "figures"), [("plot_results", 4), ("leaderboard", 4)])
+def test_a_notebook_shows_any_runs(
+    name: str, figures: int, sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FEDREC_RUNS", str(sweep))
-    path = CHECKOUT / "notebooks" / "plot_results.ipynb"
-    read: Any = nbformat.read
-    notebook = read(path, as_version=4)
-    NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert {output["output_type"] for output in shown} <= {"execute_result", "display_data"}
-    assert sum("image/png" in output["data"] for output in shown) >= 3
-    assert any("ncf" in output["data"].get("text/html", "") for output in shown)
+    shown = shown_by(CHECKOUT / "notebooks" / f"{name}.ipynb")
+    assert sum("image/png" in data for data in shown) == figures
+    assert any("ncf" in data.get("text/html", "") for data in shown)
 
 
-@pytest.mark.parametrize("name", ["leaderboard", "leakage"])
-def test_a_notebook_runs_from_top_to_bottom_on_what_is_committed(name: str) -> None:
-    import nbformat
-    from nbclient import NotebookClient
+def test_the_leaderboard_notebook_needs_no_more_than_what_is_committed(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedrec_flower.compare import compare
 
-    path = CHECKOUT / "notebooks" / f"{name}.ipynb"
-    read: Any = nbformat.read
-    notebook = read(path, as_version=4)
-    NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.get("data", {}) for output in shown)
+    monkeypatch.delenv("FEDREC_RUNS", raising=False)
+    compare(sweep, tmp_path / "results" / "leaderboard_ml100k", metric=None)
+    copied = tmp_path / "notebooks" / "leaderboard.ipynb"
+    copied.parent.mkdir()
+    copied.write_bytes((CHECKOUT / "notebooks" / copied.name).read_bytes())
+    shown = shown_by(copied)
+    assert "committed" in shown[0]["text/markdown"]
+    assert sum("image/png" in data for data in shown) == 4
+
+
+def test_the_leak_is_as_the_notebook_tells_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    *_, claims = shown_by(CHECKOUT / "notebooks" / "leakage.ipynb")
+    assert claims["text/plain"].count("True") == 7
+    assert "False" not in claims["text/plain"]
