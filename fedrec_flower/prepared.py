@@ -5,6 +5,7 @@ user, are contiguous. A node opens the folder and touches only the pages of its 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,3 +177,8 @@ class Prepared:
         import pandas as pd
 
         return pd.read_parquet(self.path / "clients.parquet")
+
+
+def starts(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each of several stretches begins, and where the last one ends: int64 (n + 1,)."""
+    return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.errors import DataError
 from fedrec_flower.interactions import Ids, Interactions, Part, Partition, Split
-from fedrec_flower.prepared import MANIFEST, Prepared
+from fedrec_flower.prepared import MANIFEST, Prepared, starts
 
 _FORMAT = 2  # raise it when the layout of the folder changes
 
@@ -116,7 +116,7 @@ def _write_columns(
     position[order] = np.arange(interactions.num_users)
     counts = np.bincount(partition.client_of_user, minlength=partition.num_clients)
     _save(folder, "user_codes", order.astype(np.int32))
-    _save(folder, "client_offsets", _offsets(counts))
+    _save(folder, "client_offsets", starts(counts))
     _save(folder, "user_ids", _storable(interactions.user_ids))
     _save(folder, "item_ids", _storable(interactions.item_ids))
     timestamp = interactions.timestamp
@@ -127,7 +127,7 @@ def _write_columns(
         rows = rows[np.lexsort((interactions.item[rows], time, place))]
         per_user = np.bincount(place, minlength=interactions.num_users)
         name = part.name.lower()
-        _save(folder, f"{name}_offsets", _offsets(per_user))
+        _save(folder, f"{name}_offsets", starts(per_user))
         _save(folder, f"{name}_item", interactions.item[rows])
         if interactions.rating is not None:
             _save(folder, f"{name}_rating", interactions.rating[rows])
@@ -138,10 +138,6 @@ def _save(folder: Path, name: str, array: NDArray[Any]) -> None:
         np.save(file, array, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _storable(ids: Ids) -> Ids:

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.models.base import Recommender, Tensors
-from fedrec_flower.prepared import ClientData
+from fedrec_flower.prepared import ClientData, starts
 from fedrec_flower.seeding import generator
 from fedrec_flower.training import Cohort, Touched
 
@@ -60,7 +60,7 @@ class ClientStore:
         tuned copies.
         """
         codes = range(data.client, data.client + data.num_clients)
-        first_user = np.concatenate([[0], np.cumsum(self._users_of(codes))])
+        first_user = starts(self._users_of(codes))
         loaded = {n: np.array(self._tensor(n, slot)[self._place(n, data)]) for n in self._names}
         for place in np.flatnonzero(~self._written(slot)[codes.start : codes.stop]):
             users = slice(int(first_user[place]), int(first_user[place + 1]))

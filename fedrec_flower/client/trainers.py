@@ -10,7 +10,7 @@ from fedrec_flower.aggregation import ROW_WEIGHT, Cost, UpdateSum, mean_over_all
 from fedrec_flower.client.store import ClientStore
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.exact import ExactRecommender
-from fedrec_flower.prepared import ClientData, Columns, Prepared
+from fedrec_flower.prepared import ClientData, Columns, Prepared, starts
 from fedrec_flower.privacy import NoPrivacy
 from fedrec_flower.seeding import generator
 from fedrec_flower.training import Engine
@@ -161,5 +161,5 @@ def neighbours(clients: Sequence[int]) -> list[range]:
 def _joined(histories: Sequence[Columns]) -> Columns:
     """The interactions of several groups of users, one group after another."""
     counts = np.concatenate([np.diff(history.offsets) for history in histories])
-    offsets = np.concatenate([[0], np.cumsum(counts)])
+    offsets = starts(counts)
     return Columns(offsets, np.concatenate([history.item for history in histories]), None)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import require
-from fedrec_flower.models.base import normal
+from fedrec_flower.models.base import check_vectors, middle, normal
 from fedrec_flower.models.history import History, HistoryRecommender
 
 
@@ -54,8 +54,7 @@ class Autoencoder(HistoryRecommender):
         init_std: float,
         input_dropout: float,
     ) -> None:
-        require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
-        require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
+        check_vectors(embedding_dim, init_std)
         possible = 0 <= input_dropout < 1
         require(possible, f"model.input_dropout must be in [0, 1): {input_dropout}")
         super().__init__(num_users)
@@ -64,7 +63,7 @@ class Autoencoder(HistoryRecommender):
         self.item_embedding = nn.Embedding(num_items, embedding_dim)
         self.item_bias = nn.Embedding(num_items, 1)
         self.rates = task == "rating"
-        self.start = sum(rating_range or (0.0, 0.0)) / 2 if self.rates else 0.0
+        self.start = middle(rating_range) if self.rates else 0.0
         self.init_std, self.input_dropout = init_std, input_dropout
 
     def read(self, history: History) -> Tensor:

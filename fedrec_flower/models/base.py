@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.errors import require
 from fedrec_flower.prepared import Columns
 
 Tensors = dict[str, NDArray[np.float32]]  # parameter name -> value
@@ -120,8 +121,7 @@ class Recommender(nn.Module, ABC):
             float32 (batch,).
         """
         del users, items
-        nothing: Tensor | None = None
-        return nothing
+        return None
 
     def factors(self) -> Factors | None:
         """How the score is made of factors, if it is: such models train in a compiled loop."""
@@ -155,6 +155,21 @@ class Recommender(nn.Module, ABC):
         """
         for name, value in tensors.items():
             self.get_parameter(name).data = torch.from_numpy(value)
+
+
+def check_vectors(embedding_dim: int, init_std: float) -> None:
+    """Refuse vectors that cannot be.
+
+    Raises:
+        ConfigError: if they have no dimension, or a negative deviation at the start.
+    """
+    require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
+    require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
+
+
+def middle(rating_range: tuple[float, float] | None) -> float:
+    """The middle of the range of ratings, raw units; 0 for implicit data."""
+    return sum(rating_range or (0.0, 0.0)) / 2
 
 
 def normal(shape: tuple[int, ...], std: float, rng: np.random.Generator) -> NDArray[np.float32]:

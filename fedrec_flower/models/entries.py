@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.prepared import Columns
+from fedrec_flower.prepared import Columns, starts
 from fedrec_flower.seeding import below, draw, scatter
 
 Index = NDArray[np.int64]
@@ -71,7 +71,7 @@ class Entries:
                 weight.
         """
         length = np.diff(history.offsets)
-        offsets = np.concatenate([[0], np.cumsum(-(-length // window) * window)])
+        offsets = starts(-(-length // window) * window)
         user = np.repeat(np.arange(len(length)), np.diff(offsets))
         place = np.arange(len(user)) - (offsets[1:] - length)[user]
         source = history.offsets[user] + np.maximum(place, 0)
@@ -110,7 +110,7 @@ def take(history: Columns, users: Index, at_most: int | None) -> Columns:
     stop = history.offsets[users + 1]
     length = stop - history.offsets[users]
     length = length if at_most is None else np.minimum(length, at_most)
-    offsets = np.concatenate([[0], np.cumsum(length)])
+    offsets = starts(length)
     source = np.arange(offsets[-1]) + np.repeat(stop - offsets[1:], length)
     rating = None if history.rating is None else history.rating[source]
     return Columns(offsets, history.item[source], rating)

@@ -9,17 +9,16 @@ Source: Li et al. 2024, "Federated Recommendation with Additive Personalization"
 import math
 from typing import ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import require
-from fedrec_flower.models.base import Recommender, normal
+from fedrec_flower.models.base import check_vectors, middle
+from fedrec_flower.models.personal_score import PersonalScore
 
 _PACE = 10.0  # rounds; the curriculum has run three quarters of its way after one of these
 
 
-class FedRAP(Recommender):
+class FedRAP(PersonalScore):
     """Score = the client's weights . (common item vector + own item vector) + the client's bias.
 
     Two terms join the loss: one drives the common and the own vector of an item apart, one keeps
@@ -57,28 +56,24 @@ class FedRAP(Recommender):
         score_with: Literal["own", "shared"],
     ) -> None:
         del num_users
-        require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
-        for name, value in (("init_std", init_std), ("apart", apart), ("sparse", sparse)):
+        check_vectors(embedding_dim, init_std)
+        for name, value in (("apart", apart), ("sparse", sparse)):
             require(value >= 0, f"model.{name} must not be negative: {value}")
         super().__init__()
         self.common = nn.Embedding(num_items, embedding_dim)
         self.own = nn.Embedding(num_items, embedding_dim)
         self.score = nn.Linear(embedding_dim, 1)
-        self.start = sum(rating_range or (0.0, 0.0)) / 2 if task == "rating" else 0.0
+        self.start = middle(rating_range) if task == "rating" else 0.0
         self.init_std, self.apart, self.sparse = init_std, apart, sparse
         self.curriculum, self.strength = curriculum, 1.0
         self.tuned = frozenset({"common.weight"}) if score_with == "own" else frozenset()
 
-    def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """See `Recommender.forward`; all users of a client are scored alike."""
-        del users
-        scores: Tensor = self.score(self.common(items) + self.own(items)).squeeze(-1)
-        return scores
-
-    def score_all(self, users: Tensor) -> Tensor:
-        """See `Recommender.score_all`."""
-        scores: Tensor = self.score(self.common.weight + self.own.weight).squeeze(-1)
-        return scores.repeat(len(users), 1)
+    def vectors(self, items: Tensor | None) -> Tensor:
+        """See `PersonalScore.vectors`."""
+        if items is None:
+            return self.common.weight + self.own.weight
+        vectors: Tensor = self.common(items) + self.own(items)
+        return vectors
 
     def begin(self, round_: int) -> None:
         """See `Recommender.begin`: the curriculum moves on."""
@@ -91,14 +86,3 @@ class FedRAP(Recommender):
         distance = (common - own).square().mean(-1)
         added: Tensor = self.sparse * common.abs().mean(-1) - self.apart * distance
         return self.strength * added
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Normal item vectors; the score function starts as PyTorch starts a linear layer."""
-        if name in self.item_rows:
-            return normal(shape, self.init_std, rng)
-        if self.start and name == "score.bias":
-            return np.full(shape, self.start, np.float32)
-        bound = self.score.in_features**-0.5
-        return rng.uniform(-bound, bound, shape).astype(np.float32)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import require
-from fedrec_flower.models.base import normal
+from fedrec_flower.models.base import middle, normal
 from fedrec_flower.models.history import History, HistoryRecommender
 
 _TINY = 1e-20  # in place of nothing, where a user has no history or the loss no slope
@@ -84,7 +84,7 @@ class FedRecon(HistoryRecommender):
         self.item_embedding = nn.Embedding(num_items, embedding_dim)
         self.item_bias = nn.Embedding(num_items, 1)
         self.rates = task == "rating"
-        self.start = sum(rating_range or (0.0, 0.0)) / 2 if self.rates else 0.0
+        self.start = middle(rating_range) if self.rates else 0.0
         self.num_negatives = 0 if self.rates else support_negatives
         self.num_steps, self.rebuilding_rate = num_steps, rebuilding_rate
         self.init_std, self.input_dropout = init_std, 1 - support_share

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
-from fedrec_flower.models.base import Factors, Recommender, normal
+from fedrec_flower.models.base import Factors, Recommender, check_vectors, middle, normal
 
 
 class MF(Recommender):
@@ -43,8 +42,7 @@ class MF(Recommender):
         embedding_dim: int,
         init_std: float,
     ) -> None:
-        require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
-        require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
+        check_vectors(embedding_dim, init_std)
         super().__init__()
         self.item_embedding = nn.Embedding(num_items, embedding_dim)
         self.item_bias = nn.Embedding(num_items, 1)
@@ -53,7 +51,7 @@ class MF(Recommender):
         if self.rates:
             self.user_bias = nn.Embedding(num_users, 1)
             self.global_bias = nn.Parameter(torch.zeros(1))
-        self.start = sum(rating_range or (0.0, 0.0)) / 2
+        self.start = middle(rating_range)
         self.init_std = init_std
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from fedrec_flower.models.base import (
     PAIRS_AT_ONCE,
     Factors,
     Recommender,
+    check_vectors,
+    middle,
     normal,
     xavier_uniform,
 )
@@ -52,8 +54,7 @@ class NCF(Recommender):
         hidden_dims: list[int],
         init_std: float,
     ) -> None:
-        require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
-        require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
+        check_vectors(embedding_dim, init_std)
         deep = variant == "gmf" or bool(hidden_dims and min(hidden_dims) >= 1)
         require(deep, f"model.hidden_dims needs layers of one or more units: {hidden_dims}")
         super().__init__()
@@ -70,7 +71,7 @@ class NCF(Recommender):
             self.hidden.extend([nn.Linear(fan_in, fan_out), nn.ReLU()])
         features = embedding_dim * self.has_product + (widths[-1] if widths else 0)
         self.output = nn.Linear(features, 1)
-        self.start = sum(rating_range or (0.0, 0.0)) / 2 if task == "rating" else 0.0
+        self.start = middle(rating_range) if task == "rating" else 0.0
         self.init_std = init_std
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:

@@ -9,15 +9,13 @@ Source: Zhang et al. 2023, "Dual Personalization on Federated Recommendation", A
 
 from typing import ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
-from fedrec_flower.models.base import Recommender, normal
+from fedrec_flower.models.base import check_vectors, middle
+from fedrec_flower.models.personal_score import PersonalScore
 
 
-class PFedRec(Recommender):
+class PFedRec(PersonalScore):
     """Score = the client's weights . item vector + the client's bias.
 
     From each batch the score function learns first, the item vectors after it.
@@ -47,38 +45,21 @@ class PFedRec(Recommender):
         score_with: Literal["own", "shared"],
     ) -> None:
         del num_users
-        require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
-        require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
+        check_vectors(embedding_dim, init_std)
         super().__init__()
         self.item_embedding = nn.Embedding(num_items, embedding_dim)
         self.score = nn.Linear(embedding_dim, 1)
-        self.start = sum(rating_range or (0.0, 0.0)) / 2 if task == "rating" else 0.0
+        self.start = middle(rating_range) if task == "rating" else 0.0
         self.init_std = init_std
         self.tuned = self.item_rows if score_with == "own" else frozenset()
 
-    def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """See `Recommender.forward`; all users of a client are scored alike."""
-        del users
-        scores: Tensor = self.score(self.item_embedding(items)).squeeze(-1)
-        return scores
-
-    def score_all(self, users: Tensor) -> Tensor:
-        """See `Recommender.score_all`."""
-        scores: Tensor = self.score(self.item_embedding.weight).squeeze(-1)
-        return scores.repeat(len(users), 1)
+    def vectors(self, items: Tensor | None) -> Tensor:
+        """See `PersonalScore.vectors`."""
+        table = self.item_embedding
+        vectors: Tensor = table.weight if items is None else table(items)
+        return vectors
 
     def phases(self, epoch: int) -> list[frozenset[str]]:
         """See `Recommender.phases`: the score function, then the item vectors."""
         del epoch
         return [self.personal, self.item_rows]
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Normal item vectors; the score function starts as PyTorch starts a linear layer."""
-        if name == "item_embedding.weight":
-            return normal(shape, self.init_std, rng)
-        if self.start and name == "score.bias":
-            return np.full(shape, self.start, np.float32)
-        bound = self.score.in_features**-0.5
-        return rng.uniform(-bound, bound, shape).astype(np.float32)

@@ -5,11 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from fedrec_flower.errors import FedrecError
-from fedrec_flower.results.leaderboard import completed_once, told_apart
+from fedrec_flower.results.leaderboard import ERRORS, completed_once, told_apart
 from fedrec_flower.results.load import load_settings, load_summaries
 from fedrec_flower.results.tables import markdown
-
-_ERRORS = ("rmse", "mae")
 
 
 def choosing(path: str | Path, metric: str) -> pd.DataFrame:
@@ -41,7 +39,7 @@ def choosing(path: str | Path, metric: str) -> pd.DataFrame:
         }
         for configuration, group in runs.groupby("configuration")
     ]
-    ascending = [True, metric in _ERRORS]
+    ascending = [True, metric in ERRORS]
     return pd.DataFrame(rows).sort_values(["model", metric], ascending=ascending, kind="stable")
 
 

@@ -27,6 +27,9 @@ _COSTS = {
 
 _ORIGIN = ("peak_memory_measure", "split_sha256", "commit")
 
+ERRORS = ("rmse", "mae")
+"""Metrics of which less is better."""
+
 FIELD = ["dataset", "task", "protocol"]
 """Rows that agree in these columns are rivals."""
 

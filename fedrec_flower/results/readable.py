@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from fedrec_flower.results.leaderboard import FIELD, metrics_of
+from fedrec_flower.results.leaderboard import ERRORS, FIELD, metrics_of
 from fedrec_flower.results.tables import markdown
 
-_ERRORS = ("rmse", "mae")
-_HEADLINE = ("ndcg@10", "hr@10", "ndcg@10_99neg", "hr@10_99neg", *_ERRORS)
+_HEADLINE = ("ndcg@10", "hr@10", "ndcg@10_99neg", "hr@10_99neg", *ERRORS)
 _NAMES = ("dataset", "task", "protocol", "candidates", "strategy", "partition", "federation")
 _ORIGIN = ("num_test_users", "split_sha256", "commit", "versions")
 _LEVEL = 0.05
@@ -50,7 +49,7 @@ def _cells(table: pd.DataFrame, metric: str) -> "pd.Series[str]":
         "" if pd.isna(mean) else f"{mean:.4f}" + ("" if pd.isna(sd) else f" ± {sd:.4f}")
         for mean, sd in zip(table[metric], table[f"{metric}_sd"], strict=True)
     ]
-    merit = -table[metric] if metric in _ERRORS else table[metric]
+    merit = -table[metric] if metric in ERRORS else table[metric]
     rivals = merit.groupby([table[name] for name in FIELD])
     is_best = (merit == rivals.transform("max")) & (rivals.transform("count") > 1)
     cells = pd.Series(told, index=table.index)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.prepared import ClientData, Columns
+from fedrec_flower.prepared import ClientData, Columns, starts
 
 Index = NDArray[np.int64]
 
@@ -90,11 +90,6 @@ class Cohort:
     def place(self) -> Index:
         """int64 (n,): how many items its user had before each interaction."""
         return np.arange(len(self.user)) - self.history.offsets[self.user]
-
-
-def starts(sizes: Sequence[int] | Index) -> Index:
-    """Where each of several stretches begins, and where the last one ends: int64 (n + 1,)."""
-    return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
 
 
 def owners(offsets: Index) -> Index:

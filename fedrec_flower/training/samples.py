@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import DataError
+from fedrec_flower.prepared import starts
 from fedrec_flower.seeding import below, draw, streams
-from fedrec_flower.training.cohort import Cohort, Index, owners, starts
+from fedrec_flower.training.cohort import Cohort, Index, owners
 
 Task = Literal["ranking", "rating"]
 
