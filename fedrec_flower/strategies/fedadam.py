@@ -2,14 +2,11 @@
 
 from typing import Literal
 
-from fedrec_flower.aggregation import AdamState, adam
-from fedrec_flower.errors import require
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.strategies.base import FederatedStrategy
 from fedrec_flower.strategies.plan import Observer, Plan
+from fedrec_flower.strategies.stepping import SteppingStrategy, fedadam
 
 
-class FedAdam(FederatedStrategy):
+class FedAdam(SteppingStrategy):
     """Treats the averaged update as a negative gradient and lets Adam take the step.
 
     Args:
@@ -32,26 +29,5 @@ class FedAdam(FederatedStrategy):
         beta2: float,
         tau: float,
     ) -> None:
-        require(
-            server_learning_rate >= 0,
-            f"strategy.server_learning_rate must not be negative: {server_learning_rate}",
-        )
-        for name, beta in (("beta1", beta1), ("beta2", beta2)):
-            require(0 <= beta < 1, f"strategy.{name} must be in [0, 1): {beta}")
-        require(tau > 0, f"strategy.tau must be above 0: {tau}")
-        super().__init__(plan, observer, aggregation)
-        self.server_learning_rate = server_learning_rate
-        self.beta1, self.beta2, self.tau = beta1, beta2, tau
-        self._state = AdamState()
-
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
-        """See `FederatedStrategy.step`."""
-        return adam(
-            parameters,
-            update,
-            self._state,
-            learning_rate=self.server_learning_rate,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            tau=self.tau,
-        )
+        step = fedadam(server_learning_rate, beta1, beta2, tau)
+        super().__init__(plan, observer, aggregation, step)

@@ -1,15 +1,17 @@
-"""Federated averaging. Source: McMahan et al. 2017, Algorithm 1."""
+"""Federated averaging. Source: McMahan et al. 2017, Algorithm 1.
+
+`strategy=reptile` is the same class: the step from the shared parameters towards the mean of what
+the clients' training made of them, scaled by a rate, is the outer step of Reptile (Nichol et al.
+2018, Algorithm 2; clients weighted by `num_examples` here). With a rate of 1 they are one.
+"""
 
 from typing import Literal
 
-from fedrec_flower.aggregation import average
-from fedrec_flower.errors import require
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.strategies.base import FederatedStrategy
 from fedrec_flower.strategies.plan import Observer, Plan
+from fedrec_flower.strategies.stepping import SteppingStrategy, fedavg
 
 
-class FedAvg(FederatedStrategy):
+class FedAvg(SteppingStrategy):
     """Adds the averaged update to the global parameters.
 
     Args:
@@ -26,13 +28,4 @@ class FedAvg(FederatedStrategy):
         aggregation: Literal["all_clients", "touched_clients"],
         server_learning_rate: float,
     ) -> None:
-        require(
-            server_learning_rate >= 0,
-            f"strategy.server_learning_rate must not be negative: {server_learning_rate}",
-        )
-        super().__init__(plan, observer, aggregation)
-        self.server_learning_rate = server_learning_rate
-
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
-        """See `FederatedStrategy.step`."""
-        return average(parameters, update, self.server_learning_rate)
+        super().__init__(plan, observer, aggregation, fedavg(server_learning_rate))

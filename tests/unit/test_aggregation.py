@@ -1,7 +1,6 @@
 """Aggregation against `np.average`, over all clients and over those that touched a row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -12,59 +11,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import (
-    Updates,
     UpdateSum,
     mean_over_all_clients,
     mean_over_touching_clients,
     weighted_mean,
 )
-
-NUM_ITEMS = 6
-SHAPES = {"table": (NUM_ITEMS, 3), "bias": (NUM_ITEMS,), "dense": (2, 2)}
-TABLES = ("table", "bias")
-
-
-@dataclass(frozen=True)
-class Client:
-    """One client's update: its weight, the rows it touched, random values."""
-
-    weight: int
-    rows: list[int]
-    seed: int
-
-    @property
-    def tensors(self) -> dict[str, NDArray[np.float32]]:
-        rng, count = np.random.default_rng(self.seed), len(self.rows)
-        shapes = {"table": (count, 3), "bias": (count,), "dense": (2, 2)}
-        return {name: rng.normal(size=size).astype(np.float32) for name, size in shapes.items()}
-
-    def whole(self, name: str) -> NDArray[np.float32]:
-        """A tensor at its full shape: zero where the client touched nothing."""
-        full = np.zeros(SHAPES[name], np.float32)
-        full[self.rows if name in TABLES else ...] = self.tensors[name]
-        return full
-
-
-@st.composite
-def cohorts(draw: st.DrawFn) -> list[Client]:
-    """One to five clients."""
-    rows = st.sets(st.integers(0, NUM_ITEMS - 1)).map(sorted)
-    client = st.builds(Client, st.integers(1, 50), rows, st.integers(0, 2**32))
-    return draw(st.lists(client, min_size=1, max_size=5))
-
-
-def updates(cohort: Sequence[Client]) -> Updates:
-    """The cohort as a node hands it on: one client after another."""
-    each = [client.tensors for client in cohort]
-    tensors = {name: np.concatenate([one[name] for one in each]) for name in TABLES}
-    tensors["dense"] = np.stack([one["dense"] for one in each])
-    return Updates(
-        clients=np.arange(len(cohort)),
-        weights=np.array([client.weight for client in cohort], np.float64),
-        offsets=np.cumsum([0, *(len(client.rows) for client in cohort)]),
-        rows=np.array([row for client in cohort for row in client.rows], np.int64),
-        tensors=tensors,
-    )
+from tests.cohorts import NUM_ITEMS, SHAPES, TABLES, Client, cohorts, updates
 
 
 def summed(cohort: Sequence[Client]) -> UpdateSum:

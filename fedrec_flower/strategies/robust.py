@@ -1,0 +1,147 @@
+"""Strategies that a few lying clients cannot lead astray; the server sees every update by itself.
+
+Clients that learnt from nothing have no vote. What the others' updates come to is stepped by like
+any average, by the server optimiser of choice: see `stepping`.
+"""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from fedrec_flower.aggregation import Shapes, Updates, median, norm_bound, trimmed_mean
+from fedrec_flower.errors import require
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.strategies.plan import Observer, Plan
+from fedrec_flower.strategies.stepping import ServerOptimizer, SteppingStrategy, chosen
+
+_HALF = 0.5
+
+
+class RobustStrategy(SteppingStrategy):
+    """Combines the updates by a robust rule, then steps.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+        aggregation: "all_clients": who did not touch a table's row says zero of it (the textbook);
+            "touched_clients": a row is decided by the clients that touched it.
+        server_optimizer: how the server steps, named as the strategy that averages and steps so.
+        server_learning_rate: its learning rate.
+        beta1: decay of its first moment, momentum of "fedavgm", in [0, 1).
+        beta2: decay of its second moment, in [0, 1).
+        tau: floor of its denominator, in units of the parameters.
+    """
+
+    stacked: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        plan: Plan,
+        observer: Observer,
+        aggregation: Literal["all_clients", "touched_clients"],
+        server_optimizer: ServerOptimizer,
+        server_learning_rate: float,
+        beta1: float,
+        beta2: float,
+        tau: float,
+    ) -> None:
+        step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
+        super().__init__(plan, observer, aggregation, step)
+
+    @abstractmethod
+    def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
+        """The update that stands for the cohort's, full shapes; every weight is above zero."""
+
+    def combine(self, updates: Updates) -> Tensors:
+        """See `FederatedStrategy.combine`."""
+        voters = np.flatnonzero(updates.weights > 0)
+        if len(voters) < len(updates.clients):
+            updates = updates.select(voters, self.plan.item_tables)
+        shapes = {name: self._parameters[name].shape for name in updates.tensors}
+        return self.rule(updates, shapes)
+
+
+class Median(RobustStrategy):
+    """The median of every value. Source: Yin et al. 2018. Arguments: see `RobustStrategy`."""
+
+    def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
+        """See `RobustStrategy.rule`."""
+        return median(updates, shapes, self.plan.item_tables, self.aggregation)
+
+
+class TrimmedMean(RobustStrategy):
+    """The mean of every value without its extremes. Source: Yin et al. 2018.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+        aggregation: see `RobustStrategy`, like all that follow `trim`.
+        trim: share of the clients cut at each end, in [0, .5); 0 is FedAvg.
+        server_optimizer: how the server steps.
+        server_learning_rate: its learning rate.
+        beta1: decay of its first moment.
+        beta2: decay of its second moment.
+        tau: floor of its denominator.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        observer: Observer,
+        aggregation: Literal["all_clients", "touched_clients"],
+        trim: float,
+        server_optimizer: ServerOptimizer,
+        server_learning_rate: float,
+        beta1: float,
+        beta2: float,
+        tau: float,
+    ) -> None:
+        require(0 <= trim < _HALF, f"strategy.trim must be in [0, 0.5): {trim}")
+        rates = (server_learning_rate, beta1, beta2, tau)
+        super().__init__(plan, observer, aggregation, server_optimizer, *rates)
+        self.trim = trim
+
+    def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
+        """See `RobustStrategy.rule`."""
+        tables = self.plan.item_tables
+        return trimmed_mean(updates, shapes, tables, self.aggregation, self.trim)
+
+
+class NormBound(RobustStrategy):
+    """The mean of updates none of which is long. Source: Sun et al. 2019.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+        aggregation: see `RobustStrategy`, like all that follow `bound`.
+        bound: the longest norm of a whole update, in units of the parameters; None: the median
+            norm of the cohort.
+        server_optimizer: how the server steps.
+        server_learning_rate: its learning rate.
+        beta1: decay of its first moment.
+        beta2: decay of its second moment.
+        tau: floor of its denominator.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        observer: Observer,
+        aggregation: Literal["all_clients", "touched_clients"],
+        bound: float | None,
+        server_optimizer: ServerOptimizer,
+        server_learning_rate: float,
+        beta1: float,
+        beta2: float,
+        tau: float,
+    ) -> None:
+        require(bound is None or bound > 0, f"strategy.bound must be above 0 or null: {bound}")
+        rates = (server_learning_rate, beta1, beta2, tau)
+        super().__init__(plan, observer, aggregation, server_optimizer, *rates)
+        self.bound = bound
+
+    def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
+        """See `RobustStrategy.rule`."""
+        tables = self.plan.item_tables
+        return norm_bound(updates, shapes, tables, self.aggregation, self.bound)
