@@ -1,0 +1,50 @@
+"""Secure aggregation: the server learns the sum over the nodes and no summand.
+
+SecAgg+ of Bell et al. 2020 ("Secure single-server aggregation with (poly)logarithmic overhead"),
+which is SecAgg of Bonawitz et al. 2017 ("Practical secure aggregation for privacy-preserving
+machine learning") on a graph of neighbours instead of all pairs. A round takes four exchanges:
+
+1. advertise: each node draws two key pairs and tells the public ones.
+2. share: each node draws the seed of its self mask and splits it, and its private masking key,
+   among itself and its neighbours by Shamir's scheme; the server carries the encrypted shares.
+3. mask: each node trains, and sends its integers plus its self mask plus or minus a mask it has in
+   common with each neighbour who shared.
+4. unmask: of each node that sent, neighbours reveal shares of the self mask's seed; of each that
+   did not, shares of its masking key. Of nobody both. The server removes the masks of the sum.
+
+What is protected: the server, honest but curious, together with fewer than a threshold of any
+node's neighbours, learns nothing of a node's vector but what the sum over all nodes tells. What is
+not: a sum over few nodes; a server that lies about public keys (nobody certifies them: an active
+adversary needs signed keys); nodes that send garbage, which the sum carries on.
+
+Keys, seeds, coefficients of shares and the graph come from the operating system's generator, in
+simulations too. Nothing is lost by it: masks cancel to the bit, so results repeat all the same.
+"""
+
+from fedrec_flower.secure_aggregation.coordinator import Coordinator, TooFewError
+from fedrec_flower.secure_aggregation.graph import neighbourhoods
+from fedrec_flower.secure_aggregation.member import Member, RefusedError, Stage
+from fedrec_flower.secure_aggregation.none import NoSecureAggregation
+from fedrec_flower.secure_aggregation.parcels import PublicKeys, Revealed, Wanted
+from fedrec_flower.secure_aggregation.quantization import Quantizer
+from fedrec_flower.secure_aggregation.secagg import SecAgg
+from fedrec_flower.secure_aggregation.sums import CohortSum, decode, encode, vector_length
+
+__all__ = [
+    "CohortSum",
+    "Coordinator",
+    "Member",
+    "NoSecureAggregation",
+    "PublicKeys",
+    "Quantizer",
+    "RefusedError",
+    "Revealed",
+    "SecAgg",
+    "Stage",
+    "TooFewError",
+    "Wanted",
+    "decode",
+    "encode",
+    "neighbourhoods",
+    "vector_length",
+]

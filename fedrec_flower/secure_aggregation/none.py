@@ -1,0 +1,16 @@
+"""No secure aggregation: what a node sends is seen by the server as it is."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NoSecureAggregation:
+    """`secure_aggregation=none`: one exchange a round."""
+
+    def check(self, num_nodes: int, clients_per_round: int) -> None:
+        """See `SecAgg.check`; anything goes."""
+        del num_nodes, clients_per_round
+
+    def check_strategy(self, strategy: str, *, shares: bool, stacked: bool) -> None:
+        """See `SecAgg.check_strategy`; anything goes."""
+        del strategy, shares, stacked

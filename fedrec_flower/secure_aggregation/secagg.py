@@ -1,0 +1,148 @@
+"""The settings of SecAgg+, checked before the first round."""
+
+from dataclasses import dataclass
+from math import ceil, floor, log2
+from typing import Literal
+
+import numpy as np
+
+from fedrec_flower.errors import require
+from fedrec_flower.secure_aggregation.coordinator import Coordinator
+from fedrec_flower.secure_aggregation.graph import neighbourhoods
+from fedrec_flower.secure_aggregation.quantization import Quantizer
+from fedrec_flower.secure_aggregation.sums import CohortSum, Integers, Shapes, decode, encode
+
+_FEWEST_BITS = 8  # of a value: below, an update is more noise than update
+_MOST_BITS = 52  # a float64 has no more
+_WIDEST = 64  # bits of what can travel
+_PAIR = 2
+_HALF = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SecAgg:
+    """`secure_aggregation=secagg`: four exchanges a round, of which the sum is all that comes out.
+
+    Attributes:
+        num_neighbours: nodes that each node shares masks with, even; None: all of them.
+        threshold: share of a node and its neighbours whose shares make up its secrets, and who
+            must stay to the end; above 0.5, lest two groups of them learn different secrets.
+        min_nodes: nodes whose sum may be released, at least.
+        clip_range: largest magnitude of one value of an update (of a statistic: of a value per
+            interaction), in its own units; what exceeds it is clipped, counted and warned of.
+        value_bits: of a value of weight 1; None: as many as cannot wrap, by the size of each
+            cohort.
+        modulus_bits: of what travels.
+        rounding: see `Quantizer`.
+        client_weight: no client's weight is larger.
+
+    Raises:
+        ConfigError: if a value is impossible.
+    """
+
+    num_neighbours: int | None
+    threshold: float
+    min_nodes: int
+    clip_range: float
+    value_bits: int | None
+    modulus_bits: Literal[32, 64]
+    rounding: Literal["stochastic", "nearest"]
+    client_weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, and what could wrap."""
+        k, least, name = self.num_neighbours, self.min_nodes, "secure_aggregation"
+        require(least >= _PAIR, f"{name}.min_nodes must be {_PAIR} or more: {least}")
+        require(
+            k is None or (k % 2 == 0 and k >= max(_PAIR, least - 1)),
+            f"{name}.num_neighbours={k} is impossible: give an even number, from "
+            f"min_nodes - 1 = {least - 1} on, or null",
+        )
+        require(
+            _HALF < self.threshold <= 1,
+            f"{name}.threshold={self.threshold} is impossible: give a share above 0.5, up to 1",
+        )
+        require(self.clip_range > 0, f"{name}.clip_range must be above 0: {self.clip_range}")
+
+    def check(self, num_nodes: int, clients_per_round: int) -> None:
+        """Refuse a federation of too few nodes, and a cohort whose sum could wrap.
+
+        Raises:
+            ConfigError: names the value and the mend.
+        """
+        require(
+            num_nodes >= self.min_nodes,
+            f"secure_aggregation.min_nodes={self.min_nodes} is more than the {num_nodes} nodes "
+            "there are, whose sum hides little: raise federation.num_nodes",
+        )
+        asked, room = self.value_bits, self._room(clients_per_round)
+        wide = "" if self.modulus_bits == _WIDEST else ", or set modulus_bits=64"
+        about = f"{clients_per_round} clients of weight up to {self.client_weight:g}"
+        require(
+            room >= _FEWEST_BITS,
+            f"secure_aggregation.modulus_bits={self.modulus_bits} leaves {room} bits to a value of "
+            f"{about}, too few: lower clients_per_round{wide}",
+        )
+        require(
+            asked is None or _FEWEST_BITS <= asked <= room,
+            f"secure_aggregation.value_bits={asked} is impossible: the sum over {about} would "
+            f"wrap beyond {room} bits, so choose between {_FEWEST_BITS} and {room}{wide}",
+        )
+
+    def check_strategy(self, strategy: str, *, shares: bool, stacked: bool) -> None:
+        """Refuse a strategy that does with less than a sum, or needs more.
+
+        Args:
+            strategy: its name.
+            shares: whether anything travels between clients.
+            stacked: whether the server must see every update by itself.
+
+        Raises:
+            ConfigError: names the strategy and the mend.
+        """
+        mend = "choose one that averages, such as fedadam, or secure_aggregation=none"
+        require(shares, f"{strategy} sends nothing that could be aggregated securely: {mend}")
+        require(
+            not stacked,
+            f"{strategy} looks at every update by itself, which secure aggregation hides: {mend}",
+        )
+
+    def _room(self, cohort: int) -> int:
+        """Bits of a value of weight 1 with which no sum over so many clients can wrap."""
+        largest = (1 << (self.modulus_bits - 1)) - 1
+        room = floor(log2(largest / self._weight(cohort))) + 1
+        return min(room, _MOST_BITS)
+
+    def _weight(self, num_clients: int) -> float:
+        """No clients have more weight together, nor are they more."""
+        return num_clients * max(1.0, self.client_weight)
+
+    def quantizer(self, cohort: int) -> Quantizer:
+        """Makes integers of sums, of which no sum over so many clients wraps."""
+        room = self._room(cohort)
+        bits = room if self.value_bits is None else min(room, self.value_bits)
+        return Quantizer(bits, self.modulus_bits, self.rounding)
+
+    def coordinator(self, num_members: int) -> Coordinator:
+        """The server's side of a session among members 0, 1, ..."""
+        neighbours = neighbourhoods(num_members, self.num_neighbours)
+        holders = 1 + max((len(others) for others in neighbours.values()), default=0)
+        return Coordinator(neighbours, max(ceil(self.threshold * holders), self.min_nodes))
+
+    def encoded(
+        self, said: CohortSum, num_clients: int, cohort: int, rng: np.random.Generator
+    ) -> Integers:
+        """A node's vector; see `sums.encode`.
+
+        Args:
+            said: by its clients.
+            num_clients: how many of them were asked.
+            cohort: how many clients of all nodes were asked.
+            rng: for stochastic rounding.
+        """
+        most = self._weight(num_clients)
+        return encode(said, self.quantizer(cohort), self.clip_range, most, rng)
+
+    def decoded(self, vector: Integers, cohort: int, shapes: Shapes, num_rows: int) -> CohortSum:
+        """The sums of a cohort of so many clients; see `sums.decode`."""
+        return decode(vector, self.quantizer(cohort), self.clip_range, shapes, num_rows)
