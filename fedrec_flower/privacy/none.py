@@ -1,14 +1,94 @@
-"""No protection beyond the data staying where they are."""
+"""No protection beyond the data staying where they are, and the shape of every other mechanism."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from fedrec_flower.aggregation import Updates
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.aggregation import Updates, UpdateSum
+from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.prepared import ClientData, Columns
+from fedrec_flower.privacy.chance import Chance
+from fedrec_flower.privacy.circumstances import Circumstances, Way
+from fedrec_flower.privacy.curator import Curator
 
 
-@dataclass(frozen=True, slots=True)
 class NoPrivacy:
     """The identity: what a client learned travels as it is."""
 
-    def apply(self, updates: Updates) -> Updates:
-        """Give the updates back unchanged."""
+    @property
+    def draws(self) -> bool:
+        """Whether anything of it is random."""
+        return False
+
+    @property
+    def hides_rows(self) -> bool:
+        """Whether messages are dense, so that nobody knows how much of what a client touched."""
+        return False
+
+    @property
+    def beside(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what travels beside the update."""
+        return {}
+
+    def check(self, run: Circumstances, way: Way) -> None:
+        """Refuse a run that the mechanism does not cover; ConfigError with the reason."""
+        del run, way
+
+    def most_weight(self, most_examples: int) -> float:
+        """The largest weight of an update, where no client has more interactions than that."""
+        return float(most_examples)
+
+    def settle(self, run: Circumstances) -> Mapping[str, Any]:
+        """Values of the configuration that follow from the run, such as a noise multiplier."""
+        del run
+        return {}
+
+    def curator(self, run: Circumstances, chance: Chance) -> Curator:
+        """The server's side, for one run."""
+        del run, chance
+        return Curator()
+
+    def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:
+        """What a client trains on, or makes its statistics of.
+
+        Args:
+            data: what the client holds; left unchanged.
+            num_items: size of the catalogue.
+            chance: where randomness comes from.
+        """
+        del num_items, chance
+        return data
+
+    def apply(self, updates: Updates, tables: Collection[str], clip_norm: float) -> Updates:
+        """What the clients send instead of their updates.
+
+        Args:
+            updates: the updates; left unchanged.
+            tables: names of the parameters with a row per item.
+            clip_norm: what the curator told of this round.
+        """
+        del tables, clip_norm
         return updates
+
+    def add_noise(
+        self, total: UpdateSum, clients: NDArray[np.int64], round_: int, chance: Chance
+    ) -> None:
+        """Add each client's own noise to the sum that its update has just been added to.
+
+        In place and over all rows: a dense copy of a table per client would fill the memory, and
+        only the sum leaves the node.
+
+        Args:
+            total: the sum over the clients of a node so far.
+            clients: int64 (num_clients,), who was added.
+            round_: the round.
+            chance: where randomness comes from.
+        """
+        del total, clients, round_, chance
+
+    def user_weights(self, model: ExactRecommender, history: Columns) -> NDArray[np.float64] | None:
+        """float64 (num_users,): what each user's statistics are multiplied by; None for 1."""
+        del model, history
+        return None

@@ -1,0 +1,94 @@
+"""What privacy makes of a run, and which runs it refuses."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedrec_flower.config import build
+from fedrec_flower.models import Recommender
+from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.prepared import Prepared
+from fedrec_flower.privacy import Chance, Circumstances, Curator, NoPrivacy, Way
+from fedrec_flower.strategies import FederatedStrategy
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A mechanism and the run that it protects.
+
+    Attributes:
+        node: its configuration, with the values that follow from the run.
+        privacy: the mechanism.
+        run: what it must know of the run.
+        chance: where its randomness comes from.
+    """
+
+    node: Mapping[str, Any]
+    privacy: NoPrivacy
+    run: Circumstances
+    chance: Chance
+
+    @classmethod
+    def of(
+        cls, config: Mapping[str, Any], data: Prepared, model: Recommender, *, deployed: bool
+    ) -> "Guard":
+        """The mechanism that a configuration asks for.
+
+        Args:
+            config: the resolved configuration.
+            data: the prepared data.
+            model: the recommender, without users.
+            deployed: whether the federation is real, so that noise must not repeat.
+        """
+        run = _circumstances(config, data, model)
+        chosen: NoPrivacy = build("privacy", config["privacy"])
+        node = {**config["privacy"], **chosen.settle(run)}
+        chance = Chance(None if deployed else config["seed"])
+        return cls(node, build("privacy", node), run, chance)
+
+    def curator(self) -> Curator:
+        """The server's side, at its beginning."""
+        return self.privacy.curator(self.run, self.chance)
+
+    def job(self) -> dict[str, Any]:
+        """What nodes must know; see `client.node.open_node`."""
+        return {"privacy": dict(self.node), "noise_seed": self.chance.seed}
+
+    def check(self, strategy: FederatedStrategy) -> None:
+        """Refuse a guarantee that the way from updates to parameters would break.
+
+        Raises:
+            ConfigError: names what stands in the way, why, and the mend.
+        """
+        way = Way(
+            strategy=type(strategy).__name__,
+            shares=strategy.shares,
+            by_sum_alone=strategy.by_sum_alone,
+            by_row=strategy.aggregation == "touched_clients",
+        )
+        self.privacy.check(self.run, way)
+        if self.privacy.draws and self.chance.seed is not None:
+            _LOG.warning(
+                "the noise of privacy is seeded, so that the run repeats: whoever knows the seed "
+                "can take it off; a deployment draws it from the operating system"
+            )
+
+
+def _circumstances(config: Mapping[str, Any], data: Prepared, model: Recommender) -> Circumstances:
+    cohort = config["clients_per_round"]
+    statistics = isinstance(model, ExactRecommender)
+    return Circumstances(
+        num_clients=data.num_clients,
+        most_users=int(np.diff(data.client_offsets).max()),
+        clients_per_round=data.num_clients if cohort is None else cohort,
+        num_rounds=config["num_rounds"],
+        model=type(model).__name__,
+        statistics=statistics,
+        bounded_statistics=isinstance(model, ExactRecommender) and model.bounded,
+        retries=config["min_completion"] > 0,
+    )

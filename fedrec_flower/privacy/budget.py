@@ -1,0 +1,44 @@
+"""Values of budgets and bounds that cannot be, for every mechanism alike."""
+
+from math import isinf
+
+from fedrec_flower.errors import require
+
+
+def check_budget(
+    noise_multiplier: float | None, target_epsilon: float | None, delta: float | None
+) -> None:
+    """Refuse a budget that is given twice, not at all, or not in range.
+
+    Raises:
+        ConfigError: names the value and what to give.
+    """
+    require(
+        (noise_multiplier is None) != (target_epsilon is None),
+        f"privacy.noise_multiplier={noise_multiplier} and target_epsilon={target_epsilon} say the "
+        "same twice or nothing at all: give one of them and set the other to null",
+    )
+    if noise_multiplier is not None:
+        at_least = noise_multiplier >= 0 and not isinf(noise_multiplier)
+        require(at_least, f"privacy.noise_multiplier must be finite, 0 or more: {noise_multiplier}")
+    if target_epsilon is not None:
+        require(target_epsilon > 0, f"privacy.target_epsilon must be above 0: {target_epsilon}")
+    if delta is not None:
+        require(0 < delta < 1, f"privacy.delta must be between 0 and 1: {delta}")
+
+
+def check_clipping(
+    clip_norm: float, noise_multiplier: float | None, target_epsilon: float | None
+) -> None:
+    """Refuse a bound that bounds nothing while there is noise to be scaled by it.
+
+    Raises:
+        ConfigError: names the value and what to give.
+    """
+    require(clip_norm > 0, f"privacy.clip_norm must be above 0: {clip_norm}")
+    noise = noise_multiplier if target_epsilon is None else not isinf(target_epsilon)
+    require(
+        not (isinf(clip_norm) and noise),
+        "privacy.clip_norm=inf bounds nothing, so no noise can hide a client: give a number, or "
+        "set noise_multiplier=0",
+    )

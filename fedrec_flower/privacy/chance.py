@@ -1,0 +1,89 @@
+"""Where the randomness of privacy comes from: the operating system, or a seed if one must repeat.
+
+Floating-point noise has gaps through which a value can be guessed (Mironov 2012, "On significance
+of the least significant bits for differential privacy"). Noise from the operating system is
+therefore half the sum of four draws, which blurs them (Holohan and Braghin 2021, "Secure random
+sampling in differential privacy", as Opacus does in its secure mode).
+"""
+
+import os
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.seeding import generator
+
+Floats = NDArray[np.float64]
+Shape = tuple[int, ...]
+
+_BITS = 53  # of a float64's fraction
+
+
+class Source(Protocol):
+    """Draws of one purpose."""
+
+    def uniform(self, shape: Shape) -> Floats:
+        """Uniform in (0, 1)."""
+        ...
+
+    def normal(self, shape: Shape) -> Floats:
+        """Standard normal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Gives each purpose its draws.
+
+    Attributes:
+        seed: the experiment's seed, whose noise anyone who knows it can take off again; None for
+            the operating system's generator.
+    """
+
+    seed: int | None
+
+    def source(self, role: str, round_: int = 0, client: int = 0) -> Source:
+        """The draws of one purpose; from a seed they are the same every time."""
+        if self.seed is None:
+            return _System()
+        return _Seeded(generator(self.seed, role, round_, client))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seeded:
+    rng: np.random.Generator
+
+    def uniform(self, shape: Shape) -> Floats:
+        return (self.rng.integers(0, 1 << _BITS, shape) + 0.5) / (1 << _BITS)
+
+    def normal(self, shape: Shape) -> Floats:
+        return self.rng.standard_normal(shape)
+
+
+class _System:
+    def uniform(self, shape: Shape) -> Floats:
+        words = np.frombuffer(os.urandom(8 * prod(shape)), np.uint64).reshape(shape)
+        whole: Floats = ((words >> np.uint64(64 - _BITS)) + 0.5) / (1 << _BITS)
+        return whole
+
+    def normal(self, shape: Shape) -> Floats:
+        total = np.zeros(shape)
+        for _ in range(4):
+            total += self._one_normal(shape)
+        return total / 2
+
+    def _one_normal(self, shape: Shape) -> Floats:
+        from scipy.special import ndtri
+
+        drawn: Floats = ndtri(self.uniform(shape))
+        return drawn
+
+
+def laplace(source: Source, shape: Shape) -> Floats:
+    """Laplace noise of scale 1, by inversion."""
+    centred = source.uniform(shape) - 0.5
+    drawn: Floats = -np.sign(centred) * np.log1p(-2 * np.abs(centred))
+    return drawn
