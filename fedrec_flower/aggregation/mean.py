@@ -10,36 +10,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.aggregation.updates import Tensors, Updates
 from fedrec_flower.rows import add_rows
 
-Tensors = dict[str, NDArray[np.float32]]
-
 ROW_WEIGHT = "row_weight"  # beside a sum of updates: `UpdateSum.row_weight`, as messages name it
-
-
-@dataclass(frozen=True, slots=True)
-class Updates:
-    """What several clients may send, one client after another.
-
-    Attributes:
-        clients: int64 (num_clients,), their codes.
-        weights: float64 (num_clients,), shares in the average; here `num_examples`.
-        offsets: int64 (num_clients + 1,), where each client's rows begin.
-        rows: int64 (num_rows,), the item rows each touched, ascending within a client.
-        tensors: new minus global value of each shared parameter; a table with a row per item
-            has shape (num_rows, ...), anything else one copy per client, (num_clients, ...).
-    """
-
-    clients: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    offsets: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    tensors: Tensors
-
-    @property
-    def row_weights(self) -> NDArray[np.float64]:
-        """float64 (num_rows,): the weight of the client that touched the row."""
-        return np.repeat(self.weights, np.diff(self.offsets))
 
 
 def weighted_mean(updates: Sequence[Tensors], weights: Sequence[float]) -> Tensors:

@@ -1,0 +1,172 @@
+"""What a sound reply of a node looks like, whatever the node itself says of it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.aggregation import LAYOUT, ROW_WEIGHT, ROWS, Limits, Updates
+from fedrec_flower.strategies.reading import Arrays, Reply, UnsoundError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_ROUNDING = 1 + 1e-5  # sums travel as float32
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a node's reply looks like.
+
+    Attributes:
+        shapes: full shape of every parameter that is trained, or of every statistic.
+        tables: names of those with a row per item.
+        num_items: size of the catalogue.
+        limits: what no honest update exceeds; of statistics only the weight is limited.
+        stacked: whether every update goes by itself.
+        statistics: whether statistics travel.
+    """
+
+    shapes: Shapes
+    tables: Collection[str]
+    num_items: int
+    limits: Limits
+    stacked: bool
+    statistics: bool
+
+    def check(self, reply: Reply, clients: Sequence[int]) -> None:
+        """Refuse a reply that no honest node would send.
+
+        Args:
+            reply: what the node said.
+            clients: the clients that it was asked to train.
+
+        Raises:
+            UnsoundError: says what is wrong.
+        """
+        self._check_numbers(reply, clients)
+        if not reply.arrays and (not self.shapes or not reply.replied):
+            return  # nothing travels, or there is nothing to tell
+        if self.stacked:
+            self._check_each(reply, clients)
+        else:
+            self._check_sum(reply)
+
+    def _check_numbers(self, reply: Reply, clients: Sequence[int]) -> None:
+        """The numbers beside the arrays."""
+        most = self.limits.weight * len(clients)
+        if not 0 <= reply.weight <= most:
+            raise UnsoundError(f"wrong_weight: {reply.weight:g} is not between 0 and {most:g}")
+        _require(
+            0 <= reply.replied <= len(clients) and set(reply.lost) <= set(clients),
+            "malformed: it speaks for clients that were not asked",
+        )
+        _require(reply.bytes_up >= 0, f"malformed: {reply.bytes_up} bytes")
+        sound = self.statistics or np.isfinite(reply.loss)  # statistics have no loss
+        _require(bool(sound), f"not_finite: the loss is {reply.loss}")
+
+    def _check_sum(self, reply: Reply) -> None:
+        arrays, packed = reply.arrays, ROWS in reply.arrays
+        rows = arrays.get(ROWS, np.zeros(0, np.int64))
+        self._check_rows(rows, np.array([0, rows.size]))
+        num_rows = len(rows) if packed else self.num_items
+        shapes = {n: self._within(n, num_rows) for n in self.shapes}
+        shapes[ROW_WEIGHT] = (0,) if self.statistics else (num_rows,)
+        _check_shapes({n: v for n, v in arrays.items() if n != ROWS}, shapes)
+        left_out = dict.fromkeys({*self.tables, ROW_WEIGHT} & {*shapes}, self.num_items)
+        _require(
+            reply.num_rows == (left_out if packed else {}),
+            f"wrong_shape: {reply.num_rows} rows",
+        )
+        limits = dict.fromkeys(shapes, np.inf if self.statistics else self.limits.value)
+        limits[ROW_WEIGHT] = 1.0
+        for name, limit in limits.items():
+            _check_values(name, arrays[name], limit * max(reply.weight, 0) * _ROUNDING)
+        _require(arrays[ROW_WEIGHT].min(initial=0) >= 0, "wrong_weight: a row's is negative")
+
+    def _check_each(self, reply: Reply, clients: Sequence[int]) -> None:
+        updates, loss = separated(reply)
+        count, rows = len(updates.clients), updates.rows
+        _require(
+            count == reply.replied == len(np.unique(updates.clients))
+            and set(updates.clients.tolist()) <= set(clients),
+            "malformed: it speaks for clients that were not asked, or twice for one",
+        )
+        layout = (updates.weights, updates.offsets[1:], loss)
+        cuts = updates.offsets
+        _require(
+            all(array.shape == (count,) for array in layout)
+            and updates.clients.dtype.kind == cuts.dtype.kind == "i"
+            and cuts[0] == 0 <= np.diff(cuts).min(initial=0)
+            and cuts[-1] == len(rows),
+            "wrong_shape: how the updates lie",
+        )
+        _require(bool(np.isfinite(loss).all()), "not_finite: a client's loss")
+        self._check_rows(rows, cuts)
+        shapes = {
+            name: self._within(name, len(rows)) if name in self.tables else (count, *shape)
+            for name, shape in self.shapes.items()
+        }
+        _check_shapes(updates.tensors, shapes)
+        wrong = self.limits.faults(updates, self.tables)
+        if wrong:  # an honest node would have left it out itself
+            raise UnsoundError(next(iter(wrong.values())))
+        same = np.isclose(updates.weights.sum(), reply.weight)
+        _require(bool(same), f"wrong_weight: {reply.weight:g} is not the sum of its clients'")
+
+    def _within(self, name: str, num_rows: int) -> tuple[int, ...]:
+        """The shape of a tensor when some rows of a table are sent."""
+        shape = self.shapes[name]
+        return (num_rows, *shape[1:]) if name in self.tables else shape
+
+    def _check_rows(self, rows: NDArray[np.int64], cuts: NDArray[np.int64]) -> None:
+        """Item codes, ascending within each stretch."""
+        _require(rows.ndim == 1 and rows.dtype.kind == "i", "wrong_rows: they are no item codes")
+        if not len(rows):
+            return
+        _require(
+            bool(rows.min() >= 0 and rows.max() < self.num_items),
+            f"wrong_rows: there are items 0 to {self.num_items - 1} alone",
+        )
+        falls = np.flatnonzero(np.diff(rows.astype(np.int64)) <= 0) + 1
+        _require(set(falls.tolist()) <= set(cuts.tolist()), "wrong_rows: they do not ascend")
+
+
+def separated(reply: Reply) -> tuple[Updates, NDArray[np.float64]]:
+    """The updates of a reply in which each goes by itself, and the mean training losses.
+
+    Raises:
+        UnsoundError: if what says how they lie is missing.
+    """
+    if missing := set(LAYOUT) - reply.arrays.keys():
+        raise UnsoundError(f"malformed: it lacks {sorted(missing)}")
+    clients, weights, offsets, rows, loss = (reply.arrays[name] for name in LAYOUT)
+    if any(array.ndim != 1 for array in (clients, weights, offsets, rows, loss)) or not len(
+        offsets
+    ):
+        raise UnsoundError("wrong_shape: how the updates lie")
+    tensors = {name: value for name, value in reply.arrays.items() if name not in LAYOUT}
+    return Updates(clients, weights, offsets, rows, tensors), loss
+
+
+def _check_shapes(arrays: Arrays, shapes: Shapes) -> None:
+    if arrays.keys() != shapes.keys():
+        raise UnsoundError(f"wrong_names: {sorted(arrays)} instead of {sorted(shapes)}")
+    for name, value in arrays.items():
+        if value.shape != shapes[name]:
+            raise UnsoundError(f"wrong_shape: {name} has {value.shape} instead of {shapes[name]}")
+        if value.dtype.kind != "f":  # squares of integers wrap round, and look harmless
+            raise UnsoundError(f"malformed: {name} is of {value.dtype}")
+
+
+def _check_values(name: str, value: NDArray[np.float32], limit: float) -> None:
+    low, high = value.min(initial=0), value.max(initial=0)
+    if not np.isfinite([low, high]).all():  # either is NaN where any value is
+        raise UnsoundError(f"not_finite: {name}")
+    if max(-low, high) > limit:
+        raise UnsoundError(f"huge: {name} has values beyond {limit:g}")
+
+
+def _require(sound: bool, reason: str) -> None:  # noqa: FBT001  # reads like assert
+    if not sound:
+        raise UnsoundError(reason)

@@ -1,0 +1,332 @@
+"""Whole federations in a bad world: what is lost is counted, and spoils nothing else."""
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fedrec_flower.cli import compose
+from fedrec_flower.errors import ConfigError, TrainingError
+from fedrec_flower.experiment import run
+from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.prepared import Columns, starts
+from fedrec_flower.results import RunFolder
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+    from tests.federations import Federate, Federated
+
+CLIENTS = 24
+PATIENT = ("min_completion=0.0",)  # any round counts
+CUSTOM = ("faults=custom", *PATIENT)
+MIXED = (*CUSTOM, "faults.dropout=0.3", "faults.not_a_number=0.1", "faults.deadline=20.0")
+KINDS = {
+    "dropout": "dropped_out",
+    "crash": "crashed",
+    "not_a_number": "not_finite",
+    "infinite": "not_finite",
+    "huge": "huge",
+    "wrong_shape": "wrong_shape",
+    "wrong_weight": "wrong_weight",
+    "repeated": "repeated",
+}
+
+
+def assert_counts_add_up(ran: "Federated") -> None:
+    """Whoever was asked replied or is lost; who replied twice is both."""
+    for round_, replied in ran.watcher.replied.items():
+        lost = sum(n for kind, n in ran.watcher.lost[round_].items() if kind != "repeated")
+        assert replied + lost == ran.setup.plan.clients_per_round
+
+
+def assert_same(one: "Federated", other: "Federated") -> None:
+    """To the bit."""
+    assert one.watcher.lost == other.watcher.lost
+    assert one.watcher.losses == other.watcher.losses
+    assert one.metric_table() == other.metric_table()
+    for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert_array_equal(value, theirs[name])
+
+
+def written(ran: "Federated") -> set[int]:
+    """The clients that ever kept personal parameters."""
+    return set(np.flatnonzero(np.load(ran.store / "current" / "written.npy")).tolist())
+
+
+# --- every fault ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "fault"),
+    # The median sees every update by itself.
+    [*(("fedavg", fault) for fault in KINDS), ("median", "wrong_shape"), ("median", "repeated")],
+)
+def test_every_fault_is_counted_and_spoils_nothing(
+    federate: "Federate", strategy: str, fault: str
+) -> None:
+    words = (f"strategy={strategy}", *CUSTOM, f"faults.{fault}=0.4")
+    ran = federate(*words, "federation.num_nodes=2")
+    kinds = {kind for lost in ran.watcher.lost.values() for kind in lost}
+    assert kinds == {KINDS[fault]}
+    assert sum(ran.outcome.lost.values()) == sum(sum(n.values()) for n in ran.watcher.lost.values())
+    assert_counts_add_up(ran)
+    for value in (*ran.shared.values(), *ran.personal.values()):
+        assert np.isfinite(value).all()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "faults"),
+    [
+        ("fedavg", ("not_a_number", "infinite", "huge", "wrong_shape", "wrong_weight", "dropout")),
+        ("median", ("not_a_number", "wrong_shape", "dropout")),
+    ],
+)
+def test_an_update_left_out_is_as_if_its_client_had_never_replied(
+    federate: "Federate", strategy: str, faults: tuple[str, ...]
+) -> None:
+    # One draw decides what befalls a client: the same clients are hit.
+    first, *others = (
+        federate(f"strategy={strategy}", *CUSTOM, "num_rounds=1", f"faults.{name}=0.4")
+        for name in faults
+    )
+    for other in others:
+        assert other.watcher.losses == first.watcher.losses
+        for name, value in other.shared.items():
+            assert_array_equal(value, first.shared[name])
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "median"])
+def test_a_world_without_faults_changes_no_bit(federate: "Federate", strategy: str) -> None:
+    one, other = (federate(f"strategy={strategy}", f"faults={name}") for name in ("none", "custom"))
+    assert_same(one, other)
+    assert one.outcome.lost == {}
+
+
+def test_a_reply_that_comes_again_changes_no_bit(federate: "Federate") -> None:
+    one, other = federate(), federate(*CUSTOM, "faults.repeated=0.5")
+    assert one.metric_table() == other.metric_table()
+    assert other.outcome.lost["repeated"] > 0
+    assert one.watcher.replied == other.watcher.replied
+
+
+# --- it repeats -------------------------------------------------------------------------------
+
+
+def test_a_bad_day_repeats_to_the_bit(federate: "Federate") -> None:
+    one, again, other = (federate(*MIXED, f"seed={seed}") for seed in (1, 1, 2))
+    assert_same(one, again)
+    assert set(one.outcome.lost) == {"dropped_out", "not_finite", "late"}
+    assert one.watcher.lost != other.watcher.lost
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "median"])
+def test_hosting_changes_no_fault(federate: "Federate", strategy: str) -> None:
+    everything = ("faults.huge=0.1", "faults.wrong_shape=0.1", "faults.attackers=0.2")
+    words = (f"strategy={strategy}", *MIXED, *everything, "faults.factor=3.0")
+    one, *others = (federate(*words, f"federation.num_nodes={n}") for n in (1, 3, CLIENTS))
+    assert_counts_add_up(one)
+    for other in others:
+        assert other.watcher.lost == one.watcher.lost
+        assert other.watcher.replied == one.watcher.replied
+        for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):
+            for name, tensor in ours.items():
+                assert_allclose(theirs[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_who_else_is_in_the_cohort_changes_nobodys_fate(federate: "Federate") -> None:
+    few, all_ = (
+        federate(*MIXED, "num_rounds=1", f"clients_per_round={size}") for size in (10, CLIENTS)
+    )
+    assert lost_clients(few).items() <= lost_clients(all_).items()
+
+
+def lost_clients(ran: "Federated") -> dict[int, str]:
+    """What every node said of whom, in all rounds."""
+    found: dict[int, str] = {}
+    for reply in ran.tap.replies:
+        lost: Any = reply.content.config_records.get("lost", {"clients": [], "reasons": []})
+        found |= dict(zip(lost["clients"], lost["reasons"], strict=True))
+    return found
+
+
+# --- what stays with the client ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["not_a_number=0.5", "wrong_shape=0.5", "deadline=15.0"])
+def test_what_is_lost_on_the_way_leaves_personal_parameters_as_trained(
+    federate: "Federate", fault: str
+) -> None:
+    clean = federate("num_rounds=1")
+    ran = federate(*CUSTOM, f"faults.{fault}", "num_rounds=1")
+    assert 0 < ran.watcher.replied[1] < CLIENTS
+    assert written(ran) == set(range(CLIENTS))
+    for name, value in clean.personal.items():
+        assert_array_equal(ran.personal[name], value)
+
+
+@pytest.mark.parametrize("fault", ["dropout", "crash"])
+def test_who_is_absent_keeps_what_it_had(federate: "Federate", fault: str) -> None:
+    ran = federate(*CUSTOM, f"faults.{fault}=0.5", "num_rounds=1")
+    absent = set(lost_clients(ran))
+    assert 0 < len(absent) < CLIENTS
+    assert written(ran) == set(range(CLIENTS)) - absent
+
+
+# --- too few ----------------------------------------------------------------------------------
+
+
+def test_a_round_is_tried_again_with_another_cohort(federate: "Federate") -> None:
+    words = ("clients_per_round=8", "min_completion=0.7", "max_retries=30", "faults=custom")
+    ran = federate(*words, "faults.dropout=0.5")
+    cohorts: dict[tuple[int, int], list[int]] = {}
+    for message in ran.tap.asked:
+        if message.metadata.message_type == "train":
+            about: Any = message.content.config_records["config"]
+            cohorts[about["round"], about["attempt"]] = list(about["clients"])
+    again = [cohort for (_, attempt), cohort in cohorts.items() if attempt]
+    assert again
+    assert len({tuple(cohort) for cohort in cohorts.values()}) == len(cohorts)
+    assert sorted(ran.watcher.replied) == [1, 2, 3]
+    assert min(ran.watcher.replied.values()) >= 0.7 * 8
+    assert_counts_add_up(ran)
+    # The summary counts the losses of every attempt, a round those of the one that counted.
+    assert ran.outcome.lost["dropped_out"] > sum(
+        lost["dropped_out"] for lost in ran.watcher.lost.values()
+    )
+
+
+def test_too_few_for_too_long_is_one_sentence_and_the_last_good_state(tmp_path: Path) -> None:
+    words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "evaluation.every=1"]
+    words += ["faults=custom", "faults.dropout=0.3", "clients_per_round=10", "num_rounds=200"]
+    words += ["min_completion=0.6", "max_retries=0"]
+    folder = RunFolder.create(tmp_path / "run")
+    with pytest.raises(TrainingError) as caught:
+        run(compose(words)[0], folder)
+    sentence = str(caught.value)
+    failed = int(sentence.removeprefix("round ").partition(":")[0])
+    assert "fewer than 60% of the cohort replied soundly, 1 times over" in sentence
+    assert "dropped_out" in sentence
+    assert failed > 1
+    summary = json.loads((folder.path / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", sentence)
+    with (folder.path / "rounds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert max(int(row["round"]) for row in rows) == failed - 1
+    counted = [row for row in rows if row["metric"] == "lost/dropped_out"]
+    assert counted
+    for row in counted:
+        assert row["phase"] == "train"
+        assert float(row["value"]) + int(row["num_clients"]) == 10
+
+
+def test_a_completed_run_says_what_it_lost(tmp_path: Path) -> None:
+    words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "faults=mixed"]
+    folder = RunFolder.create(tmp_path / "run")
+    summary = run(compose([*words, "faults.deadline=30.0", "min_completion=0.2"])[0], folder)
+    with (folder.path / "rounds.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"].startswith("lost/")]
+    totals: dict[str, float] = {}
+    for row in rows:
+        kind = row["metric"].removeprefix("lost/")
+        totals[kind] = totals.get(kind, 0) + float(row["value"])
+    assert set(totals) == {"dropped_out", "late", "not_finite"}
+    assert summary["lost_replies"] == totals
+
+
+# --- malformed messages of a whole federation -------------------------------------------------
+
+
+def test_a_node_that_sends_nonsense_loses_its_clients_only(federate: "Federate") -> None:
+    def strip_one(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+        if asked[0].metadata.message_type == "train":
+            del replies[0].content["update"]
+        return replies
+
+    ran = federate("federation.num_nodes=3", "min_completion=0.1", meddle=strip_one)
+    assert set(ran.outcome.lost) == {"malformed"}
+    assert_counts_add_up(ran)
+
+
+def test_a_reply_delivered_twice_counts_once(federate: "Federate") -> None:
+    def repeat(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+        return replies * 2 if asked[0].metadata.message_type == "train" else replies
+
+    ran = federate("federation.num_nodes=3", meddle=repeat)
+    assert ran.outcome.lost == {"repeated": 3 * CLIENTS}
+    clean = federate("federation.num_nodes=3")
+    assert clean.metric_table() == ran.metric_table()
+
+
+# --- models that are solved, and no federation at all -----------------------------------------
+
+
+@pytest.mark.parametrize("model", ["popularity", "ease"])
+def test_an_exact_model_is_solved_from_those_who_are_there(
+    federate: "Federate", model: str
+) -> None:
+    words = (f"model={model}", *CUSTOM, "faults.dropout=0.4", "num_rounds=1")
+    ran, split = federate(*words), federate(*words, "federation.num_nodes=3")
+    absent = set(lost_clients(ran))
+    assert 0 < len(absent) < CLIENTS
+    assert_counts_add_up(ran)
+    data, exact = ran.setup.data, ran.setup.model
+    assert isinstance(exact, ExactRecommender)
+    present = [data.client(c).train for c in range(CLIENTS) if c not in absent]
+    sizes = np.concatenate([np.diff(history.offsets) for history in present])
+    items = np.concatenate([history.item for history in present])
+    initial = ran.setup.initial(ran.strategy)
+    told = exact.statistics(Columns(starts(sizes), items, None), initial)
+    for name, value in exact.solve(told, initial).items():
+        assert_allclose(ran.shared[name], value, rtol=1e-4, atol=1e-5)
+        assert_allclose(split.shared[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fault", ["huge=0.1", "deadline=5.0", "attackers=0.2", "repeated=0.1"])
+def test_sums_cannot_be_spoilt_one_by_one_and_say_so(federate: "Federate", fault: str) -> None:
+    complaint = r"^EASE is solved from sums, so its clients can only be absent: leave faults"
+    with pytest.raises(ConfigError, match=complaint):
+        federate("model=ease", "faults=custom", f"faults.{fault}")
+
+
+def test_alone_clients_may_be_absent_and_late_and_nothing_else_befalls_them(
+    federate: "Federate",
+) -> None:
+    words = ("strategy=local_only", *MIXED, "faults.wrong_shape=0.2")
+    ran = federate(*words)
+    assert set(ran.outcome.lost) == {"dropped_out", "late"}
+    assert_counts_add_up(ran)
+
+
+# --- attackers --------------------------------------------------------------------------------
+
+
+def test_scaling_attackers_lead_the_mean_astray_and_not_the_median(federate: "Federate") -> None:
+    attack = ("faults=scaling", "faults.factor=-100.0")
+
+    def led_astray(strategy: str, *rates: str) -> float:
+        clean, attacked = (federate(strategy, *rates, *more) for more in ((), attack))
+        assert attacked.outcome.lost == {}
+        name = "item_embedding.weight"
+        return float(np.abs(attacked.shared[name] - clean.shared[name]).max())
+
+    rates = ("strategy.server_optimizer=fedavg", "strategy.server_learning_rate=1.0")
+    whole = "strategy.aggregation=all_clients"
+    mean, median = (
+        led_astray("strategy=fedavg", whole),
+        led_astray("strategy=median", *rates, whole),
+    )
+    assert mean > 10 * median
+
+
+def test_label_flippers_are_heard_and_learn_something_else(federate: "Federate") -> None:
+    clean, flipped = federate(), federate("faults=label_flip")
+    assert flipped.outcome.lost == {}
+    name = "item_embedding.weight"
+    assert not np.allclose(clean.shared[name], flipped.shared[name], atol=1e-4)
