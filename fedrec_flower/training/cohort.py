@@ -25,6 +25,7 @@ class Cohort:
         rating: float32 (n,), raw rating units; None for implicit data.
         known_user: int64 (m,), with `known_item` the pairs no negative may be.
         known_item: int64 (m,).
+        attributes: float32 (num_users, num_attributes), what the users say of themselves.
     """
 
     clients: Index
@@ -36,6 +37,7 @@ class Cohort:
     rating: NDArray[np.float32] | None
     known_user: Index
     known_item: Index
+    attributes: NDArray[np.float32]
 
     @classmethod
     def gather(cls, members: Sequence[ClientData], *, spare_held_out: bool) -> "Cohort":
@@ -64,6 +66,7 @@ class Cohort:
             rating=np.concatenate(ratings) if ratings else None,
             known_user=np.concatenate([users for users, _ in known]),
             known_item=np.concatenate([items for _, items in known]),
+            attributes=np.concatenate([data.attributes for data in members]),
         )
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ Source: McMahan et al. 2017, Algorithm 1, ClientUpdate.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,15 +20,17 @@ from fedrec_flower.errors import TrainingError
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.prepared import ClientData
-from fedrec_flower.rows import subtract_rows
 from fedrec_flower.splits import Negatives
-from fedrec_flower.training.cohort import Cohort
+from fedrec_flower.training.cohort import Cohort, Index
+from fedrec_flower.training.correction import Correction, Guide, Unguided, num_steps
 from fedrec_flower.training.reading import Reading
 from fedrec_flower.training.samples import Sampler, Samples, Task
 from fedrec_flower.training.settings import LocalTraining
+from fedrec_flower.training.versions import Versions
 from fedrec_flower.training.work import Touched, Work
 
 _NOBODY = np.zeros(0, np.int64)
+_UNGUIDED = Unguided()
 
 
 class PersonalParameters(Protocol):
@@ -49,6 +51,8 @@ class Trained:
         updates: what they may send.
         personal: new personal parameters, laid out as `Work.values`. Stay on the node.
         loss: float64 (num_clients,), mean training loss over each client's samples.
+        rates: learning rate of each parameter in `updates`.
+        num_steps: by its name int64 (num_clients,), the steps in which it learnt.
     """
 
     cohort: Cohort
@@ -56,6 +60,8 @@ class Trained:
     updates: Updates
     personal: Tensors
     loss: NDArray[np.float64]
+    rates: Mapping[str, float]
+    num_steps: Mapping[str, Index]
 
 
 class Engine(ABC):
@@ -68,6 +74,10 @@ class Engine(ABC):
         negatives: the pool negatives are drawn from; "legacy" leaks.
         num_items: size of the catalogue.
         seed: the experiment's seed.
+        look_ahead: length of a step, in units of the learning rates, that goes before every step:
+            plain descent on the first half of the batch. There the gradient of the other half is
+            taken, and applied where the first step began. None: whole batches, no step ahead.
+            Source: Fallah et al. 2020, Algorithm 1, first order, its two batches drawn as one.
     """
 
     def __init__(
@@ -78,14 +88,21 @@ class Engine(ABC):
         negatives: Negatives,
         num_items: int,
         seed: int,
+        look_ahead: float | None = None,
     ) -> None:
         self.model, self.training, self.negatives = model, training, negatives
+        self.look_ahead = look_ahead
         pairwise = training.loss == "bpr"
         self.sampler = Sampler(task, pairwise, training.num_negatives, num_items, seed)
 
     @abstractmethod
     def fit(self, work: Work) -> NDArray[np.float64]:
         """Train a chunk: change `work.values` in place, return mean losses (num_clients,)."""
+
+    def phases(self, epoch: int) -> list[frozenset[str]]:
+        """Which parameters learn from a batch, one step after another; see `Recommender`."""
+        learning = (phase - self.model.frozen for phase in self.model.phases(epoch))
+        return [phase for phase in learning if phase]
 
     @abstractmethod
     def chunks(self, clients: Sequence[ClientData]) -> Iterator[Sequence[ClientData]]:
@@ -94,47 +111,58 @@ class Engine(ABC):
     def train(
         self,
         clients: Sequence[ClientData],
-        shared: Tensors,
+        given: Versions,
         personal: PersonalParameters,
         round_: int,
+        guide: Guide = _UNGUIDED,
     ) -> Iterator[Trained]:
-        """Train each client from the same global parameters.
+        """Train each client from what it is given.
 
         Args:
             clients: the cohort hosted here.
-            shared: global parameters by name, full tables; left unchanged.
+            given: the shared parameters that each client starts from; left unchanged.
             personal: gives the clients' personal parameters.
             round_: the round, part of the address of every random draw.
+            guide: says what is added to the gradients.
 
         Raises:
             TrainingError: if a loss is not finite; names client and round.
         """
         self.model.begin(round_)
         for chunk in self.chunks(clients):
-            yield self._train_chunk(chunk, shared, personal, round_)
+            yield self._train_chunk(chunk, given, personal, round_, guide)
 
     def _train_chunk(
         self,
         chunk: Sequence[ClientData],
-        shared: Tensors,
+        given: Versions,
         personal: PersonalParameters,
         round_: int,
+        guide: Guide,
     ) -> Trained:
         cohort = Cohort.gather(chunk, spare_held_out=self.negatives == "legacy")
         epochs, touched, reading = self._drawn(cohort, round_)
         mine = personal.gather(cohort, touched)
-        values = {name: self._copies(name, v, cohort, touched) for name, v in shared.items()}
-        work = Work(self.model, cohort, epochs, touched, reading, values | mine)
+        values = {name: self._copies(name, given, cohort, touched) for name in given.tensors}
+        known = self._known(cohort, touched, round_)
+        weights = cohort.num_examples.astype(np.float64)
+        trained = {n: value for n, value in values.items() if n not in self.model.frozen}
+        layout = Updates(cohort.clients, weights, touched.offsets, touched.rows, {})
+        rates = {name: self._rate(name) for name in trained}
+        correction = Correction.of(guide, layout, trained, rates)
+        everything = values | mine | known
+        work = Work(self.model, cohort, epochs, touched, reading, everything, correction)
         loss = self.fit(work)
         _require_finite(loss, cohort, round_)
-        for name, before in shared.items():
+        for name, value in trained.items():
             if self._is_table(name):
-                subtract_rows(values[name], before, touched.rows)
+                given.subtract_rows(value, name, cohort, touched)
             else:
-                values[name] -= before
-        weights = cohort.num_examples.astype(np.float64)
-        updates = Updates(cohort.clients, weights, touched.offsets, touched.rows, values)
-        return Trained(cohort, touched, updates, mine, loss)
+                np.subtract(value, given.whole(name, cohort.clients), out=value)
+        updates = Updates(cohort.clients, weights, *self._told(trained, touched), trained)
+        phases = [self.phases(epoch) for epoch in range(len(epochs))]
+        taken = num_steps(self.training.batch_size, epochs, phases, trained)
+        return Trained(cohort, touched, updates, mine, loss, rates, taken)
 
     def _drawn(self, cohort: Cohort, round_: int) -> tuple[list[Samples], Touched, Reading | None]:
         """What the clients train on and read in each local epoch, and the rows that touches."""
@@ -152,16 +180,34 @@ class Engine(ABC):
         kept = [sampler.keep(cohort, sizes, round_, epoch, 1 - rate) for epoch in count]
         return epochs, touched, Reading.lay_out(entries, cohort, row, kept)
 
+    def _known(self, cohort: Cohort, touched: Touched, round_: int) -> Tensors:
+        """What is known of the cohort's users and the touched items; see `Recommender.features`."""
+        if next(self.model.buffers(), None) is None:
+            return {}  # as of most models
+        sizes, share = np.diff(cohort.user_offsets), 1 - self.model.history_dropout
+        kept = self.sampler.keep(cohort, sizes, round_, epoch=0, share=share)
+        return self.model.features(cohort.attributes, cohort.history.of(kept), touched.rows)
+
+    def _told(self, values: Tensors, touched: Touched) -> tuple[Index, Index]:
+        """Offsets and rows of what is sent; without a table nobody need know who touched what."""
+        if any(self._is_table(name) for name in values):
+            return touched.offsets, touched.rows
+        return np.zeros_like(touched.offsets), _NOBODY
+
+    def _rate(self, name: str) -> float:
+        setting, tables = self.training, self.model.user_rows | self.model.item_rows
+        return setting.learning_rate if name in tables else setting.dense_learning_rate
+
     def _is_table(self, name: str) -> bool:
         return name in self.model.item_rows
 
     def _copies(
-        self, name: str, value: NDArray[np.float32], cohort: Cohort, touched: Touched
+        self, name: str, given: Versions, cohort: Cohort, touched: Touched
     ) -> NDArray[np.float32]:
         """The touched rows of a table, or one copy per client of anything else."""
         if self._is_table(name):
-            return value.take(touched.rows, axis=0)
-        return np.repeat(value[None], len(cohort), axis=0)
+            return given.rows(name, cohort, touched)
+        return given.whole(name, cohort.clients)
 
 
 def _require_finite(loss: NDArray[np.float64], cohort: Cohort, round_: int) -> None:

@@ -17,15 +17,19 @@ from fedrec_flower.training.settings import LocalTraining
 _LOG = logging.getLogger(__name__)
 
 
-def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> Engine:
+def choose_engine(
+    model: Recommender, training: LocalTraining, look_ahead: float | None = None, **rest: Any
+) -> Engine:
     """The engine that the settings ask for, or the sequential one where the model needs it.
 
     Args:
         model: the recommender.
         training: how a client trains.
+        look_ahead: see `Engine`; the compiled loop cannot.
         rest: the other arguments of `Engine`.
     """
-    if training.engine == "vectorized" and _compiles(model, training):
+    rest |= {"look_ahead": look_ahead}
+    if training.engine == "vectorized" and look_ahead is None and _compiles(model, training):
         from fedrec_flower.training.compiled import CompiledEngine
 
         return CompiledEngine(model, training, **rest)
@@ -40,7 +44,7 @@ def choose_engine(model: Recommender, training: LocalTraining, **rest: Any) -> E
 
 def _compiles(model: Recommender, training: LocalTraining) -> bool:
     """Whether the compiled loop can train the model: factors, learnt at once, SGD on a CPU."""
-    at_once = all(
+    at_once = not model.frozen and all(
         model.phases(e) == Recommender.phases(model, e) for e in range(training.local_epochs)
     )
     plain = training.optimizer == "sgd" and training.device != "cuda"

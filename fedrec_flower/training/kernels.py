@@ -5,18 +5,25 @@ score = global bias + user bias + item bias + sum over d of weight[d] * user[d] 
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-BCE, BPR, MSE = 0, 1, 2
+from fedrec_flower.training.kernel_arguments import (
+    BCE,
+    BPR,
+    MSE,
+    Floats,
+    Index,
+    Parameters,
+    Rates,
+    Rests,
+)
 
 _ALMOST_TOO_LARGE = 1e200  # a float64 can still be doubled
 
-Floats = NDArray[np.float32]
-Index = NDArray[np.int64]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -27,53 +34,10 @@ def _compiled(function: _Function) -> _Function:
     return cast("_Function", compile_it(function))
 
 
-class Parameters(NamedTuple):
-    """The parameters of a chunk of clients, changed in place; every array contiguous.
-
-    Attributes:
-        user: float32 (num_users, d), the vectors of all users.
-        item: float32 (num_rows, d), the vectors of all touched rows.
-        user_bias: float32 (num_users,); zero without biases of users.
-        item_bias: float32 (num_rows,).
-        global_bias: float32 (num_clients,), a copy per client; zero without.
-        weight: float32 (num_clients, d), a copy per client; one without.
-        user_steps: int64 (num_users,), after how many of its client's steps each row is right.
-        item_steps: int64 (num_rows,).
-    """
-
-    user: Floats
-    item: Floats
-    user_bias: Floats
-    item_bias: Floats
-    global_bias: Floats
-    weight: Floats
-    user_steps: Index
-    item_steps: Index
-
-
-class Rates(NamedTuple):
-    """How to step.
-
-    Attributes:
-        loss: BCE, BPR or MSE.
-        table: learning rate of rows.
-        dense: learning rate of global bias and weights.
-        shrink: what one step's weight decay leaves of a row, 1 - learning rate * weight decay.
-        learns: whether user biases, the global bias and the weights learn.
-        batch_size: samples a step.
-    """
-
-    loss: int
-    table: np.float32
-    dense: np.float32
-    shrink: float
-    learns: tuple[bool, bool, bool]
-    batch_size: int
-
-
 @_compiled
 def train_epoch(
     p: Parameters,
+    rests: Rests,
     rates: Rates,
     offsets: Index,
     user: Index,
@@ -94,8 +58,7 @@ def train_epoch(
             users, items, step = user[start:stop], item[start:stop], num_steps[client]
             if rates.shrink != 1.0:
                 _shrink(p.user, p.user_bias, p.user_steps, users, step, rates.shrink)
-                for side in range(items.shape[1]):
-                    _shrink(p.item, p.item_bias, p.item_steps, items[:, side], step, rates.shrink)
+            _drift_items(p, rests, rates, items, step)
             if weighted:
                 _weigh(p.user, p.weight[client], users, factor)
             if rates.loss == BPR:
@@ -105,24 +68,58 @@ def train_epoch(
                 _score(factor, p.item, p.user_bias, p.item_bias, offset, users, items, slope)
             loss[client] += _slopes(rates.loss, target[start:stop], slope)
             _add_gradients(p.item, users, items, slope, gradient, bias_gradient)
-            if rates.shrink != 1.0:
-                for side in range(items.shape[1]):
-                    side_items = items[:, side]
-                    _shrink(p.item, p.item_bias, p.item_steps, side_items, step + 1, rates.shrink)
+            _drift_items(p, rests, rates, items, step + 1)
             _step_items(factor, p.item, p.item_bias, users, items, slope, rates.table)
-            _step_users(p, rates, client, users, step, gradient, bias_gradient)
-            if biased and rates.loss != BPR:
-                p.global_bias[client] -= rates.dense * slope[: stop - start].sum()
+            _step_users(p, rests, rates, client, users, step, gradient, bias_gradient)
+            if biased:
+                # A pair's biases cancel out.
+                rise = np.float32(0) if rates.loss == BPR else slope[: stop - start].sum()
+                if len(rests.global_bias):
+                    rise += rates.global_pull * p.global_bias[client] + rests.global_bias[client]
+                p.global_bias[client] -= rates.dense * rise
             num_steps[client] += 1
 
 
 @_compiled
-def catch_up(p: Parameters, shrink: float, user_steps: Index, item_steps: Index) -> None:
-    """Give every row the weight decay of all its client's steps, (num_rows,) each."""
-    for row in range(len(user_steps)):
-        _shrink_row(p.user, p.user_bias, p.user_steps, row, user_steps[row], shrink)
+def catch_up(
+    p: Parameters, rests: Rests, rates: Rates, user_steps: Index, item_steps: Index
+) -> None:
+    """Give every row what it missed of its client's steps, of which there are (num_rows,) each."""
+    if rates.shrink != 1.0:
+        for row in range(len(user_steps)):
+            _shrink_row(p.user, p.user_bias, p.user_steps, row, user_steps[row], rates.shrink)
     for row in range(len(item_steps)):
-        _shrink_row(p.item, p.item_bias, p.item_steps, row, item_steps[row], shrink)
+        _drift_row(p, rests, rates, row, item_steps[row])
+
+
+@_compiled
+def _drift_items(p: Parameters, rests: Rests, rates: Rates, items: Index, until: int) -> None:
+    """Give the items of samples what they missed of the steps up to one."""
+    if rates.shrink != 1.0 or len(rests.item):
+        for side in range(items.shape[1]):
+            for row in items[:, side]:
+                _drift_row(p, rests, rates, row, until)
+
+
+@_compiled
+def _drift_row(p: Parameters, rests: Rests, rates: Rates, row: int, until: int) -> None:
+    """Give an item's row the weight decay and the correction of steps that it has not yet had.
+
+    A step without samples turns a value into shrink * value - rate * rest, so that many of them
+    are a power and a geometric sum.
+    """
+    if not len(rests.item):
+        _shrink_row(p.item, p.item_bias, p.item_steps, row, until, rates.shrink)
+        return
+    missed = until - p.item_steps[row]
+    if missed > 0:
+        p.item_steps[row] = until
+        left, shrink = rates.item_shrink**missed, rates.item_shrink
+        times = float(missed) if shrink == 1.0 else (1.0 - left) / (1.0 - shrink)
+        keep, back = np.float32(left), np.float32(times) * rates.table
+        p.item_bias[row] = keep * p.item_bias[row] - back * rests.item_bias[row]
+        for d in range(p.item.shape[1]):
+            p.item[row, d] = keep * p.item[row, d] - back * rests.item[row, d]
 
 
 @_compiled
@@ -260,6 +257,7 @@ def _step_items(
 @_compiled
 def _step_users(
     p: Parameters,
+    rests: Rests,
     rates: Rates,
     client: int,
     users: Index,
@@ -285,4 +283,6 @@ def _step_users(
         bias_gradient[u] = 0
     if weighted:
         for d in range(dim):
+            if len(rests.weight):
+                pull[d] += rates.weight_pull * p.weight[client, d] + rests.weight[client, d]
             p.weight[client, d] -= rates.dense * pull[d]

@@ -63,7 +63,8 @@ def _bytes_needed(
     model: Recommender, training: LocalTraining, sampler: Sampler, *, activates: bool
 ) -> Callable[[ClientData], int]:
     """Estimate from above the bytes that a client takes while it trains."""
-    sizes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    known = [*model.named_parameters(), *model.named_buffers()]
+    sizes = {name: tuple(value.shape) for name, value in known}
     user_floats = sum(prod(size[1:]) for name, size in sizes.items() if name in model.user_rows)
     item_floats = sum(prod(size[1:]) for name, size in sizes.items() if name in model.item_rows)
     tables = model.user_rows | model.item_rows

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedrec_flower.models.history import History
 from fedrec_flower.prepared import ClientData
@@ -28,26 +29,58 @@ class SequentialEngine(Engine):
         objective, optimizer = Objective(self.model, self.training.loss), self._optimizer()
         total, count = 0.0, 0
         for epoch, samples in enumerate(work.epochs):
-            users, items = (
-                torch.from_numpy(samples.user),
-                torch.from_numpy(work.touched.places[epoch]),
-            )
-            target, width = torch.from_numpy(samples.target), items.shape[1]
             size = self.training.batch_size or max(len(samples), 1)
             for start in range(0, len(samples), size):
-                batch = slice(start, start + size)
-                pairs = users[batch].repeat_interleave(width), items[batch].reshape(-1)
-                history = _history(work, epoch, batch, width)
-                for phase, learning in enumerate(self.model.phases(epoch)):
-                    self._let_learn(learning)
-                    optimizer.zero_grad()
-                    loss = objective(*pairs, target[batch], history).mean()
-                    loss.backward()
-                    optimizer.step()
-                    if phase == 0:  # the loss as the batch was met
-                        total += loss.item() * len(target[batch])
-                count += len(target[batch])
+                batch = slice(start, min(start + size, len(samples)))
+                total += self._learn(work, epoch, batch, objective, optimizer)
+            count += len(samples)
         return np.array([total / max(count, 1)])
+
+    def _learn(
+        self,
+        work: Work,
+        epoch: int,
+        batch: slice,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+    ) -> float:
+        """The steps of one batch; returns the sum of its losses as it was met."""
+        met, ahead = 0.0, self.look_ahead is not None and batch.stop - batch.start > 1
+        half = (batch.start + batch.stop) // 2 if ahead else batch.start
+        for phase, learning in enumerate(self.phases(epoch)):
+            self._let_learn(learning)
+            total, began = 0.0, dict[Tensor, Tensor]()
+            if ahead:
+                total += _descend(work, epoch, slice(batch.start, half), objective, optimizer)
+                began = self._go_ahead(optimizer)
+            total += _descend(work, epoch, slice(half, batch.stop), objective, optimizer)
+            for parameter, value in began.items():
+                parameter.data.copy_(value)
+            self._correct(work)
+            optimizer.step()
+            if phase == 0:
+                met = total
+        return met
+
+    def _go_ahead(self, optimizer: torch.optim.Optimizer) -> dict[Tensor, Tensor]:
+        """A plain step of descent; returns where it began."""
+        began = {}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    began[parameter] = parameter.detach().clone()
+                    length = (self.look_ahead or 0.0) * group["lr"]
+                    parameter.data.sub_(parameter.grad, alpha=length)
+        return began
+
+    def _correct(self, work: Work) -> None:
+        """Add what corrects the gradients of this batch; see `Correction`."""
+        for name, rest in work.correction.rest.items():
+            parameter = self.model.get_parameter(name)
+            if parameter.grad is not None:
+                own = torch.from_numpy(rest if name in work.tables else rest[0])
+                factor = work.correction.factor[name]
+                parameter.grad.add_(parameter.detach(), alpha=factor).add_(own)
 
     def _let_learn(self, names: frozenset[str]) -> None:
         # PyTorch's optimisers leave alone what has no gradient, weight decay included.
@@ -69,6 +102,24 @@ class SequentialEngine(Engine):
         if self.training.optimizer == "adam":
             return torch.optim.Adam(groups)
         return torch.optim.SGD(groups)
+
+
+def _descend(
+    work: Work,
+    epoch: int,
+    batch: slice,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+) -> float:
+    """Leave the gradients of a batch's mean loss in the parameters; returns the summed loss."""
+    samples, places = work.epochs[epoch], work.touched.places[epoch]
+    users, items = (torch.from_numpy(rows[batch]) for rows in (samples.user, places))
+    width, target = items.shape[1], torch.from_numpy(samples.target[batch])
+    history = _history(work, epoch, batch, width)
+    optimizer.zero_grad()
+    loss = objective(users.repeat_interleave(width), items.reshape(-1), target, history).mean()
+    loss.backward()
+    return float(loss.item()) * len(target)
 
 
 def _history(work: Work, epoch: int, batch: slice, width: int) -> History | None:

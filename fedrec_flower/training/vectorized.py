@@ -49,26 +49,35 @@ class VectorizedEngine(Engine):
         """See `Engine.fit`; clients come largest first."""
         device = self.device
         values = {name: torch.from_numpy(value).to(device) for name, value in work.values.items()}
-        optimizer = Optimizer(self.training, work, values)
+        optimizer = Optimizer(self.training, work, values, self.look_ahead)
         total = torch.zeros(len(work.cohort), dtype=torch.float64, device=device)
         for step in steps(work.epochs, self.training.batch_size):
-            batch = Batch.take(work, step, device)
-            rows = {name: batch.rows(work, name) for name in work.tables}
-            for phase, learning in enumerate(self.model.phases(step.epoch)):
-                used = {name: _used(work, name, values[name], batch) for name in values}
-                leaves = {n: value.requires_grad_() for n, value in used.items() if n in learning}
-                losses = _losses(self.objective, work, used, batch)
-                shares = (losses * batch.share).sum()
-                gradients = torch.autograd.grad(shares, list(leaves.values()))
-                optimizer.step(step, dict(zip(leaves, gradients, strict=True)), rows)
-                if phase == 0:  # the loss as the batch was met
-                    met = losses.detach() * (batch.share > 0)
-                    total.index_add_(0, batch.client, met.double())
+            parts = [step] if self.look_ahead is None else step.halves()
+            batches = [Batch.take(work, part, device) for part in parts]
+            every = [{name: batch.rows(work, name) for name in work.tables} for batch in batches]
+            for phase, learning in enumerate(self.phases(step.epoch)):
+                for part, batch, rows in zip(parts, batches, every, strict=True):
+                    losses, gradients = self._slopes(work, values, batch, learning)
+                    move = optimizer.step if part is parts[-1] else optimizer.go_ahead
+                    move(part, gradients, rows)
+                    if phase == 0:  # the loss as the batch was met
+                        met = losses * (batch.share > 0)
+                        total.index_add_(0, batch.client, met.double())
         if device.type != "cpu":  # on a CPU the tensors are views of the arrays
             for name, value in values.items():
                 work.values[name][...] = value.numpy(force=True)
         count = sum(np.diff(samples.offsets) for samples in work.epochs)
         return np.asarray(total.numpy(force=True) / np.maximum(count, 1))
+
+    def _slopes(
+        self, work: Work, values: Tensors, batch: Batch, learning: frozenset[str]
+    ) -> tuple[Tensor, Tensors]:
+        """Losses of a batch, (n,), and gradients of what learns; of tables, of the rows in use."""
+        used = {name: _used(work, name, values[name], batch) for name in values}
+        leaves = {n: value.requires_grad_() for n, value in used.items() if n in learning}
+        losses = _losses(self.objective, work, used, batch)
+        gradients = torch.autograd.grad((losses * batch.share).sum(), list(leaves.values()))
+        return losses.detach(), dict(zip(leaves, gradients, strict=True))
 
 
 def _used(work: Work, name: str, value: Tensor, batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.training.cohort import Cohort, Index, owners
+from fedrec_flower.training.correction import Correction
 from fedrec_flower.training.reading import Reading
 from fedrec_flower.training.samples import Samples
 
@@ -87,6 +88,7 @@ class Work:
         values: by name, what is trained, changed in place: a parameter with a row per user has
             the cohort's users one after another, one with a row per item the touched rows, any
             other one copy per client, (num_clients, ...).
+        correction: what is added to the gradients.
     """
 
     model: Recommender
@@ -95,6 +97,7 @@ class Work:
     touched: Touched
     reading: Reading | None
     values: Tensors
+    correction: Correction
 
     @property
     def apart(self) -> bool:
@@ -142,6 +145,18 @@ class Step:
     active: int
     first: Index
     size: Index
+
+    def halves(self) -> list["Step"]:
+        """The first half of every client's batch, then the rest, which is never the smaller.
+
+        A batch of one sample has no first half; where all are, there is nothing but the rest.
+        """
+        half = self.size // 2
+        some = int(np.searchsorted(-half, 0, side="left"))
+        rest = Step(self.epoch, self.active, self.first + half, self.size - half)
+        if not some:
+            return [rest]
+        return [Step(self.epoch, some, self.first[:some], half[:some]), rest]
 
 
 def steps(epochs: list[Samples], batch_size: int | None) -> Iterator[Step]:
