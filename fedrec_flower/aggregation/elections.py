@@ -195,7 +195,7 @@ def _gram(words: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _near_the_median(votes: Votes, num_near: int) -> NDArray[np.float32]:
-    """The mean of the values nearest the median: neighbours in order; of equally near, the lower."""
+    """The mean of the values nearest the median: neighbours in order; the lower of equals."""
     spare = np.arange(votes.count - num_near)
     center = middle(votes)[..., None]
     below, above = center - votes.ranked(spare), votes.ranked(spare + num_near) - center

@@ -1,40 +1,52 @@
 """The round loop that all strategies share; a strategy only says how the server moves.
 
-Flower's `Strategy.start` drives it. Cohorts hang on client codes and the seed, never on node ids,
-which Flower draws at random.
+The messages are those of Flower's `Strategy`; the loop around them is our own, because Flower's
+neither tries a round again nor begins in the middle. Cohorts hang on client codes and the seed,
+never on node ids, which Flower draws at random.
 """
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from time import perf_counter
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import (
+    Updates,
     UpdateSum,
     mean_over_all_clients,
     mean_over_touching_clients,
 )
 from fedrec_flower.errors import TrainingError
-from fedrec_flower.evaluation import MetricSums
-from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Tensors
+from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.prepared import Columns, starts
 from fedrec_flower.seeding import generator
 from fedrec_flower.strategies import messages as wire
-from fedrec_flower.strategies.plan import Evaluated, Observer, Outcome, Plan, finish
-from fedrec_flower.strategies.selection import Selection
+from fedrec_flower.strategies.evaluating import TIMEOUT
+from fedrec_flower.strategies.expected import Expected
+from fedrec_flower.strategies.losing import kind_of, said, warn_of
+from fedrec_flower.strategies.masked import gather
+from fedrec_flower.strategies.messages import VERSIONS
+from fedrec_flower.strategies.plan import Observer, Outcome, Plan
+from fedrec_flower.strategies.reading import Reply
+from fedrec_flower.strategies.replies import (
+    Sound,
+    each_update,
+    update_sum,
+)
+from fedrec_flower.strategies.resuming import ResumableStrategy
+from fedrec_flower.strategies.sampling import sample_clients
 
-_TIMEOUT = 24 * 3600.0  # seconds; a round of a large simulation may be long
-_COUNTS = ("num_clients", "num_users")
 
-
-class FederatedStrategy(Strategy):
+class FederatedStrategy(ResumableStrategy):
     """Samples cohorts, averages updates, evaluates, and remembers the selected round.
 
     Args:
@@ -45,6 +57,7 @@ class FederatedStrategy(Strategy):
     """
 
     shares: ClassVar[bool] = True  # whether anything travels between clients
+    stacked: ClassVar[bool] = False  # whether the server must see every update by itself
 
     def __init__(
         self,
@@ -52,22 +65,61 @@ class FederatedStrategy(Strategy):
         observer: Observer,
         aggregation: Literal["all_clients", "touched_clients"],
     ) -> None:
-        self.plan, self.observer, self.aggregation = plan, observer, aggregation
-        self._job = json.dumps({**plan.job, "shares": self.shares})
-        self._parameters: Tensors = {}
-        self._participated = np.zeros(plan.num_clients, np.int64)
-        self._seconds = {"train": 0.0, "evaluate": 0.0}
-        self._bytes_up = 0
-        self._asked, self._started = 0, perf_counter()
-        self._selection = Selection(plan.evaluator)
+        super().__init__(plan, observer)
+        self.aggregation = aggregation
+        self._attempt = 0
 
     @abstractmethod
     def step(self, parameters: Tensors, update: Tensors) -> Tensors:
-        """Move the global parameters by the averaged update."""
+        """Move the global parameters that are trained by the averaged update."""
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
         """The next global parameters, from the sum over the cohort: a step by its mean."""
-        return self.step(parameters, self._mean(total))
+        return self._stepped(parameters, self._mean(total))
+
+    def move_by_each(
+        self, parameters: Tensors, updates: Updates, losses: NDArray[np.float64]
+    ) -> Tensors:
+        """The next global parameters, where every update was sent by itself (`stacked`).
+
+        Args:
+            parameters: the global parameters.
+            updates: the cohort's, ascending by client.
+            losses: float64 (num_clients,), their mean training losses.
+        """
+        del losses
+        return self._stepped(parameters, self.combine(updates))
+
+    def combine(self, updates: Updates) -> Tensors:
+        """The update that stands for the cohort's, full shapes (`stacked`)."""
+        raise NotImplementedError
+
+    @property
+    def by_sum_alone(self) -> bool:
+        """Whether the server moves by the sum of one cohort's updates, and by nothing else."""
+        ways = ("_train", "configure_train", "aggregate_train", "_moved", "move")
+        usual = all(getattr(type(self), way) is getattr(FederatedStrategy, way) for way in ways)
+        return usual and not self.stacked
+
+    def begin(self, initial: Tensors) -> Tensors:
+        """What the first round starts from, given freshly drawn parameters; several `VERSIONS`?"""
+        return initial
+
+    def local(self) -> dict[str, Any]:
+        """What clients must know of the strategy, JSON-able; see `client.node.open_node`."""
+        return {}
+
+    def measured(self) -> Mapping[str, float]:
+        """What else there is to tell of the round that has just been trained, by metric."""
+        return {}
+
+    def beside(self) -> Tensors:
+        """What travels beside the parameters to those who train, and comes back up alike."""
+        return {}
+
+    def _stepped(self, parameters: Tensors, update: Tensors) -> Tensors:
+        trained = {name: parameters[name] for name in parameters if name in update}
+        return parameters | self.step(trained, update)
 
     def run(self, grid: Grid, initial: Tensors) -> Outcome:
         """Run all rounds, then evaluate the selected one on every client.
@@ -79,19 +131,28 @@ class FederatedStrategy(Strategy):
         Raises:
             TrainingError: if a node fails or stays silent, or training diverges.
         """
-        self._parameters, start = initial, wire.to_record(initial)
-        self._hosts = wire.Hosts.discover(grid, self._job, _TIMEOUT)
-        nothing = ConfigRecord()
-        untrained = self.configure_evaluate(0, start, nothing, grid)
-        self.aggregate_evaluate(0, grid.send_and_receive(untrained, timeout=_TIMEOUT))
-        self.start(grid, start, self.plan.num_rounds, timeout=_TIMEOUT)
+        about = {"shares": self.shares, "stacked": self.stacked, "local": self.local()}
+        job = json.dumps({**self.plan.job, **about})
+        self._post = wire.Post(job, wire.Hosts.discover(grid, job, TIMEOUT))
+        if not self._round:  # no checkpoint was taken up
+            self._parameters = self.begin(initial)
+            self._evaluate(grid, 0)
+        self.observer.began(self._round)
+        while not self._is_over():
+            self._round += 1
+            self._train(grid, self._round)
+            self._evaluate(grid, self._round)
+            self._keep(grid)
         return Outcome(
             selected=self._evaluate_selected(grid),
             best_test=self._selection.best_test,
             rounds_participated=self._participated,
             seconds=self._seconds,
-            bytes_down=wire.num_bytes(start),
+            bytes_down=wire.num_bytes(wire.to_record(initial | self.beside())),
             bytes_up=round(self._bytes_up / max(1, int(self._participated.sum()))),
+            lost=dict(self._lost),
+            stopped_at=self._round if self._round < self.plan.num_rounds else None,
+            privacy=self.plan.curator.facts(),
         )
 
     def summary(self) -> None:
@@ -99,36 +160,99 @@ class FederatedStrategy(Strategy):
 
     # --- training ---------------------------------------------------------------------------
 
+    def _train(self, grid: Grid, round_: int) -> None:
+        """One round; tried again with a fresh cohort where too few clients reply."""
+        self._started, nothing = perf_counter(), ConfigRecord()
+        for attempt in range(self.plan.max_retries + 1):
+            self._attempt = attempt
+            asked = list(self.configure_train(round_, ArrayRecord(), nothing, grid))
+            sound = gather(self.plan.secure, grid, asked, self._post, self._expected())
+            if self._use(round_, sound)[0] is not None:
+                self._seconds["train"] += perf_counter() - self._started
+                return
+        raise TrainingError(
+            f"round {round_}: fewer than {self.plan.min_completion:.0%} of the cohort replied "
+            f"soundly, {self.plan.max_retries + 1} times over ({said(self._lost)}): lower "
+            "min_completion or mend the clients; the last good state is kept"
+        )
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Sample the cohort and address each node that hosts a part of it."""
-        del config, grid
-        self._asked, self._started = 0, perf_counter()
-        cohort = _sample(self.plan, "cohort", server_round, self.plan.clients_per_round)
+        del arrays, config, grid
+        size = self.plan.clients_per_round
+        sampled = sample_clients(self.plan, "cohort", server_round, size, self._attempt)
+        cohort, bound = self.plan.curator.cohort(sampled, server_round), self.plan.curator.clip_norm
         self._participated[cohort] += 1
-        for node, clients in self._hosts.share(cohort).items():
-            if clients:
-                self._asked += 1
-                request = {"job": self._job, "round": server_round, "clients": clients}
-                yield wire.pack("train", node, arrays, request, server_round)
+        about = {"round": server_round, "attempt": self._attempt, "clip_norm": bound}
+        # Where there is nothing beside, these very parameters were serialized to be evaluated.
+        beside = self.beside()
+        given = self._parameters | beside if beside else self._parameters
+        yield from self._post.requests("train", cohort, given, about, server_round)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average the updates and move the global parameters."""
-        ordered = self._hosts.in_order(wire.checked(replies, self._asked))
-        total = wire.update_sum(ordered)
-        self._bytes_up += sum(int(wire.metrics_of(reply)["bytes_up"]) for reply in ordered)
-        loss = float("nan")
-        if total.weight:  # a cohort without training data changes nothing
-            self._parameters = self.move(self._parameters, total)
+        """Average the updates and move the global parameters; None if too few replied."""
+        sound = Sound.sort_out(replies, self._post.asked, self._expected())
+        return self._use(server_round, sound)
+
+    def _use(
+        self, server_round: int, sound: Sound
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        lost = Counter(kind_of(reason) for reason in sound.lost.values())
+        warn_of(server_round, sound.lost)
+        self._lost += lost
+        self._bytes_up += sum(reply.bytes_up for reply in sound.replies)
+        replied = sum(reply.replied for reply in sound.replies)
+        if replied < self.plan.min_completion * self.plan.clients_per_round:
+            return None, None
+        weight, loss = sum(reply.weight for reply in sound.replies), float("nan")
+        if weight or self.plan.curator.noisy:  # a cohort without training data changes nothing
+            rng = generator(self.plan.seed, "settle", server_round)
+            self._parameters = self.plan.model.settle(self._moved(sound.replies), rng)
             self._require_finite(server_round)
-            losses = [float(wire.metrics_of(reply)["loss"]) for reply in ordered]
-            loss = sum(losses) / total.weight
-        self._seconds["train"] += perf_counter() - self._started
-        self.observer.trained(server_round, loss, self.plan.clients_per_round)
-        return wire.to_record(self._parameters), MetricRecord({"loss": loss})
+        if weight:
+            loss = sum(reply.loss for reply in sound.replies) / weight
+        more = {**self.measured(), **self.plan.curator.figures()}
+        self.observer.trained(server_round, loss, replied, lost, more)
+        return ArrayRecord(), MetricRecord({"loss": loss})
+
+    def _expected(self) -> Expected:
+        plan, several = self.plan, VERSIONS in self._parameters
+        frozen = {*plan.model.frozen, VERSIONS}
+        shapes = {
+            name: value.shape[1:] if several else value.shape
+            for name, value in self._parameters.items()
+            if name not in frozen
+        }
+        shapes |= {name: value.shape for name, value in self.beside().items()}
+        shapes |= plan.curator.beside
+        solved = isinstance(plan.model, ExactRecommender)
+        return Expected(
+            self._statistic_shapes if solved else shapes,
+            plan.item_tables,
+            plan.num_items,
+            plan.limits,
+            self.stacked,
+            statistics=solved,
+        )
+
+    @cached_property
+    def _statistic_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of what clients tell of an exact model, which depend on no user."""
+        model, nobody = self.plan.model, Columns(starts([]), np.zeros(0, np.int32), None)
+        if not isinstance(model, ExactRecommender) or not self.shares:
+            return {}
+        told = model.statistics(nobody, self._parameters)
+        return {name: value.shape for name, value in told.items()}
+
+    def _moved(self, replies: list[Reply]) -> Tensors:
+        if self.stacked:
+            return self.move_by_each(self._parameters, *each_update(replies, self.plan.item_tables))
+        total, shapes = update_sum(replies), self._expected().shapes
+        return self.move(self._parameters, self.plan.curator.release(total, shapes, self._round))
 
     def _mean(self, total: UpdateSum) -> Tensors:
         if self.aggregation == "touched_clients":
@@ -140,80 +264,3 @@ class FederatedStrategy(Strategy):
             if not np.isfinite(value).all():
                 advice = "lower the learning rates or strategy.server_learning_rate"
                 raise TrainingError(f"round {round_}: {name} is no longer finite; {advice}")
-
-    # --- evaluation -------------------------------------------------------------------------
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Every few rounds, ask all clients or a sample of them; the untrained model too.
-
-        Nodes keep a snapshot of their personal parameters in the slot that does not hold the
-        selected round, so that they can go back to that round without another message.
-        """
-        del config, grid
-        self._asked, self._started = 0, perf_counter()
-        evaluator, last = self.plan.evaluator, self.plan.num_rounds
-        if server_round % evaluator.every and server_round != last:
-            return
-        size = evaluator.num_clients or self.plan.num_clients
-        # The same clients at every evaluation: rounds are compared, not samples.
-        sample = _sample(self.plan, "evaluation-cohort", 0, size)
-        slot = self._selection.free_slot
-        request = {"slot": slot, "snapshot": slot, "note": False}
-        yield from self._evaluation_messages(sample, arrays, request, server_round)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Add up the sums, remember the round if validation prefers it."""
-        if not self._asked:
-            return None
-        slot = self._selection.free_slot
-        result = self._evaluated(replies, server_round, slot, self._parameters)
-        self._selection.see(result)
-        if server_round:  # the untrained model is evaluated as part of the set-up
-            self._seconds["evaluate"] += perf_counter() - self._started
-        self.observer.evaluated(server_round, result.metrics, result.num_clients)
-        return MetricRecord({**result.metrics[Part.VALIDATION]})
-
-    def _evaluate_selected(self, grid: Grid) -> Evaluated:
-        """Evaluate the selected round on every client; nodes note per-user results."""
-        self._asked, self._started = 0, perf_counter()
-        best = self._selection.selected
-        everyone = np.arange(self.plan.num_clients)
-        request = {"slot": best.slot, "snapshot": "", "note": True}
-        arrays = wire.to_record(best.parameters)
-        asked = self._evaluation_messages(everyone, arrays, request, best.round)
-        replies = grid.send_and_receive(asked, timeout=_TIMEOUT)
-        result = self._evaluated(replies, best.round, best.slot, best.parameters)
-        self._seconds["evaluate"] += perf_counter() - self._started
-        return result
-
-    def _evaluation_messages(
-        self, clients: NDArray[np.int64], arrays: ArrayRecord, request: dict[str, Any], round_: int
-    ) -> Iterator[Message]:
-        # A node without a sampled client is asked as well: it must keep its snapshot.
-        for node, hosted in self._hosts.share(clients).items():
-            self._asked += 1
-            config = {"job": self._job, "clients": hosted, **request}
-            yield wire.pack("evaluate", node, arrays, config, round_)
-
-    def _evaluated(
-        self, replies: Iterable[Message], round_: int, slot: str, parameters: Tensors
-    ) -> Evaluated:
-        ordered = self._hosts.in_order(wire.checked(replies, self._asked))
-        sums = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
-        for reply in ordered:
-            for part, of_node in wire.metric_sums(reply).items():
-                sums[part].merge(of_node)
-        metrics, errors = finish(self.plan.evaluator, sums)
-        found = [wire.metrics_of(reply) for reply in ordered]
-        counts = {key: int(sum(reply[key] for reply in found)) for key in _COUNTS}
-        return Evaluated(round_, slot, parameters, metrics, errors, **counts)
-
-
-def _sample(plan: Plan, role: str, round_: int, size: int) -> NDArray[np.int64]:
-    """Distinct client codes, ascending; the same for any engine and any number of nodes."""
-    rng = generator(plan.seed, role, round_)
-    return np.sort(rng.choice(plan.num_clients, size, replace=False))

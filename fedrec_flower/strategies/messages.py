@@ -1,18 +1,20 @@
-"""Packing and unpacking the messages between server and nodes."""
+"""Addressing and packing what the server asks of the nodes."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import ROW_WEIGHT, Sums, UpdateSum, add_packed
-from fedrec_flower.errors import TrainingError
-from fedrec_flower.evaluation import MetricSums
-from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Tensors
+from fedrec_flower.strategies.replies import checked
+
+# Among parameters that have several versions, an axis in front: the version that each client is
+# given, int64 (num_clients,).
+VERSIONS = "versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,6 @@ class Hosts:
         return sorted(replies, key=lambda reply: place[reply.metadata.src_node_id])
 
 
-def pack(
-    kind: str, node: int, parameters: ArrayRecord, config: Mapping[str, Any], round_: int
-) -> Message:
-    """A message with the global parameters and what to do with them."""
-    content = RecordDict({"parameters": parameters, "config": ConfigRecord(dict(config))})
-    return Message(content, node, kind, group_id=str(round_))
-
-
 def to_record(parameters: Tensors) -> ArrayRecord:
     """Parameters as Flower carries them."""
     return ArrayRecord({name: Array(value) for name, value in parameters.items()})
@@ -68,52 +62,55 @@ def num_bytes(record: ArrayRecord) -> int:
     return sum(len(array.data) for array in record.values())
 
 
-def checked(replies: Iterable[Message], expected: int) -> list[Message]:
-    """The replies, if every node answered and none failed.
+@dataclass(slots=True)
+class Post:
+    """Messages to the nodes of one run.
 
-    Raises:
-        TrainingError: names the node's own error, or how many nodes stayed silent.
+    Attributes:
+        job: what every node must know, JSON.
+        hosts: which node hosts which clients.
+        asked: the clients that each node was last asked about.
     """
-    received = list(replies)
-    for reply in received:
-        if reply.has_error():
-            raise TrainingError(
-                f"a node failed: {_reason(reply.error.reason or 'it gave no reason')}"
-            )
-    if len(received) < expected:
-        raise TrainingError(f"only {len(received)} of {expected} nodes answered in time")
-    return received
 
+    job: str
+    hosts: Hosts
+    asked: dict[int, list[int]] = field(default_factory=dict)
+    _serialized: tuple[Tensors, ArrayRecord] = field(default_factory=lambda: ({}, ArrayRecord()))
 
-def _reason(text: str) -> str:
-    """The node's sentence without the wrapping that Flower puts around it."""
-    return text.rpartition("Message: ")[2].removesuffix("'>").strip()
+    def requests(
+        self,
+        kind: str,
+        clients: NDArray[np.int64],
+        parameters: Tensors,
+        about: Mapping[str, Any],
+        round_: int,
+    ) -> Iterator[Message]:
+        """Messages that tell nodes what to do, for which of their clients, and from what.
 
+        Args:
+            kind: "train" asks the nodes that host some of the clients, "evaluate" all of them: a
+                node without a sampled client must keep its snapshot too.
+            clients: codes of the clients.
+            parameters: the shared parameters, or several versions of them; see `VERSIONS`.
+            about: what else to say.
+            round_: the round.
+        """
+        self.asked = {}
+        for node, hosted in self.hosts.share(clients).items():
+            if hosted or kind == "evaluate":
+                self.asked[node] = hosted
+                arrays, versions = self._given(parameters, hosted)
+                config = {"job": self.job, **about, "clients": hosted, "versions": versions}
+                content = RecordDict({"parameters": arrays, "config": ConfigRecord(config)})
+                yield Message(content, node, kind, group_id=str(round_))
 
-def update_sum(replies: Iterable[Message]) -> UpdateSum:
-    """The sum of the updates in training replies, added in the order given."""
-    total, weight = Sums(), 0.0
-    for reply in replies:
-        arrays = reply.content.array_records["update"]
-        received = {name: array.numpy() for name, array in arrays.items()}
-        num_rows: Any = reply.content.config_records["num_rows"]  # integers, as the client packs
-        add_packed(total, received, num_rows)
-        weight += float(metrics_of(reply)["num_examples"])
-    row_weight = total.pop(ROW_WEIGHT, np.zeros(0))
-    return UpdateSum(total, weight, row_weight)
-
-
-def metric_sums(reply: Message) -> dict[Part, MetricSums]:
-    """The sums in an evaluation reply, by part."""
-    sums = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
-    for key, value in metrics_of(reply).items():
-        part, _, metric = key.partition("/")
-        if metric:
-            sums[Part[part.upper()]].put(metric, *value)
-    return sums
-
-
-def metrics_of(reply: Message) -> Mapping[str, Any]:
-    """The metric record of a reply."""
-    record: MetricRecord = reply.content.metric_records["metrics"]
-    return record
+    def _given(self, parameters: Tensors, clients: list[int]) -> tuple[ArrayRecord, list[int]]:
+        """The versions that some clients need, and which of them each is given."""
+        if VERSIONS not in parameters:
+            # The evaluation of a round and the training of the next carry the same parameters.
+            if self._serialized[0] is not parameters:
+                self._serialized = (parameters, to_record(parameters))
+            return self._serialized[1], []
+        needed, version = np.unique(parameters[VERSIONS][clients], return_inverse=True)
+        several = {n: value[needed] for n, value in parameters.items() if n != VERSIONS}
+        return to_record(several), version.tolist()

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.aggregation import Limits
 from fedrec_flower.evaluation import Evaluator, MetricSums
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.privacy import Curator
+from fedrec_flower.results.checkpoints import Checkpoint
+from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
 
 Metrics = dict[Part, dict[str, float]]
 
@@ -22,32 +26,74 @@ class Plan:
         job: what every node must know, JSON-able; see `client.node.open_node`.
         seed: the experiment's seed.
         num_clients: clients of the federation.
+        num_items: size of the catalogue.
+        num_examples: int64 (num_clients,), training interactions of each client; only simulated
+            clocks may look.
         clients_per_round: size of a cohort.
         num_rounds: rounds of training.
         evaluator: when to evaluate, on how many clients, and which metric selects the round.
         item_tables: names of the parameters with a row per item.
         model: the recommender, without users.
+        limits: what no honest update exceeds.
+        min_completion: share of a cohort that must reply soundly for a round to count.
+        max_retries: how often a round is tried again, each time with a fresh cohort.
+        checkpoint_every: rounds between checkpoints; None for none.
+        patience: evaluations without a better one after which the run ends; None for no end.
+        curator: says whom to ask, and what may be used of their sum.
+        secure: whether the server may see the sum of each node, or that of all alone.
     """
 
     job: Mapping[str, Any]
     seed: int
     num_clients: int
+    num_items: int
+    num_examples: NDArray[np.int64]
     clients_per_round: int
     num_rounds: int
     evaluator: Evaluator
     item_tables: frozenset[str]
     model: Recommender
+    limits: Limits
+    min_completion: float
+    max_retries: int
+    checkpoint_every: int | None
+    patience: int | None
+    curator: Curator
+    secure: SecAgg | NoSecureAggregation
 
 
 class Observer(Protocol):
     """Hears what happens, as it happens; may raise to end the run."""
 
-    def trained(self, round_: int, loss: float, num_clients: int) -> None:
-        """A round of training is aggregated; `loss` is the mean over its interactions."""
+    def began(self, round_: int) -> None:
+        """Training goes on after this round: 0, or that of the checkpoint taken up."""
+        ...
+
+    def trained(
+        self,
+        round_: int,
+        loss: float,
+        num_clients: int,
+        lost: Mapping[str, int],
+        more: Mapping[str, float],
+    ) -> None:
+        """A round of training is aggregated.
+
+        Args:
+            round_: the round.
+            loss: the mean over its interactions.
+            num_clients: how many clients replied soundly.
+            lost: how many replies are missing or were left out, by kind.
+            more: what else the strategy has measured, by metric.
+        """
         ...
 
     def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
         """A round is evaluated: means by part and metric."""
+        ...
+
+    def reached(self, checkpoint: Checkpoint) -> None:
+        """The run can go on from here, if this is kept."""
         ...
 
 
@@ -73,6 +119,31 @@ class Evaluated:
     num_clients: int
     num_users: int
 
+    def facts(self) -> dict[str, Any]:
+        """Everything but the parameters, JSON-able."""
+        return {
+            "round": self.round,
+            "slot": self.slot,
+            "metrics": _by_name(self.metrics),
+            "standard_errors": _by_name(self.standard_errors),
+            "num_clients": self.num_clients,
+            "num_users": self.num_users,
+        }
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], parameters: Tensors) -> Self:
+        """What `facts` told of, with the parameters it left out."""
+        means = {name: _by_part(facts[name]) for name in ("metrics", "standard_errors")}
+        return cls(parameters=parameters, **{**facts, **means})
+
+
+def _by_name(metrics: Metrics) -> dict[str, dict[str, float]]:
+    return {part.name: values for part, values in metrics.items()}
+
+
+def _by_part(metrics: Mapping[str, dict[str, float]]) -> Metrics:
+    return {Part[name]: values for name, values in metrics.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -80,12 +151,15 @@ class Outcome:
 
     Attributes:
         selected: the round that validation chose, evaluated again on every client.
-        best_test: round and test metrics of the best test round: stored, never headlined.
+        best_test: metrics of the best test round: stored, never headlined.
         rounds_participated: int64 (num_clients,), how often each client was in a cohort.
         seconds: wall time spent in `train` and in `evaluate`.
         bytes_down: bytes of the shared parameters that one client receives a round.
         bytes_up: bytes of the update that one client would send a round if it were alone on its
             node, on average.
+        lost: how many replies were missing or left out, by kind.
+        stopped_at: the last round, if there were to be more; None otherwise.
+        privacy: what the summary says of it.
     """
 
     selected: Evaluated
@@ -94,6 +168,9 @@ class Outcome:
     seconds: Mapping[str, float]
     bytes_down: int
     bytes_up: int
+    lost: Mapping[str, int]
+    stopped_at: int | None
+    privacy: Mapping[str, Any]
 
 
 def finish(evaluator: Evaluator, sums: Mapping[Part, MetricSums]) -> tuple[Metrics, Metrics]:

@@ -1,12 +1,15 @@
 """Model selection: validation alone chooses the round, test only watches."""
 
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
 from math import isnan
+from typing import Any
 
 from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.interactions import Part
+from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.plan import Evaluated
-
-_SLOTS = ("evaluated-0", "evaluated-1")
 
 
 class Selection:
@@ -14,12 +17,17 @@ class Selection:
 
     Args:
         evaluator: names the selecting metric and its direction.
+
+    Attributes:
+        waited: evaluations since validation last preferred a round to all before it.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._metric, self._higher = evaluator.select_by, evaluator.higher_is_better
         self._selected: Evaluated | None = None
         self._best_test: Evaluated | None = None
+        self._held: deque[list[str]] = deque([[], []], 2)  # slots of the last two checkpoints
+        self.waited = 0
 
     @property
     def selected(self) -> Evaluated:
@@ -31,21 +39,53 @@ class Selection:
 
     @property
     def best_test(self) -> Evaluated:
-        """The round with the best test metric."""
+        """The round with the best test metric; nothing but its metrics is kept."""
         return _known(self._best_test)
 
     @property
     def free_slot(self) -> str:
-        """Where nodes may keep a snapshot without losing the selected round's."""
-        taken = self._selected and self._selected.slot
-        return _SLOTS[1] if taken == _SLOTS[0] else _SLOTS[0]
+        """Where nodes may keep a snapshot, losing neither the selected round nor a checkpoint."""
+        taken = {slot for held in self._held for slot in held}
+        if self._selected is not None:
+            taken.add(self._selected.slot)
+        return next(slot for slot in map("evaluated-{}".format, range(9)) if slot not in taken)
 
     def see(self, result: Evaluated) -> None:
         """Compare a newly evaluated round."""
+        self.waited += 1
         if self._prefers(result, self._selected, Part.VALIDATION):
-            self._selected = result
+            self._selected, self.waited = result, 0
         if self._prefers(result, self._best_test, Part.TEST):
-            self._best_test = result
+            self._best_test = replace(result, parameters={})
+
+    def hold(self, slot: str) -> tuple[list[str], list[str]]:
+        """Keep what a checkpoint refers to, until there are two later ones.
+
+        Args:
+            slot: where the snapshot of its own round lies.
+
+        Returns:
+            The other slots it refers to, and those of the checkpoint before it.
+        """
+        beside = sorted({self.selected.slot} - {slot})
+        self._held.append([slot, *beside])
+        return beside, self._held[0]
+
+    def facts(self) -> dict[str, Any]:
+        """All it remembers but the selected parameters, JSON-able."""
+        return {
+            "selected": self.selected.facts(),
+            "best_test": self.best_test.facts(),
+            "waited": self.waited,
+            "held": list(self._held),
+        }
+
+    def restore(self, facts: Mapping[str, Any], parameters: Tensors) -> None:
+        """Take up what `facts` gave, and the selected parameters."""
+        self._selected = Evaluated.of(facts["selected"], parameters)
+        self._best_test = Evaluated.of(facts["best_test"], {})
+        self.waited = facts["waited"]
+        self._held.extend(facts["held"])
 
     def _prefers(self, new: Evaluated, old: Evaluated | None, part: Part) -> bool:
         if old is None:

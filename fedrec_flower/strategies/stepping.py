@@ -110,3 +110,8 @@ def _check(learning_rate: float, tau: float = 1.0, **decays: float) -> None:
     for name, decay in decays.items():
         require(0 <= decay < 1, f"strategy.{name} must be in [0, 1): {decay}")
     require(tau > 0, f"strategy.tau must be above 0: {tau}")
+
+
+def under(state: Tensors, prefix: str) -> Tensors:
+    """What of a state stands under a prefix, by what follows the prefix."""
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}

@@ -30,7 +30,14 @@ class Sums(FederatedStrategy):
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
         """See `FederatedStrategy.move`; the sum is solved, no mean is taken."""
-        return self.step(parameters, self._model.solve(total.tensors, parameters))
+        curator = self.plan.curator
+        sums = self._model.debiased(total.tensors, curator.flip_rate, total.weight)
+        return self.step(parameters, self._model.solve(sums, parameters, curator.noise_std))
+
+    @property
+    def by_sum_alone(self) -> bool:
+        """See `FederatedStrategy.by_sum_alone`."""
+        return True
 
     def step(self, parameters: Tensors, update: Tensors) -> Tensors:
         """The solution takes the parameters' place."""

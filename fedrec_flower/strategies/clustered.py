@@ -1,0 +1,171 @@
+"""Clients in groups that the server finds; one shared model a group.
+
+Some rounds of common training come first. What the clients of the last of them learnt tells who
+is alike (see `aggregation.clusters`); from then on each group is averaged by itself, beginning
+from what all had in common. A client that had not been heard of by then joins the group that its
+first update resembles most, and until then is given the model of the largest group.
+
+Source: Sattler, Müller and Samek 2021, "Clustered federated learning"; groups by k-means with a
+number of one's choice instead of repeated bipartition.
+"""
+
+import logging
+from copy import deepcopy
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.aggregation import (
+    Moments,
+    Updates,
+    UpdateSum,
+    nearest_group,
+    spherical_groups,
+    update_cosines,
+)
+from fedrec_flower.errors import require
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.seeding import generator
+from fedrec_flower.strategies.base import FederatedStrategy
+from fedrec_flower.strategies.messages import VERSIONS
+from fedrec_flower.strategies.plan import Observer, Plan
+from fedrec_flower.strategies.stepping import ServerOptimizer, chosen, under
+
+_LOG = logging.getLogger(__name__)
+_NOWHERE = -1  # the group of a client that has not been placed
+
+
+class Clustered(FederatedStrategy):
+    """Averages each group of clients by itself, once there are groups.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+        aggregation: see `FederatedStrategy`.
+        num_clusters: groups to find; 1 is ordinary training.
+        cluster_at: the round whose updates decide, the last one of common training.
+        server_optimizer: how the server steps, named as the strategy that averages and steps so.
+        server_learning_rate: its learning rate.
+        beta1: decay of its first moment, momentum of "fedavgm", in [0, 1).
+        beta2: decay of its second moment, in [0, 1).
+        tau: floor of its denominator, in units of the parameters.
+
+    Raises:
+        ConfigError: if a value is impossible.
+    """
+
+    stacked: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        plan: Plan,
+        observer: Observer,
+        aggregation: Literal["all_clients", "touched_clients"],
+        num_clusters: int,
+        cluster_at: int,
+        server_optimizer: ServerOptimizer,
+        server_learning_rate: float,
+        beta1: float,
+        beta2: float,
+        tau: float,
+    ) -> None:
+        super().__init__(plan, observer, aggregation)
+        most = plan.clients_per_round
+        require(
+            1 <= num_clusters <= most,
+            f"strategy.num_clusters={num_clusters} is impossible: choose between 1 and {most}, "
+            "the clients of a round",
+        )
+        require(cluster_at >= 1, f"strategy.cluster_at must be at least 1: {cluster_at}")
+        self.num_clusters, self.cluster_at = num_clusters, cluster_at
+        self._step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
+        self._moments = [Moments() for _ in range(num_clusters)]
+        self._founders: Updates | None = None
+        self._group = np.full(plan.num_clients, _NOWHERE)
+
+    def begin(self, initial: Tensors) -> Tensors:
+        """See `FederatedStrategy.begin`: a version per group, of which all are given the first."""
+        versions = {n: np.repeat(v[None], self.num_clusters, 0) for n, v in initial.items()}
+        return versions | {VERSIONS: np.zeros(self.plan.num_clients, np.int64)}
+
+    def move_by_each(
+        self, parameters: Tensors, updates: Updates, losses: NDArray[np.float64]
+    ) -> Tensors:
+        """See `FederatedStrategy.move_by_each`."""
+        del losses
+        tables = self.plan.item_tables
+        heard = updates.select(np.flatnonzero(updates.weights > 0), tables)
+        versions = {name: value.copy() for name, value in parameters.items()}
+        given = parameters[VERSIONS][heard.clients]
+        for group in np.unique(given):
+            members = heard.select(np.flatnonzero(given == group), tables)
+            self._move_group(versions, int(group), members)
+        if self._round >= self.cluster_at:
+            if self._founders is None:
+                self._found(versions, heard)
+            self._place(versions[VERSIONS], heard)
+        return versions
+
+    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        """See `FederatedStrategy.step`; of the first group."""
+        return self._step(parameters, update, self._moments[0])
+
+    def state(self) -> Tensors:
+        """See `FederatedStrategy.state`: each group's moments, the founders and who is where."""
+        kept: dict[str, Any] = {"group": self._group}
+        for place, moments in enumerate(self._moments):
+            kept |= {f"moments/{place}/{name}": v for name, v in moments.arrays().items()}
+        if self._founders is not None:
+            of = self._founders
+            layout = {"clients": of.clients, "weights": of.weights, "rows": of.rows}
+            layout |= {"offsets": of.offsets}
+            kept |= {f"founders/{name}": value for name, value in layout.items()}
+            kept |= {f"founded/{name}": value for name, value in of.tensors.items()}
+        return kept
+
+    def restore(self, state: Tensors) -> None:
+        """See `FederatedStrategy.restore`."""
+        self._group = state["group"].astype(np.int64)
+        for place, moments in enumerate(self._moments):
+            moments.restore(under(state, f"moments/{place}/"))
+        layout: dict[str, Any] = dict(under(state, "founders/"))
+        self._founders = Updates(**layout, tensors=under(state, "founded/")) if layout else None
+
+    def _move_group(self, versions: Tensors, group: int, members: Updates) -> None:
+        """Step the version of one group, in place, by the mean over its members."""
+        given = {name: versions[name][group] for name in members.tensors}
+        total = UpdateSum.zeros({n: v.shape for n, v in given.items()}, self.plan.num_items)
+        total.add(members, self.plan.item_tables)
+        moved = self._step(given, self._mean(total), self._moments[group])
+        for name, value in moved.items():
+            versions[name][group] = value
+
+    def _found(self, versions: Tensors, founders: Updates) -> None:
+        """Group those heard; every group begins from what all had in common, in place."""
+        cosines = self._cosines(founders)
+        rng = generator(self.plan.seed, "clusters")
+        count = min(self.num_clusters, len(founders.clients))
+        self._group[founders.clients] = spherical_groups(cosines, count, rng)
+        self._founders = founders
+        for name in founders.tensors:
+            versions[name][:] = versions[name][0]
+        self._moments = [deepcopy(self._moments[0]) for _ in self._moments]
+        sizes = np.bincount(self._group[founders.clients]).tolist()
+        _LOG.info("round %d: groups of %s clients", self._round, ", ".join(map(str, sizes)))
+
+    def _place(self, versions: NDArray[Any], heard: Updates) -> None:
+        """Let newcomers join the group they resemble, and all be given their group's version."""
+        founders = self._founders
+        new = np.flatnonzero(self._group[heard.clients] == _NOWHERE)
+        if founders is not None and len(new):
+            newcomers = heard.select(new, self.plan.item_tables)
+            cosines = self._cosines(Updates.joined([newcomers, founders]))
+            groups = self._group[founders.clients]
+            joined = nearest_group(cosines[: len(new), len(new) :], groups)
+            self._group[newcomers.clients] = joined
+        versions[:] = np.maximum(self._group, 0)
+
+    def _cosines(self, updates: Updates) -> NDArray[np.float64]:
+        shapes = {name: self._parameters[name].shape[1:] for name in updates.tensors}
+        return update_cosines(updates, shapes, self.plan.item_tables)

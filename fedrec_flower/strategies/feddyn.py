@@ -1,0 +1,81 @@
+"""FedDyn: losses are bent so that clients settle where the server does. Source: Acar et al. 2021.
+
+Algorithm 1. A client adds alpha / learning rate * (value - given) to its gradients and takes off
+the gradient of its loss where it last stopped, which it keeps; see `client.methods.Dynamic`. The
+paper's alpha is this one over the learning rate, as `fedprox` has it. The server goes to the mean
+of the clients' parameters and on by what it has gathered of their updates so far, the paper's
+-h / alpha: each round adds the cohort's mean update times its share of all clients. Nothing more
+than in plain averaging travels.
+
+What is gathered is a mean over all clients, weighted by `num_examples`, whatever `aggregation` says
+of the mean that the server goes to: who does not touch a row stays where it was given. A row that
+nobody touches in a round stays where it is.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from fedrec_flower.aggregation import UpdateSum, mean_over_all_clients
+from fedrec_flower.errors import require
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.strategies.base import FederatedStrategy
+from fedrec_flower.strategies.plan import Observer, Plan
+from fedrec_flower.strategies.sgd import require_sgd
+
+
+class FedDyn(FederatedStrategy):
+    """Averages what clients made of their bent losses, and goes further.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+        aggregation: see `FederatedStrategy`.
+        alpha: share of its way from the given parameters that a client takes back at every step,
+            in (0, 1].
+
+    Raises:
+        ConfigError: if the share is none, or clients do not train by SGD.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        observer: Observer,
+        aggregation: Literal["all_clients", "touched_clients"],
+        alpha: float,
+    ) -> None:
+        require(0 < alpha <= 1, f"strategy.alpha must be in (0, 1]: {alpha}")
+        require_sgd(plan, "feddyn")
+        super().__init__(plan, observer, aggregation)
+        self.alpha = alpha
+        self._gathered: Tensors = {}
+
+    def local(self) -> dict[str, Any]:
+        """See `FederatedStrategy.local`."""
+        return {"_target_": "fedrec_flower.client.methods.Dynamic", "pull": self.alpha}
+
+    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
+        """See `FederatedStrategy.move`."""
+        share = np.float32(self.plan.clients_per_round / self.plan.num_clients)
+        untouched = np.flatnonzero(total.row_weight == 0)
+        update, nothing = self._mean(total), np.float32(0)
+        for name, mean in mean_over_all_clients(total).items():
+            self._gathered[name] = self._gathered.get(name, nothing) + share * mean
+            further = self._gathered[name].copy()
+            if name in self.plan.item_tables:
+                further[untouched] = 0
+            update[name] = update[name] + further
+        return self._stepped(parameters, update)
+
+    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        """See `FederatedStrategy.step`; all the way."""
+        return {name: value + update[name] for name, value in parameters.items()}
+
+    def state(self) -> Tensors:
+        """See `FederatedStrategy.state`; what is gathered."""
+        return dict(self._gathered)
+
+    def restore(self, state: Tensors) -> None:
+        """See `FederatedStrategy.restore`."""
+        self._gathered = dict(state)

@@ -1,0 +1,75 @@
+"""q-FedAvg: clients with larger losses have more say. Source: Li et al. 2020, Algorithm 2.
+
+"Fair Resource Allocation in Federated Learning". The paper's F_k(w), the loss of what a client was
+given, would cost every client a pass over its data. The mean training loss of its local pass, as
+it met its batches, stands for it: with one full batch that is F_k(w) exactly, on its sampled
+negatives; with more steps it is somewhat smaller. Clients are weighted by `num_examples` beside.
+"""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.aggregation import Updates, fair_sum
+from fedrec_flower.errors import require
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.strategies.plan import Observer, Plan
+from fedrec_flower.strategies.stepping import ServerOptimizer, SteppingStrategy, chosen
+
+
+class QFedAvg(SteppingStrategy):
+    """Averages updates, each with a power of its client's loss.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+        aggregation: see `FederatedStrategy`.
+        q: how much more say larger losses have; 0 is plain averaging.
+        lipschitz: how fast the gradient of a client's loss may change, in units of 1 / rate; the
+            larger, the shorter the steps of long updates. None: 1 / training.learning_rate, as in
+            the paper.
+        server_optimizer: how the server steps, named as the strategy that averages and steps so;
+            the paper's is "fedavg".
+        server_learning_rate: its learning rate.
+        beta1: decay of its first moment, momentum of "fedavgm", in [0, 1).
+        beta2: decay of its second moment, in [0, 1).
+        tau: floor of its denominator, in units of the parameters.
+
+    Raises:
+        ConfigError: if a value is negative.
+    """
+
+    stacked: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        plan: Plan,
+        observer: Observer,
+        aggregation: Literal["all_clients", "touched_clients"],
+        q: float,
+        lipschitz: float | None,
+        server_optimizer: ServerOptimizer,
+        server_learning_rate: float,
+        beta1: float,
+        beta2: float,
+        tau: float,
+    ) -> None:
+        require(q >= 0, f"strategy.q must not be negative: {q}")
+        possible = lipschitz is None or lipschitz >= 0
+        require(possible, f"strategy.lipschitz must not be negative: {lipschitz}")
+        step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
+        super().__init__(plan, observer, aggregation, step)
+        rate = plan.job["training"]["learning_rate"]
+        by_rate = 1 / rate if rate else 0.0  # at no rate nobody moves
+        self.q, self.lipschitz = q, by_rate if lipschitz is None else lipschitz
+
+    def move_by_each(
+        self, parameters: Tensors, updates: Updates, losses: NDArray[np.float64]
+    ) -> Tensors:
+        """See `FederatedStrategy.move_by_each`."""
+        plan = self.plan
+        shapes = {name: parameters[name].shape for name in updates.tensors}
+        rates = self.q, self.lipschitz
+        total = fair_sum(updates, losses, shapes, plan.item_tables, plan.num_items, *rates)
+        return self._stepped(parameters, self._mean(total))

@@ -1,0 +1,97 @@
+"""SCAFFOLD: control variates take the drift out of local steps. Source: Karimireddy et al. 2020.
+
+Each local step adds the server's control less the client's own to the gradient; see
+`client.methods.Scaffold` for what clients do. Controls travel down and their changes up, as many
+bytes as the parameters each way, and every client keeps its own on its node's disk.
+
+The server's control is the mean of all clients' controls, weighted by `num_examples` as their
+updates are: a round adds the cohort's mean change times its share of all clients. It takes that
+mean over all clients whatever `aggregation` says of the step, row by row: who touches no sample of
+an item has no gradient there, and so a control of zero. Clients are corrected on the rows they
+touch alone. When all have settled, the server's control is zero and the clients' gradients cancel
+out, as in the paper; before that, rows that few clients touch move as slowly as under all_clients.
+"""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from fedrec_flower.aggregation import UpdateSum, mean_over_all_clients
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.strategies.plan import Observer, Plan
+from fedrec_flower.strategies.sgd import require_sgd
+from fedrec_flower.strategies.stepping import ServerOptimizer, SteppingStrategy, chosen
+from fedrec_flower.training import CONTROL
+
+_STATE = "control/"
+
+
+class Scaffold(SteppingStrategy):
+    """Averages updates whose steps were corrected, and the changes of the clients' controls.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+        aggregation: see `FederatedStrategy`.
+        server_optimizer: how the server steps, named as the strategy that averages and steps so;
+            the paper's is "fedavg".
+        server_learning_rate: its learning rate.
+        beta1: decay of its first moment, momentum of "fedavgm", in [0, 1).
+        beta2: decay of its second moment, in [0, 1).
+        tau: floor of its denominator, in units of the parameters.
+
+    Raises:
+        ConfigError: if clients do not train by SGD.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        observer: Observer,
+        aggregation: Literal["all_clients", "touched_clients"],
+        server_optimizer: ServerOptimizer,
+        server_learning_rate: float,
+        beta1: float,
+        beta2: float,
+        tau: float,
+    ) -> None:
+        require_sgd(plan, "scaffold")
+        step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
+        controls = {f"{CONTROL}{name}" for name in plan.item_tables}
+        with_controls = replace(plan, item_tables=plan.item_tables | controls)
+        super().__init__(with_controls, observer, aggregation, step)
+        self._control: Tensors = {}
+
+    def local(self) -> dict[str, Any]:
+        """See `FederatedStrategy.local`."""
+        return {"_target_": "fedrec_flower.client.methods.Scaffold"}
+
+    def begin(self, initial: Tensors) -> Tensors:
+        """See `FederatedStrategy.begin`; all controls are zero."""
+        trained = initial.keys() - self.plan.model.frozen
+        self._control = {n: np.zeros_like(value) for n, value in initial.items() if n in trained}
+        return initial
+
+    def beside(self) -> Tensors:
+        """See `FederatedStrategy.beside`; the server's control."""
+        return {f"{CONTROL}{name}": value for name, value in self._control.items()}
+
+    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
+        """See `FederatedStrategy.move`."""
+        changes = {n: total.tensors[f"{CONTROL}{n}"] for n in self._control}
+        updates = {n: total.tensors[n] for n in self._control}
+        share = np.float32(self.plan.clients_per_round / self.plan.num_clients)
+        change = mean_over_all_clients(replace(total, tensors=changes))
+        self._control = {n: value + share * change[n] for n, value in self._control.items()}
+        return super().move(parameters, replace(total, tensors=updates))
+
+    def state(self) -> Tensors:
+        """See `FederatedStrategy.state`; the optimiser's moments and the server's control."""
+        return super().state() | {f"{_STATE}{n}": value for n, value in self._control.items()}
+
+    def restore(self, state: Tensors) -> None:
+        """See `FederatedStrategy.restore`."""
+        super().restore(state)
+        kept = {n: value for n, value in state.items() if n.startswith(_STATE)}
+        self._control = {n.removeprefix(_STATE): value for n, value in kept.items()}
