@@ -38,6 +38,9 @@ class Schema:
     training: Any = MISSING
     strategy: Any = MISSING
     privacy: Any = MISSING
+    secure_aggregation: Any = MISSING
+    compression: Any = MISSING
+    faults: Any = MISSING
     evaluation: Any = MISSING
     model: Any = MISSING
     federation: Any = MISSING
@@ -45,6 +48,14 @@ class Schema:
     seed: int = MISSING
     num_rounds: int = MISSING
     clients_per_round: int | None = MISSING
+    min_completion: float = MISSING
+    max_retries: int = MISSING
+    finetune_epochs: int = MISSING
+    init_from: str | None = MISSING
+    freeze: list[str] = MISSING
+    patience: int | None = MISSING
+    checkpoint_every: int | None = MISSING
+    resume: str | None = MISSING
     output_dir: str = MISSING
 
 
@@ -66,17 +77,20 @@ def _job(config: DictConfig) -> None:
 
 def _run(config: DictConfig) -> None:
     # Imported here, so that --help and a misspelt option answer at once.
-    from fedrec_flower.results import RunFolder, claimed, resume
+    from fedrec_flower.results import RunFolder, claimed, resume, told_before
 
     settings = HydraConfig.get()
     path = Path(settings.runtime.output_dir)
     resolved, text = _resolved(config), _repeatable(config)
-    sweeps = settings.mode is RunMode.MULTIRUN
-    with claimed(path):
-        folder = resume(path, text) if sweeps else RunFolder.create(path)
-        if folder is not None:
-            folder.write_configuration(text)
-            _fill(folder, resolved | {"overrides": list(settings.overrides.task)})
+    overrides = list(settings.overrides.task) if config.resume is None else told_before(path)
+    goes_on = config.resume is not None or settings.mode is RunMode.MULTIRUN
+    try:
+        with claimed(path):
+            folder = (resume if goes_on else RunFolder.create)(path, text)
+            if folder is not None:
+                _fill(folder, resolved | {"overrides": overrides})
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"; resume={_shown(path)} goes on with it") from interrupt
     print(_shown(path))  # noqa: T201
 
 
@@ -100,12 +114,40 @@ def compose(overrides: list[str]) -> tuple[dict[str, Any], Path]:
         The resolved configuration and the run folder it names, not yet made.
     """
     config = _composed(overrides)
+    if config.resume is not None:
+        raise ConfigError(
+            "resume= is for the command line alone: in Python, give the folder that "
+            "results.resume returns to experiment.run"
+        )
     return _resolved(config) | {"overrides": overrides}, Path(config.output_dir)
 
 
 def _composed(overrides: list[str]) -> DictConfig:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", overrides)
+
+
+def _expand_resume(arguments: list[str]) -> None:
+    """Replace resume=FOLDER by the words that compose that folder's own configuration, in it.
+
+    Raises:
+        ConfigError: if anything else was said, or the folder holds no run.
+    """
+    value = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
+    if value in ("", "null"):
+        return
+    if others := [word for word in arguments[1:] if word != f"resume={value}"]:
+        raise ConfigError(
+            f"resume={value} goes on with the configuration in that folder: leave out {others[0]}"
+        )
+    folder = Path(value.strip("'\"")).absolute()
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"resume={value} is no run (it has no config.yaml): give the folder of one; to go on "
+            "with a sweep, give its own command again"
+        )
+    quoted = "'" + str(folder).replace("'", "\\'") + "'"
+    arguments[1:] = [f"--config-path={folder}", f"output_dir={quoted}", f"resume={quoted}"]
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
@@ -133,6 +175,7 @@ def _repeatable(config: DictConfig) -> str:
     """What config.yaml holds: `--config-path` on its folder repeats the run, in a new folder."""
     saved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     original = OmegaConf.load(CONF / "config.yaml")
+    saved.resume = None
     saved.output_dir = OmegaConf.to_container(original)["output_dir"]  # type: ignore[call-overload, index]
     logging_as_here = [entry for entry in original.defaults if "override" in str(entry)]
     whole = {"defaults": ["schema", "_self_", *logging_as_here], "hydra": original.hydra}
@@ -153,9 +196,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _make_config_path_absolute(sys.argv)
     try:
+        _expand_resume(sys.argv)
         _job()
-    except KeyboardInterrupt:
-        sys.exit(_say("interrupted: the run folder keeps what the run had", _INTERRUPTED))
+    except KeyboardInterrupt as interrupt:
+        kept = f"interrupted: the run folder keeps what the run had{interrupt}"
+        sys.exit(_say(kept, _INTERRUPTED))
     except (Exception, SystemExit) as error:
         mistake = error.__cause__ if isinstance(error, SystemExit) else error
         if mistake is None:

@@ -1,33 +1,34 @@
 """One experiment, from configuration to run folder: read `run` first, it is the whole story."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import cpu_count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fedrec_flower import __version__
+from fedrec_flower import __version__, checking
+from fedrec_flower.aggregation import Limits
 from fedrec_flower.config import build
-from fedrec_flower.errors import ConfigError
 from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.federation import Engine, federate
+from fedrec_flower.guarding import Guard
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.partitions.statistics import partition_table
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.preparing import prepare
 from fedrec_flower.progress import Progress
 from fedrec_flower.publish import publish
 from fedrec_flower.report import Record
-from fedrec_flower.results import RunFolder
+from fedrec_flower.results import RunFolder, SavedModel, taken_over
 from fedrec_flower.seeding import generator
 from fedrec_flower.splits.digest import split_sha256
-from fedrec_flower.strategies import Centralized, FederatedStrategy, Plan, Sums
-from fedrec_flower.training import check_engine
+from fedrec_flower.strategies import FederatedStrategy, Plan
 
 Config = Mapping[str, Any]
+
+HUGE = 1e6  # no honest update of a parameter is larger, whatever the learning rate
 
 
 def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict[str, Any]:
@@ -35,8 +36,10 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
 
     Args:
         config: the resolved configuration: a mapping per group, and the values no group owns.
-        folder: the run's folder, new.
-        engine: takes the place of the one that the configuration describes.
+        folder: the run's folder, new; or that of an unfinished run of the same configuration,
+            which goes on from its last checkpoint (see `results.resume`).
+        engine: takes the place of the one that the configuration describes: a deployment, in
+            which the noise of privacy comes from the operating system.
 
     Returns:
         The summary, as in summary.json.
@@ -44,15 +47,22 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
     Raises:
         FedrecError: a mistake that the user can mend; the folder keeps what it had.
     """
-    with Record(folder, config) as record:
-        setup = set_up(config, folder)
+    saved = folder.checkpoints.newest()
+    with Record(folder, config, saved) as record:
+        setup = set_up(config, folder, deployed=engine is not None)
         record.learn(setup.facts())
         with Progress(folder, setup.plan, record) as progress:
             strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
-            check_strategy(strategy, setup.model)
+            checking.check_strategy(strategy, setup.model)
+            setup.guard.check(strategy)
+            if saved is not None:
+                folder.checkpoints.restore(saved)
+                strategy.resume(saved)
             log = folder.path / "flower.log"
             outcome = federate(engine or setup.engine, strategy, setup.initial(strategy), log)
-        return publish(record, setup.data, outcome)
+        publish(record, setup.data, outcome)
+    folder.tidy()
+    return record.summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,8 @@ class Setup:
         plan: the run, as the strategy sees it.
         engine: carries messages.
         seed: the experiment's seed.
+        source: what another run has learnt, to start from; None to start afresh.
+        guard: what protects the clients.
     """
 
     data: Prepared
@@ -72,11 +84,16 @@ class Setup:
     plan: Plan
     engine: Engine
     seed: int
+    source: SavedModel | None
+    guard: Guard
 
     def initial(self, strategy: FederatedStrategy) -> Tensors:
-        """Draw initial shared parameters; none where nothing travels."""
+        """Initial shared parameters, drawn or another run's; none where nothing travels."""
         names = self.model.shared_names() if strategy.shares else []
-        return self.model.initial(names, generator(self.seed, "initial-shared"))
+        drawn = self.model.initial(names, generator(self.seed, "initial-shared"))
+        if self.source is None:
+            return drawn
+        return taken_over(drawn, self.source, self.data.item_ids, self.model.item_rows)
 
     def facts(self) -> dict[str, Any]:
         """What the summary says of the data."""
@@ -88,73 +105,47 @@ class Setup:
         }
 
 
-def set_up(config: Config, folder: RunFolder) -> Setup:
-    """Prepare the data, build the model, check that what is asked for is possible."""
-    for name in ("seed", "num_rounds"):
-        _require_at_least(name, config[name], 0)
+def set_up(config: Config, folder: RunFolder, *, deployed: bool = False) -> Setup:
+    """Prepare the data, build the model, check that what is asked for is possible.
+
+    Args:
+        config: see `run`.
+        folder: see `run`.
+        deployed: whether the federation is real, so that noise must not repeat.
+    """
+    checking.check_numbers(config)
     data = prepare_data(config)
     known = {
         "num_users": 1,  # the server has no users; personal tables live on the nodes
         "num_items": data.num_items,
         "rating_range": data.rating_range,
+        "item_features": data.item_features,
+        "num_attributes": data.num_attributes,
         "task": config["task"],
     }
     model: Recommender = build("model", config["model"], **known)
+    source = read_source(config, model)
+    model.freeze(config["freeze"])
     evaluator: Evaluator = build("evaluation", config["evaluation"], **known)
-    # A wrong value is better told here than by a node.
-    training = build("training", config["training"])
-    if config["task"] == "rating" and training.loss != "mse":
-        raise ConfigError(f"training.loss={training.loss} cannot predict ratings: choose mse")
-    if evaluator.task != config["task"]:
-        raise ConfigError(
-            f"evaluation={evaluator.task} does not fit task={config['task']}: choose the same"
-        )
-    evaluator.check(data.num_items)
-    wanted, unknown = config["evaluation"].get("num_negatives", 0), data.num_items - data.most_known
-    if wanted > unknown:
-        raise ConfigError(
-            f"evaluation.num_negatives={wanted} is impossible: the most active user leaves only "
-            f"{unknown} items to rank against, so give {unknown} or fewer (0 for none)"
-        )
-    if not isinstance(model, ExactRecommender):
-        check_engine(
-            model,
-            training,
-            data.client(data.largest_client),
-            task=config["task"],
-            negatives=config["split"]["negatives"],
-            num_items=data.num_items,
-            seed=config["seed"],
-        )
-    elif config["task"] == "rating":
-        name = type(model).__name__
-        raise ConfigError(
-            f"{name} ranks and cannot predict ratings: choose task=ranking or another model"
-        )
-    plan = make_plan(config, data, model, evaluator, folder)
+    checking.check(config, data, model, evaluator)
+    guard = Guard.of(config, data, model, deployed=deployed)
+    plan = make_plan(config, data, model, evaluator, folder, guard)
     asked = config["federation"].get("num_nodes")
     nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked
-    if not 1 <= nodes <= data.num_clients:
-        raise ConfigError(
-            f"federation.num_nodes={nodes} is impossible with {data.num_clients} clients: "
-            "every node hosts at least one, so lower it or leave it null"
-        )
+    checking.check_nodes(nodes, data)
+    plan.secure.check(nodes, plan.clients_per_round)
     engine = build("federation", {**config["federation"], "num_nodes": nodes})
-    return Setup(data, model, plan, engine, config["seed"])
+    return Setup(data, model, plan, engine, config["seed"], source, guard)
 
 
-def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
-    """Refuse to average what must be solved.
+def read_source(config: Config, model: Recommender) -> SavedModel | None:
+    """What another run has learnt, if this one starts from it.
 
     Raises:
-        ConfigError: names the strategy, the model and what to choose.
+        ConfigError: if it cannot be read, or the model starts from nothing and trains nothing.
     """
-    fits = isinstance(strategy, Sums | Centralized) or not strategy.shares
-    if isinstance(model, ExactRecommender) and not fits:
-        raise ConfigError(
-            f"{type(strategy).__name__} does not fit {type(model).__name__}, which is solved from "
-            "sums: choose strategy=sums"
-        )
+    checking.check_source(config, model)
+    return SavedModel.read(config["init_from"]) if config["init_from"] else None
 
 
 def prepare_data(config: Config) -> Prepared:
@@ -182,7 +173,12 @@ def prepare_data(config: Config) -> Prepared:
 
 
 def make_plan(
-    config: Config, data: Prepared, model: Recommender, evaluator: Evaluator, folder: RunFolder
+    config: Config,
+    data: Prepared,
+    model: Recommender,
+    evaluator: Evaluator,
+    folder: RunFolder,
+    guard: Guard,
 ) -> Plan:
     """Turn the configuration into what the strategy needs.
 
@@ -191,41 +187,54 @@ def make_plan(
     """
     wanted = config["clients_per_round"]
     cohort = data.num_clients if wanted is None else wanted
-    _require_some("clients_per_round", cohort, data.num_clients)
+    checking.require_some("clients_per_round", cohort, data.num_clients)
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
-    _require_some("evaluation.num_clients", sampled, data.num_clients)
-    job = make_job(config, data, folder.path / "clients")
-    tables = frozenset(model.item_rows)
-    rounds = config["num_rounds"]
-    return Plan(job, config["seed"], data.num_clients, cohort, rounds, evaluator, tables, model)
+    checking.require_some("evaluation.num_clients", sampled, data.num_clients)
+    job = make_job(config, data, folder.path / "clients", guard)
+    most = job["limits"]["weight"]
+    return Plan(
+        job=job,
+        seed=config["seed"],
+        num_clients=data.num_clients,
+        num_items=data.num_items,
+        num_examples=data.num_examples,
+        clients_per_round=cohort,
+        num_rounds=config["num_rounds"],
+        evaluator=evaluator,
+        item_tables=frozenset(model.item_rows),
+        model=model,
+        limits=Limits(**job["limits"]),
+        min_completion=config["min_completion"],
+        max_retries=config["max_retries"],
+        checkpoint_every=config["checkpoint_every"],
+        patience=config["patience"],
+        curator=guard.curator(),
+        secure=build("secure_aggregation", config["secure_aggregation"], client_weight=most),
+    )
 
 
-def make_job(config: Config, data: Prepared, store: Path) -> dict[str, Any]:
+def make_job(config: Config, data: Prepared, store: Path, guard: Guard) -> dict[str, Any]:
     """What every node must know; see `client.node.open_node`.
 
     Args:
         config: the resolved configuration.
         data: the prepared data.
         store: where nodes keep what stays with their clients.
+        guard: what protects the clients.
     """
-    groups = ("model", "training", "evaluation", "privacy")
+    most = guard.privacy.most_weight(data.most_examples)
+    groups = ("model", "training", "evaluation", "compression", "faults", "secure_aggregation")
     return {group: dict(config[group]) for group in groups} | {
+        **guard.job(),
         "task": config["task"],
         "negatives": config["split"]["negatives"],
         "seed": config["seed"],
         "num_rounds": config["num_rounds"],
+        "freeze": list(config["freeze"]),
+        "finetune_epochs": config["finetune_epochs"],
+        "limits": asdict(Limits(most, HUGE)),
         "prepared": str(data.path.resolve()),
         "store": str(store.resolve()),
         # A node keeps a job open: a folder that was removed and used again is another job.
         "run": uuid4().hex,
     }
-
-
-def _require_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name}={value} is impossible: give {least} or more")
-
-
-def _require_some(name: str, value: int, num_clients: int) -> None:
-    if not 1 <= value <= num_clients:
-        raise ConfigError(f"{name}={value} is impossible: choose between 1 and {num_clients}")

@@ -43,6 +43,13 @@ class Columns:
         rating = None if self.rating is None else self.rating[rows]
         return type(self)(offsets - offsets[0], np.asarray(self.item[rows]), rating)
 
+    def of(self, kept: NDArray[np.bool_]) -> Self:
+        """The interactions of the positions that are kept, bool (num_users,); others have none."""
+        length = np.diff(self.offsets)
+        rows = np.repeat(kept, length)
+        rating = None if self.rating is None else self.rating[rows]
+        return type(self)(starts(length * kept), self.item[rows], rating)
+
     def users(self) -> NDArray[np.int64]:
         """int64 (n,): the position, counted from the slice's first, of each interaction."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
@@ -62,6 +69,7 @@ class ClientData:
         train: its training interactions.
         validation: its validation interactions.
         test: its test interactions.
+        attributes: float32 (num_users, num_attributes), what its users say of themselves.
     """
 
     client: int
@@ -71,6 +79,7 @@ class ClientData:
     train: Columns
     validation: Columns
     test: Columns
+    attributes: NDArray[np.float32]
 
     @property
     def num_users(self) -> int:
@@ -92,6 +101,8 @@ class Prepared:
         num_clients: number of clients.
         rating_range: lowest and highest training rating, raw units; None for implicit data.
         split_sha256: digest of the split, as recorded in every run's summary.
+        item_features: float32 (num_items, num_features), public; see `features.item_features`.
+        num_attributes: how many numbers say what a user is like; see `features.user_features`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,6 +118,9 @@ class Prepared:
         self.split_sha256: str = meta["split_sha256"]
         self.client_offsets = self._column("client_offsets")
         self.user_codes = self._column("user_codes")
+        self.item_features = self._column("item_features")
+        self._attributes = self._column("attributes")
+        self.num_attributes: int = self._attributes.shape[1]
         self._parts = {part: self._part(part) for part in Part}
 
     def _column(self, name: str) -> NDArray[Any]:
@@ -127,8 +141,8 @@ class Prepared:
         cuts = self.client_offsets
         first, stop = int(cuts[client]), int(cuts[client + num_clients])
         train, validation, test = (self._parts[part].slice(first, stop) for part in Part)
-        codes = np.asarray(self.user_codes[first:stop])
-        return ClientData(client, num_clients, first, codes, train, validation, test)
+        codes, attributes = (np.asarray(c[first:stop]) for c in (self.user_codes, self._attributes))
+        return ClientData(client, num_clients, first, codes, train, validation, test, attributes)
 
     @property
     def most_known(self) -> int:
@@ -139,8 +153,18 @@ class Prepared:
     @property
     def largest_client(self) -> int:
         """The client with the most training interactions."""
-        examples = np.asarray(self._parts[Part.TRAIN].offsets)[self.client_offsets]
-        return int(np.diff(examples).argmax())
+        return int(self.num_examples.argmax())
+
+    @property
+    def most_examples(self) -> int:
+        """Training interactions of the largest client."""
+        return int(self.num_examples.max())
+
+    @property
+    def num_examples(self) -> NDArray[np.int64]:
+        """int64 (num_clients,): training interactions of each client."""
+        count: NDArray[np.int64] = np.diff(self._parts[Part.TRAIN].offsets[self.client_offsets])
+        return count
 
     def hosted_by(self, node: int, num_nodes: int) -> range:
         """The clients of a node, contiguous, balanced by work; needs num_nodes <= num_clients."""

@@ -14,10 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import DataError
+from fedrec_flower.features import item_features, user_features
 from fedrec_flower.interactions import Ids, Interactions, Part, Partition, Split
 from fedrec_flower.prepared import MANIFEST, Prepared, starts
 
-_FORMAT = 2  # raise it when the layout of the folder changes
+_FORMAT = 3  # raise it when the layout of the folder changes
 
 
 def prepare(
@@ -76,7 +77,9 @@ def _write_atomically(
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        _write_columns(scratch, interactions, split, partition)
+        order = np.argsort(partition.client_of_user, kind="stable")  # position -> user code
+        _write_columns(scratch, interactions, split, partition, order)
+        schema = _write_features(scratch, interactions, order)
         interactions.items.to_parquet(scratch / "items.parquet")
         clients.to_parquet(scratch / "clients.parquet")
         meta = {
@@ -86,6 +89,7 @@ def _write_atomically(
             "num_clients": partition.num_clients,
             "rating_range": _rating_range(interactions, split),
             "split_sha256": digest,
+            **schema,
         }
         digests = {file.name: _digest(file) for file in sorted(scratch.iterdir())}
         manifest = {"meta": meta, "sha256": digests, "recipe": json.loads(recipe)}
@@ -108,10 +112,24 @@ def _rating_range(interactions: Interactions, split: Split) -> tuple[float, floa
     return float(rating.min()), float(rating.max())
 
 
+def _write_features(
+    folder: Path, interactions: Interactions, order: NDArray[np.int64]
+) -> dict[str, list[str]]:
+    """Write what is known of items and users; returns what each column of theirs means."""
+    items = item_features(interactions.items, interactions.num_items)
+    users = user_features(interactions.users, interactions.num_users)
+    _save(folder, "item_features", items.to_numpy(np.float32))
+    _save(folder, "attributes", users.to_numpy(np.float32)[order])
+    return {"item_features": [*map(str, items)], "attributes": [*map(str, users)]}
+
+
 def _write_columns(
-    folder: Path, interactions: Interactions, split: Split, partition: Partition
+    folder: Path,
+    interactions: Interactions,
+    split: Split,
+    partition: Partition,
+    order: NDArray[np.int64],
 ) -> None:
-    order = np.argsort(partition.client_of_user, kind="stable")  # position -> user code
     position = np.empty(interactions.num_users, np.int64)
     position[order] = np.arange(interactions.num_users)
     counts = np.bincount(partition.client_of_user, minlength=partition.num_clients)

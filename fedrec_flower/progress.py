@@ -1,5 +1,7 @@
 """The live view of a run, which also writes rounds.csv as the rounds come in."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +17,7 @@ from rich.progress import Progress as RichProgress
 
 from fedrec_flower.interactions import Part
 from fedrec_flower.report import Record
-from fedrec_flower.results import RunFolder
+from fedrec_flower.results import Checkpoint, RunFolder
 from fedrec_flower.strategies import Plan
 from fedrec_flower.strategies.plan import Metrics
 
@@ -60,17 +62,29 @@ class Progress:
         """Leave the bar as it stands."""
         self._bar.stop()
 
-    def trained(self, round_: int, loss: float, num_clients: int) -> None:
-        """See `Observer.trained`."""
-        self._folder.add_round(round_, "train", {"loss": loss}, num_clients)
+    def began(self, round_: int) -> None:
+        """See `Observer.began`; until now the engine started."""
+        self._record.start_training(round_)
+        if round_:
+            self._shown = ""  # what was last evaluated is not known here
+        self._bar.reset(self._task, completed=round_, metrics=self._shown)
+
+    def trained(
+        self,
+        round_: int,
+        loss: float,
+        num_clients: int,
+        lost: Mapping[str, int],
+        more: Mapping[str, float],
+    ) -> None:
+        """See `Observer.trained`; what is lost has rows of its own, where anything is."""
+        counted = {f"lost/{kind}": float(count) for kind, count in sorted(lost.items())}
+        self._folder.add_round(round_, "train", {"loss": loss, **more, **counted}, num_clients)
         self._loss = f"loss {loss:.4f}"
         self._bar.update(self._task, completed=round_, metrics=f"{self._shown} {self._loss}")
 
     def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
         """See `Observer.evaluated`."""
-        if round_ == 0:
-            self._record.start_training()
-            self._bar.reset(self._task, metrics="")  # the engine's start is no round
         self._folder.add_round(round_, "validation", metrics[Part.VALIDATION], num_clients)
         self._folder.add_round(round_, "test", metrics[Part.TEST], num_clients)
         chosen = self._plan.evaluator.select_by
@@ -80,3 +94,8 @@ class Progress:
         if self._bar.disable:
             line = f"round {round_}/{self._plan.num_rounds} {self._shown} {self._loss}"
             self._console.print(line.rstrip(), highlight=False)
+
+    def reached(self, checkpoint: Checkpoint) -> None:
+        """See `Observer.reached`; what the run has taken so far is kept with it."""
+        facts = {**checkpoint.facts, "record": self._record.facts()}
+        self._folder.checkpoints.write(replace(checkpoint, facts=facts))

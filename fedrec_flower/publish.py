@@ -5,7 +5,7 @@ own disk can be gathered here. The strategy never sees them.
 """
 
 import logging
-import shutil
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def publish(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
     folder.write_table("recommendations", _recommendations(data, notes))
     clients = data.clients.assign(rounds_participated=outcome.rounds_participated)
     folder.write_table("clients", clients)
-    folder.write_model(outcome.selected.parameters)
+    folder.write_model(outcome.selected.parameters, data.item_ids)
     _keep_selected(folder.path / "clients", outcome.selected.slot)
     record.learn(_summary(record, data, outcome, notes))
     record.learn({"status": "completed"})
@@ -114,11 +114,14 @@ def _recommendations(data: Prepared, notes: Notes) -> pd.DataFrame:
 
 
 def _keep_selected(store: Path, slot: str) -> None:
-    """Leave the personal parameters of the selected round, and a word on what they are."""
+    """Put the personal parameters of the selected round where one looks for them.
+
+    The slot keeps them too: a run that is killed from here on does all of this again.
+    """
     for file in (store / slot).glob("*.npy"):
-        file.rename(store / file.name)
-    for folder in [path for path in store.iterdir() if path.is_dir()]:
-        shutil.rmtree(folder)
+        kept = store / file.name
+        kept.unlink(missing_ok=True)
+        os.link(file, kept)  # another name, not another copy
     (store / "PRIVATE.txt").write_text(_PRIVATE)
 
 
@@ -128,11 +131,14 @@ def _summary(record: Record, data: Prepared, outcome: Outcome, notes: Notes) -> 
     trained = outcome.seconds["train"]
     return {
         "selected_round": selected.round,
+        "stopped_at": outcome.stopped_at,
         "num_test_users": _num_test_users(data),
         "validation": selected.metrics[Part.VALIDATION],
         "test": selected.metrics[Part.TEST] | _beyond(data, notes),
         "test_standard_error": selected.standard_errors[Part.TEST],
         "best_test_round": _named(best),
+        "lost_replies": dict(sorted(outcome.lost.items())),
+        **outcome.privacy,
         "seconds": record.seconds(outcome.seconds),
         "clients_per_second": participations / trained if trained else None,
         "bytes": {

@@ -5,7 +5,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-from fedrec_flower.results import RunFolder
+from fedrec_flower.errors import DataError
+from fedrec_flower.results import Checkpoint, RunFolder
 from fedrec_flower.results.peak_memory import PeakMemory
 
 _NAMED = ("dataset", "model", "strategy", "partition", "federation")
@@ -17,10 +18,14 @@ class Record:
     Args:
         folder: the run's folder.
         config: the resolved configuration.
+        saved: the checkpoint that the run goes on from; None if it begins.
     """
 
-    def __init__(self, folder: RunFolder, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: RunFolder, config: Mapping[str, Any], saved: Checkpoint | None
+    ) -> None:
         self.folder, self._memory = folder, PeakMemory()
+        self._earlier: Mapping[str, Any] = {} if saved is None else saved.facts["record"]
         self._began = self._trains = perf_counter()
         described = folder.write_environment()
         names = {group: config[group].get("name", "unnamed") for group in _NAMED}
@@ -35,6 +40,7 @@ class Record:
             "clients_per_round": config["clients_per_round"],
             "overrides": config.get("overrides", []),
             "epsilon": None,  # nothing is guaranteed: infinity
+            "resumed_after": list(self._earlier.get("resumed_after", [])),  # rounds
             "versions": described["versions"],
             "commit": described["commit"],
         }
@@ -57,22 +63,48 @@ class Record:
             interrupted = isinstance(error, KeyboardInterrupt)
             self.summary["status"] = "interrupted" if interrupted else "failed"
             self.summary["error"] = str(error) or type(error).__name__
-        self.summary |= {
-            "peak_memory_mb": round(self._memory.megabytes, 1),
-            "peak_memory_measure": self._memory.measure,
-            "peak_resident_mb": round(self._memory.resident_megabytes, 1),
-        }
+        self.summary |= self._peak()
         self.folder.write_summary(self.summary)
 
     def learn(self, facts: Mapping[str, Any]) -> None:
-        """Add facts to the summary."""
-        self.summary |= facts
+        """Add facts to the summary.
 
-    def start_training(self) -> None:
-        """Set-up ends here: data prepared, engine started, untrained model evaluated."""
+        Raises:
+            DataError: if the data are not those that the run began with.
+        """
+        self.summary |= facts
+        split, before = (known.get("split_sha256") for known in (self.summary, self._earlier))
+        if before not in (None, split):
+            raise DataError(
+                f"{self.folder.path} was begun with other data (split {before}, now {split}): "
+                "bring those back, or start a new run"
+            )
+
+    def start_training(self, after: int) -> None:
+        """Set-up ends here: data prepared, engine started, untrained model evaluated.
+
+        Args:
+            after: the round that is the last one so far; above 0 if a run goes on.
+        """
         self._trains = perf_counter()
+        if after:
+            self.summary["resumed_after"].append(after)
 
     def seconds(self, spent: Mapping[str, float]) -> dict[str, float]:
-        """Wall seconds: setup, train, evaluate, total."""
-        total = perf_counter() - self._began
-        return {"setup": self._trains - self._began, **spent, "total": total}
+        """Wall seconds, those before an interruption added: setup, train, evaluate, total."""
+        setup, total = (until - self._began for until in (self._trains, perf_counter()))
+        setup, total = setup + self._earlier.get("setup", 0), total + self._earlier.get("total", 0)
+        return {"setup": setup, **spent, "total": total}
+
+    def facts(self) -> dict[str, Any]:
+        """What a process that goes on from here has to know, JSON-able."""
+        told = {name: self.summary[name] for name in ("resumed_after", "split_sha256")}
+        return {**self.seconds({}), **self._peak(), **told}
+
+    def _peak(self) -> dict[str, Any]:
+        now = {
+            "peak_memory_mb": round(self._memory.megabytes, 1),
+            "peak_resident_mb": round(self._memory.resident_megabytes, 1),
+        }
+        highest = {name: max(value, self._earlier.get(name, 0)) for name, value in now.items()}
+        return {**highest, "peak_memory_measure": self._memory.measure}

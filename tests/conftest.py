@@ -53,9 +53,13 @@ class MakeClient(Protocol):
         test: Histories | None = None,
         *,
         ratings: Sequence[Sequence[Sequence[float]]] | None = None,
+        attributes: Sequence[Sequence[float]] = (),
         client: int = 0,
     ) -> ClientData:
-        """One history per user and part; ratings come per part, in the same shape."""
+        """One history per user and part; ratings come per part, in the same shape.
+
+        Attributes, if any, come per user.
+        """
         ...
 
 
@@ -69,13 +73,17 @@ def make_client() -> MakeClient:
         test: Histories | None = None,
         *,
         ratings: Sequence[Sequence[Sequence[float]]] | None = None,
+        attributes: Sequence[Sequence[float]] = (),
         client: int = 0,
     ) -> ClientData:
         nothing: Histories = [[] for _ in train]
         parts = (train, validation or nothing, test or nothing)
         values = ratings or (None, None, None)
         columns = [_columns(*pair) for pair in zip(parts, values, strict=True)]
-        return ClientData(client, 1, 0, np.arange(len(train), dtype=np.int32), *columns)
+        codes = np.arange(len(train), dtype=np.int32)
+        said = np.array(attributes or np.zeros((len(train), 0)), np.float32)
+        learnt, chosen_by, judged_by = columns
+        return ClientData(client, 1, 0, codes, learnt, chosen_by, judged_by, said)
 
     return make
 
@@ -131,8 +139,10 @@ def federate(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Federate]":
 
     cache = tmp_path_factory.mktemp("cache")  # data are prepared once a session
 
-    def federate(*overrides: str, meddle: "Meddle | None" = None) -> Federated:
-        return run(tmp_path_factory.mktemp("federated"), cache, overrides, meddle)
+    def federate(
+        *overrides: str, meddle: "Meddle | None" = None, folder: Path | None = None
+    ) -> Federated:
+        return run(folder or tmp_path_factory.mktemp("federated"), cache, overrides, meddle)
 
     yield federate
     open_node.cache_clear()  # or open files would outlive their folder

@@ -1,6 +1,6 @@
 """Small federations, run in this process by the real configuration and strategies."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,8 @@ from fedrec_flower.federation.logs import flower_logs_to
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.results import RunFolder
+from fedrec_flower.results.checkpoints import Checkpoint
+from fedrec_flower.results.run_folder import holds_a_run
 from fedrec_flower.strategies import FederatedStrategy, Outcome
 from fedrec_flower.strategies.plan import Metrics
 
@@ -54,17 +56,38 @@ class Watcher:
     """Remembers what a strategy tells its observer."""
 
     losses: dict[int, float] = field(default_factory=dict)
+    replied: dict[int, int] = field(default_factory=dict)
+    lost: dict[int, dict[str, int]] = field(default_factory=dict)
+    more: dict[int, dict[str, float]] = field(default_factory=dict)
     metrics: dict[int, Metrics] = field(default_factory=dict)
     num_evaluated: dict[int, int] = field(default_factory=dict)
+    began_after: int = -1
+    checkpoints: list[Checkpoint] = field(default_factory=list)
 
-    def trained(self, round_: int, loss: float, num_clients: int) -> None:
+    def began(self, round_: int) -> None:
+        """See `Observer.began`."""
+        self.began_after = round_
+
+    def trained(
+        self,
+        round_: int,
+        loss: float,
+        num_clients: int,
+        lost: Mapping[str, int],
+        more: Mapping[str, float],
+    ) -> None:
         """See `Observer.trained`."""
-        del num_clients
         self.losses[round_] = loss
+        self.replied[round_], self.lost[round_] = num_clients, dict(lost)
+        self.more[round_] = dict(more)
 
     def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
         """See `Observer.evaluated`."""
         self.metrics[round_], self.num_evaluated[round_] = metrics, num_clients
+
+    def reached(self, checkpoint: Checkpoint) -> None:
+        """See `Observer.reached`."""
+        self.checkpoints.append(checkpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +137,7 @@ class Federated:
     @property
     def job(self) -> str:
         """What every node was told of the run."""
-        return self.strategy._job
+        return self.strategy._post.job
 
     @property
     def shared(self) -> Tensors:
@@ -124,8 +147,9 @@ class Federated:
     @property
     def personal(self) -> dict[str, NDArray[Any]]:
         """Personal parameters after the last round: a row per user or per client."""
+        names = {name for name, _ in self.setup.model.named_parameters()}
         files = (self.store / "current").glob("*.npy")
-        return {file.stem: np.load(file) for file in files if file.stem not in ("written", "tuned")}
+        return {file.stem: np.load(file) for file in files if file.stem in names}
 
     def metric_table(self) -> dict[tuple[int, Part, str], float]:
         """Every metric of every evaluated round."""
@@ -140,8 +164,13 @@ class Federated:
 class Federate(Protocol):
     """Runs a small federation."""
 
-    def __call__(self, *overrides: str, meddle: Meddle | None = None) -> Federated:
-        """Overrides as on the command line; `meddle` may look at and change the replies."""
+    def __call__(
+        self, *overrides: str, meddle: Meddle | None = None, folder: Path | None = None
+    ) -> Federated:
+        """Overrides as on the command line; `meddle` may look at and change the replies.
+
+        A run whose checkpoint lies in the folder goes on.
+        """
         ...
 
 
@@ -149,14 +178,19 @@ def run(folder: Path, cache: Path, overrides: Sequence[str], meddle: Meddle | No
     """Run 24 synthetic users, unless the overrides say otherwise.
 
     Args:
-        folder: for the run, empty.
+        folder: for the run; empty, or with a checkpoint to go on from.
         cache: for prepared data.
         overrides: as on the command line.
         meddle: may look at and change the replies.
     """
     config = _configured([*_defaults(overrides), f"dataset.cache_dir={cache}", *overrides])
-    setup, watcher = set_up(config, RunFolder.create(folder)), Watcher()
+    place = RunFolder(folder) if holds_a_run(folder) else RunFolder.create(folder)
+    setup, watcher = set_up(config, place), Watcher()
     strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
+    setup.guard.check(strategy)
+    if (saved := place.checkpoints.newest()) is not None:
+        place.checkpoints.restore(saved)
+        strategy.resume(saved)
     tap = Tap(config["federation"]["num_nodes"], meddle or (lambda _, replies: replies))
     initial = setup.initial(strategy)
     outcome = federation.federate(tap, strategy, initial, folder / "flower.log")

@@ -1,6 +1,6 @@
 """One round of several clients by any engine, and what each of them learnt from it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -8,10 +8,30 @@ import numpy as np
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from fedrec_flower.models import MF, NCF, Autoencoder, FedRecon, GRU4Rec, Recommender, SASRec
+from fedrec_flower.models import (
+    MF,
+    NCF,
+    Autoencoder,
+    FedRecon,
+    GRU4Rec,
+    Hybrid,
+    LightGCN,
+    Recommender,
+    SASRec,
+    TwoTower,
+)
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.prepared import ClientData
-from fedrec_flower.training import Cohort, LocalTraining, Touched, Trained, choose_engine
+from fedrec_flower.training import (
+    Cohort,
+    Guide,
+    LocalTraining,
+    Touched,
+    Trained,
+    Versions,
+    choose_engine,
+)
+from fedrec_flower.training.correction import Unguided
 from tests.plain_training import train_plainly
 
 NUM_ITEMS, SEED, ROUND = 25, 4, 3
@@ -29,26 +49,42 @@ TRAINING = LocalTraining(
     num_negatives=3,
 )
 
-Kind = Literal["mf", "gmf", "neumf", "autoencoder", "sasrec", "gru4rec", "fedrecon"]
-READERS: list[Kind] = ["autoencoder", "sasrec", "gru4rec", "fedrecon"]  # of histories
+Kind = Literal[
+    "mf",
+    "gmf",
+    "neumf",
+    "autoencoder",
+    "sasrec",
+    "gru4rec",
+    "fedrecon",
+    "lightgcn",
+    "two_tower",
+    "hybrid",
+]
+READERS: list[Kind] = ["autoencoder", "sasrec", "gru4rec", "fedrecon", "lightgcn"]  # of histories
+TOWERS: list[Kind] = ["two_tower", "hybrid"]  # over features and attributes
+KNOWN = (np.random.default_rng(7).random((NUM_ITEMS, 3), np.float32), 2)  # and two attributes
 Loss = Literal["bce", "bpr", "mse"]
 Table = NDArray[np.float32]
 
 
 def make(kind: Kind, num_users: int, loss: Loss) -> Recommender:
     """A small model; "mse" makes it one that rates."""
-    task = "rating" if loss == "mse" else "ranking"
-    if kind == "autoencoder":
-        return Autoencoder(num_users, NUM_ITEMS, (1.0, 5.0), task, 4, 0.1, input_dropout=0.4)
-    if kind == "sasrec":
-        return SASRec(num_users, NUM_ITEMS, "ranking", 4, 3, 2, 2, 0.1, input_dropout=0.2)
-    if kind == "fedrecon":
-        return FedRecon(num_users, NUM_ITEMS, (1.0, 5.0), task, 4, 0.5, 3, 0.5, 2, 0.6)
-    if kind == "gru4rec":
-        return GRU4Rec(num_users, NUM_ITEMS, "ranking", 4, 3, 0.1, input_dropout=0.2)
-    if kind == "mf":
-        return MF(num_users, NUM_ITEMS, (1.0, 5.0), task, embedding_dim=4, init_std=0.1)
-    return NCF(num_users, NUM_ITEMS, (1.0, 5.0), task, kind, 4, [8, 4], init_std=0.1)
+    ranking = (num_users, NUM_ITEMS, "ranking")
+    either = (num_users, NUM_ITEMS, (1.0, 5.0), "rating" if loss == "mse" else "ranking")
+    makers: dict[Kind, Callable[[], Recommender]] = {
+        "mf": lambda: MF(*either, embedding_dim=4, init_std=0.1),
+        "gmf": lambda: NCF(*either, "gmf", 4, [8, 4], init_std=0.1),
+        "neumf": lambda: NCF(*either, "neumf", 4, [8, 4], init_std=0.1),
+        "autoencoder": lambda: Autoencoder(*either, 4, 0.1, input_dropout=0.4),
+        "sasrec": lambda: SASRec(*ranking, 4, 3, 2, 2, 0.1, input_dropout=0.2),
+        "gru4rec": lambda: GRU4Rec(*ranking, 4, 3, 0.1, input_dropout=0.2),
+        "fedrecon": lambda: FedRecon(*either, 4, 0.5, 3, 0.5, 2, 0.6),
+        "lightgcn": lambda: LightGCN(*either, 4, 0.1, num_layers=2, input_dropout=0.3),
+        "two_tower": lambda: TwoTower(num_users, "ranking", *KNOWN, 4, [5], 0.5),
+        "hybrid": lambda: Hybrid(*ranking, *KNOWN, 4, [5], 0.5, init_std=0.1),
+    }
+    return makers[kind]()
 
 
 def value(model: Recommender, name: str) -> Table:
@@ -90,10 +126,21 @@ class Round:
     Args:
         kind: the model.
         shares: whether shared parameters travel; if not, every client keeps a copy.
+        look_ahead: as of `Engine`.
+        guide: says what is added to gradients.
         choices: changes to the training settings.
     """
 
-    def __init__(self, kind: Kind, *, shares: bool = True, **choices: Any) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        shares: bool = True,
+        look_ahead: float | None = None,
+        guide: Guide | None = None,
+        **choices: Any,
+    ) -> None:
+        self.guide = guide or Unguided()
         self.kind, self.training = kind, replace(TRAINING, **choices)
         self.model = make(kind, 1, self.training.loss)
         names = self.model.shared_names()
@@ -102,6 +149,7 @@ class Round:
         self.engine = choose_engine(
             self.model,
             self.training,
+            look_ahead,
             task="rating" if self.training.loss == "mse" else "ranking",
             negatives="honest",
             num_items=NUM_ITEMS,
@@ -132,9 +180,13 @@ class Round:
         """Train; gives what each client learnt."""
         self.num_users |= {data.client: data.num_users for data in members}
         found: dict[int, Learnt] = {}
-        for trained in self.engine.train(members, self.shared, self, round_):
+        given = Versions.single(self.shared)
+        for trained in self.engine.train(members, given, self, round_, self.guide):
             assert_array_equal(trained.updates.clients, trained.cohort.clients)
-            assert_array_equal(trained.updates.rows, trained.touched.rows)
+            if self.model.item_rows & self.shared.keys():
+                assert_array_equal(trained.updates.rows, trained.touched.rows)
+            else:  # nobody need know
+                assert len(trained.updates.rows) == 0
             for place, client in enumerate(trained.updates.clients.tolist()):
                 found[client] = self._learnt(trained, place)
         return found

@@ -44,6 +44,9 @@ def train_plainly(
     pairwise = training.loss == "bpr"
     sampler = Sampler(task, pairwise, training.num_negatives, num_items, seed)
     cohort = Cohort.gather([data], spare_held_out=False)
+    sizes, share = np.array([data.num_users]), 1 - model.history_dropout
+    kept = sampler.keep(cohort, sizes, round_, 0, share)
+    model.load(model.features(data.attributes, data.train.of(kept), None))
     losses: list[float] = []
     for epoch in range(training.local_epochs):
         samples = sampler.draw(cohort, round_, epoch, in_order=True)

@@ -3,6 +3,8 @@
 import numpy as np
 
 from fedrec_flower.interactions import Interactions, Part
+from fedrec_flower.splits.cold_items import ColdItems
+from fedrec_flower.splits.cold_users import ColdUsers
 from fedrec_flower.splits.leave_last_fraction import LeaveLastFraction
 from fedrec_flower.splits.leave_one_out import LeaveOneOut
 from fedrec_flower.splits.random import Random
@@ -13,6 +15,8 @@ LAST = LeaveLastFraction(0.2, 0.3, ties="hash", negatives="honest")
 TEMPORAL = Temporal(0.2, 0.3, negatives="honest")
 PER_USER = Random("user", 0.2, 0.3, negatives="honest")
 OVERALL = Random("global", 0.2, 0.3, negatives="honest")
+COLD_ITEMS = ColdItems(0.2, 0.3, negatives="honest")
+COLD_USERS = ColdUsers(0.4, num_support=0, ties="hash", negatives="honest")
 
 TRAIN, VALIDATION, TEST = Part.TRAIN, Part.VALIDATION, Part.TEST
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from fedrec_flower.benchmark.rounds import rounds_table
 from fedrec_flower.benchmark.scale import SHAPES, scale_table
+from fedrec_flower.benchmark.secure import secure_table
 from fedrec_flower.results import markdown
 
 
@@ -20,6 +21,8 @@ def main() -> None:
         _publish(table, "benchmark", chosen.to)
     if chosen.scale:
         _publish(scale_table(SHAPES), "scale", chosen.to)
+    if chosen.secure:
+        _publish(secure_table(), "secure", chosen.to)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,6 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         "--scale",
         action="store_true",
         help="add the scale table: synthetic data of the shapes of ML-1M and ML-25M, ten minutes",
+    )
+    parser.add_argument(
+        "--secure",
+        action="store_true",
+        help="add the table of secure aggregation: 100 nodes, a table of 1,682 x 64",
     )
     parser.add_argument("--to", type=Path, help="folder for the tables, .csv and .md of each")
     return parser

@@ -6,7 +6,7 @@ cohort drawn, messages packed, clients trained, updates summed, averaged, and Fe
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from fedrec_flower.config import build
 from fedrec_flower.experiment import prepare_data, set_up
 from fedrec_flower.federation import federate
 from fedrec_flower.results import RunFolder
+from fedrec_flower.results.checkpoints import Checkpoint
 from fedrec_flower.strategies.plan import Metrics
 
 _RUN = ("federation=in_process", "model=mf", *WORK)
@@ -83,16 +84,26 @@ class _Stopwatch:
     Attributes:
         wanted: laps after which the run ends.
         laps: wall and CPU seconds of each, CPU of all threads of this process.
-        began: clocks when the current lap began.
+        since: clocks when the current lap began.
     """
 
     wanted: int
     laps: list[tuple[float, float]] = field(default_factory=list)
-    began: tuple[float, float] = field(default_factory=lambda: (perf_counter(), process_time()))
+    since: tuple[float, float] = field(default_factory=lambda: (perf_counter(), process_time()))
 
-    def trained(self, round_: int, loss: float, num_clients: int) -> None:
+    def began(self, round_: int) -> None:
+        """See `Observer.began`."""
+
+    def trained(
+        self,
+        round_: int,
+        loss: float,
+        num_clients: int,
+        lost: Mapping[str, int],
+        more: Mapping[str, float],
+    ) -> None:
         """See `Observer.trained`."""
-        del round_, loss, num_clients
+        del round_, loss, num_clients, lost, more
         self._lap()
 
     def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
@@ -100,12 +111,15 @@ class _Stopwatch:
         del round_, metrics, num_clients
         self._lap()
 
+    def reached(self, checkpoint: Checkpoint) -> None:
+        """See `Observer.reached`; what is measured is not to be gone on with."""
+
     def _lap(self) -> None:
         now = perf_counter(), process_time()
-        self.laps.append((now[0] - self.began[0], now[1] - self.began[1]))
+        self.laps.append((now[0] - self.since[0], now[1] - self.since[1]))
         if len(self.laps) == self.wanted:
             raise _EnoughError
-        self.began = now
+        self.since = now
 
 
 class _EnoughError(Exception):
@@ -114,7 +128,8 @@ class _EnoughError(Exception):
 
 def _laps(overrides: list[str], cohort: int, wanted: int) -> list[tuple[float, float]]:
     """The first laps of a run, as it goes: the untrained model's evaluation, round 1, and on."""
-    config, _ = compose([*overrides, f"clients_per_round={cohort}", f"num_rounds={_LONG}"])
+    endless = (f"num_rounds={_LONG}", "checkpoint_every=null")
+    config, _ = compose([*overrides, f"clients_per_round={cohort}", *endless])
     with tempfile.TemporaryDirectory() as folder:
         setup = set_up(config, RunFolder.create(Path(folder)))
         watch = _Stopwatch(wanted)

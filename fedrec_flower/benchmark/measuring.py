@@ -15,7 +15,7 @@ from typing import Any
 WORK = (
     "training.local_epochs=1", "training.batch_size=128", "training.learning_rate=0.5",
     "training.dense_learning_rate=0.5", "training.weight_decay=0", "training.num_negatives=4",
-    "model.embedding_dim=16", "model.init_std=0.1",
+    "model.embedding_dim=16", "model.init_std=0.1", "evaluation.num_negatives=0",
 )  # fmt: skip
 
 _LOG = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from fedrec_flower.benchmark.measuring import WORK, in_new_process, peak_memory_
 from fedrec_flower.benchmark.plain import PlainLoop
 from fedrec_flower.cli import compose
 from fedrec_flower.client import CohortClient, open_node
-from fedrec_flower.experiment import make_job, prepare_data
+from fedrec_flower.experiment import set_up
+from fedrec_flower.results import RunFolder
 from fedrec_flower.seeding import generator
 
 MODELS = {
@@ -52,10 +53,10 @@ def measure(engine: str, model: str, cohort: int, rounds: int, dataset: str) -> 
     named = engine if engine != "plain" else "sequential"
     overrides = [*dataset.split(), *MODELS[model], *WORK, f"training.engine={named}"]
     config, _ = compose(overrides)
-    data = prepare_data(config)
-    size = min(cohort, data.num_clients)
     with tempfile.TemporaryDirectory() as folder:
-        job = make_job(config, data, Path(folder)) | {"shares": True}
+        setup = set_up(config, RunFolder(Path(folder)))
+        data, size = setup.data, min(cohort, setup.data.num_clients)
+        job = {**setup.plan.job, "shares": True, "stacked": False}
         node = open_node(json.dumps(job))
         shared = node.model.initial(node.shared_names, generator(1, "benchmark"))
         parameters = [shared[name] for name in node.shared_names]

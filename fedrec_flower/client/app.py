@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import ROW_WEIGHT, pack
+from fedrec_flower.client import masking
 from fedrec_flower.client.cohort_client import CohortClient
 from fedrec_flower.client.node import Node, open_node
 
@@ -28,20 +29,34 @@ def query(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:  # noqa: ARG001  # Flower's signature
-    """Train the clients that the message names; reply with sums."""
+    """Train the clients that the message names; reply with sums, or with every update."""
     node, config = _node(message), _config(message)
+    masking.refuse_plain(node)
     client = CohortClient(node, config["clients"])
-    arrays, num_examples, metrics = client.fit(_parameters(message), config)
-    named = dict(zip(client.update_names, arrays, strict=True))
-    tables = [name for name in named if name in {*node.model.item_rows, ROW_WEIGHT}]
+    answer = client.train(_parameters(message), config)
+    names = node.trainer.names
+    named = dict(zip(answer.array_names(names), answer.arrays(names), strict=True))
+    tables = [name for name in named if name in {*node.trainer.tables, ROW_WEIGHT}]
     packed, num_rows = pack(named, tables)
+    metrics = answer.metrics()
+    lost = {"clients": metrics.pop("lost"), "reasons": metrics.pop("reasons")}
     content = RecordDict(
         {
             "update": ArrayRecord({name: Array(value) for name, value in packed.items()}),
             "num_rows": ConfigRecord({**num_rows}),
-            "metrics": MetricRecord({"num_examples": num_examples, **metrics}),
+            "lost": ConfigRecord(lost),
+            "metrics": MetricRecord({"num_examples": answer.weight, **metrics}),
         }
     )
+    return Message(content, reply_to=message)
+
+
+@app.train(masking.ACTION)
+def train_masked(message: Message, context: Context) -> Message:
+    """Pass one stage of secure aggregation, one of which trains as `train` does."""
+    node, config = _node(message), _config(message)
+    request = dict(message.content.config_records["secure"])
+    content = masking.serve(node, config, request, _parameters(message), context.state)
     return Message(content, reply_to=message)
 
 

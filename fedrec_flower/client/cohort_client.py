@@ -1,17 +1,21 @@
 """`NumPyClient`s: one client as Flower knows it, and many clients of one node at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import inf
 from typing import Any
 
-import numpy as np
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
+from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.node import Node
 from fedrec_flower.client.trainers import neighbours
+from fedrec_flower.errors import TrainingError
 from fedrec_flower.evaluation import MetricSums
 from fedrec_flower.interactions import Part
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.prepared import ClientData
+from fedrec_flower.training import Versions
 
 Arrays = list[NDArray[Any]]
 EVALUATED = (Part.VALIDATION, Part.TEST)
@@ -20,9 +24,9 @@ EVALUATED = (Part.VALIDATION, Part.TEST)
 class CohortClient(NumPyClient):
     """Stands for the sampled clients that one node hosts.
 
-    Each trains on its own data from the same global parameters. What leaves is the sum of their
-    updates, weighted by `num_examples`: sums of nodes add up to the sum over all clients, so
-    hosting never changes the mathematics.
+    Each trains on its own data. What leaves is the sum of their updates, weighted by
+    `num_examples`: sums of nodes add up to the sum over all clients, so hosting never changes the
+    mathematics. Where a strategy must see every update by itself, they leave side by side.
 
     Args:
         node: the node that hosts them.
@@ -32,36 +36,42 @@ class CohortClient(NumPyClient):
     def __init__(self, node: Node, clients: Sequence[int]) -> None:
         self.node, self.clients = node, clients
 
-    @property
-    def update_names(self) -> list[str]:
-        """Names of the arrays that `fit` returns, in their order."""
-        names = self.node.trainer.names
-        return [*names, ROW_WEIGHT] if names else []
-
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         """Train the clients.
 
         Args:
-            parameters: global shared parameters, in the node's message order.
-            config: `round`, int.
+            parameters: global shared parameters, in the node's message order; with an axis of
+                versions in front where `versions` says so. What the strategy gives beside them
+                follows.
+            config: `round`, int; `attempt`, int, how often the round was tried before; and
+                `versions`, the version that each client is given, if there are several; and
+                `clip_norm`, see `Curator.clip_norm`.
 
         Returns:
-            The weighted sum of updates per parameter, or the sum of each statistic; then float64
-            (num_items,) the summed weight of the clients that touched each item row (empty for
-            statistics); the summed weight, `num_examples`; and `loss`, the clients' mean training
-            losses summed with the same weights, and `bytes_up`, the sum over clients of the bytes
-            that each would send alone.
+            The arrays of `Answer.arrays`; the summed weight, `num_examples`; and
+            `Answer.metrics`.
         """
-        total, metrics = self.train(parameters, config["round"])
-        names = self.node.trainer.names
-        sums: Arrays = [total.tensors[name].astype(np.float32) for name in names]
-        if sums:  # where nothing is shared, nobody need know who touched what
-            sums.append(total.row_weight)
-        return sums, int(total.weight), metrics
+        answer = self.train(parameters, config)
+        return answer.arrays(self.node.trainer.names), int(answer.weight), answer.metrics()
 
-    def train(self, parameters: Arrays, round_: int) -> tuple[UpdateSum, dict[str, Any]]:
-        """Train the clients; returns the sum of what they send and metrics; see `Trainer`."""
-        return self.node.trainer.train(self.clients, self.node.named(parameters), round_)
+    def train(self, parameters: Arrays, config: dict[str, Any]) -> Answer:
+        """Train the clients; see `fit`."""
+        count = len(self.node.shared_names)
+        given, beside = self._given(parameters[:count], config), parameters[count:]
+        return self.node.trainer.train(
+            self.clients,
+            given,
+            config["round"],
+            config.get("attempt", 0),
+            beside,
+            config.get("clip_norm", inf),
+        )
+
+    def _given(self, parameters: Arrays, config: dict[str, Any]) -> Versions:
+        named = self.node.named(parameters)
+        if not (versions := config.get("versions")):
+            return Versions.single(named)
+        return Versions(named, dict(zip(self.clients, versions, strict=True)))
 
     def evaluate(
         self, parameters: Arrays, config: dict[str, Any]
@@ -71,7 +81,8 @@ class CohortClient(NumPyClient):
         Args:
             parameters: global shared parameters, in the node's message order.
             config: `slot`, str, whose personal parameters are used; `note`, bool, whether to
-                keep per-user results on the node's disk.
+                keep per-user results on the node's disk; `round`, int, part of the address of
+                finetuning's draws; `versions` as in `fit`.
 
         Returns:
             0.0 (Flower's place for a loss; here every metric stands among the metrics), the
@@ -79,9 +90,10 @@ class CohortClient(NumPyClient):
             count].
         """
         sums, num_users = {part: MetricSums() for part in EVALUATED}, 0
-        shared = self.node.named(parameters)
-        for group in self._groups():
-            num_users += self._evaluate(group, shared, sums, config)
+        given = self._given(parameters, config)
+        for data, own in self._scored(given, config):
+            self.node.fill(data, given.of(data.client), config["slot"], own)
+            num_users += self._evaluate(data, sums, config)
         metrics = {
             f"{part.name.lower()}/{m}": [s.total[m], s.squares[m], s.count[m]]
             for part, s in sums.items()
@@ -89,22 +101,27 @@ class CohortClient(NumPyClient):
         }
         return 0.0, num_users, metrics
 
-    def _groups(self) -> list[range]:
-        """Clients to be evaluated as one: neighbours, where only their users' rows differ."""
-        if not self.node.personal_is_per_user:
+    def _scored(
+        self, given: Versions, config: dict[str, Any]
+    ) -> Iterable[tuple[ClientData, Tensors]]:
+        """Clients, or several read as one, and what they score with in place of what is kept."""
+        node = self.node
+        if node.finetuning is None:
+            groups = self._groups(given)
+            return [(node.data.client(group.start, len(group)), {}) for group in groups]
+        members = [node.data.client(client) for client in self.clients]
+        return node.finetuning.tune(members, given, config["slot"], config.get("round", 0))
+
+    def _groups(self, given: Versions) -> list[range]:
+        """Clients to be scored as one: neighbours, where only their users' rows differ."""
+        if not self.node.personal_is_per_user or given.given:
             return [range(client, client + 1) for client in self.clients]
         return neighbours(self.clients)
 
     def _evaluate(
-        self,
-        group: range,
-        shared: dict[str, NDArray[Any]],
-        sums: dict[Part, MetricSums],
-        config: dict[str, Any],
+        self, data: ClientData, sums: dict[Part, MetricSums], config: dict[str, Any]
     ) -> int:
         node = self.node
-        data = node.data.client(group.start, len(group))
-        node.fill(data, shared, config["slot"])
         result = node.evaluator.evaluate(
             node.model, data, node.data.num_items, node.seed, lists=config["note"]
         )
@@ -133,13 +150,15 @@ class RecommenderClient(NumPyClient):
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         """Train; returns new shared parameters, `num_examples` and the mean training `loss`."""
-        total, metrics = self.cohort.train(parameters, config["round"])
-        if not total.weight:  # no training data: nothing is learnt, nothing is said of it
+        answer, node = self.cohort.train(parameters, config), self.cohort.node
+        if answer.total is None:
+            raise TrainingError("a client alone sends its parameters: no strategy can stack them")
+        if not answer.weight:  # no training data: nothing is learnt, nothing is said of it
             return parameters, 0, {"loss": 0.0}
-        node = self.cohort.node
-        new = node.trainer.finish(total, node.named(parameters))
+        given = node.named(parameters)
+        new = given | node.trainer.finish(answer.total, given)
         arrays = [new[name] for name in node.shared_names]
-        return arrays, int(total.weight), {"loss": metrics["loss"] / total.weight}
+        return arrays, int(answer.weight), {"loss": answer.loss / answer.weight}
 
     def evaluate(
         self, parameters: Arrays, config: dict[str, Any]

@@ -1,13 +1,18 @@
 """What a node keeps between messages: its data, a model to fill, its clients' parameters."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.aggregation import ROW_WEIGHT, Cost, Limits
+from fedrec_flower.client.finetuning import Finetuning
+from fedrec_flower.client.sending import Sending
 from fedrec_flower.client.store import ClientStore
 from fedrec_flower.client.trainers import ExactTrainer, GradientTrainer, Trainer
 from fedrec_flower.config import build
@@ -15,7 +20,11 @@ from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.prepared import ClientData, Prepared
-from fedrec_flower.training import choose_engine
+from fedrec_flower.privacy import Chance, NoPrivacy
+from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
+from fedrec_flower.training import CONTROL, Engine, choose_engine
+
+_PLAIN = {"_target_": "fedrec_flower.client.methods.Plain"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,8 @@ class Node:
         store: personal parameters of the clients hosted here.
         shared_names: names of the parameters that travel, in message order.
         seed: the experiment's seed.
+        finetuning: what clients do before they are scored; None: nothing.
+        secure: whether the server may see the sum of this node's clients.
     """
 
     data: Prepared
@@ -39,6 +50,8 @@ class Node:
     store: ClientStore
     shared_names: list[str]
     seed: int
+    finetuning: Finetuning | None
+    secure: SecAgg | NoSecureAggregation
 
     @property
     def personal_is_per_user(self) -> bool:
@@ -51,15 +64,18 @@ class Node:
         """Shared parameters by name, from their message order."""
         return dict(zip(self.shared_names, parameters, strict=True))
 
-    def fill(self, data: ClientData, shared: Tensors, slot: str) -> None:
+    def fill(self, data: ClientData, shared: Tensors, slot: str, own: Tensors) -> None:
         """Fill the model with all that a client scores with.
 
         Args:
             data: the client, or neighbouring ones read as one.
             shared: global parameters by name.
             slot: whose personal parameters are used.
+            own: what takes the place of any of these.
         """
-        self.model.load(shared | self.store.load(data, slot) | self.trainer.alone(data))
+        known = self.model.features(data.attributes, data.train, None)
+        kept = self.store.load(data, slot) | self.trainer.alone(data)
+        self.model.load(shared | kept | own | known)
         self.model.observe(data.train)
 
 
@@ -68,8 +84,13 @@ def open_node(job: str) -> Node:
     """Build a node from the job its messages carry; the last two jobs stay open.
 
     Args:
-        job: JSON object of `model`, `training`, `evaluation`, `privacy` (configuration nodes),
-            `task`, `negatives`, `seed`, `shares` (whether anything travels), `prepared` and
+        job: JSON object of configuration nodes `model`, `training`, `evaluation`, `privacy`,
+            `compression`, `secure_aggregation`, `faults`, `task`, `negatives`, `seed`, `shares`
+            (whether anything travels), `stacked` (whether updates go by themselves), `local` (what
+            the strategy changes in the way clients train: a node of configuration, or nothing),
+            `finetune_epochs` (local epochs before a client is scored, none by default), `freeze`
+            (see `Recommender.freeze`, nothing by default), `limits` (what no honest update
+            exceeds), `noise_seed` (of privacy; null: from the operating system), `prepared` and
             `store` (folders), `num_rounds`, `run` (tells one run from another).
     """
     spec = json.loads(job)
@@ -78,13 +99,24 @@ def open_node(job: str) -> Node:
         "num_users": 1,
         "num_items": data.num_items,
         "rating_range": data.rating_range,
+        "item_features": data.item_features,
+        "num_attributes": data.num_attributes,
         "task": spec["task"],
     }
     model: Recommender = build("model", spec["model"], **facts)
+    model.freeze(spec.get("freeze", []))
     shared_names = model.shared_names() if spec["shares"] else []
     store, trainer = _learning(spec, data, model, shared_names)
     evaluator = build("evaluation", spec["evaluation"], **facts)
-    return Node(data, model, trainer, evaluator, store, shared_names, spec["seed"])
+    finetuning = None
+    if spec.get("finetune_epochs"):
+        engine = _engine(spec, model, data.num_items, local_epochs=spec["finetune_epochs"])
+        finetuning = Finetuning(model, engine, store)
+    most = spec["limits"]["weight"]
+    secure = build("secure_aggregation", spec["secure_aggregation"], client_weight=most)
+    return Node(
+        data, model, trainer, evaluator, store, shared_names, spec["seed"], finetuning, secure
+    )
 
 
 def _learning(
@@ -92,20 +124,65 @@ def _learning(
 ) -> tuple[ClientStore, Trainer]:
     """What the clients keep, and what they learn by."""
     seed, folder = spec["seed"], Path(spec["store"])
+    sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
+    faults = build("faults", spec["faults"], seed=seed, **sizes)
+    privacy: NoPrivacy = build("privacy", spec["privacy"])
+    chance = Chance(spec["noise_seed"])
     if isinstance(model, ExactRecommender):
         kept = model.personal_names()
-        solver = ExactTrainer(data, model, spec["shares"], spec["num_rounds"], seed)
+        rounds, shares = spec["num_rounds"], spec["shares"]
+        solver = ExactTrainer(data, model, shares, rounds, seed, faults, privacy, chance)
         return ClientStore(folder, model, kept, [], data.client_offsets, seed), solver
     kept = [name for name, _ in model.named_parameters() if name not in set(shared_names)]
     tuned = [name for name in shared_names if name in model.tuned]
     store = ClientStore(folder, model, kept, tuned, data.client_offsets, seed)
-    engine = choose_engine(
-        model,
-        build("training", spec["training"]),
-        task=spec["task"],
-        negatives=spec["negatives"],
-        num_items=data.num_items,
+    method = build("local", spec.get("local") or _PLAIN)
+    engine = _engine(spec, model, data.num_items, look_ahead=method.look_ahead)
+    trained = [name for name in shared_names if name not in model.frozen]
+    shapes = {name: tuple(model.get_parameter(name).shape) for name in trained}
+    tables = frozenset(trained) & model.item_rows
+    keeping = store.keeping(method.keeps, shapes if method.keeps else {}, tables)
+    if method.controls:
+        shapes |= {f"{CONTROL}{name}": shape for name, shape in shapes.items()}
+        tables |= {f"{CONTROL}{name}" for name in tables}
+    compression = build("compression", spec["compression"], num_items=data.num_items)
+    owing = shapes if compression.remembers else {}
+    sending = Sending(
+        privacy=privacy,
+        compression=compression,
+        owed=store.keeping("owed", owing, tables),
+        faults=faults,
+        limits=Limits(**spec["limits"]),
+        tables=tables,
+        names=[*shapes, *privacy.beside],
+        stacked=spec["stacked"],
+        cost=_cost(shapes | privacy.beside, tables, data.num_items),
+        chance=chance,
         seed=seed,
     )
-    privacy = build("privacy", spec["privacy"])
-    return store, GradientTrainer(data, model, engine, store, privacy, shared_names)
+    return store, GradientTrainer(data, model, engine, store, sending, trained, method, keeping)
+
+
+def _engine(
+    spec: dict[str, Any],
+    model: Recommender,
+    num_items: int,
+    look_ahead: float | None = None,
+    **changes: Any,
+) -> Engine:
+    """What trains the clients; `changes` are to the settings of training."""
+    return choose_engine(
+        model,
+        build("training", spec["training"] | changes),
+        look_ahead,
+        task=spec["task"],
+        negatives=spec["negatives"],
+        num_items=num_items,
+        seed=spec["seed"],
+    )
+
+
+def _cost(shapes: Mapping[str, tuple[int, ...]], tables: Collection[str], num_items: int) -> Cost:
+    """What it costs a client to send an update."""
+    values = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    return Cost.of({**values, ROW_WEIGHT: np.zeros(num_items)}, [*tables, ROW_WEIGHT])

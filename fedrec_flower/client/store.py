@@ -1,6 +1,7 @@
 """Personal parameters on the node's own disk: memory-mapped, private, in no message."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.prepared import ClientData, starts
 from fedrec_flower.seeding import generator
-from fedrec_flower.training import Cohort, Touched
+from fedrec_flower.training import Cohort, Touched, Versions
 
 _PRIVATE_FOLDER = 0o700
 
@@ -50,6 +52,7 @@ class ClientStore:
         self._rows = {"user": int(client_offsets[-1]), "client": len(client_offsets) - 1}
         every = [*names, *tuned]
         self._shapes = {name: tuple(model.get_parameter(name).shape) for name in every}
+        self._kept: dict[str, tuple[int, ...]] = {}
         self._open: dict[Path, NDArray[Any]] = {}
 
     def load(self, data: ClientData, slot: str = "current") -> Tensors:
@@ -70,12 +73,12 @@ class ClientStore:
             loaded |= {n: np.array(self._tensor(n, slot)[data.client]) for n in self._tuned}
         return loaded
 
-    def gather(self, cohort: Cohort, touched: Touched) -> Tensors:
+    def gather(self, cohort: Cohort, touched: Touched, slot: str = "current") -> Tensors:
         """The clients' personal parameters, laid out as `training.work.Work.values`."""
-        for client in cohort.clients[~self._written("current")[cohort.clients]]:
-            self._write_initial(int(client))
+        for client in cohort.clients[~self._written(slot)[cohort.clients]]:
+            self._write_initial(int(client), slot)
         return {
-            name: np.array(self._tensor(name, "current")[self._rows_of(name, cohort, touched)])
+            name: np.array(self._tensor(name, slot)[self._rows_of(name, cohort, touched)])
             for name in self._names
         }
 
@@ -86,26 +89,41 @@ class ClientStore:
             self._tensor(name, "current")[rows] = tensors[name]
 
     def keep_tuned(
-        self, cohort: Cohort, touched: Touched, shared: Tensors, change: Tensors
+        self, cohort: Cohort, touched: Touched, given: Versions, change: Tensors
     ) -> None:
         """Keep what the clients made of shared parameters.
 
         Args:
             cohort: the clients.
             touched: the item rows they touched.
-            shared: what they were given, full shapes.
+            given: what they were given.
             change: what they changed, laid out as `training.work.Work.values`.
         """
         for name in self._tuned:
             copies = self._tensor(name, "current")
-            copies[cohort.clients] = shared[name]
+            copies[cohort.clients] = given.whole(name, cohort.clients)
             copies[self._rows_of(name, cohort, touched)] += change[name]
         if self._tuned:
             self._written("current", "tuned")[cohort.clients] = True
 
+    def keeping(
+        self, kind: str, shapes: Mapping[str, tuple[int, ...]], tables: frozenset[str]
+    ) -> Keeping:
+        """A place for what clients keep beside their parameters; part of every later snapshot.
+
+        Args:
+            kind: what it is; goes before names in the names of files.
+            shapes: full shape of what is kept of each client, by name.
+            tables: the names of those with a row per item.
+        """
+        self._kept |= {f"{kind}.{name}": shape for name, shape in shapes.items()}
+        return Keeping(shapes, tables, lambda name: self._kept_array(f"{kind}.{name}", "current"))
+
     def snapshot(self, clients: range, users: slice, slot: str) -> None:
-        """Copy the current parameters of contiguous clients, and their users, into a slot."""
+        """Copy what contiguous clients, and their users, have now into a slot."""
         hosted = slice(clients.start, clients.stop)
+        for name in self._kept:
+            self._kept_array(name, slot)[hosted] = self._kept_array(name, "current")[hosted]
         for name in [*self._names, *self._tuned]:
             rows = users if name in self._model.user_rows else hosted
             self._tensor(name, slot)[rows] = self._tensor(name, "current")[rows]
@@ -128,12 +146,12 @@ class ClientStore:
             tensors[name] = self._model.initial_value(name, (rows, *rest), rng)
         return tensors
 
-    def _write_initial(self, client: int) -> None:
+    def _write_initial(self, client: int, slot: str) -> None:
         users = slice(*(int(x) for x in self._client_offsets[client : client + 2]))
         for name, value in self._initial(client).items():
             rows = users if name in self._model.user_rows else client
-            self._tensor(name, "current")[rows] = value
-        self._written("current")[client] = True
+            self._tensor(name, slot)[rows] = value
+        self._written(slot)[client] = True
 
     def _users_of(self, clients: range) -> NDArray[np.int64]:
         """How many users each of neighbouring clients holds."""
@@ -161,6 +179,10 @@ class ClientStore:
         else:
             whole = (self._rows["client"], *shape)
         return self._array(Path(slot) / f"{name}.npy", whole, np.float32)
+
+    def _kept_array(self, name: str, slot: str) -> NDArray[Any]:
+        shape = (self._rows["client"], *self._kept[name])
+        return self._array(Path(slot) / f"{name}.npy", shape, np.float32)
 
     def _written(self, slot: str, kind: str = "written") -> NDArray[Any]:
         """Which clients have personal parameters here, or "tuned" copies."""

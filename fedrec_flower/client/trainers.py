@@ -1,21 +1,26 @@
 """How a node's sampled clients learn: by gradients, or by telling sums that the server solves."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from math import inf
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import ROW_WEIGHT, Cost, UpdateSum, mean_over_all_clients
+from fedrec_flower.client.answer import Answer
+from fedrec_flower.client.keeping import Keeping
+from fedrec_flower.client.methods import Guided, Plain
+from fedrec_flower.client.sending import Sending
 from fedrec_flower.client.store import ClientStore
+from fedrec_flower.faults import NoFaults
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.prepared import ClientData, Columns, Prepared, starts
-from fedrec_flower.privacy import NoPrivacy
+from fedrec_flower.privacy import Chance, NoPrivacy
 from fedrec_flower.seeding import generator
-from fedrec_flower.training import Engine
-
-Metrics = dict[str, float]
+from fedrec_flower.training import Engine, Versions
 
 
 class Trainer(Protocol):
@@ -26,19 +31,29 @@ class Trainer(Protocol):
         """Names of the arrays that clients send, in message order; none where nothing travels."""
         ...
 
+    @property
+    def tables(self) -> Collection[str]:
+        """Those of `names` with a row per item."""
+        ...
+
     def train(
-        self, clients: Sequence[int], shared: Tensors, round_: int
-    ) -> tuple[UpdateSum, Metrics]:
-        """Train clients from the same global parameters.
+        self,
+        clients: Sequence[int],
+        given: Versions,
+        round_: int,
+        attempt: int = 0,
+        beside: Sequence[NDArray[Any]] = (),
+        clip_norm: float = inf,
+    ) -> Answer:
+        """Train clients from what they are given.
 
         Args:
             clients: their codes.
-            shared: global parameters by name; left unchanged.
+            given: the shared parameters; left unchanged.
             round_: the round.
-
-        Returns:
-            The sum of what they send, by `names`; and `loss`, the sum of their weighted training
-            losses, and `bytes_up`, of what each would send if it were alone on its node.
+            attempt: how often the round was tried before.
+            beside: what the strategy gives beside the parameters, in message order.
+            clip_norm: what the server says of privacy; see `Curator.clip_norm`.
         """
         ...
 
@@ -60,39 +75,60 @@ class GradientTrainer:
         model: says which shared parameters have a row per item.
         engine: trains clients.
         store: personal parameters of the clients hosted here.
-        privacy: the step applied to each client's update before anything is summed.
-        names: see `Trainer`: the shared parameters.
+        sending: what becomes of an update on its way to the sum.
+        trained: names of the shared parameters that are trained.
+        method: what the strategy changes in the way they train.
+        kept: what they keep for it.
     """
 
     data: Prepared
     model: Recommender
     engine: Engine
     store: ClientStore
-    privacy: NoPrivacy
-    names: list[str]
+    sending: Sending
+    trained: list[str]
+    method: Plain
+    kept: Keeping
+
+    @property
+    def names(self) -> list[str]:
+        """See `Trainer.names`: the parameters that are trained, and what goes with them."""
+        return self.sending.names
+
+    @property
+    def tables(self) -> Collection[str]:
+        """See `Trainer.tables`."""
+        return self.sending.tables
 
     def train(
-        self, clients: Sequence[int], shared: Tensors, round_: int
-    ) -> tuple[UpdateSum, Metrics]:
+        self,
+        clients: Sequence[int],
+        given: Versions,
+        round_: int,
+        attempt: int = 0,
+        beside: Sequence[NDArray[Any]] = (),
+        clip_norm: float = inf,
+    ) -> Answer:
         """See `Trainer.train`."""
-        shapes = {name: value.shape for name, value in shared.items()}
-        total, loss, bytes_up = UpdateSum.zeros(shapes, self.data.num_items), 0.0, 0
-        tables = [name for name in self.names if name in self.model.item_rows]
-        cost = Cost.of({**shared, ROW_WEIGHT: total.row_weight}, [*tables, ROW_WEIGHT])
-        members = [self.data.client(client) for client in clients]
-        for trained in self.engine.train(members, shared, self.store, round_):
+        controls = dict(zip(self.trained if self.method.controls else [], beside, strict=True))
+        guide = Guided(self.method, controls, self.kept)
+        lost = self.sending.faults.absent(clients, round_, attempt)
+        present = [self.data.client(client) for client in clients if client not in lost]
+        claimed = (self.sending.faults.tamper(data, round_) for data in present)
+        members = [self.sending.disguise(data, self.data.num_items) for data in claimed]
+        answer = self.sending.answer(given, self.data.num_items)
+        answer.lost |= lost
+        for trained in self.engine.train(members, given, self.store, round_, guide):
             cohort, touched = trained.cohort, trained.touched
             self.store.scatter(cohort, touched, trained.personal)
-            self.store.keep_tuned(cohort, touched, shared, trained.updates.tensors)
-            total.add(self.privacy.apply(trained.updates), tables)
-            loss += float(trained.loss @ trained.updates.weights)
-            bytes_up += int(cost.least(np.diff(trained.touched.offsets)).sum())
-        return total, {"loss": loss, "bytes_up": bytes_up if shared else 0}
+            self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
+            self.sending.send(guide.sent(trained), answer, round_, attempt, clip_norm)
+        return answer
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:
         """See `Trainer.finish`."""
-        update = mean_over_all_clients(total)
-        return {name: value + update[name] for name, value in shared.items()}
+        mean = mean_over_all_clients(total)
+        return {n: shared[n] + change for n, change in mean.items() if n in shared}
 
     def alone(self, data: ClientData) -> Tensors:
         """See `Trainer.alone`; nothing, the store keeps it all."""
@@ -111,6 +147,9 @@ class ExactTrainer:
             it is scored: matrices of items by items, one per client, would fill a disk.
         num_rounds: how often it does.
         seed: the experiment's seed, for initial values.
+        faults: who is absent.
+        privacy: how users bound or disguise what they tell.
+        chance: where the randomness of privacy comes from.
     """
 
     data: Prepared
@@ -118,25 +157,48 @@ class ExactTrainer:
     shares: bool
     num_rounds: int
     seed: int
+    faults: NoFaults
+    privacy: NoPrivacy
+    chance: Chance
 
     @property
     def names(self) -> list[str]:
         """See `Trainer.names`; the statistics."""
         return list(self.model.statistic_names) if self.shares else []
 
+    @property
+    def tables(self) -> Collection[str]:
+        """See `Trainer.tables`; statistics travel whole."""
+        return ()
+
     def train(
-        self, clients: Sequence[int], shared: Tensors, round_: int
-    ) -> tuple[UpdateSum, Metrics]:
-        """See `Trainer.train`; the loss is not a number."""
-        del round_
-        groups = [self.data.client(run.start, len(run)) for run in neighbours(clients)]
-        history = _joined([data.train for data in groups])
-        sums = self.model.statistics(history, shared) if self.names else {}
-        total = UpdateSum(sums, float(len(history.item)), np.zeros(0))
+        self,
+        clients: Sequence[int],
+        given: Versions,
+        round_: int,
+        attempt: int = 0,
+        beside: Sequence[NDArray[Any]] = (),
+        clip_norm: float = inf,
+    ) -> Answer:
+        """See `Trainer.train`; the loss is not a number, and nothing goes beside."""
+        del beside, clip_norm
+        lost = self.faults.absent(clients, round_, attempt)
+        present = [client for client in clients if client not in lost]
+        groups = [self.data.client(run.start, len(run)) for run in neighbours(present)]
+        history = _joined([self._disguised(data).train for data in groups])
+        share = self.privacy.user_weights(self.model, history)
+        sums = self.model.statistics(history, given.of(0), share) if self.names else {}
+        # How active users are is not told either, where rows are not.
+        weight = len(history.offsets) - 1 if self.privacy.hides_rows else len(history.item)
+        total = UpdateSum(sums, float(weight), np.zeros(0))
         # Statistics travel as float32; of their shapes a single zero tells enough.
         sent = {n: np.broadcast_to(np.float32(0), array.shape) for n, array in sums.items()}
         cost = Cost.of({**sent, ROW_WEIGHT: total.row_weight}, [])
-        return total, {"loss": float("nan"), "bytes_up": len(clients) * cost.whole if sums else 0}
+        bytes_up = len(present) * cost.whole if sums else 0
+        return Answer(total, [], [], float("nan"), bytes_up, len(present), lost)
+
+    def _disguised(self, data: ClientData) -> ClientData:
+        return self.privacy.disguise(data, self.data.num_items, self.chance)
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:
         """See `Trainer.finish`."""
@@ -160,6 +222,8 @@ def neighbours(clients: Sequence[int]) -> list[range]:
 
 def _joined(histories: Sequence[Columns]) -> Columns:
     """The interactions of several groups of users, one group after another."""
+    if not histories:
+        return Columns(starts([]), np.zeros(0, np.int32), None)
     counts = np.concatenate([np.diff(history.offsets) for history in histories])
     offsets = starts(counts)
     return Columns(offsets, np.concatenate([history.item for history in histories]), None)

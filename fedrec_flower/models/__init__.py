@@ -2,19 +2,24 @@
 
 from fedrec_flower.models.autoencoder import Autoencoder
 from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.colr import CoLR
 from fedrec_flower.models.ease import EASE
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.models.fedrap import FedRAP
 from fedrec_flower.models.fedrecon import FedRecon
+from fedrec_flower.models.gpfedrec import GPFedRec
 from fedrec_flower.models.gru4rec import GRU4Rec
+from fedrec_flower.models.hybrid import Hybrid
 from fedrec_flower.models.ials import IALS
 from fedrec_flower.models.itemknn import ItemKNN
+from fedrec_flower.models.lightgcn import LightGCN
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
 from fedrec_flower.models.pfedrec import PFedRec
 from fedrec_flower.models.popularity import Popularity
 from fedrec_flower.models.random_scores import RandomScores
 from fedrec_flower.models.sasrec import SASRec
+from fedrec_flower.models.two_tower import TwoTower
 
 __all__ = [
     "EASE",
@@ -22,14 +27,19 @@ __all__ = [
     "MF",
     "NCF",
     "Autoencoder",
+    "CoLR",
     "ExactRecommender",
     "FedRAP",
     "FedRecon",
+    "GPFedRec",
     "GRU4Rec",
+    "Hybrid",
     "ItemKNN",
+    "LightGCN",
     "PFedRec",
     "Popularity",
     "RandomScores",
     "Recommender",
     "SASRec",
+    "TwoTower",
 ]

@@ -1,7 +1,7 @@
 """What every recommender is: a scorer of (user, item) pairs whose tensors have owners."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,7 +48,10 @@ class Recommender(nn.Module, ABC):
     that holds the user. One in `item_rows` has one row per item, so a client needs, changes and
     sends only the rows it touches. Names in `personal` never leave the client either, though
     they have no row per user. Everything else is shared and dense. Of a shared parameter in
-    `tuned` the client also keeps what its last training made of it, and scores with that.
+    `tuned` the client also keeps what its last training made of it, and scores with that. One in
+    `frozen` is never trained, so it travels down and never up. Buffers may stand in `user_rows` and
+    `item_rows` too: `features` says what they hold. In a share `history_dropout` of the rounds it
+    is told that a user had nothing.
 
     Users and items are numbered from zero within whatever tables are loaded: a client's users in
     its own table, a client's touched items in its sub-model.
@@ -58,6 +61,8 @@ class Recommender(nn.Module, ABC):
     item_rows: ClassVar[frozenset[str]] = frozenset()
     personal: ClassVar[frozenset[str]] = frozenset()
     tuned: frozenset[str] = frozenset()
+    history_dropout: float = 0.0
+    frozen: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
@@ -87,6 +92,27 @@ class Recommender(nn.Module, ABC):
         rows = [self(b.repeat_interleave(num_items), items.repeat(len(b))) for b in batches]
         return torch.cat(rows).view(len(users), num_items)
 
+    def features(
+        self,
+        attributes: NDArray[np.float32],
+        history: Columns,
+        items: NDArray[np.int64] | None,
+    ) -> Tensors:
+        """What is known of the loaded users and items: values of the model's buffers.
+
+        Buffers are looked up as parameters are and may stand in `user_rows` and `item_rows`, but
+        they never change and never travel: a client makes them of what it has, whenever it trains
+        or is scored. None by default.
+
+        Args:
+            attributes: float32 (num_users, num_attributes), what the loaded users say of
+                themselves.
+            history: what they had, items by their codes.
+            items: int64 (n,), codes of the loaded items; None for the whole catalogue.
+        """
+        del attributes, history, items
+        return {}
+
     def observe(self, history: Columns) -> None:
         """Hear what the loaded users have interacted with, before they are scored.
 
@@ -110,6 +136,19 @@ class Recommender(nn.Module, ABC):
     def begin(self, round_: int) -> None:
         """Hear which round is trained, for models whose objective changes with it."""
 
+    def settle(self, shared: Tensors, rng: np.random.Generator) -> Tensors:
+        """What the server makes of the shared parameters after it has moved them; as they are.
+
+        For models that rewrite themselves between rounds without changing a score.
+
+        Args:
+            shared: by name; nothing where nothing travels. Where several versions are handed out,
+                with an axis of versions in front.
+            rng: of this round.
+        """
+        del rng
+        return shared
+
     def penalty(self, users: Tensor, items: Tensor) -> Tensor | None:
         """What an objective adds to the loss of each pair; None, as by default, adds nothing.
 
@@ -122,6 +161,25 @@ class Recommender(nn.Module, ABC):
         """
         del users, items
         return None
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Freeze parameters for good, beside those that the model never trains anyway.
+
+        Args:
+            names: of parameters, or what names begin with.
+
+        Raises:
+            ConfigError: if one names no parameter, or nothing is left to train.
+        """
+        every = [name for name, _ in self.named_parameters()]
+        kind = type(self).__name__
+        for start in names:
+            known = any(name.startswith(start) for name in every)
+            require(known, f"freeze={start!r} names no parameter of {kind}: it has {every}")
+        frozen = self.frozen | {name for name in every if name.startswith(tuple(names))}
+        left = set(every) - frozen
+        require(bool(left), f"freeze={list(names)} leaves {kind} nothing to train: name fewer")
+        self.frozen = frozen
 
     def factors(self) -> Factors | None:
         """How the score is made of factors, if it is: such models train in a compiled loop."""
@@ -149,12 +207,13 @@ class Recommender(nn.Module, ABC):
         """Draw the initial value of one parameter, float32 of the given shape."""
 
     def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Put values into the parameters; row counts may differ from those at construction.
+        """Put values into parameters and buffers; row counts may differ from those at construction.
 
-        The parameters share memory with the arrays, which training therefore changes in place.
+        The tensors share memory with the arrays, which training therefore changes in place.
         """
+        own = self.state_dict(keep_vars=True)
         for name, value in tensors.items():
-            self.get_parameter(name).data = torch.from_numpy(value)
+            own[name].data = torch.from_numpy(value)
 
 
 def check_vectors(embedding_dim: int, init_std: float) -> None:

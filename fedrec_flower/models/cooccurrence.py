@@ -4,8 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.models.exact import Histories
+from fedrec_flower.prepared import Columns
 
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64, whatever the catalogue
+_STANDARD_DEVIATIONS = 3  # of noise, beyond which a count is believed
 
 
 def cooccurrences(seen: Histories) -> NDArray[np.float64]:
@@ -36,3 +38,61 @@ def symmetric(triangle: NDArray[np.float64], num_items: int) -> NDArray[np.float
     whole[lower] = triangle
     whole.T[lower] = triangle
     return whole
+
+
+def norms(history: Columns) -> NDArray[np.float64]:
+    """float64 (num_users,): the L2 norm of each user's `cooccurrences`, no item being had twice."""
+    count = np.diff(history.offsets)
+    lengths: NDArray[np.float64] = np.sqrt(count * (count + 1) / 2)
+    return lengths
+
+
+def debiased(
+    triangle: NDArray[np.float64], num_items: int, flip_rate: float, num_users: float
+) -> NDArray[np.float64]:
+    """What `cooccurrences` would be on average, had users not lied about single items.
+
+    Args:
+        triangle: of histories in which whether a user had an item was flipped, item by item.
+        num_items: size of the catalogue.
+        flip_rate: with which probability, below 1/2.
+        num_users: how many users they are of.
+    """
+    if not flip_rate:
+        return triangle
+    told, truth = symmetric(triangle, num_items), 1 - 2 * flip_rate
+    # An answer is flip_rate + truth * (whether it was had) on average, and answers about two
+    # items are independent.
+    had = (told.diagonal() - flip_rate * num_users) / truth
+    both = told - flip_rate**2 * num_users - flip_rate * truth * np.add.outer(had, had)
+    both /= truth**2
+    np.fill_diagonal(both, had)
+    clean: NDArray[np.float64] = both[np.tri(num_items, dtype=np.bool_)]
+    return clean
+
+
+def without_noise(gram: NDArray[np.float64], noise_std: float) -> NDArray[np.float64]:
+    """The part of a noisy symmetric matrix that noise cannot explain.
+
+    The eigenvalues of noise alone lie within 2 sqrt(n) standard deviations of zero; those beyond
+    are brought back to where they were, the others are dropped.
+
+    Args:
+        gram: float64 (n, n), positive semidefinite but for the noise.
+        noise_std: standard deviation of the noise in each value on and below the diagonal.
+
+    Source: Capitaine, Donati-Martin and Feral 2009, theorem 2.1 (eigenvalues of deformed Wigner
+    matrices), solved for the eigenvalue without noise.
+    """
+    edge = 2 * noise_std * np.sqrt(len(gram))
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > edge
+    values, vectors = values[kept], vectors[:, kept]
+    before = (values + np.sqrt(values**2 - edge**2)) / 2
+    clean: NDArray[np.float64] = (vectors * before) @ vectors.T
+    return clean
+
+
+def insignificant(users: NDArray[np.float64], noise_std: float) -> NDArray[np.bool_]:
+    """Which numbers of users noise alone may have made; without noise, those that are zero."""
+    return users <= _STANDARD_DEVIATIONS * noise_std

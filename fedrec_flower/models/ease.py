@@ -16,9 +16,18 @@ from torch import nn
 
 from fedrec_flower.errors import require
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.cooccurrence import cooccurrences, symmetric
+from fedrec_flower.models.cooccurrence import (
+    cooccurrences,
+    debiased,
+    insignificant,
+    norms,
+    symmetric,
+    without_noise,
+)
 from fedrec_flower.models.exact import ExactRecommender, Sums, incidence
 from fedrec_flower.prepared import Columns
+
+_PULL_OF_NOISE = 0.4  # a fifth of the largest eigenvalue of noise: directions that it blurred
 
 
 class EASE(ExactRecommender):
@@ -34,6 +43,7 @@ class EASE(ExactRecommender):
 
     item_rows: ClassVar[frozenset[str]] = frozenset({"item_weights"})
     statistic_names: ClassVar[tuple[str, ...]] = ("cooccurrences",)
+    bounded: ClassVar[bool] = True
 
     def __init__(self, num_users: int, num_items: int, regularization: float) -> None:
         require(regularization > 0, f"model.regularization must be above 0: {regularization}")
@@ -41,20 +51,35 @@ class EASE(ExactRecommender):
         self.item_weights = nn.Parameter(torch.zeros(num_items, num_items))
         self.regularization = regularization
 
-    def statistics(self, history: Columns, parameters: Tensors) -> Sums:
+    def statistics(
+        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+    ) -> Sums:
         """See `ExactRecommender.statistics`; the packed Gram matrix."""
         del parameters
-        return {"cooccurrences": cooccurrences(incidence(history, self.num_items))}
+        value = None if share is None else np.sqrt(share)
+        return {"cooccurrences": cooccurrences(incidence(history, self.num_items, value))}
 
-    def solve(self, sums: Sums, parameters: Tensors) -> Tensors:
-        """See `ExactRecommender.solve`; Algorithm 1."""
+    def statistic_norms(self, history: Columns) -> NDArray[np.float64]:
+        """See `ExactRecommender.statistic_norms`; a one for each pair of items, and each item."""
+        return norms(history)
+
+    def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
+        """See `ExactRecommender.debiased`."""
+        pairs = debiased(sums["cooccurrences"], self.num_items, flip_rate, num_users)
+        return {"cooccurrences": pairs}
+
+    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
+        """See `ExactRecommender.solve`; Algorithm 1, of what noise does not explain."""
         del parameters
         gram = symmetric(sums["cooccurrences"], self.num_items)
         # An item that nobody had has no weights; leaving it out is exact and cheaper.
-        had = np.flatnonzero(gram.diagonal())
-        block = np.ix_(had, had)
-        weights = np.zeros(gram.shape, np.float32)
-        weights[block] = _weights(gram[block], self.regularization)
+        had = np.flatnonzero(~insignificant(gram.diagonal(), noise_std))
+        block, pull = np.ix_(had, had), self.regularization
+        weights, part = np.zeros(gram.shape, np.float32), gram[block]
+        if noise_std and len(had):
+            part = without_noise(part, noise_std)
+            pull += _PULL_OF_NOISE * noise_std * np.sqrt(len(had))
+        weights[block] = _weights(part, pull)
         return {"item_weights": weights}
 
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:

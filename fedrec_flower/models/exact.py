@@ -36,6 +36,7 @@ class ExactRecommender(Recommender):
     """
 
     statistic_names: ClassVar[tuple[str, ...]]  # in message order
+    bounded: ClassVar[bool] = False  # whether `statistic_norms` knows what one user can contribute
 
     def __init__(self, num_users: int, num_items: int) -> None:
         super().__init__()
@@ -45,25 +46,53 @@ class ExactRecommender(Recommender):
         self._seen: Histories = csr_matrix((num_users, num_items), dtype=np.float32)
 
     @abstractmethod
-    def statistics(self, history: Columns, parameters: Tensors) -> Sums:
+    def statistics(
+        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+    ) -> Sums:
         """What the users would send, summed.
 
         Args:
             history: the users' training interactions.
             parameters: global shared parameters by name.
+            share: float64 (num_users,), what each user's are multiplied by, from 0 to 1; None for
+                1. Only where they are `bounded`.
 
         Returns:
             float64 arrays by name, as in `statistic_names`; shapes depend on no user.
         """
 
     @abstractmethod
-    def solve(self, sums: Sums, parameters: Tensors) -> Tensors:
+    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
         """New shared parameters, on the server.
 
         Args:
             sums: `statistics`, summed over the users of all clients of a cohort.
             parameters: the shared parameters that the statistics were taken with.
+            noise_std: standard deviation of the noise in each value of the sums, which they are
+                the better read for.
         """
+
+    def statistic_norms(self, history: Columns) -> NDArray[np.float64]:
+        """float64 (num_users,): the L2 norm of all that each user tells, where it is `bounded`.
+
+        Args:
+            history: the users' training interactions, no item twice.
+        """
+        raise NotImplementedError
+
+    def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
+        """What statistics would have been on average, had no user lied.
+
+        Args:
+            sums: `statistics` of histories in which whether a user had an item was flipped, item
+                by item.
+            flip_rate: with which probability, below 1/2.
+            num_users: how many users they are of.
+        """
+        if flip_rate:
+            raise NotImplementedError
+        del num_users
+        return sums
 
     @abstractmethod
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -101,9 +130,19 @@ class ExactRecommender(Recommender):
         return np.zeros(shape, np.float32)
 
 
-def incidence(history: Columns, num_items: int) -> Histories:
-    """Who interacted with what: a sparse float32 (num_users, num_items) of ones."""
+def incidence(
+    history: Columns, num_items: int, value: NDArray[np.float64] | None = None
+) -> Histories:
+    """Who interacted with what: a sparse float32 (num_users, num_items) of ones.
+
+    Args:
+        history: the users' interactions.
+        num_items: size of the catalogue.
+        value: float64 (num_users,), what stands in a user's row in place of ones.
+    """
     from scipy.sparse import csr_matrix
 
     ones = np.ones(len(history.item), np.float32)
+    if value is not None:
+        ones *= np.repeat(value, np.diff(history.offsets)).astype(np.float32)
     return csr_matrix((ones, history.item, history.offsets), (len(history.offsets) - 1, num_items))

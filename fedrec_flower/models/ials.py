@@ -77,7 +77,9 @@ class IALS(ExactRecommender):
         self.unobserved_weight, self.regularization = unobserved_weight, regularization
         self.frequency_exponent = frequency_exponent
 
-    def statistics(self, history: Columns, parameters: Tensors) -> Sums:
+    def statistics(
+        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+    ) -> Sums:
         """See `ExactRecommender.statistics`; what the items' normal equations are made of.
 
         Returns:
@@ -86,6 +88,7 @@ class IALS(ExactRecommender):
             `num_users_of_item` (num_items,); `gram` (d, d): the outer products of all users'
             vectors summed; `num_users` (1,).
         """
+        del share  # no bound is known
         seen = incidence(history, self.num_items)
         users = self._user_vectors(seen, parameters["item_vectors"])
         users_of = seen.T.tocsr()
@@ -101,9 +104,9 @@ class IALS(ExactRecommender):
             "num_users": np.array([float(len(users))]),
         }
 
-    def solve(self, sums: Sums, parameters: Tensors) -> Tensors:
+    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
         """See `ExactRecommender.solve`; one ridge regression per item."""
-        del parameters
+        del parameters, noise_std
         count, vectors = sums["num_users_of_item"], np.zeros(sums["vectors"].shape)
         # The vector of an item that nobody had is zero.
         for items in _blocks(np.flatnonzero(count), self.embedding_dim):

@@ -18,7 +18,13 @@ from torch import nn
 
 from fedrec_flower.errors import require
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.cooccurrence import cooccurrences, symmetric
+from fedrec_flower.models.cooccurrence import (
+    cooccurrences,
+    debiased,
+    insignificant,
+    norms,
+    symmetric,
+)
 from fedrec_flower.models.exact import ExactRecommender, Sums, incidence
 from fedrec_flower.prepared import Columns
 
@@ -40,6 +46,7 @@ class ItemKNN(ExactRecommender):
 
     item_rows: ClassVar[frozenset[str]] = frozenset({"neighbours", "similarities"})
     statistic_names: ClassVar[tuple[str, ...]] = ("cooccurrences",)
+    bounded: ClassVar[bool] = True
 
     def __init__(
         self, num_users: int, num_items: int, num_neighbours: int, shrinkage: float
@@ -52,15 +59,28 @@ class ItemKNN(ExactRecommender):
         self.similarities = nn.Parameter(torch.zeros(num_items, num_neighbours))
         self.num_neighbours, self.shrinkage = num_neighbours, shrinkage
 
-    def statistics(self, history: Columns, parameters: Tensors) -> Sums:
+    def statistics(
+        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+    ) -> Sums:
         """See `ExactRecommender.statistics`; the packed co-occurrences."""
         del parameters
-        return {"cooccurrences": cooccurrences(incidence(history, self.num_items))}
+        value = None if share is None else np.sqrt(share)
+        return {"cooccurrences": cooccurrences(incidence(history, self.num_items, value))}
 
-    def solve(self, sums: Sums, parameters: Tensors) -> Tensors:
+    def statistic_norms(self, history: Columns) -> NDArray[np.float64]:
+        """See `ExactRecommender.statistic_norms`; a one for each pair of items, and each item."""
+        return norms(history)
+
+    def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
+        """See `ExactRecommender.debiased`."""
+        pairs = debiased(sums["cooccurrences"], self.num_items, flip_rate, num_users)
+        return {"cooccurrences": pairs}
+
+    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
         """See `ExactRecommender.solve`; of equally similar items, the lower code is nearer."""
         del parameters
         both = symmetric(sums["cooccurrences"], self.num_items)
+        both[insignificant(both, noise_std)] = 0.0
         had = np.flatnonzero(both.diagonal())  # what nobody had is like nothing
         neighbours, similarities = np.zeros((2, self.num_items, self.num_neighbours), np.float32)
         size, kept = max(_CELLS_AT_ONCE // self.num_items, 1), min(self.num_neighbours, len(had))

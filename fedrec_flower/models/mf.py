@@ -71,7 +71,7 @@ class MF(Recommender):
         user_bias: Tensor = self.user_bias(users).squeeze(-1)
         return scores + user_bias + self.global_bias
 
-    def factors(self) -> Factors:
+    def factors(self) -> Factors | None:
         """See `Recommender.factors`."""
         names = Factors("user_embedding.weight", "item_embedding.weight", "item_bias.weight")
         if not self.rates:

@@ -28,20 +28,33 @@ class Popularity(ExactRecommender):
 
     item_rows: ClassVar[frozenset[str]] = frozenset({"popularity"})
     statistic_names: ClassVar[tuple[str, ...]] = ("num_users_of_item",)
+    bounded: ClassVar[bool] = True
 
     def __init__(self, num_users: int, num_items: int) -> None:
         super().__init__(num_users, num_items)
         self.popularity = nn.Parameter(torch.zeros(num_items))
 
-    def statistics(self, history: Columns, parameters: Tensors) -> Sums:
+    def statistics(
+        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+    ) -> Sums:
         """See `ExactRecommender.statistics`; float64 (num_items,)."""
         del parameters
-        counts = np.bincount(history.item, minlength=self.num_items)
+        each = None if share is None else share[history.users()]
+        counts = np.bincount(history.item, each, minlength=self.num_items)
         return {"num_users_of_item": counts.astype(np.float64)}
 
-    def solve(self, sums: Sums, parameters: Tensors) -> Tensors:
+    def statistic_norms(self, history: Columns) -> NDArray[np.float64]:
+        """See `ExactRecommender.statistic_norms`; a one for each item."""
+        return np.sqrt(np.diff(history.offsets))
+
+    def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
+        """See `ExactRecommender.debiased`."""
+        told = sums["num_users_of_item"]
+        return {"num_users_of_item": (told - flip_rate * num_users) / (1 - 2 * flip_rate)}
+
+    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
         """See `ExactRecommender.solve`; the counts themselves."""
-        del parameters
+        del parameters, noise_std
         return {"popularity": sums["num_users_of_item"].astype(np.float32)}
 
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -32,14 +32,16 @@ class RandomScores(ExactRecommender):
         super().__init__(num_users, num_items)
         self.key = nn.Parameter(torch.zeros(num_users, 1))
 
-    def statistics(self, history: Columns, parameters: Tensors) -> Sums:
+    def statistics(
+        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+    ) -> Sums:
         """See `ExactRecommender.statistics`; there is nothing to tell."""
-        del history, parameters
+        del history, parameters, share
         return {}
 
-    def solve(self, sums: Sums, parameters: Tensors) -> Tensors:
+    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
         """See `ExactRecommender.solve`; there is nothing to learn."""
-        del sums
+        del sums, noise_std
         return parameters
 
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from fedrec_flower.plots.clients import data_partition, participation
 from fedrec_flower.plots.cost import accuracy_against_megabytes, sends_anything
 from fedrec_flower.plots.leak import leak
 from fedrec_flower.plots.models import comparison
+from fedrec_flower.plots.privacy import privacy_utility
 from fedrec_flower.plots.rounds import convergence
 from fedrec_flower.plots.style import save
 
@@ -16,6 +17,7 @@ __all__ = [
     "leak",
     "metric_by_activity",
     "participation",
+    "privacy_utility",
     "save",
     "sends_anything",
 ]

@@ -1,17 +1,21 @@
 """Run folders: text tables written by a run, and read back into tidy frames."""
 
+from fedrec_flower.results.checkpoints import Checkpoint
 from fedrec_flower.results.choosing import choices_told, choosing
 from fedrec_flower.results.leaderboard import comparison
 from fedrec_flower.results.load import load_per_user, load_runs, load_summaries
 from fedrec_flower.results.paired import leaderboard
 from fedrec_flower.results.readable import headline, readable
-from fedrec_flower.results.resuming import claimed, resume
+from fedrec_flower.results.resuming import claimed, resume, told_before
 from fedrec_flower.results.run_folder import Phase, RunFolder
 from fedrec_flower.results.tables import final_table, markdown
+from fedrec_flower.results.transfer import SavedModel, taken_over
 
 __all__ = [
+    "Checkpoint",
     "Phase",
     "RunFolder",
+    "SavedModel",
     "choices_told",
     "choosing",
     "claimed",
@@ -25,4 +29,6 @@ __all__ = [
     "markdown",
     "readable",
     "resume",
+    "taken_over",
+    "told_before",
 ]

@@ -16,10 +16,15 @@ _HYDRAS_OWN = ("defaults", "hydra")
 _GROUPS = ("dataset", "model", "strategy", "partition", "federation")
 # What a repetition may change and still be the same experiment.
 _VARIED = {"seed", "output_dir", "dataset.cache_dir"}
+INDIFFERENT = {"checkpoint_every", "resume"}
+"""Settings that change no number."""
 # Where runs of a model differ in many settings, one of these says it best; earlier ones first.
 _TELLING = [
     f"{group}.name"
-    for group in ("dataset", "split", "strategy", "federation", "partition", "privacy")
+    for group in (
+        *("dataset", "split", "strategy", "federation", "partition"),
+        *("privacy", "compression", "faults"),
+    )
 ]
 
 
@@ -65,7 +70,8 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 def experiment(settings: Settings) -> Settings:
     """The settings that two runs share if they are repetitions of each other."""
-    return {name: value for name, value in settings.items() if name not in _VARIED}
+    apart = _VARIED | INDIFFERENT
+    return {name: value for name, value in settings.items() if name not in apart}
 
 
 def digest(settings: Settings) -> str:

@@ -22,8 +22,9 @@ def leaderboard(path: str | Path) -> pd.DataFrame:
     McNemar's test for HR@10 and a paired bootstrap for NDCG@10. Both count users, and seeds make
     no more of them:
 
-    - NDCG@10: each user speaks with a mean over seeds, and the bootstrap resamples users. What is
-      tested is what the table shows, the mean over users and seeds.
+    - NDCG@10: each user speaks with a mean over the seeds they were tested with, and the bootstrap
+      resamples users. What is tested is what the table shows, the mean over users and seeds (but
+      for their weights, where a split holds out some users more often than others).
     - HR@10: McNemar's exact test needs a yes or no of each user, so it compares runs of the same
       seed, and the p-values of the seeds are combined by `majority`. To let seeds vote on each
       user first would test another rate than the table shows: that of a jury of runs.
@@ -64,8 +65,7 @@ def _p_values(
     if rivals.empty:
         return
     ours = {row: users[name].dropna(how="all") for row, name in rivals["configuration"].items()}
-    everybody = pd.concat(ours.values(), axis="columns")
-    if everybody.isna().to_numpy().any():
+    if not _same_users(list(ours.values())):
         raise FedrecError(
             f"{' and '.join(rivals['label'])} were not tested on the same users: compare them "
             "apart, in folders of their own"
@@ -77,10 +77,21 @@ def _p_values(
     yield from zip(others, holm(raw), raw, strict=True)
 
 
+def _same_users(ours: list[pd.DataFrame]) -> bool:
+    """Whether rivals were tested on the same users, which may be others with another seed."""
+    tested = pd.concat(ours, axis="columns").notna()
+    of_seeds = [tested[[seed]] for seed in dict.fromkeys(tested)]
+    in_seeds = all((of.any(axis="columns") == of.all(axis="columns")).all() for of in of_seeds)
+    return in_seeds and all(users.index.equals(ours[0].index) for users in ours)
+
+
 def _hits_p(best: pd.DataFrame, other: pd.DataFrame) -> float:
     seeds = [seed for seed in best if seed in other]
     return majority(
-        [mcnemar(best[seed].to_numpy(bool), other[seed].to_numpy(bool)) for seed in seeds]
+        [
+            mcnemar(*(users[seed].dropna().to_numpy(bool) for users in (best, other)))
+            for seed in seeds
+        ]
     )
 
 

@@ -1,4 +1,4 @@
-"""A sweep given twice goes on where it stopped: what stands in a job's folder decides."""
+"""A run or a sweep goes on where it stopped: what stands in a folder decides."""
 
 import json
 import logging
@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.results.configuration import differing, parse, said
+from fedrec_flower.results.configuration import INDIFFERENT, differing, parse, said
 from fedrec_flower.results.run_folder import RunFolder, holds_a_run
 
 _LOG = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 # What a run writes, but for its configuration: by that an unfinished run is known, to the last.
 _WRITTEN = (
     "summary.json", "rounds.csv", "per_user.csv", "recommendations.csv", "clients.csv",
-    "environment.json", "model.safetensors", "flower.log", "clients", "figures",
+    "environment.json", "model.safetensors", "flower.log", "clients", "checkpoints", "figures",
 )  # fmt: skip
 
 
@@ -51,17 +52,18 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def resume(path: Path, configuration: str) -> RunFolder | None:
-    """Take the folder of a sweep's job, whatever an earlier sweep left there.
+    """Take the folder of a run, whatever an earlier process left there.
 
     Whether the code has changed since is not asked: `commit` in the summary tells.
 
     Args:
-        path: the job's folder; claimed.
-        configuration: the text of the job's `config.yaml`.
+        path: the folder; claimed.
+        configuration: the text of the run's `config.yaml`.
 
     Returns:
-        The folder, ready to be written to; an unfinished run of the same configuration is
-        removed from it. None if the finished run of the same configuration is there.
+        The folder, ready to be written to. An unfinished run of the same configuration goes on
+        from its last sound checkpoint; without one it is removed. None if the finished run of
+        the same configuration is there.
 
     Raises:
         ConfigError: if a run of another configuration is there; nothing of it is touched.
@@ -70,11 +72,22 @@ def resume(path: Path, configuration: str) -> RunFolder | None:
         _require_same(path, configuration)
         if _is_finished(path):
             _LOG.info("%s holds this very run, finished: not run again", path)
+            RunFolder(path).tidy()  # it may have been killed at its very end
             return None
+        if (saved := RunFolder(path).checkpoints.newest()) is not None:
+            _LOG.info(
+                "%s holds this very run, unfinished: goes on after round %d", path, saved.round
+            )
+            return RunFolder(path)
         _LOG.info("%s holds this very run, unfinished: started anew", path)
         for name in _WRITTEN:
             _remove(path / name)
-    return RunFolder.create(path)
+    return RunFolder.create(path, configuration)
+
+
+def told_before(path: Path) -> list[str]:
+    """The overrides that an unfinished run was started with, as far as it could tell."""
+    return list(_summary(path).get("overrides", []))
 
 
 def _require_same(path: Path, configuration: str) -> None:
@@ -89,7 +102,7 @@ def _require_same(path: Path, configuration: str) -> None:
             "to another folder, or remove that run"
         ) from error
     wanted = parse(configuration)
-    if names := differing([earlier, wanted]):
+    if names := [n for n in differing([earlier, wanted]) if n not in INDIFFERENT]:
         name = names[0]
         raise ConfigError(
             f"{path} holds a run with {said(earlier, name)}, but {said(wanted, name)} is asked "
@@ -98,12 +111,16 @@ def _require_same(path: Path, configuration: str) -> None:
 
 
 def _is_finished(path: Path) -> bool:
-    try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    summary = _summary(path)
     # A run measures its memory to the end: before that is known, figures may be missing.
     return summary.get("status") == "completed" and "peak_memory_mb" in summary
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((path / "summary.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _remove(path: Path) -> None:

@@ -4,8 +4,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from fedrec_flower.errors import ConfigError, FedrecError
+from fedrec_flower.errors import ConfigError
+from fedrec_flower.interactions import Ids
+from fedrec_flower.results.checkpoints import Checkpoints
 from fedrec_flower.results.environment import environment
+from fedrec_flower.results.transfer import MODEL, metadata
+from fedrec_flower.results.writing import explained, replacing
 
 Phase = Literal["train", "validation", "test"]
 
-_A_RUN = ("summary.json", "rounds.csv", "clients")  # any of them means that a run was here
+# Any of them means that a run was here.
+_A_RUN = ("summary.json", "rounds.csv", "clients", "checkpoints")
 _ROUND_COLUMNS = ("round", "phase", "metric", "value", "num_clients")
 
 
@@ -38,11 +43,13 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path) -> "RunFolder":
+    def create(cls, path: Path, configuration: str | None = None) -> "RunFolder":
         """Make the folder of a new run, with an empty `rounds.csv`.
 
         Args:
             path: the folder; it may exist already, with other files, but not with a run.
+            configuration: see `write_configuration`; written first, so that whatever is killed
+                later can be gone on with.
 
         Returns:
             The folder, ready to be written to.
@@ -54,6 +61,8 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             taken = holds_a_run(path)
             if not taken:
+                if configuration is not None:
+                    cls(path).write_configuration(configuration)
                 # "x": of two runs started at once in the same folder, only one gets it.
                 with (path / "rounds.csv").open("xb") as file:
                     file.write(_csv_lines([_ROUND_COLUMNS]))
@@ -64,7 +73,8 @@ class RunFolder:
             ) from error
         if taken:
             raise ConfigError(
-                f"{path} already holds a run: set output_dir= to another folder, or remove that run"
+                f"{path} already holds a run: set output_dir= to another folder, remove that run, "
+                f"or go on with it by resume={path}"
             )
         return cls(path)
 
@@ -72,6 +82,11 @@ class RunFolder:
     def figures(self) -> Path:
         """Where figures go; made by the first figure saved."""
         return self.path / "figures"
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What an unfinished run goes on from."""
+        return Checkpoints(self.path)
 
     def add_round(
         self, round_: int, phase: Phase, metrics: Mapping[str, float], num_clients: int
@@ -90,7 +105,7 @@ class RunFolder:
         ]
         rounds = self.path / "rounds.csv"
         # Opened anew for every round: once closed, no row is lost with the process.
-        with _explained(rounds), rounds.open("ab") as file:
+        with explained(rounds), rounds.open("ab") as file:
             file.write(_csv_lines(rows))
 
     def write_configuration(self, text: str) -> None:
@@ -99,7 +114,7 @@ class RunFolder:
         Args:
             text: the resolved configuration, as YAML.
         """
-        with _replacing(self.path / "config.yaml") as partial:
+        with replacing(self.path / "config.yaml") as partial:
             partial.write_text(text, encoding="utf-8")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -128,23 +143,30 @@ class RunFolder:
             name: the file's name without ".csv", such as "per_user" or "clients".
             frame: any columns; floats are written in full.
         """
-        with _replacing(self.path / f"{name}.csv") as partial:
+        with replacing(self.path / f"{name}.csv") as partial:
             frame.to_csv(partial, index=False, lineterminator="\n")
 
-    def write_model(self, parameters: Mapping[str, NDArray[Any]]) -> None:
+    def write_model(self, parameters: Mapping[str, NDArray[Any]], item_ids: Ids) -> None:
         """Write the shared parameters to `model.safetensors`.
 
         Args:
             parameters: tensor name to array, any shapes.
+            item_ids: original ids of the items, in the order of the tables' rows; a later run
+                may start from here: see `transfer`.
         """
-        with _replacing(self.path / "model.safetensors") as partial:
-            partial.write_bytes(
-                save({name: np.ascontiguousarray(array) for name, array in parameters.items()})
-            )
+        whole = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
+        with replacing(self.path / MODEL) as partial:
+            partial.write_bytes(save(whole, metadata(item_ids)))
+
+    def tidy(self) -> None:
+        """Remove what only an unfinished run needs, all at once or where it was cut short."""
+        for folder in (self.path / "checkpoints", *(self.path / "clients").glob("*/")):
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-        with _replacing(self.path / name) as partial:
+        with replacing(self.path / name) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
 
@@ -168,26 +190,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return _plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FedrecError(
-            f"{path} could not be written ({error.strerror or error}): free some disk space or "
-            "set output_dir= to a folder you may write to"
-        ) from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a file to write to that takes the place of `path` only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    with _explained(path):
-        try:
-            yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -65,9 +65,12 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def _caption(summary: Mapping[str, Any]) -> str:
+    last = summary.get("stopped_at")
+    stopped = "" if last is None else f" (stopped at {last})"
     return (
-        f"at round {summary.get('selected_round')} of {summary.get('num_rounds')}, chosen on "
-        f"validation; n = {summary.get('num_test_users')} test users, ± standard error over users"
+        f"at round {summary.get('selected_round')} of {summary.get('num_rounds')}{stopped}, "
+        f"chosen on validation; n = {summary.get('num_test_users')} test users, "
+        "± standard error over users"
     )
 
 

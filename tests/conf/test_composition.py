@@ -5,20 +5,31 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fedrec_flower.aggregation import Limits
 from fedrec_flower.cli import CONF, compose
 from fedrec_flower.config import build
+from fedrec_flower.privacy import Curator
+from fedrec_flower.secure_aggregation import NoSecureAggregation
 from fedrec_flower.strategies import Plan
 
-GROUPS = ("dataset", "split", "partition", "strategy", "evaluation", "model", "task", "federation")
+GROUPS = (
+    *("dataset", "split", "partition", "strategy", "faults", "compression"),
+    *("evaluation", "model", "task", "federation"),
+)
 CHOICES = {group: sorted(p.stem for p in (CONF / group).glob("*.yaml")) for group in GROUPS}
 # Releases of MovieLens differ in their name alone: one speaks for all.
 CHOICES["dataset"] = [n for n in CHOICES["dataset"] if n == "ml-1m" or not n.startswith("ml-")]
 # These speak for the whole configuration, so they may meddle with each other.
 MEDDLING = ("model", "task", "federation")
-RANKS_ONLY = {"sasrec", "gru4rec"}
-NEEDED = {"file": ["dataset.path=ratings.csv"]}  # choices that cannot do without more
+RANKS_ONLY = {"sasrec", "gru4rec", "two_tower", "hybrid"}
+NEEDED = {  # choices that cannot do without more
+    "file": ["dataset.path=ratings.csv"],
+    "scaffold": ["training.optimizer=sgd"],
+    "feddyn": ["training.optimizer=sgd"],
+}
 
 Choice = dict[str, str]
 Pairs = set[tuple[tuple[str, str], tuple[str, str]]]
@@ -56,6 +67,8 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
         "num_users": 1,
         "num_items": 30,
         "rating_range": (1.0, 5.0),
+        "item_features": np.ones((30, 2), np.float32),
+        "num_attributes": 3,
         "task": config["task"],
     }
     evaluation = build("evaluation", config["evaluation"], **facts)
@@ -65,9 +78,30 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
     yield model
     if config["strategy"]["name"] == "sums":  # it refuses what is trained by gradients
         model = build("model", composed("model=popularity")["model"], **facts)
-    plan = Plan({}, 1, 3, 2, 1, evaluation, frozenset(), model)
+    plan = Plan(
+        job={"training": config["training"]},
+        seed=1,
+        num_clients=30,
+        num_items=30,
+        num_examples=np.full(30, 10),
+        clients_per_round=20,
+        num_rounds=1,
+        evaluator=evaluation,
+        item_tables=frozenset(),
+        model=model,
+        limits=Limits(10.0, 1e6),
+        min_completion=1.0,
+        max_retries=0,
+        checkpoint_every=None,
+        patience=None,
+        curator=Curator(),
+        secure=NoSecureAggregation(),
+    )
     yield build("strategy", config["strategy"], plan=plan, observer=None)
     yield build("federation", {**config["federation"], "num_nodes": 1})
+    yield build("faults", config["faults"], seed=1, num_clients=30, num_items=30)
+    yield build("compression", config["compression"], num_items=30)
+    yield build("secure_aggregation", config["secure_aggregation"], client_weight=30.0)
     for group in ("dataset", "split", "partition", "training", "privacy"):
         yield build(group, config[group])
 

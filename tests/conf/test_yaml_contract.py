@@ -17,7 +17,13 @@ YAMLS = sorted(CONF.rglob("*.yaml"))
 GROUP_YAMLS = [path for path in YAMLS if path.parent != CONF]
 GLOBAL = "# @package _global_"
 # What a run knows and no yaml says.
-INJECTED = {"plan", "observer", "num_users", "num_items", "rating_range", "task"}
+INJECTED = {"plan", "observer", "num_users", "num_items", "rating_range", "task"} | {
+    "item_features",
+    "num_attributes",
+    "seed",
+    "num_clients",
+    "client_weight",
+}
 EXPLAINS_ITSELF = {"_target_", "name", "task"}
 
 

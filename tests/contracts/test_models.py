@@ -22,10 +22,11 @@ from fedrec_flower.prepared import Columns
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 YAMLS = sorted(CONF.glob("*.yaml"))
-INJECTED = {"num_users", "num_items", "rating_range", "task"}
+INJECTED = {"num_users", "num_items", "rating_range", "task", "item_features", "num_attributes"}
 NUM_USERS, NUM_ITEMS = 3, 7
 # What three users had; the middle one has nothing to show.
 HISTORY = Columns(np.array([0, 4, 4, 7]), np.array([0, 2, 3, 6, 2, 5, 6], np.int32), None)
+ATTRIBUTES = np.random.default_rng(2).normal(size=(NUM_USERS, 4)).astype(np.float32)
 
 
 def node(path: Path) -> dict[str, Any]:
@@ -49,7 +50,12 @@ def reads(path: Path) -> bool:
 def make(
     path: Path, task: str, num_users: int = NUM_USERS, num_items: int = NUM_ITEMS
 ) -> Recommender:
-    facts = {"num_users": num_users, "num_items": num_items}
+    facts = {
+        "num_users": num_users,
+        "num_items": num_items,
+        "item_features": np.random.default_rng(3).normal(size=(num_items, 5)).astype(np.float32),
+        "num_attributes": ATTRIBUTES.shape[1],
+    }
     model: Recommender = build("model", node(path), task=task, rating_range=(1.0, 5.0), **facts)
     return model
 
@@ -86,7 +92,7 @@ EVERY_HISTORY_MODEL = pytest.mark.parametrize(
 def begun(path: Path, task: str) -> Recommender:
     """A model with its initial values; one that is solved knows the history."""
     model = make(path, task)
-    values = initial(model, seed=0)
+    values = known(model, seed=0)
     if isinstance(model, ExactRecommender):
         values |= solved(model, HISTORY)
     model.load(values)
@@ -114,6 +120,11 @@ def names_of(model: Recommender) -> list[str]:
 
 def initial(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
     return model.initial(names_of(model), np.random.default_rng(seed))
+
+
+def known(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Initial values, and what is known of users and items."""
+    return initial(model, seed) | model.features(ATTRIBUTES, HISTORY, None)
 
 
 def every_pair(model: Recommender, num_items: int = NUM_ITEMS) -> torch.Tensor:
@@ -172,7 +183,7 @@ def test_tables_are_exactly_the_parameters_that_grow_with_users_or_items(
 def test_every_named_table_exists_for_some_task(path: Path) -> None:
     models = [make(path, task) for task in tasks(path)]
     named = models[0].user_rows | models[0].item_rows | models[0].personal
-    assert named <= {name for model in models for name in names_of(model)}
+    assert named <= {name for model in models for name in model.state_dict()}
 
 
 @EVERY_MODEL
@@ -206,6 +217,19 @@ def test_no_two_rows_of_a_drawn_table_begin_alike(path: Path, task: str) -> None
 
 
 @EVERY_MODEL
+def test_features_are_buffers_with_a_row_per_user_or_item(path: Path, task: str) -> None:
+    model = make(path, task)
+    some = model.features(ATTRIBUTES, HISTORY, np.array([4, 1]))
+    every = model.features(ATTRIBUTES, HISTORY, None)
+    assert some.keys() == every.keys() == dict(model.named_buffers()).keys()
+    for name, value in every.items():
+        assert value.dtype == np.float32
+        assert value.shape == model.get_buffer(name).shape
+        assert_array_equal(some[name], value[[4, 1]] if name in model.item_rows else value)
+        assert (name in model.user_rows) != (name in model.item_rows)
+
+
+@EVERY_MODEL
 def test_a_model_that_says_it_is_factors_scores_by_their_product(path: Path, task: str) -> None:
     model = begun(path, task)
     factors, v = model.factors(), initial(model, seed=0)
@@ -223,6 +247,8 @@ def test_gradients_reach_every_parameter(path: Path, task: str) -> None:
     pull = torch.from_numpy(np.random.default_rng(1).normal(size=(NUM_USERS, NUM_ITEMS)))
     torch.autograd.backward((every_pair(model) * pull).sum())
     for name, value in model.named_parameters():
+        if name in model.frozen:
+            continue  # what is never trained may stand before a zero
         assert value.grad is not None, name
         assert value.grad.any(), name
         if name in model.user_rows | model.item_rows:
@@ -234,7 +260,7 @@ def test_gradients_reach_every_parameter(path: Path, task: str) -> None:
 @EVERY_TRAINED_MODEL
 def test_a_sub_model_of_rows_scores_its_pairs_as_the_whole_does(path: Path, task: str) -> None:
     model = make(path, task)
-    values = initial(model, seed=0)
+    values = known(model, seed=0)
     model.load({name: value.copy() for name, value in values.items()})
     whole = model.score_all(torch.arange(NUM_USERS)).detach()
     rows = np.array([1, 4, 5])
@@ -248,7 +274,7 @@ def test_a_sub_model_of_rows_scores_its_pairs_as_the_whole_does(path: Path, task
 @EVERY_TRAINED_MODEL
 def test_one_users_tables_score_as_its_rows_of_the_whole_do(path: Path, task: str) -> None:
     model = make(path, task)
-    values = initial(model, seed=0)
+    values = known(model, seed=0)
     model.load({name: value.copy() for name, value in values.items()})
     whole = model.score_all(torch.arange(NUM_USERS)).detach()
     model.load(

@@ -75,7 +75,8 @@ def test_ctrl_c_leaves_no_ray_behind_and_nobody_phones_home_unless_told_to(
 def require_interrupted(process: subprocess.Popen[str], folder: Path) -> None:
     _, err = process.communicate(timeout=END)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "error: interrupted: the run folder keeps what the run had"
+    kept = "error: interrupted: the run folder keeps what the run had"
+    assert err.splitlines()[-1] == f"{kept}; resume=run goes on with it"
     assert "Traceback" not in err
     assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     assert set(load_runs(folder)["phase"]) == {"train", "validation", "test"}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fedrec_flower.checking import check_strategy
 from fedrec_flower.client import CohortClient, RecommenderClient, open_node
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.experiment import check_strategy
 from fedrec_flower.interactions import Part
 from fedrec_flower.models import ExactRecommender
 from fedrec_flower.prepared import Columns

@@ -90,7 +90,7 @@ def test_the_search_would_find_what_travels(federate: "Federate") -> None:
     assert b"item_embedding.weight" in wire(first)
 
 
-def test_a_trained_node_replies_with_shared_tensors_row_weights_and_three_numbers(
+def test_a_trained_node_replies_with_shared_tensors_row_weights_and_four_numbers(
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
     ran, _ = heard
@@ -98,7 +98,7 @@ def test_a_trained_node_replies_with_shared_tensors_row_weights_and_three_number
     assert replies
     for reply in replies:
         content = reply.content
-        assert set(content) == {"update", "num_rows", "metrics"}
+        assert set(content) == {"update", "num_rows", "lost", "metrics"}
         sent = {name: array.numpy() for name, array in content.array_records["update"].items()}
         num_rows: Any = content.config_records["num_rows"]
         assert set(sent) - {ROWS, ROW_WEIGHT} == set(ran.shared)
@@ -109,7 +109,7 @@ def test_a_trained_node_replies_with_shared_tensors_row_weights_and_three_number
         shapes = {name: value.shape for name, value in ran.shared.items()}
         assert {name: array.shape for name, array in arrays.items()} == shapes
         metrics = content.metric_records["metrics"]
-        assert set(metrics) == {"num_examples", "loss", "bytes_up"}
+        assert set(metrics) == {"num_examples", "loss", "bytes_up", "replied"}
         assert all(isinstance(value, int | float) for value in metrics.values())
 
 

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.models import MF, NCF, Autoencoder, FedRecon, GRU4Rec, Recommender, SASRec
+from fedrec_flower.models import (
+    MF,
+    NCF,
+    Autoencoder,
+    FedRecon,
+    GRU4Rec,
+    LightGCN,
+    Recommender,
+    SASRec,
+)
 from fedrec_flower.models.sequences import SequentialRecommender
 from fedrec_flower.prepared import ClientData, Columns
 from fedrec_flower.training import LocalTraining, check_engine, choose_engine
@@ -74,7 +83,8 @@ def client(num_interactions: int) -> ClientData:
     offsets = np.array([0, num_interactions])
     item = np.zeros(num_interactions, np.int32)
     part, nothing = Columns(offsets, item, None), Columns(np.zeros(2, np.int64), item[:0], None)
-    return ClientData(7, 1, 0, np.zeros(1, np.int32), part, nothing, nothing)
+    attributes = np.zeros((1, 0), np.float32)
+    return ClientData(7, 1, 0, np.zeros(1, np.int32), part, nothing, nothing, attributes)
 
 
 def ncf(variant: str) -> NCF:
@@ -95,6 +105,7 @@ def ncf(variant: str) -> NCF:
         (SASRec(1, 5, "ranking", 2, 3, 1, 1, 0.1, 0.0), training(), "VectorizedEngine"),
         (FedRecon(1, 5, None, "ranking", 2, 0.1, 2, 1.0, 1, 0.5), training(), "VectorizedEngine"),
         (Autoencoder(1, 5, None, "ranking", 2, 0.1, 0.5), training(), "VectorizedEngine"),
+        (LightGCN(1, 5, None, "ranking", 2, 0.1, 1, 0.0), training(), "VectorizedEngine"),
     ],
 )
 def test_each_model_gets_the_engine_that_fits(

@@ -84,6 +84,14 @@ def open_fresh(data: Prepared, tmp_path: Path) -> Open:
             "negatives": "honest",
             "seed": 1,
             "shares": kind != "local_only",
+            "stacked": False,
+            "compression": {"_target_": "fedrec_flower.compression.NoCompression"},
+            "faults": {"_target_": "fedrec_flower.faults.NoFaults"},
+            "secure_aggregation": {
+                "_target_": "fedrec_flower.secure_aggregation.NoSecureAggregation"
+            },
+            "noise_seed": 1,
+            "limits": {"weight": 1e3, "value": 1e6},
             "prepared": str(data.path),
             "store": str(tmp_path / name),
         }
@@ -127,7 +135,7 @@ def test_the_reply_holds_shared_tensors_and_the_weight_of_each_row(
     node = open_fresh(kind)
     arrays, weight, metrics = CohortClient(node, [1, 4]).fit(parameters(node), {"round": 1})
     assert weight == len(node.data.client(1)) + len(node.data.client(4))
-    assert set(metrics) == {"loss", "bytes_up"}
+    assert set(metrics) == {"loss", "bytes_up", "replied", "lost", "reasons"}
     if not parameters(node):
         assert arrays == []  # nothing is shared, not even which rows were touched
         return

@@ -239,6 +239,23 @@ def test_other_users_are_refused(tmp_path: Path) -> None:
         leaderboard(tmp_path)
 
 
+def test_a_split_that_holds_out_users_by_seed_tests_others_with_each(tmp_path: Path) -> None:
+    everybody = sorted(GOOD)  # as the table has them
+    for seed, users in ((1, everybody[:30]), (2, everybody[20:])):
+        for model, ranks in (("good", GOOD), ("bad", BAD)):
+            own = {user: ranks[user] for user in users}
+            changes = {"model": model, "seed": seed, "split_sha256": f"of seed {seed}"}
+            _tested(tmp_path / f"{model}{seed}", own, **changes)
+    row = leaderboard(tmp_path).set_index("label").loc["bad"]
+    hits = [[ranks[user][0] <= 10 for user in everybody] for ranks in (GOOD, BAD)]
+    one, other = (np.array(values) for values in hits)
+    by_seed = [mcnemar(one[:30], other[:30]), mcnemar(one[20:], other[20:])]
+    assert row["hr@10_p_raw"] == min(1.0, max(by_seed))  # both of two are their majority
+    gains = [np.array([_gain(ranks[user][0]) for user in everybody]) for ranks in (GOOD, BAD)]
+    expected = paired_bootstrap(gains[0], gains[1], generator(0, "paired-bootstrap"))
+    assert row["ndcg@10_p_raw"] == pytest.approx(expected)
+
+
 def test_ratings_have_no_ranks_to_test(tmp_path: Path) -> None:
     for model in ("a", "b"):
         run = write_run(tmp_path / model, model=model, task="rating", test={"rmse": 1.0})

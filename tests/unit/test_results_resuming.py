@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.results import RunFolder, claimed, resume
+from fedrec_flower.results import Checkpoint, RunFolder, claimed, resume, told_before
 from tests.run_folders import write_run
 
 CONFIG = "model:\n  name: mf\n  rate: 0.1\nseed: 1\n"
@@ -68,6 +68,30 @@ def test_an_unfinished_run_is_started_anew_and_nothing_of_it_stays(
     assert left == {"rounds.csv", "notes.txt"}
     assert len((run.path / "rounds.csv").read_text().splitlines()) == 1
     assert caplog.messages == [f"{run.path} holds this very run, unfinished: started anew"]
+
+
+def test_an_unfinished_run_with_a_checkpoint_keeps_all_it_has(
+    run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    _interrupt(run)
+    run.checkpoints.write(Checkpoint(7, "slot", [], [], {}, {}))
+    before = _contents(run.path)
+    folder = resume(run.path, CONFIG)
+    assert folder == run
+    assert _contents(run.path) == before
+    assert caplog.messages == [f"{run.path} holds this very run, unfinished: goes on after round 7"]
+
+
+def test_how_often_checkpoints_are_written_makes_no_other_run(run: RunFolder) -> None:
+    assert resume(run.path, CONFIG + "checkpoint_every: 3\nresume: null\n") is None
+
+
+def test_what_a_run_was_told_is_known_as_far_as_it_could_tell(run: RunFolder) -> None:
+    run.write_summary({"status": "running", "overrides": ["model=mf"]})
+    assert told_before(run.path) == ["model=mf"]
+    (run.path / "summary.json").write_text("{")
+    assert told_before(run.path) == []
 
 
 def _finish(run: RunFolder) -> None:

@@ -113,7 +113,9 @@ def test_a_full_disk_names_the_file_and_spares_what_was_there(tmp_path: Path, na
         "rounds.csv": lambda: run.add_round(1, "test", {"rmse": 1.0}, 5),
         "summary.json": lambda: run.write_summary({"status": "running"}),
         "per_user.csv": lambda: run.write_table("per_user", pd.DataFrame({"user_id": [1]})),
-        "model.safetensors": lambda: run.write_model({"item": np.zeros((2, 3), np.float32)}),
+        "model.safetensors": lambda: run.write_model(
+            {"item": np.zeros((2, 3), np.float32)}, np.arange(2)
+        ),
     }
     with pytest.raises(FedrecError, match=rf"{name} could not be written \(No space left"):
         write[name]()
@@ -159,7 +161,7 @@ def test_tables_and_the_model_are_read_back(tmp_path: Path) -> None:
     run.write_table("clients", clients)
     pd.testing.assert_frame_equal(pd.read_csv(run.path / "clients.csv"), clients)
     item = np.arange(6, dtype=np.float32).reshape(2, 3)
-    run.write_model({"item": item.T, "bias": np.ones(1, np.float32)})
+    run.write_model({"item": item.T, "bias": np.ones(1, np.float32)}, np.arange(3))
     np.testing.assert_array_equal(load_file(run.path / "model.safetensors")["item"], item.T)
 
 

@@ -27,7 +27,7 @@ def stream(address: Address) -> list[int]:
     return drawn
 
 
-DRAWING = {"generator", "streams", "_sample"}  # what takes a role as its second argument
+DRAWING = {"generator", "streams", "sample_clients"}  # what takes a role as its second argument
 
 
 def roles_in_the_code() -> set[str]:

@@ -1,5 +1,6 @@
 """Validation alone selects the round; test only watches."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedrec_flower.evaluation import Evaluator, RankingEvaluation, RatingEvaluation
 from fedrec_flower.interactions import Part
-from fedrec_flower.strategies.plan import Evaluated
+from fedrec_flower.strategies.plan import Evaluated, Metrics
 from fedrec_flower.strategies.selection import Selection
 
 RANKING = RankingEvaluation(["hr@10", "ndcg@10"], 0, 10, 1, None, select_by="ndcg@10")
@@ -19,21 +20,24 @@ SCORES = st.floats(0, 1)
 ROUNDS = st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=8)
 
 
+def evaluated(round_: int, slot: str, validation: float | None, test: float | None) -> Evaluated:
+    """A round as if it had been evaluated; of a part without a value nothing is known."""
+    values = {Part.VALIDATION: validation, Part.TEST: test}
+    metrics: Metrics = {
+        part: {} if value is None else {RANKING.select_by: value, RATING.select_by: value}
+        for part, value in values.items()
+    }
+    return Evaluated(round_, slot, {}, metrics, metrics, num_clients=1, num_users=1)
+
+
 def watch(
     evaluator: Evaluator, rounds: Sequence[tuple[float | None, float]]
 ) -> tuple[Selection, list[str]]:
     """Show a selection some rounds; also gives the slot that each round's snapshot took."""
     selection, slots = Selection(evaluator), []
     for round_, (validation, test) in enumerate(rounds):
-        slot = selection.free_slot
-        values = {Part.VALIDATION: validation, Part.TEST: test}
-        metrics = {
-            part: {} if value is None else {evaluator.select_by: value}
-            for part, value in values.items()
-        }
-        result = Evaluated(round_, slot, {}, metrics, metrics, num_clients=1, num_users=1)
-        slots.append(slot)
-        selection.see(result)
+        slots.append(selection.free_slot)
+        selection.see(evaluated(round_, slots[-1], validation, test))
     return selection, slots
 
 
@@ -69,6 +73,46 @@ def test_no_snapshot_ever_takes_the_slot_of_the_selected_round(
         selection, slots = watch(RANKING, rounds[:seen])
         assert selection.free_slot != selection.selected.slot
         assert slots[selection.selected.round] == selection.selected.slot
+
+
+@given(ROUNDS, st.lists(st.booleans(), min_size=8, max_size=8))
+def test_no_snapshot_ever_takes_a_slot_that_one_of_the_last_two_checkpoints_needs(
+    rounds: list[tuple[float, float]], is_checkpoint: list[bool]
+) -> None:
+    selection, needed = Selection(RANKING), list[list[str]]()
+    for round_, (pair, kept) in enumerate(zip(rounds, is_checkpoint, strict=False)):
+        slot = selection.free_slot
+        assert slot not in {name for slots in needed[-2:] for name in slots}
+        selection.see(evaluated(round_, slot, *pair))
+        if kept:
+            beside, spared = selection.hold(slot)
+            assert set(beside) == {selection.selected.slot} - {slot}
+            assert spared == (needed[-1] if needed else [])
+            needed.append([slot, *beside])
+    assert int(selection.free_slot.rpartition("-")[2]) <= 5  # slots cost disk
+
+
+@given(ROUNDS, ROUNDS)
+def test_a_restored_selection_goes_on_like_the_one_that_was_never_interrupted(
+    before: list[tuple[float, float]], after: list[tuple[float, float]]
+) -> None:
+    whole, _ = watch(RANKING, before)
+    whole.hold(whole.selected.slot)
+    rest = Selection(RANKING)
+    rest.restore(json.loads(json.dumps(whole.facts())), whole.selected.parameters)
+    for round_, pair in enumerate(after, len(before)):
+        assert rest.free_slot == whole.free_slot
+        for selection in (whole, rest):
+            selection.see(evaluated(round_, selection.free_slot, *pair))
+        assert rest.facts() == whole.facts()
+
+
+@given(ROUNDS)
+def test_it_counts_the_evaluations_since_validation_last_found_a_better_round(
+    rounds: list[tuple[float, float]],
+) -> None:
+    selection, _ = watch(RANKING, rounds)
+    assert selection.waited == len(rounds) - 1 - selection.selected.round
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan")])

@@ -17,6 +17,8 @@ from fedrec_flower.splits.leave_one_out import LeaveOneOut
 from fedrec_flower.splits.random import Random
 from fedrec_flower.splits.temporal import Temporal
 from tests.splitting import (
+    COLD_ITEMS,
+    COLD_USERS,
     LAST,
     ONE_OUT,
     OVERALL,
@@ -72,6 +74,8 @@ EVERY_SPLIT = pytest.mark.parametrize(
         pytest.param(TEMPORAL, datasets(unique_times=True), id="temporal"),
         pytest.param(PER_USER, datasets(), id="random_user"),
         pytest.param(OVERALL, datasets(), id="random_global"),
+        pytest.param(COLD_ITEMS, datasets(), id="cold_items"),
+        pytest.param(COLD_USERS, datasets(), id="cold_users"),
     ],
 )
 

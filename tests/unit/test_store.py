@@ -16,7 +16,7 @@ from fedrec_flower.errors import FedrecError
 from fedrec_flower.models import MF, NCF, Recommender
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.prepared import Prepared
-from fedrec_flower.training import Cohort, Touched
+from fedrec_flower.training import Cohort, Touched, Versions
 
 if TYPE_CHECKING:
     from tests.conftest import PrepareSmall
@@ -251,9 +251,10 @@ def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
     cohort, touched = laid_out(data, [1, 3])
     shared = {name: np.random.default_rng(2).normal(size=(30, 3)).astype(np.float32)}
     change = {name: np.ones((8, 3), np.float32)}
-    one.keep_tuned(cohort, touched, shared, change)
+    given = Versions.single(shared)
+    one.keep_tuned(cohort, touched, given, change)
     one.snapshot(range(5), slice(0, 12), "evaluated-0")
-    one.keep_tuned(cohort, touched, shared, {name: 9 * change[name]})  # the snapshot stays
+    one.keep_tuned(cohort, touched, given, {name: 9 * change[name]})  # the snapshot stays
     for client in (1, 3):
         expected = shared[name].copy()
         expected[4 * client : 4 * client + 4] += 1

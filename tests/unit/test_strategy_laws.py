@@ -224,22 +224,36 @@ def is_training(asked: "list[Message]") -> bool:
     return any(message.metadata.message_type == "train" for message in asked)
 
 
-def test_a_node_that_stays_silent_is_missed(federate: "Federate") -> None:
+def test_the_clients_of_a_silent_node_are_counted_and_the_round_counts(
+    federate: "Federate",
+) -> None:
     def lose_one(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
         return replies[1:] if is_training(asked) else replies
 
-    with pytest.raises(TrainingError, match="only 2 of 3 nodes answered in time"):
-        federate("federation.num_nodes=3", meddle=lose_one)
+    ran = federate("federation.num_nodes=3", "min_completion=0.1", meddle=lose_one)
+    for round_, replied in ran.watcher.replied.items():
+        lost = ran.watcher.lost[round_]
+        assert set(lost) == {"silent"}
+        assert replied + lost["silent"] == ran.setup.plan.clients_per_round
+
+
+def test_too_few_replies_fail_the_run_after_all_retries(federate: "Federate") -> None:
+    def lose_one(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+        return replies[1:] if is_training(asked) else replies
+
+    message = r"round 1: fewer than 100% of the cohort replied soundly, 3 times over"
+    with pytest.raises(TrainingError, match=message):
+        federate("federation.num_nodes=3", "min_completion=1", "max_retries=2", meddle=lose_one)
 
 
 def test_a_node_that_fails_gives_its_own_reason(federate: "Federate") -> None:
     from flwr.app import Error, Message
 
-    def fail_one(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+    def fail(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
         if not is_training(asked):
             return replies
         reason = "<class 'ClientAppException'>:<'Message: disk is full'>"
-        return [Message(Error(0, reason), reply_to=asked[0]), *replies[1:]]
+        return [Message(Error(0, reason), reply_to=message) for message in asked]
 
     with pytest.raises(TrainingError, match=r"a node failed: disk is full$"):
-        federate("federation.num_nodes=3", meddle=fail_one)
+        federate("federation.num_nodes=3", meddle=fail)

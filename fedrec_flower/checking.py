@@ -1,0 +1,199 @@
+"""What cannot be: every combination that is refused before the first round, in one sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedrec_flower.config import build
+from fedrec_flower.errors import ConfigError, require
+from fedrec_flower.evaluation import Evaluator
+from fedrec_flower.faults import NoFaults
+from fedrec_flower.interactions import Part
+from fedrec_flower.models import Recommender
+from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.prepared import Prepared
+from fedrec_flower.strategies import Centralized, FedBuff, FederatedStrategy, Sums
+from fedrec_flower.training import LocalTraining, check_engine
+
+Config = Mapping[str, Any]
+
+
+def check_numbers(config: Config) -> None:
+    """Refuse counts and shares that no run can have.
+
+    Raises:
+        ConfigError: names the value and what is possible.
+    """
+    for name in ("seed", "num_rounds", "max_retries", "finetune_epochs"):
+        _require_at_least(name, config[name], 0)
+    for name in ("checkpoint_every", "patience"):
+        _require_at_least(name, 1 if config[name] is None else config[name], 1)
+    require(
+        0 <= config["min_completion"] <= 1,
+        f"min_completion={config['min_completion']} is impossible: give a share from 0 to 1",
+    )
+
+
+def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluator) -> None:
+    """Refuse what does not fit together; a wrong value is better told here than by a node.
+
+    Args:
+        config: the resolved configuration.
+        data: the prepared data.
+        model: the recommender, without users.
+        evaluator: what is measured.
+
+    Raises:
+        ConfigError: names the value and the mend.
+    """
+    training: LocalTraining = build("training", config["training"])
+    sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
+    _check_faults(build("faults", config["faults"], seed=config["seed"], **sizes), model)
+    _check_compression(config, model)
+    _check_task(config, training, evaluator)
+    _check_candidates(config, data, evaluator)
+    if isinstance(model, ExactRecommender):
+        _check_exact(config, model)
+    else:
+        check_engine(
+            model,
+            training,
+            data.client(data.largest_client),
+            task=config["task"],
+            negatives=config["split"]["negatives"],
+            num_items=data.num_items,
+            seed=config["seed"],
+        )
+    require(
+        config["patience"] is None or len(data.part(Part.VALIDATION).item) > 0,
+        f"patience={config['patience']} waits for better validation, but no interaction is held "
+        "out for it: leave patience null, or choose a split with a validation part",
+    )
+
+
+def check_nodes(num_nodes: int, data: Prepared) -> None:
+    """Refuse nodes that would host nobody.
+
+    Raises:
+        ConfigError: says how many there may be.
+    """
+    if not 1 <= num_nodes <= data.num_clients:
+        raise ConfigError(
+            f"federation.num_nodes={num_nodes} is impossible with {data.num_clients} clients: "
+            "every node hosts at least one, so lower it or leave it null"
+        )
+
+
+def check_source(config: Config, model: Recommender) -> None:
+    """Refuse to start exact models from another run, or to freeze them.
+
+    Raises:
+        ConfigError: names the model and what to choose.
+    """
+    for name in ("init_from", "freeze"):
+        require(
+            not (config[name] and isinstance(model, ExactRecommender)),
+            f"{name}={config[name]} does not fit {type(model).__name__}, which is solved anew from "
+            "sums: leave it out or choose another model",
+        )
+
+
+def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
+    """Refuse to average what must be solved or comes too late, and to look at what stays unseen.
+
+    Raises:
+        ConfigError: names the strategy, the model and what to choose.
+    """
+    fits = isinstance(strategy, Sums | Centralized) or not strategy.shares
+    if isinstance(model, ExactRecommender) and not fits:
+        raise ConfigError(
+            f"{type(strategy).__name__} does not fit {type(model).__name__}, which is solved from "
+            "sums: choose strategy=sums"
+        )
+    lasts = type(model).settle is Recommender.settle
+    require(
+        lasts or not isinstance(strategy, FedBuff),
+        f"FedBuff does not fit {type(model).__name__}, whose parameters mean something else every "
+        "round, so that late updates mislead: choose strategy=fedrmsprop",
+    )
+    name, secure = type(strategy).__name__, strategy.plan.secure
+    secure.check_strategy(name, shares=strategy.shares, stacked=strategy.stacked)
+
+
+def _check_task(config: Config, training: LocalTraining, evaluator: Evaluator) -> None:
+    task = config["task"]
+    if task == "rating" and training.loss != "mse":
+        raise ConfigError(f"training.loss={training.loss} cannot predict ratings: choose mse")
+    if evaluator.task != task:
+        raise ConfigError(f"evaluation={evaluator.task} does not fit task={task}: choose the same")
+
+
+def _check_candidates(config: Config, data: Prepared, evaluator: Evaluator) -> None:
+    evaluator.check(data.num_items)
+    wanted, unknown = config["evaluation"].get("num_negatives", 0), data.num_items - data.most_known
+    if wanted > unknown:
+        raise ConfigError(
+            f"evaluation.num_negatives={wanted} is impossible: the most active user leaves only "
+            f"{unknown} items to rank against, so give {unknown} or fewer (0 for none)"
+        )
+
+
+def _check_exact(config: Config, model: ExactRecommender) -> None:
+    name = type(model).__name__
+    if config["task"] == "rating":
+        raise ConfigError(
+            f"{name} ranks and cannot predict ratings: choose task=ranking or another model"
+        )
+    if config["finetune_epochs"]:
+        raise ConfigError(
+            f"finetune_epochs={config['finetune_epochs']} needs gradients, and {name} is solved "
+            "without any: leave it 0 or choose another model"
+        )
+
+
+def _check_faults(faults: NoFaults, model: Recommender) -> None:
+    """Refuse to spoil sums, in which no client's part can be told from another's.
+
+    Raises:
+        ConfigError: names the model and what to choose.
+    """
+    summed = isinstance(model, ExactRecommender)
+    require(
+        faults.only_absences or not summed,
+        f"{type(model).__name__} is solved from sums, so its clients can only be absent: leave "
+        "faults.dropout and faults.crash, and set every other fault to none",
+    )
+
+
+def _check_compression(config: Config, model: Recommender) -> None:
+    """Refuse to compress what must travel whole.
+
+    Raises:
+        ConfigError: names what stands in the way.
+    """
+    name = config["compression"]["name"]
+    whole = {
+        f"model={config['model']['name']}": isinstance(model, ExactRecommender),
+        f"privacy={config['privacy']['name']}": config["privacy"]["name"] != "none",
+        "secure_aggregation": config["secure_aggregation"]["name"] != "none",
+    }
+    for choice, stands in whole.items():
+        require(
+            name == "none" or not stands,
+            f"compression={name} does not fit {choice}, whose messages are covered only as they "
+            "are: choose compression=none",
+        )
+
+
+def _require_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{name}={value} is impossible: give {least} or more")
+
+
+def require_some(name: str, value: int, num_clients: int) -> None:
+    """Refuse a number of clients that there are not.
+
+    Raises:
+        ConfigError: says how many there may be.
+    """
+    if not 1 <= value <= num_clients:
+        raise ConfigError(f"{name}={value} is impossible: choose between 1 and {num_clients}")

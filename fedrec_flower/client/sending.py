@@ -1,0 +1,135 @@
+"""From what a client learnt to what the server may use: each update's way, client by client."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.aggregation import Cost, Limits, Updates, UpdateSum
+from fedrec_flower.client.answer import Answer
+from fedrec_flower.client.keeping import Keeping
+from fedrec_flower.compression import Compression, compress_with_feedback
+from fedrec_flower.faults import NoFaults, Odd
+from fedrec_flower.prepared import ClientData
+from fedrec_flower.privacy import Chance, NoPrivacy
+from fedrec_flower.seeding import generator
+from fedrec_flower.training import CONTROL, Trained, Versions
+
+_ODD = "wrong_shape: it has not the layout of the others"
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The steps between training and the sum, each client's by itself before anything is added.
+
+    Attributes:
+        privacy: what the client does to its update to protect itself.
+        compression: how its message is made smaller.
+        owed: what the clients' messages have lost and go on owing.
+        faults: what goes wrong on the way.
+        limits: what no honest update exceeds; others are left out, and said to be.
+        tables: names of the parameters with a row per item.
+        names: names of the parameters that are sent.
+        stacked: whether the server must see every update by itself.
+        cost: what sending costs.
+        chance: where the randomness of privacy comes from.
+        seed: the experiment's, for the rounding of compression.
+    """
+
+    privacy: NoPrivacy
+    compression: Compression
+    owed: Keeping
+    faults: NoFaults
+    limits: Limits
+    tables: frozenset[str]
+    names: list[str]
+    stacked: bool
+    cost: Cost
+    chance: Chance
+    seed: int
+
+    def answer(self, given: Versions, num_items: int) -> Answer:
+        """What the node tells before any client has replied."""
+        beside = self.privacy.beside
+        learnt = (name for name in self.names if name not in beside)
+        given_by = {name: given.tensors[name.removeprefix(CONTROL)] for name in learnt}
+        shapes = {name: value.shape[1:] for name, value in given_by.items()} | beside
+        return Answer(None if self.stacked else UpdateSum.zeros(shapes, num_items))
+
+    def disguise(self, data: ClientData, num_items: int) -> ClientData:
+        """What a client trains on; see `NoPrivacy.disguise`."""
+        return self.privacy.disguise(data, num_items, self.chance)
+
+    def send(
+        self, trained: Trained, answer: Answer, round_: int, attempt: int, clip_norm: float
+    ) -> None:
+        """Let a chunk of clients send what they learnt; the answer grows in place."""
+        protected = self.privacy.apply(trained.updates, self.tables, clip_norm)
+        sent, num_bytes = self._compressed(protected, round_)
+        answer.bytes_up += int(num_bytes.sum()) if self.names else 0
+        cohort = trained.cohort
+        late = self.faults.late(cohort.clients, cohort.num_examples, round_, attempt)
+        sent = self._without(sent, late)
+        arrived, odd = self.faults.spoil(sent, self.tables, round_, attempt)
+        wrong = self.limits.faults(arrived, self.tables)
+        answer.lost |= late | self._wrong(odd, trained) | wrong
+        arrived = self._without(arrived, wrong)
+        loss = _loss_of(arrived, trained)
+        answer.replied += len(arrived.clients)
+        answer.loss += float(loss @ arrived.weights)
+        if answer.total is not None:
+            self._add(arrived, answer.total, round_)
+        else:
+            answer.parts.append(arrived)
+            answer.part_losses.append(loss)
+
+    def _add(self, arrived: Updates, total: UpdateSum, round_: int) -> None:
+        total.add(arrived, self.tables)
+        self.privacy.add_noise(total, arrived.clients, round_, self.chance)
+        if self.privacy.hides_rows:  # a dense message says of every row that it was touched
+            total.row_weight[:] = total.weight
+
+    def _without(self, updates: Updates, left_out: Collection[int]) -> Updates:
+        """The updates of all clients but some."""
+        if not left_out:
+            return updates  # not a copy: a clean round costs nothing
+        kept = np.flatnonzero(~np.isin(updates.clients, list(left_out)))
+        return updates.select(kept, self.tables)
+
+    def _wrong(self, odd: list[Odd], trained: Trained) -> dict[int, str]:
+        """What is wrong with replies of another layout: something is, or they came again."""
+        found = {}
+        for reply in odd:
+            shapes = self._shapes(trained, reply.client)
+            reason = self.limits.fault(reply.tensors, reply.weight, shapes)
+            found[reply.client] = "repeated: counted once" if reply.again else reason or _ODD
+        return found
+
+    def _shapes(self, trained: Trained, client: int) -> dict[str, tuple[int, ...]]:
+        """The shapes that a client's update should have: of a table its touched rows."""
+        place = int(np.flatnonzero(trained.cohort.clients == client)[0])
+        num_rows = int(np.diff(trained.touched.offsets)[place])
+        return {
+            name: (num_rows, *value.shape[1:]) if name in self.tables else value.shape[1:]
+            for name, value in trained.updates.tensors.items()
+        }
+
+    def _compressed(self, updates: Updates, round_: int) -> tuple[Updates, NDArray[np.int64]]:
+        """What the server reads of the clients' messages, and the bytes of each message."""
+        if self.privacy.hides_rows:
+            return updates, np.full(len(updates.clients), self.cost.whole)
+        return compress_with_feedback(
+            self.compression,
+            updates,
+            self.tables,
+            lambda client: generator(self.seed, "compression", round_, client),
+            self.owed,
+        )
+
+
+def _loss_of(arrived: Updates, trained: Trained) -> NDArray[np.float64]:
+    """float64 (num_clients,): training losses in the order of the updates that arrived."""
+    order = np.argsort(trained.cohort.clients)
+    place = np.searchsorted(trained.cohort.clients, arrived.clients, sorter=order)
+    return trained.loss[order[place]]

@@ -1,0 +1,72 @@
+"""Laws of q-FedAvg's weights: no q is no preference, and the larger the more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from fedrec_flower.aggregation import (
+    UpdateSum,
+    fair_sum,
+    mean_over_all_clients,
+    mean_over_touching_clients,
+)
+from tests.cohorts import NUM_ITEMS, SHAPES, TABLES, Client, cohorts, updates
+
+EVERY_ITEM = list(range(NUM_ITEMS))
+
+
+def total(cohort: list[Client], losses: list[float], q: float, lipschitz: float) -> UpdateSum:
+    sent = updates(cohort)
+    return fair_sum(sent, np.array(losses), SHAPES, TABLES, NUM_ITEMS, q, lipschitz)
+
+
+@given(cohorts(), st.lists(st.floats(0, 10), min_size=5, max_size=5))
+def test_no_q_is_the_plain_mean_whatever_the_losses(
+    cohort: list[Client], losses: list[float]
+) -> None:
+    fair = total(cohort, losses[: len(cohort)], q=0.0, lipschitz=3.0)
+    plain = UpdateSum.zeros(SHAPES, NUM_ITEMS)
+    plain.add(updates(cohort), TABLES)
+    for name, mean in mean_over_touching_clients(plain, TABLES).items():
+        assert_allclose(mean_over_touching_clients(fair, TABLES)[name], mean, rtol=1e-5, atol=1e-6)
+    for name, mean in mean_over_all_clients(plain).items():
+        assert_allclose(mean_over_all_clients(fair)[name], mean, rtol=1e-5, atol=1e-6)
+
+
+@given(cohorts(least=2), st.floats(0.1, 3), st.floats(0, 2))
+def test_a_row_moves_as_in_the_paper(cohort: list[Client], q: float, lipschitz: float) -> None:
+    losses = [0.2 + place for place in range(len(cohort))]
+    fair = total(cohort, losses, q, lipschitz)
+    delta, divisor = np.zeros(SHAPES["dense"]), 0.0
+    for client, loss in zip(cohort, losses, strict=True):
+        norm = sum(float(np.square(client.whole(name)).sum()) for name in SHAPES)
+        delta += client.weight * loss**q * client.whole("dense")
+        divisor += client.weight * (loss**q + q * lipschitz * loss ** (q - 1) * norm)
+    assert_allclose(mean_over_all_clients(fair)["dense"], delta / divisor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [mean_over_all_clients, None])
+def test_the_larger_q_the_more_say_has_the_client_with_the_larger_loss(mean: object) -> None:
+    content, unhappy = Client(3, EVERY_ITEM, 1), Client(3, EVERY_ITEM, 2)
+    away = [
+        np.abs(
+            (mean_over_all_clients(found) if mean else mean_over_touching_clients(found, TABLES))[
+                "table"
+            ]
+            - unhappy.whole("table")
+        ).max()
+        for found in (total([content, unhappy], [0.5, 2.0], q, 0.0) for q in (0, 0.5, 1, 2, 8))
+    ]
+    assert away == sorted(away, reverse=True)
+    assert away[-1] < 1e-4 * away[0]
+
+
+def test_a_client_without_data_or_without_loss_spoils_nothing() -> None:
+    sent = updates([Client(2, [0, 1], 1), Client(1, [2], 2)])
+    sent = replace(sent, weights=np.array([2.0, 0.0]))
+    fair = fair_sum(sent, np.array([0.0, 0.0]), SHAPES, TABLES, NUM_ITEMS, 0.5, 1.0)
+    assert all(np.isfinite(value).all() for value in mean_over_all_clients(fair).values())
