@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from fedrec_flower import federation
+from fedrec_flower.checkpoints import Checkpoint
 from fedrec_flower.cli import CONF, compose
 from fedrec_flower.client.app import app
 from fedrec_flower.config import build
@@ -22,7 +23,6 @@ from fedrec_flower.federation.logs import flower_logs_to
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.results import RunFolder
-from fedrec_flower.results.checkpoints import Checkpoint
 from fedrec_flower.results.run_folder import holds_a_run
 from fedrec_flower.strategies import FederatedStrategy, Outcome
 from fedrec_flower.strategies.plan import Metrics

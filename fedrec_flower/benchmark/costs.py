@@ -13,12 +13,12 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 from fedrec_flower.benchmark.measuring import WORK, peak_memory_mb, timed
+from fedrec_flower.checkpoints import Checkpoint
 from fedrec_flower.cli import compose
 from fedrec_flower.config import build
 from fedrec_flower.experiment import prepare_data, set_up
 from fedrec_flower.federation import federate
 from fedrec_flower.results import RunFolder
-from fedrec_flower.results.checkpoints import Checkpoint
 from fedrec_flower.strategies.plan import Metrics
 
 _RUN = ("federation=in_process", "model=mf", *WORK)

@@ -63,7 +63,7 @@ def measure(
         nodes, neighbours, dropouts, node_cpu_seconds (of one node, on average),
         server_cpu_seconds, bytes_up and bytes_down (of one node that stays, on average),
         bytes_up_plain (the table and its row weights, in clear), ratio (of the bytes up),
-        largest_error (of the weighted sum), peak_memory_mb.
+        largest_error_millionths (of the weighted sum), peak_memory_mb.
 
     Raises:
         TooFewError: if too few members are left.
@@ -89,7 +89,7 @@ def measure(
         "bytes_down": round(meter.down[stayed].mean()),
         "bytes_up_plain": in_clear,
         "ratio": meter.up[stayed].mean() / in_clear,
-        "largest_error": float(np.abs(found.tensors["table"] - plain).max()),
+        "largest_error_millionths": 1e6 * float(np.abs(found.tensors["table"] - plain).max()),
         "peak_memory_mb": peak_memory_mb(),
     }
 

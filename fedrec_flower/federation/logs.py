@@ -11,7 +11,7 @@ def flower_logs_to(path: Path) -> Iterator[None]:
     """Send the log of Flower to a file for as long as the context lasts."""
     logger = logging.getLogger("flwr")
     handlers, propagate = logger.handlers[:], logger.propagate
-    file = logging.FileHandler(path, delay=True)
+    file = logging.FileHandler(path, delay=False)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.handlers, logger.propagate = [file], False
     try:

@@ -72,24 +72,30 @@ def debiased(
 
 
 def without_noise(gram: NDArray[np.float64], noise_std: float) -> NDArray[np.float64]:
-    """The part of a noisy symmetric matrix that noise cannot explain.
+    """What a noisy symmetric matrix most likely was: few strong directions and an even rest.
 
-    The eigenvalues of noise alone lie within 2 sqrt(n) standard deviations of zero; those beyond
-    are brought back to where they were, the others are dropped.
+    The eigenvalues of noise alone spread 2 sqrt(n) standard deviations around the rest's, of which
+    the median is an estimate. Those beyond are shrunk by what noise adds to them and takes from
+    their directions; the others become the rest. The diagonal, which noise hurts least, is kept
+    where that leaves less of it.
 
     Args:
-        gram: float64 (n, n), positive semidefinite but for the noise.
+        gram: float64 (n, n), positive semidefinite but for the noise; at least one row.
         noise_std: standard deviation of the noise in each value on and below the diagonal.
 
-    Source: Capitaine, Donati-Martin and Feral 2009, theorem 2.1 (eigenvalues of deformed Wigner
-    matrices), solved for the eigenvalue without noise.
+    Returns:
+        float64 (n, n), positive semidefinite.
+
+    Source: Capitaine, Donati-Martin and Feral 2009, theorem 2.1: an eigenvalue theta becomes
+    theta + r / theta with r = edge^2 / 4, and its direction keeps the share 1 - r / theta^2. The
+    product of theta and that share is sqrt(value^2 - edge^2).
     """
-    edge = 2 * noise_std * np.sqrt(len(gram))
     values, vectors = np.linalg.eigh(gram)
-    kept = values > edge
-    values, vectors = values[kept], vectors[:, kept]
-    before = (values + np.sqrt(values**2 - edge**2)) / 2
-    clean: NDArray[np.float64] = (vectors * before) @ vectors.T
+    rest, edge = max(float(np.median(values)), 0.0), 2 * noise_std * np.sqrt(len(gram))
+    kept = values - rest > edge
+    shrunk = np.sqrt((values[kept] - rest) ** 2 - edge**2)
+    clean: NDArray[np.float64] = (vectors[:, kept] * shrunk) @ vectors[:, kept].T
+    np.fill_diagonal(clean, np.maximum(clean.diagonal() + rest, gram.diagonal()))
     return clean
 
 

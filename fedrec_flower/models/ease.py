@@ -27,8 +27,6 @@ from fedrec_flower.models.cooccurrence import (
 from fedrec_flower.models.exact import ExactRecommender, Sums, incidence
 from fedrec_flower.prepared import Columns
 
-_PULL_OF_NOISE = 0.4  # a fifth of the largest eigenvalue of noise: directions that it blurred
-
 
 class EASE(ExactRecommender):
     """Score = sum of the weights from the items in the user's history.
@@ -74,12 +72,11 @@ class EASE(ExactRecommender):
         gram = symmetric(sums["cooccurrences"], self.num_items)
         # An item that nobody had has no weights; leaving it out is exact and cheaper.
         had = np.flatnonzero(~insignificant(gram.diagonal(), noise_std))
-        block, pull = np.ix_(had, had), self.regularization
-        weights, part = np.zeros(gram.shape, np.float32), gram[block]
+        block, weights = np.ix_(had, had), np.zeros(gram.shape, np.float32)
+        part = gram[block]
         if noise_std and len(had):
             part = without_noise(part, noise_std)
-            pull += _PULL_OF_NOISE * noise_std * np.sqrt(len(had))
-        weights[block] = _weights(part, pull)
+        weights[block] = _weights(part, self.regularization)
         return {"item_weights": weights}
 
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,5 +1,7 @@
 """What privacy costs in accuracy, and how that shrinks with the population."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -40,7 +42,7 @@ def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
     for name, look in looks(table["series"]).items():
         own = table[table["series"] == name].sort_values("epsilon")
         private, plain = own[own["epsilon"].notna()], own[own["epsilon"].isna()]
-        style = {"color": look.colour, "marker": look.marker, "markersize": 5, "linewidth": 1.4}
+        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 5}
         axes.errorbar(private["epsilon"], private["mean"], yerr=private["bar"], capsize=2, **style)
         for value in plain["mean"]:
             ends = [*private["epsilon"].tail(1), infinite], [*private["mean"].tail(1), value]

@@ -72,8 +72,8 @@ def clipped(
         share = max(lengths.shape[1], 1) ** (-1 / order)
     else:
         lengths = np.broadcast_to(whole_norms(lengths, order)[:, None], lengths.shape)
-    sound: NDArray[np.bool_] = np.isfinite(lengths).all(axis=1)
-    scales = np.where(sound[:, None], _scales(lengths, bound * share), 0.0)
+    unsound = ~np.isfinite(lengths)
+    scales = np.where(unsound.any(axis=1, keepdims=True), 0.0, _scales(lengths, bound * share))
     tensors = {
         name: _scaled(value, scale[updates.owners] if name in tables else scale)
         for (name, value), scale in zip(updates.tensors.items(), scales.T, strict=True)

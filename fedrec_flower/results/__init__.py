@@ -1,6 +1,6 @@
 """Run folders: text tables written by a run, and read back into tidy frames."""
 
-from fedrec_flower.results.checkpoints import Checkpoint
+from fedrec_flower.checkpoints import Checkpoint
 from fedrec_flower.results.choosing import choices_told, choosing
 from fedrec_flower.results.leaderboard import comparison
 from fedrec_flower.results.load import load_per_user, load_runs, load_summaries

@@ -15,12 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from fedrec_flower.checkpoints import Checkpoints
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.interactions import Ids
-from fedrec_flower.results.checkpoints import Checkpoints
 from fedrec_flower.results.environment import environment
 from fedrec_flower.results.transfer import MODEL, metadata
-from fedrec_flower.results.writing import explained, replacing
+from fedrec_flower.writing import explained, replacing
 
 Phase = Literal["train", "validation", "test"]
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import Limits
+from fedrec_flower.checkpoints import Checkpoint
 from fedrec_flower.evaluation import Evaluator, MetricSums
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.privacy import Curator
-from fedrec_flower.results.checkpoints import Checkpoint
 from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
 
 Metrics = dict[Part, dict[str, float]]

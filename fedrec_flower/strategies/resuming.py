@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 from flwr.serverapp import Grid
 
+from fedrec_flower.checkpoints import Checkpoint, flat, nested
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.results.checkpoints import Checkpoint, flat, nested
 from fedrec_flower.strategies.evaluating import EvaluatingStrategy
 from fedrec_flower.strategies.plan import Observer, Plan
 

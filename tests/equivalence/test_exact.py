@@ -122,7 +122,7 @@ def test_local_only_is_each_clients_own_fit(federate: "Federate", model: str) ->
     node = open_node(ran.job)
     assert isinstance(node.model, ExactRecommender)
     data = node.data.client(5)
-    node.fill(data, {}, "current")
+    node.fill(data, {}, "current", {})
     scored = node.model.score_histories(np.arange(data.num_users))
     begun = generator(ran.setup.seed, "initial-personal", 0, data.client)
     initial = node.model.initial(node.model.shared_names(), begun)

@@ -358,6 +358,11 @@ def test_too_few_nodes_are_refused_before_the_first_round(federate: "Federate") 
         federate(*SECURE, "federation.num_nodes=2")
 
 
+def test_compression_is_refused_for_masked_tables_are_whole(federate: "Federate") -> None:
+    with pytest.raises(ConfigError, match="compression=int8 does not fit secure_aggregation"):
+        federate(*NODES, *SECURE, "compression=int8")
+
+
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [

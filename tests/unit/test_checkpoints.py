@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
+from fedrec_flower.checkpoints import flat, nested, pack, unpack
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.results import Checkpoint, RunFolder
-from fedrec_flower.results.checkpoints import flat, nested, pack, unpack
 
 KINDS = st.sampled_from(["float32", "float64", "int64", "int32", "uint8", "bool"])
 ARRAYS = hnp.arrays(KINDS, hnp.array_shapes(min_dims=0, min_side=0, max_side=3))

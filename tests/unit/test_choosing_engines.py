@@ -1,7 +1,7 @@
 """A model gets the fastest engine that gives it the same numbers, and is told when it does not."""
 
 import logging
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from fedrec_flower.models.sequences import SequentialRecommender
 from fedrec_flower.prepared import ClientData, Columns
 from fedrec_flower.training import LocalTraining, check_engine, choose_engine
 
-REST = {"task": "ranking", "negatives": "honest", "num_items": 5, "seed": 1}
+REST: dict[str, Any] = {"task": "ranking", "negatives": "honest", "num_items": 5, "seed": 1}
 
 
 class Branching(Recommender):

@@ -41,8 +41,8 @@ def test_a_seed_repeats_and_the_operating_system_does_not() -> None:
     one, again, other = (Chance(s).source("noise", 4, 2).normal(shape) for s in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
-    system = [Chance(None).source("noise", 4, 2).normal(shape) for _ in range(2)]
-    assert not np.array_equal(*system)
+    first, second = (Chance(None).source("noise", 4, 2).normal(shape) for _ in range(2))
+    assert not np.array_equal(first, second)
 
 
 def test_uniform_draws_are_never_zero_or_one() -> None:

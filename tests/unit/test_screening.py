@@ -18,7 +18,9 @@ from fedrec_flower.aggregation import (
     mean_over_touching_clients,
 )
 from fedrec_flower.client.answer import Answer
+from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.client.sending import Sending
+from fedrec_flower.compression import NoCompression
 from fedrec_flower.faults import NoFaults, Odd
 from fedrec_flower.privacy import Chance, NoPrivacy
 from fedrec_flower.training import Cohort, Touched, Trained, Versions
@@ -137,6 +139,8 @@ class Mischief(NoFaults):
 def sending(faults: NoFaults, *, stacked: bool) -> Sending:
     return Sending(
         privacy=NoPrivacy(),
+        compression=NoCompression(NUM_ITEMS),
+        owed=Keeping({}, frozenset(), lambda _: np.zeros(0)),
         faults=faults,
         limits=LIMITS,
         tables=TABLES,
@@ -144,6 +148,7 @@ def sending(faults: NoFaults, *, stacked: bool) -> Sending:
         stacked=stacked,
         cost=Cost(0, 1, 1),
         chance=Chance(0),
+        seed=0,
     )
 
 

@@ -55,7 +55,7 @@ def test_items_with_equal_features_get_equal_scores_wherever_they_stand(one: int
     features = FEATURES.copy()
     features[two] = features[one]
     given = scores(towers(features, 2), [0.3, 1.0], had(4, 5))
-    assert given[one] == given[two]
+    assert_allclose(given[one], given[two], rtol=1e-6)  # not the same place in a product
 
 
 def test_an_item_that_nobody_ever_had_scores_as_its_twin_that_somebody_trained_on(
@@ -70,8 +70,8 @@ def test_an_item_that_nobody_ever_had_scores_as_its_twin_that_somebody_trained_o
     model = towers(features, 2)
     model.load({name: round_.shared[name] + moved for name, moved in change.items()})
     given = scores(model, [0.3, 1.0], data.train)
-    assert given[20] == given[3]
-    assert len(np.unique(given)) == NUM_ITEMS - 1
+    assert_allclose(given[20], given[3], rtol=1e-6)
+    assert len(np.unique(given.round(6))) == NUM_ITEMS - 1
 
 
 def test_users_alike_in_attributes_and_history_get_the_same_whoever_they_are() -> None:

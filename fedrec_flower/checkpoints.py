@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from fedrec_flower.results.writing import explained, replacing
+from fedrec_flower.writing import explained, replacing
 
 _LOG = logging.getLogger(__name__)
 
