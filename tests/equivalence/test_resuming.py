@@ -52,6 +52,7 @@ def require_same(whole: "Federated", rest: "Federated") -> None:
     ended, again = whole.outcome, rest.outcome
     assert_array_equal(ended.rounds_participated, again.rounds_participated)
     assert (ended.bytes_up, ended.lost) == (again.bytes_up, again.lost)
+    assert ended.privacy == again.privacy
     assert ended.best_test == again.best_test
     assert ended.selected.facts() == again.selected.facts()
     for name, value in ended.selected.parameters.items():
@@ -66,7 +67,11 @@ def test_every_strategy_goes_on_as_if_nothing_had_happened(
     require_same(*resumed(federate, tmp_path, f"strategy={strategy}", f"model={model}"))
 
 
-# Whose clients keep tuned copies, whose head travels, what is solved, what keeps histories.
+_PRIVATE = ("model=mf", "strategy.aggregation=all_clients")
+
+
+# Whose clients keep tuned copies, whose head travels, what is solved, what keeps histories; what
+# keeps account of privacy, and bounds that adapt.
 @pytest.mark.parametrize(
     "words",
     [
@@ -75,6 +80,8 @@ def test_every_strategy_goes_on_as_if_nothing_had_happened(
         ("model=ease", "strategy=sums"),
         ("model=fedrap",),
         ("model=sasrec",),
+        (*_PRIVATE, "privacy=central_dp", "privacy.adaptive_clipping=true"),
+        (*_PRIVATE, "privacy=local_dp"),
     ],
     ids="-".join,
 )

@@ -130,6 +130,7 @@ def test_statistics_of_a_user_are_bounded_and_noisy(federate: "Federate") -> Non
         ((*CENTRAL, *NOISE, "strategy=scaffold"), r"Scaffold uses more of the clients"),
         (("model=mf", "strategy=local_only", *CENTRAL[2:], *NOISE), r"choose privacy=none"),
         ((*CENTRAL, *NOISE, "min_completion=0.5"), r"set min_completion=0"),
+        ((*CENTRAL, *NOISE, "compression=sparse_rows"), r"choose compression=none"),
         (("model=ials", *CENTRAL[2:], *NOISE), r"no known bound under model=IALS"),
     ],
 )
