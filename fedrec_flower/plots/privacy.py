@@ -32,7 +32,7 @@ def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
     infinite = 2.0 * float(table["epsilon"].max()) if table["epsilon"].notna().any() else 1.0
     figure, axes = canvas(
         "What privacy costs",
-        "the smaller epsilon, the stronger the guarantee; dashed: no noise. Accuracies on "
+        "the smaller epsilon, the stronger the guarantee; dotted: no noise. Accuracies on "
         "different data do not compare, their losses do",
         x="epsilon, for the delta of each run",
         y=f"Test {metric_label(metric)}",
