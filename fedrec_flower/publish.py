@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.interactions import Part, genre_flags
 from fedrec_flower.metrics.beyond_accuracy import beyond_accuracy
+from fedrec_flower.metrics.fairness import activity_gap, worst_decile
+from fedrec_flower.metrics.ranking import NDCG, Ranks
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.report import Record
 from fedrec_flower.results import RunFolder, load_per_user, load_runs
@@ -136,6 +138,7 @@ def _summary(record: Record, data: Prepared, outcome: Outcome, notes: Notes) -> 
         "validation": selected.metrics[Part.VALIDATION],
         "test": selected.metrics[Part.TEST] | _beyond(data, notes),
         "test_standard_error": selected.standard_errors[Part.TEST],
+        "fairness": _fairness(data, notes),
         "best_test_round": _named(best),
         "lost_replies": dict(sorted(outcome.lost.items())),
         **outcome.privacy,
@@ -151,6 +154,26 @@ def _summary(record: Record, data: Prepared, outcome: Outcome, notes: Notes) -> 
 
 def _named(best: Evaluated) -> dict[str, float]:
     return {"round": best.round, **best.metrics[Part.TEST]}
+
+
+def _fairness(data: Prepared, notes: Notes) -> dict[str, float]:
+    """How evenly users are served: by NDCG@10 in full ranking, or by the error of their ratings."""
+    if "per_test_rank_full" in notes:
+        test, rank, metric = data.part(Part.TEST), notes["per_test_rank_full"], NDCG(10)
+        ascending = rank[np.lexsort((rank, test.users()))]
+        everything = np.full(data.num_users, data.num_items)
+        quality = metric(Ranks(ascending, np.asarray(test.offsets), everything))
+        name = metric.name
+    else:
+        count, squared = notes["per_user_num_ratings"], notes["per_user_squared_error"]
+        quality = np.where(count > 0, -squared / np.maximum(count, 1), np.nan)
+        name = "negative_mse"
+    client = np.repeat(np.arange(data.num_clients), np.diff(data.client_offsets))
+    activity = np.diff(data.part(Part.TRAIN).offsets)
+    return {
+        f"worst_decile_{name}": worst_decile(quality, client),
+        f"activity_gap_{name}": activity_gap(quality, activity),
+    }
 
 
 def _num_test_users(data: Prepared) -> int:
