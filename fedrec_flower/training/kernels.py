@@ -88,17 +88,25 @@ def catch_up(
     if rates.shrink != 1.0:
         for row in range(len(user_steps)):
             _shrink_row(p.user, p.user_bias, p.user_steps, row, user_steps[row], rates.shrink)
-    for row in range(len(item_steps)):
-        _drift_row(p, rests, rates, row, item_steps[row])
+    if len(rests.item):
+        for row in range(len(item_steps)):
+            _drift_row(p, rests, rates, row, item_steps[row])
+    elif rates.shrink != 1.0:
+        for row in range(len(item_steps)):
+            _shrink_row(p.item, p.item_bias, p.item_steps, row, item_steps[row], rates.shrink)
 
 
 @_compiled
 def _drift_items(p: Parameters, rests: Rests, rates: Rates, items: Index, until: int) -> None:
     """Give the items of samples what they missed of the steps up to one."""
-    if rates.shrink != 1.0 or len(rests.item):
-        for side in range(items.shape[1]):
+    # The two loops stand apart: a call that hands on tuples of arrays counts references to each of
+    # them, which a row's arithmetic does not outweigh.
+    for side in range(items.shape[1]):
+        if len(rests.item):
             for row in items[:, side]:
                 _drift_row(p, rests, rates, row, until)
+        elif rates.shrink != 1.0:
+            _shrink(p.item, p.item_bias, p.item_steps, items[:, side], until, rates.shrink)
 
 
 @_compiled
@@ -108,9 +116,6 @@ def _drift_row(p: Parameters, rests: Rests, rates: Rates, row: int, until: int) 
     A step without samples turns a value into shrink * value - rate * rest, so that many of them
     are a power and a geometric sum.
     """
-    if not len(rests.item):
-        _shrink_row(p.item, p.item_bias, p.item_steps, row, until, rates.shrink)
-        return
     missed = until - p.item_steps[row]
     if missed > 0:
         p.item_steps[row] = until
