@@ -41,6 +41,7 @@ class Schema:
     secure_aggregation: Any = MISSING
     compression: Any = MISSING
     faults: Any = MISSING
+    attack: Any = MISSING
     evaluation: Any = MISSING
     model: Any = MISSING
     federation: Any = MISSING

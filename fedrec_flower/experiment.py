@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from fedrec_flower import __version__, checking
 from fedrec_flower.aggregation import Limits
+from fedrec_flower.attacks import NoAttack
 from fedrec_flower.config import build
 from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.federation import Engine, federate
@@ -60,7 +61,7 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
                 strategy.resume(saved)
             log = folder.path / "flower.log"
             outcome = federate(engine or setup.engine, strategy, setup.initial(strategy), log)
-        publish(record, setup.data, outcome)
+        publish(record, setup.data, outcome, setup.attack)
     folder.tidy()
     return record.summary
 
@@ -77,6 +78,7 @@ class Setup:
         seed: the experiment's seed.
         source: what another run has learnt, to start from; None to start afresh.
         guard: what protects the clients.
+        attack: who poisons them or spies on them.
     """
 
     data: Prepared
@@ -86,6 +88,7 @@ class Setup:
     seed: int
     source: SavedModel | None
     guard: Guard
+    attack: NoAttack
 
     def initial(self, strategy: FederatedStrategy) -> Tensors:
         """Initial shared parameters, drawn or another run's; none where nothing travels."""
@@ -129,13 +132,14 @@ def set_up(config: Config, folder: RunFolder, *, deployed: bool = False) -> Setu
     evaluator: Evaluator = build("evaluation", config["evaluation"], **known)
     checking.check(config, data, model, evaluator)
     guard = Guard.of(config, data, model, deployed=deployed)
+    attack: NoAttack = build("attack", config["attack"], seed=config["seed"], data=data)
     plan = make_plan(config, data, model, evaluator, folder, guard)
     asked = config["federation"].get("num_nodes")
     nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked
     checking.check_nodes(nodes, data)
     plan.secure.check(nodes, plan.clients_per_round)
     engine = build("federation", {**config["federation"], "num_nodes": nodes})
-    return Setup(data, model, plan, engine, config["seed"], source, guard)
+    return Setup(data, model, plan, engine, config["seed"], source, guard, attack)
 
 
 def read_source(config: Config, model: Recommender) -> SavedModel | None:
@@ -223,8 +227,8 @@ def make_job(config: Config, data: Prepared, store: Path, guard: Guard) -> dict[
         guard: what protects the clients.
     """
     most = guard.privacy.most_weight(data.most_examples)
-    groups = ("model", "training", "evaluation", "compression", "faults", "secure_aggregation")
-    return {group: dict(config[group]) for group in groups} | {
+    groups = ("model", "training", "evaluation", "compression", "faults", "attack")
+    return {group: dict(config[group]) for group in (*groups, "secure_aggregation")} | {
         **guard.job(),
         "task": config["task"],
         "negatives": config["split"]["negatives"],

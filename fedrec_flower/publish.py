@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedrec_flower.attacks import NoAttack
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.interactions import Part, genre_flags
 from fedrec_flower.metrics.beyond_accuracy import beyond_accuracy
@@ -35,13 +36,14 @@ written.npy tells which clients ever trained: the rows of the others are zeros.
 """
 
 
-def publish(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
+def publish(record: Record, data: Prepared, outcome: Outcome, attack: NoAttack) -> dict[str, Any]:
     """Write every table and figure of a completed run, and its summary.
 
     Args:
         record: the run's summary so far.
         data: the prepared data.
         outcome: what the strategy gives back.
+        attack: says what it achieved.
 
     Returns:
         The complete summary.
@@ -57,6 +59,8 @@ def publish(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
     folder.write_model(outcome.selected.parameters, data.item_ids)
     _keep_selected(folder.path / "clients", outcome.selected.slot)
     record.learn(_summary(record, data, outcome, notes))
+    if achieved := attack.measured(data, _recommended(notes)):
+        record.learn({"attack": achieved})
     record.learn({"status": "completed"})
     folder.write_summary(record.summary)
     try:
@@ -180,9 +184,15 @@ def _num_test_users(data: Prepared) -> int:
     return int((np.diff(data.part(Part.TEST).offsets) > 0).sum())
 
 
+def _recommended(notes: Notes) -> NDArray[np.int32]:
+    """(num_users, k): the best unseen items, best first; -1 where there are fewer."""
+    listed = notes["per_user_recommended"]
+    return np.where(np.isfinite(notes["per_user_score"]), listed, -1).astype(np.int32)
+
+
 def _beyond(data: Prepared, notes: Notes) -> dict[str, float]:
     """Coverage, concentration, novelty and diversity of the recommended lists."""
-    best = np.where(np.isfinite(notes["per_user_score"]), notes["per_user_recommended"], -1)
+    best = _recommended(notes)
     popularity = np.bincount(data.part(Part.TRAIN).item, minlength=data.num_items)
     flags = genre_flags(data.items)
     genres = None if flags.empty else flags.to_numpy(bool)

@@ -85,13 +85,13 @@ def open_node(job: str) -> Node:
 
     Args:
         job: JSON object of configuration nodes `model`, `training`, `evaluation`, `privacy`,
-            `compression`, `secure_aggregation`, `faults`, `task`, `negatives`, `seed`, `shares`
-            (whether anything travels), `stacked` (whether updates go by themselves), `local` (what
-            the strategy changes in the way clients train: a node of configuration, or nothing),
-            `finetune_epochs` (local epochs before a client is scored, none by default), `freeze`
-            (see `Recommender.freeze`, nothing by default), `limits` (what no honest update
-            exceeds), `noise_seed` (of privacy; null: from the operating system), `prepared` and
-            `store` (folders), `num_rounds`, `run` (tells one run from another).
+            `compression`, `secure_aggregation`, `faults`, `attack`, `task`, `negatives`, `seed`,
+            `shares` (whether anything travels), `stacked` (whether updates go by themselves),
+            `local` (what the strategy changes in the way clients train: a node of configuration,
+            or nothing), `finetune_epochs` (local epochs before a client is scored, none by
+            default), `freeze` (see `Recommender.freeze`, nothing by default), `limits` (what no
+            honest update exceeds), `noise_seed` (of privacy; null: from the operating system),
+            `prepared` and `store` (folders), `num_rounds`, `run` (tells one run from another).
     """
     spec = json.loads(job)
     data = Prepared(Path(spec["prepared"]))
@@ -126,6 +126,7 @@ def _learning(
     seed, folder = spec["seed"], Path(spec["store"])
     sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
     faults = build("faults", spec["faults"], seed=seed, **sizes)
+    attack = build("attack", spec["attack"], seed=seed, data=data)
     privacy: NoPrivacy = build("privacy", spec["privacy"])
     chance = Chance(spec["noise_seed"])
     if isinstance(model, ExactRecommender):
@@ -151,6 +152,7 @@ def _learning(
         privacy=privacy,
         compression=compression,
         owed=store.keeping("owed", owing, tables),
+        attack=attack,
         faults=faults,
         limits=Limits(**spec["limits"]),
         tables=tables,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import Cost, Limits, Updates, UpdateSum
+from fedrec_flower.attacks import NoAttack
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.compression import Compression, compress_with_feedback
@@ -27,6 +28,7 @@ class Sending:
         privacy: what the client does to its update to protect itself.
         compression: how its message is made smaller.
         owed: what the clients' messages have lost and go on owing.
+        attack: what malicious clients send instead.
         faults: what goes wrong on the way.
         limits: what no honest update exceeds; others are left out, and said to be.
         tables: names of the parameters with a row per item.
@@ -40,6 +42,7 @@ class Sending:
     privacy: NoPrivacy
     compression: Compression
     owed: Keeping
+    attack: NoAttack
     faults: NoFaults
     limits: Limits
     tables: frozenset[str]
@@ -57,12 +60,22 @@ class Sending:
         shapes = {name: value.shape[1:] for name, value in given_by.items()} | beside
         return Answer(None if self.stacked else UpdateSum.zeros(shapes, num_items))
 
+    def claim(self, data: ClientData, round_: int) -> ClientData:
+        """What a client says that it had."""
+        return self.faults.tamper(self.attack.tamper(data), round_)
+
     def disguise(self, data: ClientData, num_items: int) -> ClientData:
         """What a client trains on; see `NoPrivacy.disguise`."""
         return self.privacy.disguise(data, num_items, self.chance)
 
     def send(
-        self, trained: Trained, answer: Answer, round_: int, attempt: int, clip_norm: float
+        self,
+        trained: Trained,
+        given: Versions,
+        answer: Answer,
+        round_: int,
+        attempt: int,
+        clip_norm: float,
     ) -> None:
         """Let a chunk of clients send what they learnt; the answer grows in place."""
         protected = self.privacy.apply(trained.updates, self.tables, clip_norm)
@@ -71,6 +84,7 @@ class Sending:
         cohort = trained.cohort
         late = self.faults.late(cohort.clients, cohort.num_examples, round_, attempt)
         sent = self._without(sent, late)
+        sent = self.attack.poison(sent, given.of, self.tables, round_)
         arrived, odd = self.faults.spoil(sent, self.tables, round_, attempt)
         wrong = self.limits.faults(arrived, self.tables)
         answer.lost |= late | self._wrong(odd, trained) | wrong

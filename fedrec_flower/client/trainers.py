@@ -114,7 +114,7 @@ class GradientTrainer:
         guide = Guided(self.method, controls, self.kept)
         lost = self.sending.faults.absent(clients, round_, attempt)
         present = [self.data.client(client) for client in clients if client not in lost]
-        claimed = (self.sending.faults.tamper(data, round_) for data in present)
+        claimed = (self.sending.claim(data, round_) for data in present)
         members = [self.sending.disguise(data, self.data.num_items) for data in claimed]
         answer = self.sending.answer(given, self.data.num_items)
         answer.lost |= lost
@@ -122,7 +122,7 @@ class GradientTrainer:
             cohort, touched = trained.cohort, trained.touched
             self.store.scatter(cohort, touched, trained.personal)
             self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
-            self.sending.send(guide.sent(trained), answer, round_, attempt, clip_norm)
+            self.sending.send(guide.sent(trained), given, answer, round_, attempt, clip_norm)
         return answer
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:

@@ -23,7 +23,7 @@ _TELLING = [
     f"{group}.name"
     for group in (
         *("dataset", "split", "strategy", "federation", "partition"),
-        *("privacy", "compression", "faults"),
+        *("privacy", "compression", "faults", "attack"),
     )
 ]
 

@@ -16,7 +16,7 @@ from fedrec_flower.secure_aggregation import NoSecureAggregation
 from fedrec_flower.strategies import Plan
 
 GROUPS = (
-    *("dataset", "split", "partition", "strategy", "faults", "compression"),
+    *("dataset", "split", "partition", "strategy", "faults", "attack", "compression"),
     *("evaluation", "model", "task", "federation"),
 )
 CHOICES = {group: sorted(p.stem for p in (CONF / group).glob("*.yaml")) for group in GROUPS}

@@ -87,6 +87,7 @@ def open_fresh(data: Prepared, tmp_path: Path) -> Open:
             "stacked": False,
             "compression": {"_target_": "fedrec_flower.compression.NoCompression"},
             "faults": {"_target_": "fedrec_flower.faults.NoFaults"},
+            "attack": {"_target_": "fedrec_flower.attacks.NoAttack"},
             "secure_aggregation": {
                 "_target_": "fedrec_flower.secure_aggregation.NoSecureAggregation"
             },
