@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from fedrec_flower.config import build
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.exact import ExactRecommender
-from fedrec_flower.prepared import Prepared
+from fedrec_flower.prepared import Columns, Prepared, starts
 from fedrec_flower.privacy import Chance, Circumstances, Curator, NoPrivacy, Way
+from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
 from fedrec_flower.strategies import FederatedStrategy
 
 _LOG = logging.getLogger(__name__)
@@ -45,8 +47,10 @@ class Guard:
             model: the recommender, without users.
             deployed: whether the federation is real, so that noise must not repeat.
         """
-        run = _circumstances(config, data, model)
         chosen: NoPrivacy = build("privacy", config["privacy"])
+        most = chosen.most_weight(data.most_examples)
+        secure = build("secure_aggregation", config["secure_aggregation"], client_weight=most)
+        run = _circumstances(config, data, model, secure)
         node = {**config["privacy"], **chosen.settle(run)}
         chance = Chance(None if deployed else config["seed"])
         return cls(node, build("privacy", node), run, chance)
@@ -79,9 +83,17 @@ class Guard:
             )
 
 
-def _circumstances(config: Mapping[str, Any], data: Prepared, model: Recommender) -> Circumstances:
+def _circumstances(
+    config: Mapping[str, Any],
+    data: Prepared,
+    model: Recommender,
+    secure: SecAgg | NoSecureAggregation,
+) -> Circumstances:
     cohort = config["clients_per_round"]
-    statistics = isinstance(model, ExactRecommender)
+    statistics, rounding = (
+        isinstance(model, ExactRecommender),
+        secure.most_rounded(data.num_clients),
+    )
     return Circumstances(
         num_clients=data.num_clients,
         most_users=int(np.diff(data.client_offsets).max()),
@@ -91,4 +103,15 @@ def _circumstances(config: Mapping[str, Any], data: Prepared, model: Recommender
         statistics=statistics,
         bounded_statistics=isinstance(model, ExactRecommender) and model.bounded,
         retries=config["min_completion"] > 0,
+        clip_range=secure.clip_range,
+        rounding=rounding * sqrt(_num_values(model)) if rounding else 0.0,
     )
+
+
+def _num_values(model: Recommender) -> int:
+    """How many numbers a client sends, of parameters or of statistics."""
+    if not isinstance(model, ExactRecommender):
+        return sum(model.get_parameter(name).numel() for name in model.shared_names())
+    nobody = Columns(starts([]), np.zeros(0, np.int32), None)
+    initial = model.initial(model.shared_names(), np.random.default_rng(0))
+    return sum(value.size for value in model.statistics(nobody, initial).values())

@@ -25,6 +25,7 @@ from fedrec_flower.privacy.circumstances import (
     Unit,
     Way,
     require_no_retries,
+    require_range,
     require_statistics,
     require_sum_alone,
     require_unit,
@@ -118,6 +119,13 @@ class CentralDP(NoPrivacy):
             "privacy.adaptive_clipping=true learns its bound over rounds, and statistics are told "
             "in one: set it to false",
         )
+        if self.noise_multiplier:
+            require_range(self.clip_norm, run)
+            require(
+                not (self.adaptive_clipping and run.rounding),
+                "privacy.adaptive_clipping=true may outgrow secure_aggregation.clip_range: set it "
+                "to false",
+            )
 
     def settle(self, run: Circumstances) -> Mapping[str, Any]:
         """See `NoPrivacy.settle`."""

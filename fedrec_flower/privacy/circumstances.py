@@ -21,6 +21,8 @@ class Circumstances:
         statistics: whether clients tell statistics, once or several times, instead of updates.
         bounded_statistics: whether the length of one user's statistics is known.
         retries: whether a round may be tried again with a fresh cohort.
+        clip_range: no value of a client's contribution is let through beyond it.
+        rounding: how much longer, in L2 norm, rounding can make what one client changes of a sum.
     """
 
     num_clients: int
@@ -31,6 +33,8 @@ class Circumstances:
     statistics: bool
     bounded_statistics: bool
     retries: bool
+    clip_range: float
+    rounding: float
 
     @property
     def rate(self) -> float:
@@ -101,6 +105,20 @@ def require_no_retries(run: Circumstances) -> None:
         not run.retries,
         "a round that is tried again samples a cohort that is not accounted for: set "
         "min_completion=0",
+    )
+
+
+def require_range(clip_norm: float, run: Circumstances) -> None:
+    """Refuse to clip a node's sum by value: the bound would hang on who else is in it.
+
+    Raises:
+        ConfigError: says what to raise.
+    """
+    largest = min(clip_norm, 1.0) if run.statistics else clip_norm  # a user has an item or not
+    require(
+        largest <= run.clip_range,
+        f"privacy.clip_norm={clip_norm:g} lets values through that secure aggregation would clip "
+        f"once more: set secure_aggregation.clip_range={largest:g} or above",
     )
 
 

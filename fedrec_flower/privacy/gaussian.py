@@ -56,7 +56,9 @@ class GaussianCurator(Curator):
     def noise_std(self) -> float:
         """See `Curator.noise_std`."""
         multiplier = self._privacy.update_multiplier
-        return multiplier * self._clip_norm if multiplier else 0.0  # the bound may be infinite
+        # The bound may be infinite. Where sums are rounded, one client changes them by more than
+        # the bound: whatever the coins of rounding, by at most so much.
+        return multiplier * (self._clip_norm + self._run.rounding) if multiplier else 0.0
 
     @property
     def epsilon(self) -> float:

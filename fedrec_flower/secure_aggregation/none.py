@@ -1,11 +1,22 @@
 """No secure aggregation: what a node sends is seen by the server as it is."""
 
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
 class NoSecureAggregation:
     """`secure_aggregation=none`: one exchange a round."""
+
+    @property
+    def clip_range(self) -> float:
+        """See `SecAgg.clip_range`; nothing is clipped."""
+        return inf
+
+    def most_rounded(self, cohort: int) -> float:
+        """See `SecAgg.most_rounded`; nothing is."""
+        del cohort
+        return 0.0
 
     def check(self, num_nodes: int, clients_per_round: int) -> None:
         """See `SecAgg.check`; anything goes."""

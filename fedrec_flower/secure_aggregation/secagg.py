@@ -123,6 +123,10 @@ class SecAgg:
         bits = room if self.value_bits is None else min(room, self.value_bits)
         return Quantizer(bits, self.modulus_bits, self.rounding)
 
+    def most_rounded(self, cohort: int) -> float:
+        """The most that a value of a sum of at most so many clients is rounded by."""
+        return self.clip_range / self.quantizer(cohort).steps
+
     def coordinator(self, num_members: int) -> Coordinator:
         """The server's side of a session among members 0, 1, ..."""
         neighbours = neighbourhoods(num_members, self.num_neighbours)

@@ -28,6 +28,8 @@ RUN = Circumstances(
     statistics=False,
     bounded_statistics=False,
     retries=False,
+    clip_range=inf,
+    rounding=0.0,
 )
 WAY = Way(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)
 SHAPES = {"table": (30, 4), "bias": (5,)}
@@ -78,6 +80,23 @@ def test_noise_is_added_to_the_sum_once_and_the_sum_divided_by_the_expected_coho
     both = curator(noise_multiplier=1.0).release(total, {"bias": (5,)}, 1).tensors["bias"]
     assert_allclose(both, 60.0 + noise)
     assert_array_equal(total.tensors["bias"], 60.0)
+
+
+def test_noise_covers_what_rounding_adds_to_a_contribution() -> None:
+    rounded = replace(RUN, clip_range=1.0, rounding=0.25)
+    stds = [curator(run, noise_multiplier=2.0, clip_norm=0.5).noise_std for run in (RUN, rounded)]
+    assert stds == [2.0 * 0.5, 2.0 * (0.5 + 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"clip_norm": 1.5}, "clip_range=1.5"), ({"adaptive_clipping": True}, "outgrow")],
+)
+def test_a_bound_that_rounding_could_break_is_refused(changes: dict[str, Any], words: str) -> None:
+    rounded = replace(RUN, clip_range=1.0, rounding=0.25)
+    with pytest.raises(ConfigError, match=words):
+        make(rounded, noise_multiplier=1.0, **changes).check(rounded, WAY)
+    make(RUN, noise_multiplier=1.0, **changes).check(RUN, WAY)
 
 
 def test_an_empty_cohort_is_released_like_any_other() -> None:

@@ -35,6 +35,8 @@ RUN = Circumstances(
     statistics=False,
     bounded_statistics=False,
     retries=True,
+    clip_range=inf,
+    rounding=0.0,
 )
 SUMS = replace(RUN, model="EASE", statistics=True, bounded_statistics=True, num_rounds=1)
 WAY = Way(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)

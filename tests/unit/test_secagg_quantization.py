@@ -148,6 +148,25 @@ def test_a_node_of_many_clients_says_what_they_would_say_one_by_one() -> None:
 # --- settings -----------------------------------------------------------------------------------
 
 
+@given(st.integers(0, 2**32), st.integers(8, 16), st.sampled_from(["stochastic", "nearest"]))
+def test_one_client_changes_a_rounded_sum_by_its_length_and_the_rounding(
+    seed: int, bits: int, rounding: Literal["stochastic", "nearest"]
+) -> None:
+    secure = replace(DEFAULT, value_bits=bits, rounding=rounding, clip_range=2.0)
+    others, client = rng(seed).normal(size=(2, 100))
+    quantizer, apart = secure.quantizer(10), secure.most_rounded(10) * np.sqrt(100)
+    with_it, without = (
+        quantizer.decode(quantizer.encode(value, 2.0, 10.0, rng(1))[0], 2.0)
+        for value in (others + client, others)
+    )
+    assert np.linalg.norm(with_it - without) <= np.linalg.norm(client) + apart
+
+
+def test_rounding_is_no_more_than_a_step_of_the_largest_cohort() -> None:
+    secure = replace(DEFAULT, value_bits=8, clip_range=2.0)
+    assert secure.most_rounded(10) == 2.0 / 2**7
+
+
 @given(clients=st.integers(1, 10**5), weight=st.integers(1, 10**4), wide=st.booleans())
 def test_as_many_bits_as_fit_and_not_one_more(clients: int, weight: int, wide: bool) -> None:  # noqa: FBT001  # hypothesis passes by name
     modulus: Literal[32, 64] = 64 if wide else 32
