@@ -9,14 +9,22 @@ import pandas as pd
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.results import (
+    attacked,
+    attacked_told,
     choices_told,
     choosing,
     headline,
     leaderboard,
     load_per_user,
     load_runs,
+    load_settings,
     load_summaries,
     readable,
+    skewed,
+    skewed_told,
+    varied,
+    way_to_goal,
+    way_told,
 )
 
 
@@ -25,6 +33,13 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
 
     The figures: `comparison` (the headline metrics), `megabytes` (accuracy against traffic; where
     anything was sent), `convergence` (accuracy against rounds) and `activity` (whom it serves).
+    Runs that were made to differ in one of these also give:
+
+    - in partition and strategy: `heterogeneity` (accuracy on each partition), figure and table
+    - in clients a round, with a centralised run beside them: `goal` (rounds and megabytes until
+      95 % of what that one reaches on validation), figure and table
+    - in compression: `upload` (accuracy against what clients send)
+    - in attack, targets watched: `attacks` (their exposure by strategy), figure and table
 
     Args:
         runs: a run folder, or a folder with run folders at any depth.
@@ -42,10 +57,10 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     table = leaderboard(runs)
     text = readable(table)
     to.mkdir(parents=True, exist_ok=True)
-    table.to_csv(to / "comparison.csv", index=False)
-    (to / "comparison.md").write_text(text, encoding="utf-8")
+    _write(table, text, to, "comparison")
     shown = metric or next(iter(headline(table)), "ndcg@10")
     _draw(runs, to, shown, headline(table))
+    _draw_sweep(runs, to, shown)
     if published is not None:
         plots.save(plots.leak(load_summaries(runs), pd.read_csv(published)), to, "leak")
     return text
@@ -68,8 +83,7 @@ def choose(runs: Path, to: Path, metric: str) -> str:
     table = choosing(runs, metric)
     text = choices_told(table)
     to.mkdir(parents=True, exist_ok=True)
-    table.to_csv(to / "choices.csv", index=False)
-    (to / "choices.md").write_text(text, encoding="utf-8")
+    _write(table, text, to, "choices")
     return text
 
 
@@ -85,6 +99,37 @@ def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
     plots.save(plots.metric_by_activity(per_user, by_activity), to, "activity")
     if plots.sends_anything(ours):
         plots.save(plots.accuracy_against_megabytes(ours, metric), to, "megabytes")
+
+
+def _draw_sweep(runs: Path, to: Path, metric: str) -> None:
+    """Tables and figures of what the runs were made to differ in."""
+    differ = varied(load_settings(runs).values())
+    if {"partition", "strategy"} <= differ:
+        table = skewed(runs, metric)
+        _write(table, skewed_told(table, metric), to, "heterogeneity")
+        plots.save(plots.strategies_on_partitions(table, metric), to, "heterogeneity")
+    if "clients_per_round" in differ:
+        _draw_goal(way_to_goal(runs, metric), to, metric)
+    summaries = load_summaries(runs)
+    if "compression" in differ and plots.sends_anything(summaries):
+        plots.save(plots.accuracy_against_upload(summaries, metric), to, "upload")
+    if "attack" in differ and not (table := attacked(runs)).empty:
+        _write(table, attacked_told(table), to, "attacks")
+        plots.save(plots.attacks_on_defences(table), to, "attacks")
+
+
+def _draw_goal(table: pd.DataFrame, to: Path, metric: str) -> None:
+    if table.empty:
+        return
+    _write(table, way_told(table, metric), to, "goal")
+    if len(set(table["goal"])) == 1:  # one figure shows the way to one goal
+        plots.save(plots.way_to_goal(table, metric), to, "goal")
+
+
+def _write(table: pd.DataFrame, text: str, to: Path, name: str) -> None:
+    """Write a table as numbers and as something to read."""
+    table.to_csv(to / f"{name}.csv", index=False)
+    (to / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def main() -> None:

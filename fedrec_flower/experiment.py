@@ -25,6 +25,7 @@ from fedrec_flower.report import Record
 from fedrec_flower.results import RunFolder, SavedModel, taken_over
 from fedrec_flower.seeding import generator
 from fedrec_flower.splits.digest import split_sha256
+from fedrec_flower.spying import RunScene, check_attack, spy
 from fedrec_flower.strategies import FederatedStrategy, Plan
 
 Config = Mapping[str, Any]
@@ -56,11 +57,16 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
             strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
             checking.check_strategy(strategy, setup.model)
             setup.guard.check(strategy)
+            check_attack(setup.attack, strategy, setup.model, setup.data)
             if saved is not None:
                 folder.checkpoints.restore(saved)
                 strategy.resume(saved)
             log = folder.path / "flower.log"
-            outcome = federate(engine or setup.engine, strategy, setup.initial(strategy), log)
+            initial = setup.initial(strategy)
+            outcome = federate(engine or setup.engine, strategy, initial, log)
+        kept = folder.path / "clients"
+        scene = RunScene(setup.data, setup.guard, strategy, outcome, initial, kept)
+        record.learn(spy(setup.attack, scene))
         publish(record, setup.data, outcome, setup.attack)
     folder.tidy()
     return record.summary
@@ -132,7 +138,9 @@ def set_up(config: Config, folder: RunFolder, *, deployed: bool = False) -> Setu
     evaluator: Evaluator = build("evaluation", config["evaluation"], **known)
     checking.check(config, data, model, evaluator)
     guard = Guard.of(config, data, model, deployed=deployed)
-    attack: NoAttack = build("attack", config["attack"], seed=config["seed"], data=data)
+    attack: NoAttack = build(
+        "attack", config["attack"], seed=config["seed"], data=data, model=model
+    )
     plan = make_plan(config, data, model, evaluator, folder, guard)
     asked = config["federation"].get("num_nodes")
     nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked

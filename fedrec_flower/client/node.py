@@ -126,13 +126,13 @@ def _learning(
     seed, folder = spec["seed"], Path(spec["store"])
     sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
     faults = build("faults", spec["faults"], seed=seed, **sizes)
-    attack = build("attack", spec["attack"], seed=seed, data=data)
+    attack = build("attack", spec["attack"], seed=seed, data=data, model=model)
     privacy: NoPrivacy = build("privacy", spec["privacy"])
     chance = Chance(spec["noise_seed"])
     if isinstance(model, ExactRecommender):
         kept = model.personal_names()
         rounds, shares = spec["num_rounds"], spec["shares"]
-        solver = ExactTrainer(data, model, shares, rounds, seed, faults, privacy, chance)
+        solver = ExactTrainer(data, model, shares, rounds, seed, attack, faults, privacy, chance)
         return ClientStore(folder, model, kept, [], data.client_offsets, seed), solver
     kept = [name for name, _ in model.named_parameters() if name not in set(shared_names)]
     tuned = [name for name in shared_names if name in model.tuned]

@@ -84,7 +84,7 @@ class Sending:
         cohort = trained.cohort
         late = self.faults.late(cohort.clients, cohort.num_examples, round_, attempt)
         sent = self._without(sent, late)
-        sent = self.attack.poison(sent, given.of, self.tables, round_)
+        sent = self.attack.poison(sent, given.of, _Own(trained).rows, self.tables, round_)
         arrived, odd = self.faults.spoil(sent, self.tables, round_, attempt)
         wrong = self.limits.faults(arrived, self.tables)
         answer.lost |= late | self._wrong(odd, trained) | wrong
@@ -140,6 +140,20 @@ class Sending:
             lambda client: generator(self.seed, "compression", round_, client),
             self.owed,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What clients have learnt of their own users."""
+
+    trained: Trained
+
+    def rows(self, name: str, client: int) -> NDArray[np.float32]:
+        """The rows of a client's users in a table with a row per user."""
+        cohort = self.trained.cohort
+        place = int(np.flatnonzero(cohort.clients == client)[0])
+        users = slice(*(int(cut) for cut in cohort.user_offsets[place : place + 2]))
+        return self.trained.personal[name][users]
 
 
 def _loss_of(arrived: Updates, trained: Trained) -> NDArray[np.float64]:

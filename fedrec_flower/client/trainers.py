@@ -1,6 +1,6 @@
 """How a node's sampled clients learn: by gradients, or by telling sums that the server solves."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import ROW_WEIGHT, Cost, UpdateSum, mean_over_all_clients
+from fedrec_flower.attacks import NoAttack
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.client.methods import Guided, Plain
@@ -147,6 +148,7 @@ class ExactTrainer:
             it is scored: matrices of items by items, one per client, would fill a disk.
         num_rounds: how often it does.
         seed: the experiment's seed, for initial values.
+        attack: who claims to have had something else.
         faults: who is absent.
         privacy: how users bound or disguise what they tell.
         chance: where the randomness of privacy comes from.
@@ -157,6 +159,7 @@ class ExactTrainer:
     shares: bool
     num_rounds: int
     seed: int
+    attack: NoAttack
     faults: NoFaults
     privacy: NoPrivacy
     chance: Chance
@@ -184,8 +187,7 @@ class ExactTrainer:
         del beside, clip_norm
         lost = self.faults.absent(clients, round_, attempt)
         present = [client for client in clients if client not in lost]
-        groups = [self.data.client(run.start, len(run)) for run in neighbours(present)]
-        history = _joined([self._disguised(data).train for data in groups])
+        history = _joined([self._disguised(data).train for data in self._claims(present)])
         share = self.privacy.user_weights(self.model, history)
         sums = self.model.statistics(history, given.of(0), share) if self.names else {}
         # How active users are is not told either, where rows are not.
@@ -196,6 +198,14 @@ class ExactTrainer:
         cost = Cost.of({**sent, ROW_WEIGHT: total.row_weight}, [])
         bytes_up = len(present) * cost.whole if sums else 0
         return Answer(total, [], [], float("nan"), bytes_up, len(present), lost)
+
+    def _claims(self, clients: Sequence[int]) -> Iterator[ClientData]:
+        """What clients say that they had: honest neighbours as one, each liar by itself."""
+        liars = np.intersect1d(clients, self.attack.liars)
+        for run in neighbours(np.setdiff1d(clients, liars)):
+            yield self.data.client(run.start, len(run))
+        for client in liars.tolist():
+            yield self.attack.tamper(self.data.client(client))
 
     def _disguised(self, data: ClientData) -> ClientData:
         return self.privacy.disguise(data, self.data.num_items, self.chance)
@@ -213,7 +223,7 @@ class ExactTrainer:
         return self.model.solve_alone(data.train, initial, self.num_rounds)
 
 
-def neighbours(clients: Sequence[int]) -> list[range]:
+def neighbours(clients: Sequence[int] | NDArray[np.int64]) -> list[range]:
     """Runs of client codes that may be read as one, ascending."""
     ascending = np.sort(np.asarray(clients, np.int64))
     runs = np.split(ascending, np.flatnonzero(np.diff(ascending) > 1) + 1)

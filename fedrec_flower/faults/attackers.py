@@ -1,4 +1,4 @@
-"""Clients that lie: who they are, and what they make of their data and updates."""
+"""Clients that lie: what they make of their data and updates."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -8,16 +8,6 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation.updates import Updates
 from fedrec_flower.prepared import ClientData
-from fedrec_flower.seeding import generator
-
-
-def drawn(seed: int, num_clients: int, share: float) -> NDArray[np.bool_]:
-    """Bool (num_clients,): a fixed share of the clients, rounded, the same in every round."""
-    chosen = generator(seed, "attackers").choice(
-        num_clients, round(share * num_clients), replace=False
-    )
-    found: NDArray[np.bool_] = np.isin(np.arange(num_clients), chosen)
-    return found
 
 
 def labels_flipped(data: ClientData, num_items: int, rng: np.random.Generator) -> ClientData:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation.updates import Updates
 from fedrec_flower.errors import require
-from fedrec_flower.faults.attackers import drawn, labels_flipped, scaled
+from fedrec_flower.faults.attackers import labels_flipped, scaled
 from fedrec_flower.faults.chance import uniform
 from fedrec_flower.faults.latency import latency
 from fedrec_flower.faults.none import NoFaults, Odd
 from fedrec_flower.faults.spoiling import VALUES, again, misshapen, overwritten, reweighed
+from fedrec_flower.liars import drawn_liars
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.seeding import generator
 
@@ -149,7 +150,7 @@ class Faults(NoFaults):
 
     @cached_property
     def _attackers(self) -> NDArray[np.bool_]:
-        return drawn(self.seed, self.num_clients, self.attackers)
+        return drawn_liars(self.seed, self.num_clients, self.attackers)
 
     def _mishaps(self, clients: NDArray[np.int64], round_: int, attempt: int) -> NDArray[np.str_]:
         """(num_clients,): what befalls each of them in the round, "" for nothing."""

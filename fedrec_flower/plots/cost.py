@@ -32,7 +32,24 @@ def accuracy_against_megabytes(summaries: pd.DataFrame, metric: str) -> Figure:
     Raises:
         FedrecError: if no completed run of a federation reports the metric.
     """
+    return _against_traffic(_federated(summaries), summaries, metric, "sends and receives")
+
+
+def accuracy_against_upload(summaries: pd.DataFrame, metric: str) -> Figure:
+    """Draw a test metric against what a client sends in the whole run: what compression lessens.
+
+    Arguments, figure and errors are those of `accuracy_against_megabytes`.
+    """
     federated = _federated(summaries)
+    if not federated.empty:
+        up, down = (federated[f"bytes.{way}_per_client"] for way in ("up", "down"))
+        federated["megabytes"] *= up / (up + down)
+    return _against_traffic(federated, summaries, metric, "sends")
+
+
+def _against_traffic(
+    federated: pd.DataFrame, summaries: pd.DataFrame, metric: str, does: str
+) -> Figure:
     if federated.empty:
         raise FedrecError("no run sent anything between clients: choose runs of a federation")
     table = measured(federated, metric)
@@ -40,7 +57,7 @@ def accuracy_against_megabytes(summaries: pd.DataFrame, metric: str) -> Figure:
     figure, axes = canvas(
         f"What accuracy costs{datasets(federated)}",
         _subtitle(table, measured(summaries, metric)),
-        x="megabytes a client sends and receives in the whole run",
+        x=f"megabytes a client {does} in the whole run",
         y=f"Test {metric_label(metric)}",
         size=(8.0, 5.2),
     )

@@ -62,13 +62,17 @@ def canvas(
     Returns:
         The figure and its axes: a light grid, no box, text in dark grey.
     """
-    figure, (axes,) = panels(title, subtitle, xs=[x], size=size)
-    axes.set_ylabel(y, color=INK)
+    figure, (axes,) = panels(title, subtitle, xs=[x], ys=[y], size=size)
     return figure, axes
 
 
 def panels(
-    title: str, subtitle: str, *, xs: Sequence[str], size: tuple[float, float]
+    title: str,
+    subtitle: str,
+    *,
+    xs: Sequence[str],
+    size: tuple[float, float],
+    ys: Sequence[str] = (),
 ) -> tuple[Figure, list[Axes]]:
     """Make an empty figure of panels side by side, which share their vertical axis.
 
@@ -77,12 +81,13 @@ def panels(
         subtitle: a smaller second line; may be empty.
         xs: label of the horizontal axis of each panel, with its unit.
         size: width and height of the whole, inches.
+        ys: label of the vertical axis of each panel, with its unit; then each has its own.
 
     Returns:
         The figure and the axes of each panel, as in `canvas`.
     """
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    every: list[Axes] = list(figure.subplots(1, len(xs), sharey=True, squeeze=False)[0])
+    every: list[Axes] = list(figure.subplots(1, len(xs), sharey=not ys, squeeze=False)[0])
     folded = textwrap.fill(subtitle, width=int(size[0] * 14))
     # The blank lines keep room for the subtitle, which needs another size and colour.
     blank = "\n" * len(folded.splitlines())
@@ -102,6 +107,8 @@ def panels(
         axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=9)
         axes.grid(color="#E6E6E6", linewidth=0.8)
         axes.set_axisbelow(True)
+    for axes, y in zip(every, ys, strict=False):  # none, or one each
+        axes.set_ylabel(y, color=INK)
     return figure, every
 
 

@@ -1,13 +1,17 @@
 """Run folders: text tables written by a run, and read back into tidy frames."""
 
 from fedrec_flower.checkpoints import Checkpoint
+from fedrec_flower.results.attacked import attacked, attacked_told
 from fedrec_flower.results.choosing import choices_told, choosing
+from fedrec_flower.results.configuration import varied
+from fedrec_flower.results.goal import way_to_goal, way_told
 from fedrec_flower.results.leaderboard import comparison
-from fedrec_flower.results.load import load_per_user, load_runs, load_summaries
+from fedrec_flower.results.load import load_per_user, load_runs, load_settings, load_summaries
 from fedrec_flower.results.paired import leaderboard
 from fedrec_flower.results.readable import headline, readable
 from fedrec_flower.results.resuming import claimed, resume, told_before
 from fedrec_flower.results.run_folder import Phase, RunFolder
+from fedrec_flower.results.skew import skewed, skewed_told
 from fedrec_flower.results.tables import final_table, markdown
 from fedrec_flower.results.transfer import SavedModel, taken_over
 
@@ -16,6 +20,8 @@ __all__ = [
     "Phase",
     "RunFolder",
     "SavedModel",
+    "attacked",
+    "attacked_told",
     "choices_told",
     "choosing",
     "claimed",
@@ -25,10 +31,16 @@ __all__ = [
     "leaderboard",
     "load_per_user",
     "load_runs",
+    "load_settings",
     "load_summaries",
     "markdown",
     "readable",
     "resume",
+    "skewed",
+    "skewed_told",
     "taken_over",
     "told_before",
+    "varied",
+    "way_to_goal",
+    "way_told",
 ]

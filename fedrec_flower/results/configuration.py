@@ -1,7 +1,7 @@
 """What a run was told: read from its folder, and said in as few words as set it apart."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ _GROUPS = ("dataset", "model", "strategy", "partition", "federation")
 _VARIED = {"seed", "output_dir", "dataset.cache_dir"}
 INDIFFERENT = {"checkpoint_every", "resume"}
 """Settings that change no number."""
+# Groups one may do without; versions before one came did.
+_OPTIONAL = ("privacy", "secure_aggregation", "compression", "faults", "attack")
 # Where runs of a model differ in many settings, one of these says it best; earlier ones first.
 _TELLING = [
     f"{group}.name"
@@ -56,7 +58,14 @@ def parse(text: str) -> Settings:
         content = dict(yaml.safe_load(text))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise ValueError(f"config.yaml is not the configuration of a run ({error})") from error
-    return dict(flattened({k: v for k, v in content.items() if k not in _HYDRAS_OWN}))
+    known = {k: v for k, v in content.items() if k not in _HYDRAS_OWN}
+    return dict(flattened(known | {group: _chosen(known.get(group)) for group in _OPTIONAL}))
+
+
+def _chosen(group: Any) -> Any:
+    """The settings of an optional group; nothing but the name where nothing was chosen."""
+    nothing = {"name": "none"}
+    return nothing if not group or group.get("name") == "none" else group
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -86,6 +95,12 @@ def differing(experiments: Sequence[Settings]) -> list[str]:
     # Last, for the name of a choice tells its class.
     ordered = sorted(names, key=lambda name: name.endswith("_target_"))
     return [name for name in ordered if len({shown(each, name) for each in experiments}) > 1]
+
+
+def varied(experiments: Iterable[Settings]) -> set[str]:
+    """What differs between federations: groups such as "partition", and settings of no group."""
+    names = differing([each for each in experiments if is_federated(each)])
+    return {name.partition(".")[0] for name in names}
 
 
 def shown(settings: Settings, name: str) -> str:
@@ -130,10 +145,32 @@ def _alike(told: Mapping[str, tuple[str, str]]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _always(settings: Settings) -> str:
+def is_federated(settings: Settings) -> bool:
+    """Whether a run is one of a federation, rather than what federations are compared with."""
     federation = settings.get("federation.name")
-    is_federated = federation is None or federation in _ENGINES
-    beside = "" if is_federated else f", {said(settings, 'federation.name')}"
+    return federation is None or federation in _ENGINES
+
+
+def choice(settings: Settings, group: str, experiments: Sequence[Settings]) -> str:
+    """What was chosen of a group, with what sets it apart from others of its name.
+
+    Args:
+        settings: of the experiment asked about.
+        group: a group of the configuration, such as "partition".
+        experiments: all that are shown side by side.
+
+    Returns:
+        Such as "silo_dirichlet alpha=0.1"; "user" where it is always the same.
+    """
+    prefix, name = f"{group}.", settings.get(f"{group}.name")
+    namesakes = [each for each in experiments if each.get(f"{group}.name") == name]
+    apart = [key for key in differing(namesakes) if key.startswith(prefix)]
+    own = [f"{key.removeprefix(prefix)}={shown(settings, key)}" for key in apart]
+    return " ".join([str(name), *own])
+
+
+def _always(settings: Settings) -> str:
+    beside = "" if is_federated(settings) else f", {said(settings, 'federation.name')}"
     return f"{settings.get('model.name')}{beside}"
 
 

@@ -18,7 +18,9 @@ GROUP_YAMLS = [path for path in YAMLS if path.parent != CONF]
 GLOBAL = "# @package _global_"
 # What a run knows and no yaml says.
 INJECTED = {"plan", "observer", "num_users", "num_items", "rating_range", "task"} | {
+    "data",
     "item_features",
+    "model",
     "num_attributes",
     "seed",
     "num_clients",

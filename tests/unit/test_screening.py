@@ -17,6 +17,7 @@ from fedrec_flower.aggregation import (
     mean_over_all_clients,
     mean_over_touching_clients,
 )
+from fedrec_flower.attacks import NoAttack
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.client.sending import Sending
@@ -141,6 +142,7 @@ def sending(faults: NoFaults, *, stacked: bool) -> Sending:
         privacy=NoPrivacy(),
         compression=NoCompression(NUM_ITEMS),
         owed=Keeping({}, frozenset(), lambda _: np.zeros(0)),
+        attack=NoAttack(),
         faults=faults,
         limits=LIMITS,
         tables=TABLES,
@@ -155,7 +157,7 @@ def sending(faults: NoFaults, *, stacked: bool) -> Sending:
 def send(way: Sending, updates: Updates) -> Answer:
     """Let the clients of a chunk send what they learnt."""
     answer = way.answer(GIVEN, NUM_ITEMS)
-    way.send(trained(updates), answer, round_=1, attempt=0, clip_norm=np.inf)
+    way.send(trained(updates), GIVEN, answer, round_=1, attempt=0, clip_norm=np.inf)
     return answer
 
 
