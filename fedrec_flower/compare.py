@@ -38,8 +38,11 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     - in partition and strategy: `heterogeneity` (accuracy on each partition), figure and table
     - in clients a round, with a centralised run beside them: `goal` (rounds and megabytes until
       95 % of what that one reaches on validation), figure and table
+    - in epsilon: `privacy_utility` (accuracy against it)
     - in compression: `upload` (accuracy against what clients send)
     - in attack, targets watched: `attacks` (their exposure by strategy), figure and table
+
+    Runs that were spied on give `curious` (what is learnt of one client).
 
     Args:
         runs: a run folder, or a folder with run folders at any depth.
@@ -97,6 +100,8 @@ def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
     plots.save(plots.comparison(summaries, metric, *beside), to, "comparison")
     plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
     plots.save(plots.metric_by_activity(per_user, by_activity), to, "activity")
+    if plots.is_spied_on(summaries):
+        plots.save(plots.what_the_curious_learn(summaries), to, "curious")
     if plots.sends_anything(ours):
         plots.save(plots.accuracy_against_megabytes(ours, metric), to, "megabytes")
 
@@ -113,6 +118,8 @@ def _draw_sweep(runs: Path, to: Path, metric: str) -> None:
     summaries = load_summaries(runs)
     if "compression" in differ and plots.sends_anything(summaries):
         plots.save(plots.accuracy_against_upload(summaries, metric), to, "upload")
+    if "epsilon" in summaries and len(set(summaries["epsilon"].dropna())) > 1:
+        plots.save(plots.privacy_utility(summaries, metric), to, "privacy_utility")
     if "attack" in differ and not (table := attacked(runs)).empty:
         _write(table, attacked_told(table), to, "attacks")
         plots.save(plots.attacks_on_defences(table), to, "attacks")

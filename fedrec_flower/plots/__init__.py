@@ -8,6 +8,7 @@ from fedrec_flower.plots.cost import (
     accuracy_against_upload,
     sends_anything,
 )
+from fedrec_flower.plots.curious import is_spied_on, what_the_curious_learn
 from fedrec_flower.plots.goal import way_to_goal
 from fedrec_flower.plots.leak import leak
 from fedrec_flower.plots.models import comparison
@@ -23,6 +24,7 @@ __all__ = [
     "comparison",
     "convergence",
     "data_partition",
+    "is_spied_on",
     "leak",
     "metric_by_activity",
     "participation",
@@ -31,4 +33,5 @@ __all__ = [
     "sends_anything",
     "strategies_on_partitions",
     "way_to_goal",
+    "what_the_curious_learn",
 ]

@@ -30,6 +30,9 @@ _ORIGIN = ("peak_memory_measure", "split_sha256", "commit")
 ERRORS = ("rmse", "mae")
 """Metrics of which less is better."""
 
+ATTACK = "attack/"
+"""What the columns begin with that tell what an attack came to."""
+
 FIELD = ["dataset", "task", "protocol"]
 """Rows that agree in these columns are rivals."""
 
@@ -55,6 +58,8 @@ def comparison(path: str | Path) -> pd.DataFrame:
         - for each metric its mean over seeds (`ndcg@10`), standard deviation over seeds
           (`ndcg@10_sd`, missing for one seed) and standard error over users (`ndcg@10_se`, of
           one run)
+        - for each number that an attack came to (`attack/auc`) its mean and standard deviation over
+          seeds (`attack/auc_sd`), and what it says in words (`attack/exposed`)
         - epsilon (infinity: no guarantee), bytes_down_per_client_and_round,
           bytes_up_per_client_and_round, megabytes_per_client (both ways, whole run, 10**6 bytes),
           bytes_total (all clients), seconds_train, seconds_evaluate, seconds_total (wall),
@@ -85,8 +90,9 @@ def sorting_metric(metrics: Iterable[str]) -> str | None:
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics of a table of `comparison`."""
-    return [name.removesuffix("_sd") for name in map(str, table) if name.endswith("_sd")]
+    """The metrics of a table of `comparison`; what attacks came to is none."""
+    spread = [name for name in map(str, table) if name.endswith("_sd")]
+    return [name.removesuffix("_sd") for name in spread if not name.startswith(ATTACK)]
 
 
 def is_leaky(table: pd.DataFrame) -> "pd.Series[bool]":
@@ -108,6 +114,7 @@ def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]
         "seed": _listed(runs["seed"]),
         **_rounds(runs),
         **{key: value for name in metrics for key, value in _metric(runs, name).items()},
+        **_attack(runs),
         **_costs(runs),
         **{name: _listed(runs[name]) for name in _ORIGIN if name in runs},
         "versions": _listed(_versions(runs)),
@@ -125,6 +132,19 @@ def _metric(runs: pd.DataFrame, name: str) -> dict[str, float]:
     values, error = runs[f"test.{name}"], f"test_standard_error.{name}"
     told = {name: values.mean(), f"{name}_sd": values.std()}
     return told | ({f"{name}_se": runs[error].mean()} if error in runs else {})
+
+
+def _attack(runs: pd.DataFrame) -> dict[str, Any]:
+    """What an attack came to, where one was made: numbers over seeds, words as they are."""
+    told: dict[str, Any] = {}
+    for name in _below("attack.", runs):
+        said = runs[f"attack.{name}"].dropna()
+        values = pd.to_numeric(said, errors="coerce")
+        if values.notna().any():
+            told |= {f"{ATTACK}{name}": values.mean(), f"{ATTACK}{name}_sd": values.std()}
+        elif len(said):
+            told[f"{ATTACK}{name}"] = _listed(said)
+    return told
 
 
 def _costs(runs: pd.DataFrame) -> dict[str, float]:

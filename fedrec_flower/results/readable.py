@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from fedrec_flower.results.leaderboard import ERRORS, FIELD, metrics_of
+from fedrec_flower.results.leaderboard import ATTACK, ERRORS, FIELD, metrics_of
 from fedrec_flower.results.tables import markdown
 
 _HEADLINE = ("ndcg@10", "hr@10", "ndcg@10_99neg", "hr@10_99neg", *ERRORS)
+_ATTACK = ("auc", "advantage", "precision", "recall", "exposure@10", "ndcg@10_honest")
 _NAMES = ("dataset", "task", "protocol", "candidates", "strategy", "partition", "federation")
 _ORIGIN = ("num_test_users", "split_sha256", "commit", "versions")
 _LEVEL = 0.05
@@ -32,6 +33,11 @@ def readable(table: pd.DataFrame) -> str:
         shown[metric] = _cells(table, metric)
         if f"{metric}_p" in table:
             shown[f"p ({metric})"] = table[f"{metric}_p"].map(_p_told)
+    if f"{ATTACK}exposed" in table:
+        shown["attack on"] = table[f"{ATTACK}exposed"]
+    for name in _ATTACK:
+        if f"{ATTACK}{name}" in table:
+            shown[f"attack: {name}"] = _told(table, f"{ATTACK}{name}")
     for name, cells in _costs(table):
         shown[name] = cells
     return markdown(shown) + "".join(f"\n{line}\n" for line in _caption(table))
@@ -45,18 +51,23 @@ def headline(table: pd.DataFrame) -> list[str]:
 
 def _cells(table: pd.DataFrame, metric: str) -> "pd.Series[str]":
     """Mean ± standard deviation over seeds; the best in bold, the unbeaten marked."""
-    told = [
-        "" if pd.isna(mean) else f"{mean:.4f}" + ("" if pd.isna(sd) else f" ± {sd:.4f}")
-        for mean, sd in zip(table[metric], table[f"{metric}_sd"], strict=True)
-    ]
+    told = _told(table, metric)
     merit = -table[metric] if metric in ERRORS else table[metric]
     rivals = merit.groupby([table[name] for name in FIELD])
     is_best = (merit == rivals.transform("max")) & (rivals.transform("count") > 1)
-    cells = pd.Series(told, index=table.index)
-    cells = cells.where(~is_best, "**" + cells + "**")
+    cells = told.where(~is_best, "**" + told + "**")
     if f"{metric}_p" in table:
         cells += np.where(table[f"{metric}_p"] >= _LEVEL, _UNBEATEN, "")
     return cells
+
+
+def _told(table: pd.DataFrame, name: str) -> "pd.Series[str]":
+    """Mean ± standard deviation over seeds."""
+    cells = [
+        "" if pd.isna(mean) else f"{mean:.4f}" + ("" if pd.isna(sd) else f" ± {sd:.4f}")
+        for mean, sd in zip(table[name], table[f"{name}_sd"], strict=True)
+    ]
+    return pd.Series(cells, index=table.index)
 
 
 def _p_told(value: float) -> str:

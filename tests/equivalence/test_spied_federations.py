@@ -1,0 +1,234 @@
+"""Whole federations that are spied on: what is seen where, and that nothing is changed by it."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fedrec_flower.cli import compose
+from fedrec_flower.errors import ConfigError
+from fedrec_flower.experiment import run
+from fedrec_flower.results import RunFolder
+from fedrec_flower.spying import RunScene, check_attack, spy
+
+if TYPE_CHECKING:
+    from tests.federations import Federate, Federated
+
+SPY = "attack=interaction_inference"
+ALL = ("model=mf", "strategy.aggregation=all_clients")
+SECRET = (*ALL, "secure_aggregation=secagg", "federation.num_nodes=5")
+LOUD = ("privacy.target_epsilon=null", "privacy.noise_multiplier=10.0", "privacy.clip_norm=0.01")
+CENTRAL = (*ALL, "privacy=central_dp", "min_completion=0.0", *LOUD)
+LOCAL = (*ALL, "privacy=local_dp", *LOUD)
+
+
+def scene(ran: "Federated") -> RunScene:
+    setup = ran.setup
+    initial = setup.initial(ran.strategy)
+    return RunScene(setup.data, setup.guard, ran.strategy, ran.outcome, initial, ran.store)
+
+
+def spied(ran: "Federated") -> dict[str, Any]:
+    check_attack(ran.setup.attack, ran.strategy, ran.setup.model, ran.setup.data)
+    return spy(ran.setup.attack, scene(ran))["attack"]  # type: ignore[no-any-return]  # figures
+
+
+# --- what is seen where -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["initial", "final"])
+@pytest.mark.parametrize("model", ["mf", "ncf", "lightgcn"])
+def test_a_plain_message_tells_what_its_client_has(
+    federate: "Federate", model: str, at: str
+) -> None:
+    found = spied(federate(f"model={model}", SPY, f"attack.at={at}"))
+    assert found["exposed"] == "update"
+    assert found["auc"] == found["update/auc"] > 0.95
+    assert found["advantage"] == pytest.approx(2 * found["auc"] - 1)
+    assert found["precision"] > 0.6
+    assert found["recall"] > 0.9
+    assert found["sum/auc"] < found["update/auc"] - 0.2
+
+
+@pytest.mark.parametrize("model", ["popularity", "ease", "ials"])
+def test_statistics_of_one_client_tell_all_of_it(federate: "Federate", model: str) -> None:
+    found = spied(federate(f"model={model}", "num_rounds=1", SPY))
+    assert (found["auc"], found["precision"], found["recall"]) == pytest.approx((1.0, 1.0, 1.0))
+    assert found["sum/auc"] < 0.7
+
+
+def test_a_mechanism_decides_what_is_exposed(federate: "Federate") -> None:
+    secret, central, local = (spied(federate(*words, SPY)) for words in (SECRET, CENTRAL, LOCAL))
+    assert (secret["exposed"], secret["auc"]) == ("sum", secret["sum/auc"])
+    assert (central["exposed"], central["auc"]) == ("release", central["release/auc"])
+    assert (local["exposed"], local["auc"]) == ("update", local["update/auc"])
+    # Noise far above any message: nothing is left of it, but for those who see it before.
+    assert central["update/auc"] > 0.9
+    for found in (central, local):
+        assert found["auc"] == pytest.approx(0.5, abs=0.12)
+
+
+def test_pseudo_items_are_named_as_often_as_those_that_they_hide(federate: "Federate") -> None:
+    plain = spied(federate(*ALL, SPY, "attack.at=initial"))
+    masked = spied(federate(*ALL, "privacy=pseudo_items", SPY, "attack.at=initial"))
+    assert masked["recall"] > 0.9
+    assert masked["precision"] == pytest.approx(plain["precision"] / 2, abs=0.1)
+
+
+def test_messages_add_up_to_the_sum_that_is_read(federate: "Federate") -> None:
+    for words in (("model=mf",), ("model=ncf", "strategy=median"), ("model=ease", "num_rounds=1")):
+        ran = federate(*words, SPY, "clients_per_round=7")
+        with scene(ran).another_round("final") as played:
+            total = played.total()
+            messages = [played.message(client) for client in played.cohort.tolist()]
+            assert len(messages) == 7
+            assert played.released(total) is None
+        for name, value in total.items():
+            parts = [message[name] for message in messages if message is not None]
+            assert_allclose(sum(parts), value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_round_is_played_as_it_was(federate: "Federate") -> None:
+    ran = federate("model=mf", SPY, "num_rounds=1", "evaluation.every=1", "clients_per_round=9")
+    with scene(ran).another_round("initial") as played:
+        cohort, total = played.cohort, played.total()
+    assert_array_equal(cohort, np.flatnonzero(ran.outcome.rounds_participated))
+    (reply,) = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
+    sent = reply.content.array_records["update"]["item_bias.weight"].numpy()
+    told = total["item_bias.weight"]
+    assert_allclose(np.sort(sent.ravel()), np.sort(told[told != 0]), rtol=1e-5, atol=1e-7)
+
+
+def test_a_round_after_the_last_one_is_the_one_that_would_have_followed(
+    federate: "Federate",
+) -> None:
+    words = ("model=mf", SPY, "evaluation.every=2", "training.learning_rate=5.0")
+    ran, longer = (federate(*words, f"num_rounds={rounds}") for rounds in (2, 3))
+    assert ran.outcome.selected.round == 2  # what is published is where training ended
+    with scene(ran).another_round("final") as played:
+        total = played.total()
+    *_, reply = [m for m in longer.tap.replies if m.metadata.message_type == "train"]
+    sent = reply.content.array_records["update"]
+    for name, value in total.items():
+        assert_allclose(np.sum(sent[name].numpy(), 0), value.sum(axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_released_is_the_sum_with_the_noise_of_the_mechanism(federate: "Federate") -> None:
+    ran = federate(*CENTRAL, SPY)
+    with scene(ran).another_round("final") as played:
+        total = played.total()
+        released = played.released(total)
+    assert released is not None
+    noise = np.concatenate([(released[name] - total[name]).ravel() for name in released])
+    assert noise.std() == pytest.approx(10.0 * 0.01, rel=0.15)
+
+
+# --- and nothing is changed -------------------------------------------------------------------
+
+
+def test_spying_changes_nothing_of_a_run(tmp_path: Path) -> None:
+    for name, words in (("plain", []), ("spied", [SPY])):
+        overrides = ["experiment=smoke", *words, f"dataset.cache_dir={tmp_path / 'cache'}"]
+        summary = run(compose(overrides)[0], RunFolder.create(tmp_path / name))
+        assert ("attack" in summary) == bool(words)
+    plain, looked_at = (tmp_path / name for name in ("plain", "spied"))
+    for file in ("rounds.csv", "per_user.csv", "recommendations.csv", "model.safetensors"):
+        assert (plain / file).read_bytes() == (looked_at / file).read_bytes()
+    kept = [path.name for path in sorted((looked_at / "clients").iterdir())]
+    assert kept == [path.name for path in sorted((plain / "clients").iterdir())]
+
+
+def test_the_budget_that_is_told_is_that_of_the_run(federate: "Federate") -> None:
+    ran = federate(*CENTRAL, SPY)
+    before = ran.strategy.plan.curator.facts()
+    spied(ran)
+    assert ran.strategy.plan.curator.facts() == before
+
+
+def test_the_same_seed_finds_the_same(federate: "Federate") -> None:
+    one, again = (spied(federate(*CENTRAL, SPY)) for _ in "ab")
+    assert one == again
+
+
+def test_no_more_victims_are_looked_at_than_asked_for(federate: "Federate") -> None:
+    few = spied(federate("model=mf", SPY, "attack.num_victims=3"))
+    assert few["num_victims"] == 3
+    assert spied(federate("model=mf", SPY))["num_victims"] <= 24
+
+
+def test_clients_that_send_nothing_are_no_victims(federate: "Federate") -> None:
+    gone = ("faults=custom", "faults.dropout=1.0", "min_completion=0.0", "max_retries=0")
+    found = spied(federate("model=mf", SPY, *gone))
+    assert found == {"exposed": "update", "num_victims": 0}
+
+
+# --- membership -------------------------------------------------------------------------------
+
+
+MEMBERS = ("attack=membership_inference", "split=cold_users", "split.user_fraction=0.4")
+
+
+def test_who_trained_is_known_by_a_model_that_learnt_them_by_heart(federate: "Federate") -> None:
+    by_heart = ("model=mf", "model.embedding_dim=32", "num_rounds=60", "evaluation.every=60")
+    rates = ("training.learning_rate=20.0", "training.batch_size=null", "training.weight_decay=0.0")
+    longer = ("dataset.num_interactions=600", "dataset.num_items=120")
+    found = spied(federate(*by_heart, *rates, *longer, *MEMBERS))
+    assert (found["num_members"], found["num_strangers"]) == (15, 9)
+    assert found["auc"] > 0.75
+    assert found["auc_se"] > 0
+
+
+def test_who_never_trained_is_no_member(federate: "Federate") -> None:
+    ran = federate("model=mf", *MEMBERS, "clients_per_round=2", "num_rounds=1")
+    trained = ran.outcome.rounds_participated * ran.setup.data.num_examples
+    assert spied(ran)["num_members"] == np.count_nonzero(trained)
+
+
+# --- refusals and words -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ((SPY, "strategy=local_only"), "LocalOnly of 24 clients there is nothing to read"),
+        ((SPY, "partition=single", "federation.num_nodes=1"), "of 1 clients there is nothing"),
+        ((SPY, "strategy=scaffold"), "Scaffold gives clients more than the shared parameters"),
+        ((SPY, "strategy=clustered", "strategy.num_clusters=2"), "Clustered gives clients more"),
+        ((SPY, "model=two_tower"), "model=TwoTower send tells no item from another"),
+        ((SPY, "model=random", "num_rounds=0"), "model=RandomScores send tells no item"),
+        (("attack=membership_inference",), r"there are 0: choose split=cold_users"),
+        (("model=ease", "num_rounds=1", *MEMBERS), r"model=EASE under Sums publishes none"),
+        (("strategy=local_only", *MEMBERS), r"under LocalOnly publishes none"),
+    ],
+)
+def test_a_run_with_nothing_to_see_is_refused_in_one_sentence(
+    federate: "Federate", words: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        spied(federate(*words))
+
+
+def test_a_victim_is_needed(federate: "Federate") -> None:
+    with pytest.raises(ConfigError, match=r"attack.num_victims must be 1 or more: 0"):
+        federate(SPY, "attack.num_victims=0")
+
+
+def test_one_sentence_says_what_was_found(
+    federate: "Federate", caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "fedrec_flower"):
+        spied(federate("model=mf", SPY))
+        spied(federate("model=mf", *MEMBERS))
+    said = [r.getMessage() for r in caplog.records if " inference from " in r.getMessage()]
+    assert [sentence.partition(":")[0] for sentence in said] == [
+        "interaction inference from one client's message",
+        "membership inference from the published model",
+    ]
+
+
+def test_nobody_spies_unless_asked_to(federate: "Federate") -> None:
+    ran = federate("model=mf")
+    assert spy(ran.setup.attack, scene(ran)) == {}
