@@ -4,8 +4,8 @@ An honest but curious server keeps to the protocol and looks closely. When the r
 more round is played as the run would have played it, and read at each place where somebody could
 stand: one client's message, the sum over the cohort, and that sum with the server's noise.
 
-Sources: Chai et al. 2021, "Secure federated matrix factorization", section 4, for ratings told by
-gradients; Yuan et al. 2023, "Interaction-level membership inference attack against federated
+Sources: Chai et al. 2021, "Secure federated matrix factorization", for ratings that gradients tell;
+Yuan et al. 2023, "Interaction-level membership inference attack against federated
 recommender systems", for the question asked here.
 """
 

@@ -37,8 +37,8 @@ class MembershipInference(NoAttack):
 
     Attributes:
         unseen_weight: weight of the items outside a history, against 1 for those in it.
-        ridge: L2 pull on a user's vector, in units of the mean square of the item vectors' columns
-            summed over items.
+        ridge: L2 pull on a user's vector, as a share of the mean squared length of a column of
+            the table of item vectors.
 
     Raises:
         ConfigError: if a value is impossible.

@@ -69,10 +69,10 @@ class Autoencoder(HistoryRecommender):
     def read(self, history: History) -> Tensor:
         """See `HistoryRecommender.read`."""
         value = (history.target - self.start) * history.weight
-        squares = history.sum_by_user(value[:, None], value)
+        squares = history.total_by_user(value.square())
         # Who had nothing, or only ratings in the middle of the range, has no length to divide by.
         inverse = squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt() * (squares > 0)
-        summed = history.sum_by_user(self.input_embedding(history.item), value)
+        summed = history.sum_by_user(self.input_embedding.weight, value)
         hidden = summed * inverse * summed.shape[-1] ** 0.5 + self.hidden_bias
         state: Tensor = hidden.sigmoid() if self.rates else hidden.tanh()
         return state

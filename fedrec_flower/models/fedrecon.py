@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from fedrec_flower.errors import require
 from fedrec_flower.models.base import middle, normal
 from fedrec_flower.models.history import History, HistoryRecommender
+from fedrec_flower.models.rebuilding import Descent, rebuild
 
-_TINY = 1e-20  # in place of nothing, where a user has no history or the loss no slope
 _TOO_FAR = 2.0  # as far again as the lowest point: there the parabola is as high as at the start
 
 
@@ -91,19 +91,9 @@ class FedRecon(HistoryRecommender):
 
     def read(self, history: History) -> Tensor:
         """See `HistoryRecommender.read`; no gradient flows back into the items."""
-        item = self.item_embedding(history.item).detach()
-        bias = self.item_bias(history.item).detach().squeeze(-1) + self.start
-        user: Tensor = item.new_zeros(len(history.last), item.shape[1])
-        bends = 1.0 if self.rates else 0.25  # at most: the loss's second derivative
-        for _ in range(self.num_steps):
-            score = history.match(user, item) + bias
-            predicted = score if self.rates else score.sigmoid()
-            gradient = history.sum_by_user(item, (predicted - history.target) * history.weight)
-            along = history.match(gradient, item)
-            bend = bends * history.sum_by_user(along.square()[:, None], history.weight)
-            length = gradient.square().sum(-1, keepdim=True) / bend.clamp_min(_TINY)
-            user = user - self.rebuilding_rate * length * gradient
-        return user
+        item, bias = self.item_embedding.weight.detach(), self.item_bias.weight.detach()
+        how = Descent(self.num_steps, np.float32(self.rebuilding_rate), self.rates)
+        return rebuild(item, bias + self.start, history, how)
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator

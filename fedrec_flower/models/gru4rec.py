@@ -8,16 +8,14 @@ cell is that of Cho et al. 2014. The suite's losses over sampled negatives take 
 paper's losses over a mini-batch's other sessions, which a client does not have.
 """
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 
+from fedrec_flower.models.recurrence import recur
 from fedrec_flower.models.sequences import SequentialRecommender
 
 
 class GRU4Rec(SequentialRecommender):
     """Score = hidden state after the user's last item . item vector + item bias.
-
-    The cell is written with plain matrix products, so that many clients' cells are one.
 
     Args:
         num_users: how many users are loaded at first.
@@ -53,16 +51,7 @@ class GRU4Rec(SequentialRecommender):
 
     def encode(self, vectors: Tensor, present: Tensor) -> Tensor:
         """See `SequentialRecommender.encode`."""
-        dim = vectors.shape[-1]
         # Vectors begin short, for the scores' sake; gates need inputs that move them.
-        vectors = vectors * dim**0.5
-        state, states = torch.zeros_like(vectors[:, 0]), []
-        for item, here in zip(self.from_item(vectors).unbind(1), present.unbind(1), strict=True):
-            for_gates, for_candidate = item.split([2 * dim, dim], -1)
-            gates = (for_gates + self.gates_from_state(state)).sigmoid()
-            update, reset = gates.split(dim, -1)
-            candidate = (for_candidate + reset * self.candidate_from_state(state)).tanh()
-            # What is not there leaves the state as it was.
-            state = state + here[:, None] * update * (candidate - state)
-            states.append(state)
-        return torch.stack(states, 1)
+        inputs = self.from_item(vectors * vectors.shape[-1] ** 0.5)
+        weight = cat([self.gates_from_state.weight, self.candidate_from_state.weight])
+        return recur(inputs, present, weight, self.candidate_from_state.bias)

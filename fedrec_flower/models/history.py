@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.entries import Entries, take
+from fedrec_flower.models.pairs import dots, sums
 from fedrec_flower.prepared import Columns
 
 ENTRIES_AT_ONCE = 20_000  # some 5 MB of vectors: what a processor keeps at hand
@@ -47,18 +47,17 @@ class History:
         found = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: tensor for name, tensor in found if tensor is not None}
 
-    def match(self, users: Tensor, vectors: Tensor) -> Tensor:
-        """Products (m,) of entries' vectors (m, d) with those of their users, (num_users, d)."""
-        if len(users) == 1:
-            return vectors @ users[0]
-        return (functional.embedding(self.user, users) * vectors).sum(-1)
+    def match(self, users: Tensor, table: Tensor) -> Tensor:
+        """Products (m,) of entries' rows of a table with those of their users, (num_users, d)."""
+        return dots(users, self.user, table, self.item)
 
-    def sum_by_user(self, vectors: Tensor, weight: Tensor) -> Tensor:
-        """Sums (num_users, d) of vectors (m, d) times their weights (m,) over users' entries."""
-        if len(self.last) == 1:
-            return weight[None] @ vectors
-        vectors = vectors * weight[:, None]
-        return vectors.new_zeros(len(self.last), vectors.shape[1]).index_add(0, self.user, vectors)
+    def sum_by_user(self, table: Tensor, weight: Tensor) -> Tensor:
+        """Sums (num_users, d) of entries' rows of a table times their weights, (m,)."""
+        return sums(table, self.item, weight, self.user, len(self.last))
+
+    def total_by_user(self, value: Tensor) -> Tensor:
+        """Sums (num_users, 1) of entries' values (m,)."""
+        return value.new_zeros(len(self.last)).index_add(0, self.user, value)[:, None]
 
 
 class HistoryRecommender(Recommender):
@@ -129,14 +128,10 @@ class HistoryRecommender(Recommender):
         """
         history = history or self.whole(self._observed, len(self.item_bias.weight))
         states = self.read(history)
-        item, bias = self.item_embedding(items), self.item_bias(items).squeeze(-1)
-        if len(states) == 1:  # one product of matrices, without a copy of the state per pair
-            match = item @ states[0]
-        else:
-            state = history.last[users] if history.state is None else history.state
-            match = (functional.embedding(state % len(states), states) * item).sum(-1)
-        scores: Tensor = match + bias + self.start
-        return scores
+        state = history.last[users] if history.state is None else history.state
+        bias: Tensor = self.item_bias(items).squeeze(-1)
+        match = dots(states, state % len(states), self.item_embedding.weight, items)
+        return match + bias + self.start
 
     def score_all(self, users: Tensor) -> Tensor:
         """See `Recommender.score_all`; reads the histories of a few users at a time."""

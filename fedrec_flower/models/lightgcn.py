@@ -26,13 +26,13 @@ without its expansion by a third party.
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import require
 from fedrec_flower.models.base import check_vectors, middle, normal
 from fedrec_flower.models.history import History, HistoryRecommender
+from fedrec_flower.models.pairs import dots
 
 
 class LightGCN(HistoryRecommender):
@@ -87,15 +87,14 @@ class LightGCN(HistoryRecommender):
 
     def read(self, history: History) -> Tensor:
         """See `HistoryRecommender.read`; what the odd layers add to the mean of the layers."""
-        items = self.item_embedding(history.item)
-        degree = history.sum_by_user(torch.ones_like(items[:, :1]), history.weight)
+        degree = history.total_by_user(history.weight)
         # Who has no edge has no neighbour to sum either: any divisor but zero will do.
-        layer = history.sum_by_user(items, history.weight) * degree.clamp_min(1).rsqrt()
-        return self.share_of_items * layer
+        summed = history.sum_by_user(self.item_embedding.weight, history.weight)
+        return self.share_of_items * summed * degree.clamp_min(1).rsqrt()
 
     def forward(self, users: Tensor, items: Tensor, history: History | None = None) -> Tensor:
         """See `HistoryRecommender.forward`; with what the even layers add."""
-        own: Tensor = (self.user_embedding(users) * self.item_embedding(items)).sum(-1)
+        own = dots(self.user_embedding.weight, users, self.item_embedding.weight, items)
         return super().forward(users, items, history) + (1 - self.share_of_items) * own
 
     def score_all(self, users: Tensor) -> Tensor:

@@ -17,9 +17,8 @@ class Batch:
     Attributes:
         active: clients at work.
         client: int64 (n,), whose sample it is.
-        owner: int64 (n,), its user, counted from the client's first.
         user: int64, row of the flat user tables: one per sample, (n,), or in a rectangle of
-            clients with a single user each, one per client, (active,).
+            clients with a single user each that read nothing, one per client, (active,).
         item: int64 (n, width), rows of the flat item tables.
         target: float32 (n,).
         share: float32 (n,), one over the samples in the client's batch, so that sums are means;
@@ -30,7 +29,6 @@ class Batch:
 
     active: int
     client: Tensor
-    owner: Tensor
     user: Tensor
     item: Tensor
     target: Tensor
@@ -51,10 +49,11 @@ class Batch:
             chosen = (step.first[:, None] + column)[real]
             real = np.ones(len(chosen), np.bool_)
         client, user = np.repeat(np.arange(step.active), length), samples.user[chosen]
-        one_user_each = work.apart and work.cohort.num_users == len(work.cohort)
+        one_user_each = (
+            work.apart and work.reading is None and work.cohort.num_users == len(work.cohort)
+        )
         arrays = {
             "client": client,
-            "owner": user - work.cohort.user_offsets[client],
             "user": samples.user[step.first] if one_user_each else user,
             "item": places[chosen],
             "target": samples.target[chosen],
@@ -70,15 +69,14 @@ class Batch:
         return cls(active=step.active, history=history, **tensors)
 
     def rows(self, work: Work, table: str) -> Tensor:
-        """The rows of a table that the step looks up, one by one.
+        """The rows of a table that the step has gradients of.
 
-        They are `user`, or all of `item`; where a table is looked up for histories too, a client's
-        rows of `item` are followed by those of its history.
+        They are `user`, or all of `item`, one for each that is looked up; for models that read,
+        every row of the clients at work, since they look up most of them many times; but those of
+        the history one by one where a table is for nothing else.
         """
-        if table in work.model.user_rows:
-            return self.user
         if self.history is None:
-            return self.item.reshape(-1)
-        for_samples, for_history = work.looked_up(table)
-        blocks = [self.item.view(self.active, -1)] * for_samples
-        return torch.cat(blocks + [self.history.item] * for_history, 1).reshape(-1)
+            return self.user if table in work.model.user_rows else self.item.reshape(-1)
+        if work.only_read(table):
+            return self.history.item.reshape(-1)
+        return torch.arange(work.row_offsets(table)[self.active], device=self.item.device)

@@ -17,13 +17,16 @@ class Reading:
 
     Attributes:
         entries: of all users, one client's after another's.
+        user_offsets: int64 (num_clients + 1,), where each client's users begin.
         offsets: int64 (num_clients + 1,), where each client's entries begin.
         epochs: per local epoch the histories of all clients, with a leading axis of clients. Users
             are counted from each client's first, items are rows of the chunk's touched rows. A
-            client with fewer entries than the largest repeats its last one, with no weight.
+            client with fewer entries than the largest repeats its last one, with no weight. What
+            is not read is not there, unless entries stand in order.
     """
 
     entries: Entries
+    user_offsets: Index
     offsets: Index
     epochs: list[History]
 
@@ -39,22 +42,27 @@ class Reading:
             row: int64 (m,), the touched row of each entry's item.
             kept: per local epoch bool (m,), which entries are read.
         """
-        offsets = entries.offsets[cohort.user_offsets]
-        source, real = _rectangle(offsets)
+        offsets, first_user = entries.offsets[cohort.user_offsets], cohort.user_offsets[:-1, None]
         user, _ = _rectangle(cohort.user_offsets)
-        first_entry, first_user = offsets[:-1, None], cohort.user_offsets[:-1, None]
         last = entries.last(user, entries.length[user])
-        last = _within(last, first_entry) if entries.in_order else user - first_user
-        columns = (
-            entries.user[source] - first_user,
-            row[source],
-            entries.target[source],
-            entries.weight[source],
-            last,
-        )
-        whole = History(*map(torch.from_numpy, columns))
-        weights = [whole.weight * torch.from_numpy(real & keep[source]) for keep in kept]
-        return cls(entries, offsets, [replace(whole, weight=weight) for weight in weights])
+        last = _within(last, offsets[:-1, None]) if entries.in_order else user - first_user
+
+        def read(keep: NDArray[np.bool_]) -> History:
+            weight = entries.weight * keep
+            there = np.arange(len(weight)) if entries.in_order else np.flatnonzero(weight)
+            place, real = _rectangle(np.searchsorted(there, offsets))
+            source = there[place]
+            own = real.any(1, keepdims=True)  # what an empty stretch borrows is not its own
+            columns = (
+                np.where(own, entries.user[source] - first_user, 0),
+                np.where(own, row[source], 0),
+                entries.target[source],
+                weight[source] * real,
+                last,
+            )
+            return History(*map(torch.from_numpy, columns))
+
+        return cls(entries, cohort.user_offsets, offsets, [read(keep) for keep in kept])
 
     def history(
         self, epoch: int, client: Index, user: Index, context: Index | None, width: int
@@ -70,12 +78,12 @@ class Reading:
             width: how many pairs a sample is.
 
         Returns:
-            All clients' histories; if there is a context, with the `state` of each pair of those
-            clients that have samples.
+            All clients' histories, with the `state` of each pair of those that have samples.
         """
         if context is None:
-            return self.epochs[epoch]
-        state = _within(self.entries.last(user, context), self.offsets[client])
+            state = user - self.user_offsets[client]
+        else:
+            state = _within(self.entries.last(user, context), self.offsets[client])
         pairs = np.repeat(state, width).reshape(int(client.max()) + 1, -1)
         return replace(self.epochs[epoch], state=torch.from_numpy(pairs))
 

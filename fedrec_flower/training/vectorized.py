@@ -8,6 +8,7 @@ Source of the technique: Ro, Suresh and Wu 2021, FedJAX, section 3 (`vmap` over 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,41 +82,60 @@ class VectorizedEngine(Engine):
 
 
 def _used(work: Work, name: str, value: Tensor, batch: Batch) -> Tensor:
-    """What the step reads and differentiates by: of a table only the rows in use, one per sample.
+    """What the step reads and differentiates by: of a table the rows that `Batch.rows` names.
 
-    A gradient of the whole table would cost every touched row at every step.
+    One for each that is looked up, for a gradient of the whole table would cost every touched row
+    at every step; or else all of them.
     """
-    if name in work.tables:
+    if name not in work.tables:
+        return value[: batch.active].detach()
+    if batch.history is None or work.only_read(name):
         return value.index_select(0, batch.rows(work, name))
-    return value[: batch.active].detach()
+    return value[: work.row_offsets(name)[batch.active]].detach()
 
 
 def _losses(objective: Objective, work: Work, used: Tensors, batch: Batch) -> Tensor:
     """float32 (n,): every client's samples under its own parameters."""
+    if batch.history is not None:
+        return _read(objective, work, used, batch, batch.history)
     if not work.apart:
         return _call(objective, used, batch.target, batch.item.shape[1])
     rectangle = {
         name: v.view(batch.active, -1, *v.shape[1:]) if name in work.tables else v
         for name, v in used.items()
     }
-    history = batch.history.tensors() if batch.history else {}
-    target, owner = (column.view(batch.active, -1) for column in (batch.target, batch.owner))
 
-    def one_client(own: Tensors, target: Tensor, owner: Tensor, read: Tensors) -> Tensor:
-        reading = (History(**read), owner) if read else None
-        return _call(objective, own, target, batch.item.shape[1], reading)
+    def one_client(own: Tensors, target: Tensor) -> Tensor:
+        return _call(objective, own, target, batch.item.shape[1])
 
-    losses: Tensor = vmap(one_client)(rectangle, target, owner, history)
+    losses: Tensor = vmap(one_client)(rectangle, batch.target.view(batch.active, -1))
     return losses.reshape(-1)
 
 
-def _call(
-    objective: Objective,
-    parameters: Tensors,
-    target: Tensor,
-    width: int,
-    reading: tuple[History, Tensor] | None = None,
+def _read(
+    objective: Objective, work: Work, used: Tensors, batch: Batch, history: History
 ) -> Tensor:
+    """Losses, for models that read: tables are all clients' in one, rows say whose."""
+    if any(map(work.only_read, work.tables)):  # whose rows then stand in order
+        rows = torch.arange(history.item.numel(), device=history.item.device)
+        history = replace(history, item=rows.view_as(history.item))
+    one_for_all = {name: None if name in work.tables else 0 for name in used}
+
+    def one_client(
+        own: Tensors, users: Tensor, items: Tensor, target: Tensor, read: Tensors
+    ) -> Tensor:
+        arguments = (users, items, target, History(**read))
+        losses: Tensor = functional_call(objective, named(own), arguments, strict=True)
+        return losses
+
+    pairs = (batch.user.repeat_interleave(batch.item.shape[1]), batch.item, batch.target)
+    users, items, target = (column.view(batch.active, -1) for column in pairs)
+    each = vmap(one_client, in_dims=(one_for_all, 0, 0, 0, 0))
+    losses: Tensor = each(used, users, items, target, history.tensors())
+    return losses.reshape(-1)
+
+
+def _call(objective: Objective, parameters: Tensors, target: Tensor, width: int) -> Tensor:
     """Losses of samples whose rows already stand in their order, or are one user's.
 
     Args:
@@ -123,20 +143,15 @@ def _call(
         parameters: of a table the rows that `Batch.rows` names, of anything else the value.
         target: float32 (n,).
         width: pairs in a sample.
-        reading: what is read, and the user of each sample, (n,), for models that read.
     """
     num_pairs, in_order = len(target) * width, dict(parameters)
     for name in objective.model.user_rows & parameters.keys():
         own = parameters[name]
         spread = own if len(own) == 1 else own.repeat_interleave(width, 0)
         in_order[name] = spread.expand(num_pairs, *own.shape[1:])
-    users = items = torch.arange(num_pairs, device=target.device)
-    history = None
-    if reading is not None:
-        history, owner = reading
-        users = owner.repeat_interleave(width)
-    with _RowsInOrder(users, items, history):
-        arguments = (users, items, target, history)
+    rows = torch.arange(num_pairs, device=target.device)
+    with _RowsInOrder(rows):
+        arguments = (rows, rows, target, None)
         losses: Tensor = functional_call(objective, named(in_order), arguments, strict=True)
     return losses
 
@@ -145,33 +160,18 @@ class _RowsInOrder(TorchFunctionMode):
     """Looking up rows that already stand in order is the identity: it is left out.
 
     Args:
-        users: what user tables are looked up by; these have a row per pair.
-        items: what item tables are looked up by for pairs.
-        history: what they are looked up by for histories. A table that is looked up for both has
-            the rows of the pairs first.
+        rows: what tables are looked up by; they have a row per pair.
     """
 
-    def __init__(self, users: Tensor, items: Tensor, history: History | None) -> None:
+    def __init__(self, rows: Tensor) -> None:
         super().__init__()
-        entries = items[:0] if history is None else history.item
-        self._indices = (users, items, entries)
-        self._sizes = [len(items), len(entries)]
-        self._blocks: dict[int, tuple[Tensor, ...]] = {}  # one split per table: one gradient
+        self._rows = rows
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Answer `embedding(index, table)` with the rows asked for; anything else as ever."""
+        """Answer `embedding(rows, table)` with the table; anything else as ever."""
         del types
-        if func is functional.embedding:
-            for index in self._indices:
-                if args[0] is index:
-                    return self._rows(args[1], index)
+        if func is functional.embedding and args[0] is self._rows:
+            return args[1]
         return func(*args, **(kwargs or {}))
-
-    def _rows(self, table: Tensor, index: Tensor) -> Tensor:
-        if len(table) == len(index):
-            return table
-        if id(table) not in self._blocks:
-            self._blocks[id(table)] = torch.split(table, self._sizes)
-        return self._blocks[id(table)][index is self._indices[-1]]

@@ -104,11 +104,12 @@ class Work:
         """Whether clients differ in more than rows, so that each must be computed for itself."""
         return bool(self.dense) or self.reading is not None
 
-    def looked_up(self, table: str) -> tuple[bool, bool]:
-        """Whether an item table is looked up for the items of samples, and for histories."""
-        if not isinstance(self.model, HistoryRecommender):
-            return True, False
-        return table in self.model.scored_rows, table in self.model.history_rows
+    def only_read(self, table: str) -> bool:
+        """Whether a table is looked up for histories alone, and no other table is for them."""
+        reader = self.model
+        if not isinstance(reader, HistoryRecommender):
+            return False
+        return table in reader.history_rows and reader.history_rows.isdisjoint(reader.scored_rows)
 
     @property
     def tables(self) -> list[str]:

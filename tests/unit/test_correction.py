@@ -166,7 +166,9 @@ def test_one_step_goes_the_shift_times_the_rate_further_on_touched_rows_alone(
             expected = np.zeros_like(change)
             rows = one[client].rows if table else slice(None)
             expected[rows] = -by * guide.of(name, client)[rows]
-            assert_allclose(other[client].change[name] - change, expected, rtol=1e-4, atol=1e-6)
+            rounding = np.spacing(np.abs(change).max(initial=1e-6))  # of what was subtracted
+            found = other[client].change[name] - change
+            assert_allclose(found, expected, rtol=1e-4, atol=1e-6 + rounding)
         for name, own in one[client].personal.items():
             assert_array_equal(other[client].personal[name], own)
 

@@ -7,11 +7,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor, nn
+from torch.func import vmap
 from torch.nn import functional
+from torch.testing import assert_close
 
 from fedrec_flower.models import Autoencoder, FedRecon, GRU4Rec, SASRec
 from fedrec_flower.models.entries import take
 from fedrec_flower.models.history import HistoryRecommender
+from fedrec_flower.models.recurrence import recur
 from fedrec_flower.models.sequences import SequentialRecommender
 from fedrec_flower.prepared import Columns
 from fedrec_flower.training import Cohort
@@ -184,6 +187,35 @@ def test_gru4rec_is_pytorchs_cell() -> None:
     assert_allclose(states(model, HISTORY)[2:], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("clients", [None, 3])
+def test_a_recurrence_has_the_gradients_of_its_steps(clients: int | None) -> None:
+    front, rng = () if clients is None else (clients,), torch.Generator().manual_seed(2)
+    inputs, weight, bias = leaves = [
+        torch.randn(*front, *shape, generator=rng).requires_grad_()
+        for shape in ((2, WINDOW, 3 * DIM), (3 * DIM, DIM), (DIM,))
+    ]
+    present = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 1, 1]]).expand(*front, 2, WINDOW)
+
+    def steps(inputs: Tensor, present: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        state, found = torch.zeros(2, DIM), []
+        for read, here in zip(inputs.unbind(1), present.unbind(1), strict=True):
+            of_state = torch.split(state @ weight.T, DIM, -1)
+            update, reset, candidate = torch.split(read, DIM, -1)
+            update, reset = (update + of_state[0]).sigmoid(), (reset + of_state[1]).sigmoid()
+            candidate = (candidate + reset * (of_state[2] + bias)).tanh()
+            state = state + here[:, None] * update * (candidate - state)
+            found.append(state)
+        return torch.stack(found, 1)
+
+    slope = torch.randn(*front, 2, WINDOW, DIM, generator=rng)
+    gradients = []
+    for function in (recur, steps):
+        found = (function if clients is None else vmap(function))(inputs, present, weight, bias)
+        gradients.append([found, *torch.autograd.grad((found * slope).sum(), leaves)])
+    for ours, plain in zip(*gradients, strict=True):
+        assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("task", ["ranking", "rating"])
 def test_fedrecon_rebuilds_users_by_descent_with_the_items_held_fixed(task: str) -> None:
     steps, rate = 3, 0.4
@@ -221,11 +253,11 @@ def test_every_step_that_rebuilds_a_user_lowers_the_loss(task: str, rate: float)
         model = drawn(FedRecon(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1, steps, rate, 2, 1.0))
         history = model.whole(HISTORY, NUM_ITEMS)
         bias = model.item_bias.weight[history.item, 0] + model.start
-        score = history.match(model.read(history), model.item_embedding.weight[history.item]) + bias
+        score = history.match(model.read(history), model.item_embedding.weight) + bias
         if task == "rating":
             loss = (score - history.target).square()
         else:
             loss = functional.softplus(score) - score * history.target
-        of_user = history.sum_by_user(loss.detach()[:, None], history.weight)
+        of_user = history.total_by_user(loss.detach() * history.weight)
         losses.append(of_user[:2, 0].numpy())
     assert (np.diff(np.stack(losses), axis=0) < 1e-5).all()
