@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from fedrec_flower.aggregation import Limits
 from fedrec_flower.cli import CONF, compose
@@ -209,3 +210,23 @@ def test_what_a_task_or_federation_needs_wins_over_what_a_model_likes(likes: lis
 def test_the_command_line_wins_over_what_a_model_likes(likes: list[str]) -> None:
     config = composed(*likes, "training.learning_rate=3.0", "num_rounds=3")
     assert (config["training"]["learning_rate"], config["num_rounds"]) == (3.0, 3)
+
+
+SUITED = sorted((CONF / "suited").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SUITED, ids=lambda path: path.stem)
+def test_what_suits_a_model_for_a_task_wins_over_both_and_loses_to_the_command_line(
+    path: Path,
+) -> None:
+    model, _, task = path.stem.rpartition("_")  # another name would be read by nobody
+    assert model in CHOICES["model"]
+    assert task in CHOICES["task"]
+    said = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(said, dict)
+    found = composed(f"model={model}", f"task={task}")
+    for group, value in said.items():
+        known = found[str(group)]
+        assert known == (known | value if isinstance(value, dict) else value)
+    chosen = composed(f"model={model}", f"task={task}", "training.weight_decay=0.5")
+    assert chosen["training"] == found["training"] | {"weight_decay": 0.5}
