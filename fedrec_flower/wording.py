@@ -91,6 +91,14 @@ def _wrong_kind(found: re.Match[str], cause: str, known: Known) -> str:
     return f"{found['override']} is of a wrong kind: {mend}"
 
 
+def _taken_away(found: re.Match[str], cause: str, known: Known) -> str:
+    del cause, known
+    kept = re.split(r", ", found["keys"])
+    gone = [key for key in re.findall(r"\$\{(\w+)\}", found["asked"]) if key not in kept]
+    option = gone[0] if gone else found["asked"]
+    return f"{option} has no value: add {option}="
+
+
 _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], str, Known], str]], ...] = (
     (
         r"Could not override '(?P<option>[\w.]+)'",
@@ -112,6 +120,11 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], str, Known], str]], ...] =
     (
         r"Missing mandatory value: .*full_key: (?P<option>\S+)",
         lambda found, *_: f"{found['option']} has no value: add {found['option']}=",
+    ),
+    (
+        r"Error resolving interpolation '(?P<asked>[^']+)', possible interpolation keys: "
+        r"(?P<keys>[\w, ]+)",
+        _taken_away,
     ),
     (
         r"Interpolation key '(?P<key>[^']+)' not found.*full_key: (?P<option>\S+)",
