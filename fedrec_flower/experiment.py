@@ -203,7 +203,6 @@ def make_plan(
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
     checking.require_some("evaluation.num_clients", sampled, data.num_clients)
     job = make_job(config, data, folder.path / "clients", guard)
-    most = job["limits"]["weight"]
     return Plan(
         job=job,
         seed=config["seed"],
@@ -221,7 +220,7 @@ def make_plan(
         checkpoint_every=config["checkpoint_every"],
         patience=config["patience"],
         curator=guard.curator(),
-        secure=build("secure_aggregation", config["secure_aggregation"], client_weight=most),
+        secure=guard.secure,
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from fedrec_flower.config import build
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.exact import ExactRecommender
-from fedrec_flower.prepared import Columns, Prepared, starts
+from fedrec_flower.prepared import Prepared
 from fedrec_flower.privacy import Chance, Circumstances, Curator, NoPrivacy, Way
 from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
 from fedrec_flower.strategies import FederatedStrategy
@@ -26,12 +26,14 @@ class Guard:
     Attributes:
         node: its configuration, with the values that follow from the run.
         privacy: the mechanism.
+        secure: how masks hide a node's sum.
         run: what it must know of the run.
         chance: where its randomness comes from.
     """
 
     node: Mapping[str, Any]
     privacy: NoPrivacy
+    secure: SecAgg | NoSecureAggregation
     run: Circumstances
     chance: Chance
 
@@ -50,10 +52,12 @@ class Guard:
         chosen: NoPrivacy = build("privacy", config["privacy"])
         most = chosen.most_weight(data.most_examples)
         secure = build("secure_aggregation", config["secure_aggregation"], client_weight=most)
-        run = _circumstances(config, data, model, secure)
+        # Whoever adds noise covers what rounding adds to a contribution; nobody else need know.
+        rounded = secure.most_rounded(data.num_clients) if chosen.draws else 0.0
+        run = _circumstances(config, data, model, secure.clip_range, rounded)
         node = {**config["privacy"], **chosen.settle(run)}
         chance = Chance(None if deployed else config["seed"])
-        return cls(node, build("privacy", node), run, chance)
+        return cls(node, build("privacy", node), secure, run, chance)
 
     def curator(self) -> Curator:
         """The server's side, at its beginning."""
@@ -87,31 +91,28 @@ def _circumstances(
     config: Mapping[str, Any],
     data: Prepared,
     model: Recommender,
-    secure: SecAgg | NoSecureAggregation,
+    clip_range: float,
+    rounded: float,
 ) -> Circumstances:
+    """What a mechanism must know of a run; `rounded`: what rounding adds to each value at most."""
     cohort = config["clients_per_round"]
-    statistics, rounding = (
-        isinstance(model, ExactRecommender),
-        secure.most_rounded(data.num_clients),
-    )
     return Circumstances(
         num_clients=data.num_clients,
         most_users=int(np.diff(data.client_offsets).max()),
         clients_per_round=data.num_clients if cohort is None else cohort,
         num_rounds=config["num_rounds"],
         model=type(model).__name__,
-        statistics=statistics,
+        statistics=isinstance(model, ExactRecommender),
         bounded_statistics=isinstance(model, ExactRecommender) and model.bounded,
         retries=config["min_completion"] > 0,
-        clip_range=secure.clip_range,
-        rounding=rounding * sqrt(_num_values(model)) if rounding else 0.0,
+        clip_range=clip_range,
+        rounding=rounded * sqrt(_num_values(model)) if rounded else 0.0,
     )
 
 
 def _num_values(model: Recommender) -> int:
     """How many numbers a client sends, of parameters or of statistics."""
     if not isinstance(model, ExactRecommender):
-        return sum(model.get_parameter(name).numel() for name in model.shared_names())
-    nobody = Columns(starts([]), np.zeros(0, np.int32), None)
+        return model.num_shared()
     initial = model.initial(model.shared_names(), np.random.default_rng(0))
-    return sum(value.size for value in model.statistics(nobody, initial).values())
+    return sum(prod(shape) for shape in model.statistic_shapes(initial).values())

@@ -190,6 +190,10 @@ class Recommender(nn.Module, ABC):
         stays = self.user_rows | self.personal
         return [name for name, _ in self.named_parameters() if name not in stays]
 
+    def num_shared(self) -> int:
+        """How many values travel."""
+        return sum(self.get_parameter(name).numel() for name in self.shared_names())
+
     def personal_names(self) -> list[str]:
         """Names of the parameters that never leave the client, in the model's order."""
         shared = set(self.shared_names())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrec_flower.models.base import Recommender, Tensors
-from fedrec_flower.prepared import Columns
+from fedrec_flower.prepared import Columns, starts
 
 Sums = dict[str, NDArray[np.float64]]  # statistic name -> its sum over users
 Histories = Any  # scipy.sparse.csr_matrix (num_users, num_items); scipy is untyped
@@ -60,6 +60,11 @@ class ExactRecommender(Recommender):
         Returns:
             float64 arrays by name, as in `statistic_names`; shapes depend on no user.
         """
+
+    def statistic_shapes(self, parameters: Tensors) -> dict[str, tuple[int, ...]]:
+        """Shapes of the statistics by name, as of nobody's history: they depend on no user."""
+        nobody = Columns(starts([]), np.zeros(0, np.int32), None)
+        return {name: sum_.shape for name, sum_ in self.statistics(nobody, parameters).items()}
 
     @abstractmethod
     def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:

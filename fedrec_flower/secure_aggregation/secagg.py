@@ -1,7 +1,8 @@
 """The settings of SecAgg+, checked before the first round."""
 
 from dataclasses import dataclass
-from math import ceil, floor, log2
+from fractions import Fraction
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -110,8 +111,9 @@ class SecAgg:
     def _room(self, cohort: int) -> int:
         """Bits of a value of weight 1 with which no sum over so many clients can wrap."""
         largest = (1 << (self.modulus_bits - 1)) - 1
-        room = floor(log2(largest / self._weight(cohort))) + 1
-        return min(room, _MOST_BITS)
+        # Of whole numbers: a float64 would take 2^63 - 1 for 2^63, which wraps.
+        room = largest // Fraction(self._weight(cohort))
+        return min(room.bit_length(), _MOST_BITS)
 
     def _weight(self, num_clients: int) -> float:
         """No clients have more weight together, nor are they more."""

@@ -27,7 +27,6 @@ from fedrec_flower.aggregation import (
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.models.exact import ExactRecommender
-from fedrec_flower.prepared import Columns, starts
 from fedrec_flower.seeding import generator
 from fedrec_flower.strategies import messages as wire
 from fedrec_flower.strategies.evaluating import TIMEOUT
@@ -242,11 +241,10 @@ class FederatedStrategy(ResumableStrategy):
     @cached_property
     def _statistic_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of what clients tell of an exact model, which depend on no user."""
-        model, nobody = self.plan.model, Columns(starts([]), np.zeros(0, np.int32), None)
+        model = self.plan.model
         if not isinstance(model, ExactRecommender) or not self.shares:
             return {}
-        told = model.statistics(nobody, self._parameters)
-        return {name: value.shape for name, value in told.items()}
+        return model.statistic_shapes(self._parameters)
 
     def _moved(self, replies: list[Reply]) -> Tensors:
         if self.stacked:

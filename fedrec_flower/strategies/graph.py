@@ -13,7 +13,6 @@ Source: Zhang et al. 2024, "GPFedRec: Graph-guided personalization for federated
 Algorithm 1; see `models.gpfedrec`.
 """
 
-from math import prod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -26,7 +25,7 @@ from fedrec_flower.aggregation import (
     neighbour_shares,
 )
 from fedrec_flower.errors import ConfigError, require
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.base import FederatedStrategy
 from fedrec_flower.strategies.messages import VERSIONS
 from fedrec_flower.strategies.plan import Observer, Plan
@@ -106,15 +105,10 @@ class UserGraph(FederatedStrategy):
 
 
 def _check_memory(plan: Plan, budget: int) -> None:
-    needed = _ALIVE * 4 * plan.num_clients * _num_shared(plan.model) / _MEGABYTE
+    needed = _ALIVE * 4 * plan.num_clients * plan.model.num_shared() / _MEGABYTE
     if needed > budget:
         raise ConfigError(
             f"a version of the shared parameters for each of {plan.num_clients} clients takes the "
             f"server about {needed:.0f} MB, strategy.memory_budget_mb={budget} allows less: raise "
             "it, lower model.embedding_dim or choose strategy=clustered"
         )
-
-
-def _num_shared(model: Recommender) -> int:
-    """How many values travel."""
-    return sum(prod(model.get_parameter(name).shape) for name in model.shared_names())
