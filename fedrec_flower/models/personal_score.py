@@ -12,6 +12,9 @@ from fedrec_flower.models.base import Recommender, normal
 class PersonalScore(Recommender):
     """Score = the client's weights . item vector + the client's bias; its users are scored alike.
 
+    So clients must be users: a silo's users share one list, and without federation, where one
+    client holds them all, everybody gets about what is popular: no ceiling of these models.
+
     Attributes:
         score: the score function, personal; made by the model after its item tables.
         start: what the bias begins at; 0 leaves it to PyTorch's own law.

@@ -78,8 +78,10 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def experiment(settings: Settings) -> Settings:
-    """The settings that two runs share if they are repetitions of each other."""
-    apart = _VARIED | INDIFFERENT
+    """The settings that two runs share if they are repetitions of each other: seeds, or folds."""
+    # Published folds of ratings are reported as one mean; ranks are tested pairwise, fold by fold.
+    folds = {"split.fold"} if settings.get("task") == "rating" else set[str]()
+    apart = _VARIED | INDIFFERENT | folds
     return {name: value for name, value in settings.items() if name not in apart}
 
 

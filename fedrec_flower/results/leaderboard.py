@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fedrec_flower.errors import FedrecError
-from fedrec_flower.results.configuration import Settings, differing, said
+from fedrec_flower.results.configuration import Settings, differing, is_federated, said
 from fedrec_flower.results.load import IDENTITY, load_settings, load_summaries
 
 # Column of the table -> value of summary.json; means over seeds.
@@ -40,8 +40,8 @@ FIELD = ["dataset", "task", "protocol"]
 def comparison(path: str | Path) -> pd.DataFrame:
     """Put completed runs side by side, those that differ in nothing but their seed as one row.
 
-    Of runs that do not even differ in their seed, the one whose folder sorts last counts, so a
-    repeated run is not counted twice.
+    Folds of ratings count as seeds do. Of runs that differ in neither, the one whose folder sorts
+    last counts, so a repeated run is not counted twice.
 
     Args:
         path: a run folder, or a folder with run folders at any depth.
@@ -53,8 +53,8 @@ def comparison(path: str | Path) -> pd.DataFrame:
         - label (see `load_runs`), dataset, task, protocol (split and negatives), candidates
           (what is ranked), model, strategy, partition, federation, settings (everything in which
           it differs from other rows of its model), configuration
-        - seeds (how many), seed (which), num_rounds, selected_round, num_clients,
-          clients_per_round, num_test_users
+        - seeds (how many, or how many folds), seed (which), num_rounds, selected_round,
+          num_clients, clients_per_round, num_test_users
         - for each metric its mean over seeds (`ndcg@10`), standard deviation over seeds
           (`ndcg@10_sd`, missing for one seed) and standard error over users (`ndcg@10_se`, of
           one run)
@@ -62,8 +62,9 @@ def comparison(path: str | Path) -> pd.DataFrame:
           seeds (`attack/auc_sd`), and what it says in words (`attack/exposed`)
         - epsilon (infinity: no guarantee), bytes_down_per_client_and_round,
           bytes_up_per_client_and_round, megabytes_per_client (both ways, whole run, 10**6 bytes),
-          bytes_total (all clients), seconds_train, seconds_evaluate, seconds_total (wall),
-          clients_per_second, peak_memory_mb (measured as peak_memory_measure says)
+          bytes_total (all clients; 0 of a centralised run), seconds_train, seconds_evaluate,
+          seconds_total (wall), clients_per_second, peak_memory_mb (measured as
+          peak_memory_measure says)
         - split_sha256, commit, versions; several where they differ between seeds
 
     Raises:
@@ -80,7 +81,8 @@ def comparison(path: str | Path) -> pd.DataFrame:
 def completed_once(runs: pd.DataFrame) -> pd.DataFrame:
     """Completed runs, of repeated ones the last."""
     completed = runs[runs["status"] == "completed"]
-    return completed.drop_duplicates(["configuration", "seed"], keep="last")
+    told = ["configuration", "seed", "split_sha256"]  # the last tells folds apart
+    return completed.drop_duplicates([name for name in told if name in completed], keep="last")
 
 
 def sorting_metric(metrics: Iterable[str]) -> str | None:
@@ -110,12 +112,12 @@ def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]
         "candidates": _candidates(measured),
         **names,
         "settings": told_apart(str(first["configuration"]), settings),
-        "seeds": runs["seed"].nunique(),
+        "seeds": len(runs),
         "seed": _listed(runs["seed"]),
         **_rounds(runs),
         **{key: value for name in metrics for key, value in _metric(runs, name).items()},
         **_attack(runs),
-        **_costs(runs),
+        **_costs(runs, sent=is_federated(settings[str(first["configuration"])])),
         **{name: _listed(runs[name]) for name in _ORIGIN if name in runs},
         "versions": _listed(_versions(runs)),
     }
@@ -147,8 +149,10 @@ def _attack(runs: pd.DataFrame) -> dict[str, Any]:
     return told
 
 
-def _costs(runs: pd.DataFrame) -> dict[str, float]:
+def _costs(runs: pd.DataFrame, *, sent: bool) -> dict[str, float]:
     costs = {name: runs[key].mean() for name, key in _COSTS.items() if key in runs}
+    if not sent:  # its one client stands for a server that holds all the data
+        costs |= {name: 0.0 for name in costs if name.startswith("bytes")}
     epsilon = runs["epsilon"].astype(float).fillna(np.inf).max() if "epsilon" in runs else np.inf
     total = costs.get("bytes_total", np.nan)
     each = total / 1e6 / runs["num_clients"].iloc[0] if "num_clients" in runs else np.nan

@@ -107,7 +107,7 @@ def _caption(table: pd.DataFrame) -> Iterator[str]:
     }
     about = ", ".join(f"{error:.3f} ({metric})" for metric, error in errors.items())
     yield (
-        "±: one standard deviation over seeds"
+        "±: one standard deviation over seeds (of ratings on published folds: over folds)"
         + (f"; the standard error over users is about {about}" if about else "")
         + ". kB are per client and round, MB in all of all clients and rounds; costs are means "
         "over seeds."

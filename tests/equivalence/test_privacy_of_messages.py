@@ -23,6 +23,8 @@ RUNS = {
     "mf-rating": ("model=mf", "task=rating", "strategy.server_learning_rate=1.0"),
     "ncf": ("model=ncf",),
     "fedadam": ("model=ncf", "strategy=fedadam"),
+    "pfedrec": ("model=pfedrec",),
+    "fedrap": ("model=fedrap",),
     "local_only": ("model=mf", "strategy=local_only"),
     "local_only-ncf": ("model=ncf", "strategy=local_only"),
     "one client a round": ("clients_per_round=1", "evaluation.num_clients=1", "num_rounds=8"),
@@ -74,7 +76,16 @@ def kept_names(ran: "Federated") -> set[str]:
 def test_no_message_holds_a_personal_name_or_value(
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
-    ran, secrets = heard
+    require_silence(*heard)
+
+
+def test_nor_where_every_client_speaks_for_itself(federate: "Federate") -> None:
+    ear = Eavesdropper()
+    words = ("model=gpfedrec", "strategy=user_graph", "federation.num_nodes=3")
+    require_silence(federate(*words, meddle=ear), ear.secrets)
+
+
+def require_silence(ran: "Federated", secrets: set[bytes]) -> None:
     assert len(secrets) >= 3
     for message in ran.tap.asked + ran.tap.replies:
         sent = wire(message)

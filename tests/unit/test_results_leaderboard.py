@@ -77,6 +77,29 @@ def test_a_row_carries_its_costs_and_its_origin(tmp_path: Path) -> None:
     assert {name: row[name] for name in expected} == expected
 
 
+def test_nothing_travels_without_a_federation(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", federation="centralized")
+    row = comparison(tmp_path).iloc[0]
+    costs = [row[name] for name in row.index if name.startswith(("bytes", "megabytes"))]
+    assert costs == [0.0] * 4
+
+
+def test_folds_of_ratings_count_as_seeds_and_those_of_a_ranking_stand_apart(tmp_path: Path) -> None:
+    for task in ("rating", "ranking"):
+        for fold, value in enumerate((0.2, 0.3, 0.4), start=1):
+            write_run(
+                tmp_path / task / str(fold),
+                task=task,
+                test={"rmse": value},
+                split_sha256=f"fold {fold}",
+                overrides=[f"split.fold={fold}"],
+            )
+    table = comparison(tmp_path / "rating")
+    assert list(table["seeds"]) == [3]
+    assert table["rmse"].iloc[0] == pytest.approx((0.2 + 0.3 + 0.4) / 3)
+    assert len(comparison(tmp_path / "ranking")) == 3
+
+
 def test_a_private_row_says_its_epsilon(tmp_path: Path) -> None:
     write_run(tmp_path / "0", epsilon=2.5)
     assert list(comparison(tmp_path)["epsilon"]) == [2.5]
