@@ -64,7 +64,7 @@ Kind = Literal[
 READERS: list[Kind] = ["autoencoder", "sasrec", "gru4rec", "fedrecon", "lightgcn"]  # of histories
 TOWERS: list[Kind] = ["two_tower", "hybrid"]  # over features and attributes
 KNOWN = (np.random.default_rng(7).random((NUM_ITEMS, 3), np.float32), 2)  # and two attributes
-Loss = Literal["bce", "bpr", "mse"]
+Loss = Literal["bce", "bpr", "softmax", "mse"]
 Table = NDArray[np.float32]
 
 

@@ -41,8 +41,8 @@ def train_plainly(
     """
     optimizer = _optimizer(model, training)
     task: Literal["rating", "ranking"] = "rating" if training.loss == "mse" else "ranking"
-    pairwise = training.loss == "bpr"
-    sampler = Sampler(task, pairwise, training.num_negatives, num_items, seed)
+    width = {"bpr": 2, "softmax": 1 + training.num_negatives}.get(training.loss, 1)
+    sampler = Sampler(task, width, training.num_negatives, num_items, seed)
     cohort = Cohort.gather([data], spare_held_out=False)
     sizes, share = np.array([data.num_users]), 1 - model.history_dropout
     kept = sampler.keep(cohort, sizes, round_, 0, share)
@@ -118,6 +118,9 @@ def _loss(
     if kind == "bpr":
         liked, other = score(user, item[:, 0]), score(user, item[:, 1])
         return torch.mean(-functional.logsigmoid(liked - other))
+    if kind == "softmax":
+        lists = torch.stack([score(user, column) for column in item.T], dim=1)
+        return functional.cross_entropy(lists, torch.zeros(len(user), dtype=torch.int64))
     scores = score(user, item[:, 0])
     if kind == "bce":
         return functional.binary_cross_entropy(torch.sigmoid(scores), target)

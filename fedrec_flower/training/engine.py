@@ -92,8 +92,7 @@ class Engine(ABC):
     ) -> None:
         self.model, self.training, self.negatives = model, training, negatives
         self.look_ahead = look_ahead
-        pairwise = training.loss == "bpr"
-        self.sampler = Sampler(task, pairwise, training.num_negatives, num_items, seed)
+        self.sampler = Sampler(task, training.width, training.num_negatives, num_items, seed)
 
     @abstractmethod
     def fit(self, work: Work) -> NDArray[np.float64]:

@@ -43,11 +43,11 @@ def choose_engine(
 
 
 def _compiles(model: Recommender, training: LocalTraining) -> bool:
-    """Whether the compiled loop can train the model: factors, learnt at once, SGD on a CPU."""
+    """Whether the compiled loop can: factors, learnt at once, SGD on a CPU, items or pairs."""
     at_once = not model.frozen and all(
         model.phases(e) == Recommender.phases(model, e) for e in range(training.local_epochs)
     )
-    plain = training.optimizer == "sgd" and training.device != "cuda"
+    plain = training.optimizer == "sgd" and training.device != "cuda" and training.loss != "softmax"
     return plain and at_once and model.factors() is not None
 
 

@@ -19,9 +19,19 @@ def bpr(scores: Tensor, _target: Tensor) -> Tensor:
     return functional.softplus(scores[:, 1] - scores[:, 0])
 
 
+def softmax(scores: Tensor, _target: Tensor) -> Tensor:
+    """Cross-entropy (n,), in nats, of choosing the liked item, first of scores (n, width).
+
+    The multinomial likelihood of the liked item against its sampled negatives; with one of them it
+    is `bpr`. Source: Liang et al. 2018, eq. 2; sampled: Wu et al. 2024, "On the effectiveness of
+    sampled softmax loss for item recommendation".
+    """
+    return scores.logsumexp(1) - scores[:, 0]
+
+
 def mse(scores: Tensor, target: Tensor) -> Tensor:
     """Squared error (n,) of scores (n, 1) against targets (n,), in squared units."""
     return functional.mse_loss(scores[:, 0], target, reduction="none")
 
 
-LOSSES: Final[dict[str, Loss]] = {"bce": bce, "bpr": bpr, "mse": mse}
+LOSSES: Final[dict[str, Loss]] = {"bce": bce, "bpr": bpr, "softmax": softmax, "mse": mse}

@@ -28,8 +28,8 @@ class Samples:
     Attributes:
         offsets: int64 (num_clients + 1,), where each client's samples begin.
         user: int64 (n,), users counted from the cohort's first.
-        item: int64 (n, width), item codes; width is 2 for pairs (liked, not liked), else 1.
-        target: float32 (n,), label or raw rating; ones for pairs.
+        item: int64 (n, width), item codes: one, or a liked one before others that are not.
+        target: float32 (n,), label or raw rating; ones for several items.
         context: int64 (n,), how many of its user's items each may read, those before the item
             that was liked; None where order does not matter.
     """
@@ -52,29 +52,25 @@ class Sampler:
     Attributes:
         task: "rating" takes every training interaction with its raw rating, "ranking" adds
             negatives.
-        pairwise: one pair (liked, not liked) per negative instead of one labelled item each.
-        num_negatives: negatives per interaction.
+        width: items in a sample: 1 for one labelled item, more for a liked one and some of its
+            negatives, which are dealt out to as many samples as that makes.
+        num_negatives: negatives per interaction; a multiple of the places for them in a sample.
         num_items: size of the catalogue.
         seed: the experiment's seed.
     """
 
     task: Task
-    pairwise: bool
+    width: int
     num_negatives: int
     num_items: int
     seed: int
-
-    @property
-    def width(self) -> int:
-        """Items in a sample."""
-        return 2 if self.pairwise else 1
 
     @property
     def per_interaction(self) -> int:
         """Samples that one interaction gives rise to in an epoch."""
         if self.task == "rating":
             return 1
-        return self.num_negatives if self.pairwise else 1 + self.num_negatives
+        return 1 + self.num_negatives if self.width == 1 else self.num_negatives // (self.width - 1)
 
     def draw(self, cohort: Cohort, round_: int, epoch: int, *, in_order: bool = False) -> Samples:
         """Draw one epoch's samples of every client.
@@ -94,8 +90,11 @@ class Sampler:
             samples = _ratings(cohort, place)
         else:
             negative = self._negatives(cohort, round_, epoch)
-            layout = _pairs if self.pairwise else _labelled
-            samples = layout(cohort, negative, self.num_negatives, place)
+            if self.width == 1:
+                samples = _labelled(cohort, negative, self.num_negatives, place)
+            else:
+                others = negative.reshape(-1, self.width - 1)
+                samples = _lists(cohort, others, self.per_interaction, place)
         return self._shuffled(samples, cohort, round_, epoch)
 
     def keep(
@@ -171,13 +170,13 @@ def _ratings(cohort: Cohort, place: Index | None) -> Samples:
     return Samples(cohort.offsets, cohort.user, cohort.item[:, None], cohort.rating, place)
 
 
-def _pairs(cohort: Cohort, negative: Index, num_negatives: int, place: Index | None) -> Samples:
-    liked = np.repeat(cohort.item, num_negatives)
-    user = np.repeat(cohort.user, num_negatives)
-    item = np.stack([liked, negative], axis=1)
-    context = None if place is None else np.repeat(place, num_negatives)
+def _lists(cohort: Cohort, others: Index, times: int, place: Index | None) -> Samples:
+    """Each interaction so many times, every time before negatives of its own."""
+    liked, user = np.repeat(cohort.item, times), np.repeat(cohort.user, times)
+    item = np.concatenate([liked[:, None], others], axis=1)
+    context = None if place is None else np.repeat(place, times)
     ones = np.ones(len(user), np.float32)
-    return Samples(cohort.offsets * num_negatives, user, item, ones, context)
+    return Samples(cohort.offsets * times, user, item, ones, context)
 
 
 def _labelled(cohort: Cohort, negative: Index, num_negatives: int, place: Index | None) -> Samples:

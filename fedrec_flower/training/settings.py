@@ -18,21 +18,22 @@ class LocalTraining:
         device: where the vectorized engine computes: "cpu", "cuda", or "auto" for CUDA where there
             is one and the compiled loop cannot do the work.
         memory_budget_mb: megabytes that clients trained at once may take together.
-        loss: "bce" or "bpr" to rank, "mse" to predict ratings (or 0/1 labels).
+        loss: "bce", "bpr" or "softmax" to rank, "mse" to predict ratings (or 0/1 labels).
         optimizer: of the client; its state starts afresh every round.
         learning_rate: for tables with a row per user or item.
         dense_learning_rate: for all other parameters.
         weight_decay: L2 pull on the table rows a client touches, as in `torch.optim.SGD`.
         local_epochs: passes over the client's interactions a round.
-        batch_size: samples a step; positives and negatives both count (pairs for "bpr"). None
-            takes all samples of the epoch in one step: full-batch descent.
+        batch_size: samples a step; positives and negatives both count (pairs for "bpr", a
+            liked item with all of its negatives for "softmax"). None takes all samples of the
+            epoch in one step: full-batch descent.
         num_negatives: sampled negatives per interaction, fresh every epoch; unused for ratings.
     """
 
     engine: Literal["vectorized", "sequential"]
     device: DeviceName
     memory_budget_mb: int
-    loss: Literal["bce", "bpr", "mse"]
+    loss: Literal["bce", "bpr", "softmax", "mse"]
     optimizer: Literal["sgd", "adam"]
     learning_rate: float
     dense_learning_rate: float
@@ -40,6 +41,11 @@ class LocalTraining:
     local_epochs: int
     batch_size: int | None
     num_negatives: int
+
+    @property
+    def width(self) -> int:
+        """Items in a sample that its loss sees together."""
+        return {"bpr": 2, "softmax": 1 + self.num_negatives}.get(self.loss, 1)
 
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""

@@ -35,7 +35,7 @@ _BY_BOTH = [
     pytest.param(engine, "hybrid", id=f"{engine}-hybrid") for engine in ("sequential", "vectorized")
 ]
 EVERY_ENGINE = pytest.mark.parametrize(("engine", "kind"), _BY_VECTORS + _BY_HISTORY + _BY_BOTH)
-EVERY_LOSS = pytest.mark.parametrize("loss", ["bce", "bpr", "mse"])
+EVERY_LOSS = pytest.mark.parametrize("loss", ["bce", "bpr", "softmax", "mse"])
 
 
 @pytest.fixture
@@ -87,8 +87,9 @@ def test_training_the_touched_rows_equals_training_the_whole_model(
     engine: str,
     batch_size: int | None,
 ) -> None:
-    if kind in TOWERS and (loss, optimizer) == ("bpr", "adam"):
-        pytest.skip("a bias of all items moves no pair, and Adam makes steps of the rounding")
+    shifted = {"bpr": TOWERS, "softmax": [*TOWERS, "gmf", "neumf", "sasrec"]}
+    if optimizer == "adam" and kind in shifted.get(loss, ()):
+        pytest.skip("a bias of all items moves no order, and Adam makes steps of the rounding")
     round_ = Round(kind, loss=loss, optimizer=optimizer, engine=engine, batch_size=batch_size)
     learnt = round_.train(members)
     assert set(learnt) == {6, 2, 5, 9}

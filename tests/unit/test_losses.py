@@ -8,7 +8,9 @@ import torch
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from fedrec_flower.training.losses import LOSSES, bce, bpr, mse
+from fedrec_flower.training.losses import LOSSES, bce, bpr, mse, softmax
+
+WIDTH = {"bpr": 2, "softmax": 2}
 
 
 def column(*values: float) -> Tensor:
@@ -44,9 +46,19 @@ def test_mse_is_the_square_of_each_error() -> None:
     assert losses.tolist() == [(3 - 5) ** 2, (1 - 0.5) ** 2]
 
 
-@pytest.mark.parametrize("name", ["bce", "bpr"])
+def test_softmax_is_the_surprise_at_the_choice_of_the_first() -> None:
+    losses = softmax(torch.tensor([[2.0, 1.0, -1.0]]), torch.ones(1))
+    assert_allclose(losses, -log(exp(2) / (exp(2) + exp(1) + exp(-1))), rtol=1e-6)
+
+
+def test_softmax_of_two_is_bpr() -> None:
+    scores = torch.tensor([[3.0, 1.0], [0.0, 2.0], [-50.0, 50.0]])
+    assert_allclose(softmax(scores, torch.ones(3)), bpr(scores, torch.ones(3)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bce", "bpr", "softmax"])
 def test_extreme_scores_stay_finite(name: str) -> None:
-    scores = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])[:, : 1 + (name == "bpr")]
+    scores = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])[:, : WIDTH.get(name, 1)]
     losses = LOSSES[name](scores, torch.tensor([0.0, 1.0])).numpy()
     assert np.isfinite(losses).all()
     assert losses.max() >= 1e4
@@ -54,7 +66,9 @@ def test_extreme_scores_stay_finite(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_a_samples_loss_depends_on_no_other_sample(name: str) -> None:
-    scores = torch.tensor([[0.3, -0.2], [1.5, 0.1], [-2.0, 0.4]])[:, : 1 + (name == "bpr")]
+    scores = torch.tensor([[0.3, -0.2], [1.5, 0.1], [-2.0, 0.4]])[
+        :, : 1 + (name in {"bpr", "softmax"})
+    ]
     target = torch.tensor([1.0, 0.0, 1.0])
     together = LOSSES[name](scores, target)
     alone = [LOSSES[name](scores[i : i + 1], target[i : i + 1]).item() for i in range(3)]

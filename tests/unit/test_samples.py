@@ -31,7 +31,7 @@ def sample(
     pool: Negatives = "honest",
     *,
     task: Task = "ranking",
-    pairwise: bool = False,
+    width: int = 1,
     num_negatives: int = 2,
     num_items: int = NUM_ITEMS,
     seed: int = 0,
@@ -40,7 +40,7 @@ def sample(
 ) -> Samples:
     """One epoch's samples."""
     cohort = Cohort.gather(members, spare_held_out=pool == "legacy")
-    return Sampler(task, pairwise, num_negatives, num_items, seed).draw(cohort, round_, epoch)
+    return Sampler(task, width, num_negatives, num_items, seed).draw(cohort, round_, epoch)
 
 
 @st.composite
@@ -84,9 +84,7 @@ def test_every_user_likes_its_train_items_and_dislikes_only_items_it_does_not_kn
 def test_pairs_stand_beside_the_liked_item_of_the_same_user(
     make_client: "MakeClient", held: Held, num_negatives: int, seed: int, pool: Negatives
 ) -> None:
-    samples = sample(
-        [make_client(*held)], pool, pairwise=True, num_negatives=num_negatives, seed=seed
-    )
+    samples = sample([make_client(*held)], pool, width=2, num_negatives=num_negatives, seed=seed)
     liked = [(user, item) for user, history in enumerate(held[0]) for item in history]
     found = zip(samples.user.tolist(), samples.item[:, 0].tolist(), strict=True)
     assert Counter(found) == Counter(liked * num_negatives)
@@ -95,13 +93,31 @@ def test_pairs_stand_beside_the_liked_item_of_the_same_user(
     assert samples.target.tolist() == [1.0] * len(samples)
 
 
+@given(held=parts(), num_negatives=st.integers(1, 4))
+def test_a_list_is_a_liked_item_before_all_of_its_negatives(
+    make_client: "MakeClient", held: Held, num_negatives: int
+) -> None:
+    members = [make_client(*held)]
+    lists = sample(members, width=1 + num_negatives, num_negatives=num_negatives)
+    pairs = sample(members, width=2, num_negatives=num_negatives)
+    assert lists.item.shape == (len(members[0]), 1 + num_negatives)
+    dealt = [
+        (user, items[0], other)
+        for user, items in zip(lists.user.tolist(), lists.item.tolist(), strict=True)
+        for other in items[1:]
+    ]
+    assert Counter(dealt) == Counter(
+        (user, *pair) for user, pair in zip(pairs.user.tolist(), pairs.item.tolist(), strict=True)
+    )
+
+
 @given(first=parts(), second=parts(), pairwise=st.booleans())
 def test_a_clients_samples_do_not_depend_on_who_else_is_in_the_cohort(
     make_client: "MakeClient", first: Held, second: Held, *, pairwise: bool
 ) -> None:
     one, other = make_client(*first, client=4), make_client(*second, client=9)
-    alone = sample([other], pairwise=pairwise)
-    together = sample([one, other, one], pairwise=pairwise)
+    alone = sample([other], width=1 + pairwise)
+    together = sample([one, other, one], width=1 + pairwise)
     own = slice(together.offsets[1], together.offsets[2])
     assert together.item[own].tolist() == alone.item.tolist()
     assert (together.user[own] - one.num_users).tolist() == alone.user.tolist()
@@ -111,7 +127,7 @@ def test_a_clients_samples_do_not_depend_on_who_else_is_in_the_cohort(
 def negatives(make_client: "MakeClient", pool: Negatives, num_draws: int) -> list[int]:
     """How often each item is a negative of a user with items 0, 1 | 2 | 3 of twelve."""
     data = make_client([[0, 1]], [[2]], [[3]])
-    samples = sample([data], pool, pairwise=True, num_negatives=num_draws // 2)
+    samples = sample([data], pool, width=2, num_negatives=num_draws // 2)
     times: list[int] = np.bincount(samples.item[:, 1], minlength=NUM_ITEMS).tolist()
     return times
 
@@ -183,7 +199,7 @@ def test_a_user_who_knows_nearly_everything_draws_uniformly_from_the_rest(
     make_client: "MakeClient", num_items: int, num_unknown: int
 ) -> None:
     data = make_client([list(range(num_items - num_unknown))])
-    samples = sample([data], pairwise=True, num_negatives=1, num_items=num_items)
+    samples = sample([data], width=2, num_negatives=1, num_items=num_items)
     times = np.bincount(samples.item[:, 1], minlength=num_items)
     assert not times[:-num_unknown].any()
     expected = len(samples) / num_unknown
@@ -196,8 +212,8 @@ def test_a_client_that_trains_on_nothing_has_no_samples(
     make_client: "MakeClient", *, pairwise: bool
 ) -> None:
     nothing, something = make_client([[], []], [[1], [2]]), make_client([[3]])
-    assert sample([nothing], pairwise=pairwise).item.shape == (0, 1 + pairwise)
-    among = sample([something, nothing, something], pairwise=pairwise)
+    assert sample([nothing], width=1 + pairwise).item.shape == (0, 1 + pairwise)
+    among = sample([something, nothing, something], width=1 + pairwise)
     assert among.offsets[1] == among.offsets[2]
 
 
@@ -220,7 +236,7 @@ def test_a_sample_and_its_negatives_may_read_what_came_before_the_liked_item(
     make_client: "MakeClient", held: Held, num_negatives: int, *, pairwise: bool
 ) -> None:
     cohort = Cohort.gather([make_client(held[0])], spare_held_out=False)
-    sampler = Sampler("ranking", pairwise, num_negatives, NUM_ITEMS, seed=0)
+    sampler = Sampler("ranking", 1 + pairwise, num_negatives, NUM_ITEMS, seed=0)
     samples = sampler.draw(cohort, 1, 0, in_order=True)
     assert samples.context is not None
     for user, history in enumerate(held[0]):
@@ -236,7 +252,7 @@ def test_a_rating_may_read_what_came_before_it(make_client: "MakeClient", held: 
     ratings = [[[3.0] * len(own) for own in part] for part in (held[0], [[] for _ in held[0]])]
     data = make_client(held[0], ratings=[ratings[0], ratings[1], ratings[1]])
     cohort = Cohort.gather([data], spare_held_out=False)
-    sampler = Sampler("rating", pairwise=False, num_negatives=1, num_items=NUM_ITEMS, seed=0)
+    sampler = Sampler("rating", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
     samples = sampler.draw(cohort, 1, 0, in_order=True)
     assert samples.context is not None
     read = zip(samples.user, samples.context, samples.item[:, 0], strict=True)
@@ -252,7 +268,7 @@ def test_each_epoch_keeps_the_asked_share_and_hangs_on_the_client_alone(
 ) -> None:
     members = [make_client([[1, 2]], client=client) for client in (3, 8)]
     both, one = (Cohort.gather(m, spare_held_out=False) for m in (members, members[1:]))
-    sampler = Sampler("ranking", pairwise=False, num_negatives=1, num_items=NUM_ITEMS, seed=0)
+    sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
     size, share = 20_000, 0.7
     kept = sampler.keep(both, np.array([size, size]), 1, 0, share)
     assert abs(kept.mean() - share) < 0.01
