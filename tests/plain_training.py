@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
-from fedrec_flower.models import Recommender
+from fedrec_flower.models import MultVAE, Recommender
 from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.training import Cohort, LocalTraining
@@ -64,6 +65,8 @@ def train_plainly(
             optimizer.zero_grad()
             score = _scorer(model, history, data, samples, slice(start, start + size))
             loss = _loss(score, training.loss, user, item, target)
+            if isinstance(model, MultVAE) and history is not None:
+                loss = loss + _divergence(model, history, user)
             torch.autograd.backward(loss)
             optimizer.step()
             losses += [loss.item()] * len(user)
@@ -94,7 +97,24 @@ def _history(
     whole = model.whole(data.train, sampler.num_items)
     sizes, share = np.array([len(whole.item)]), 1 - model.input_dropout
     kept = sampler.keep(cohort, sizes, round_, epoch, share)
-    return replace(whole, weight=whole.weight * torch.from_numpy(kept))
+    drawn = sampler.noise(cohort, round_, epoch, model.noise_dim)
+    noise = None if drawn is None else torch.from_numpy(drawn)
+    return replace(whole, weight=whole.weight * torch.from_numpy(kept), noise=noise)
+
+
+def _divergence(model: MultVAE, history: History, user: Tensor) -> Tensor:
+    """What the variational objective adds to the mean loss of a batch, user by user."""
+    added = []
+    for row in user.tolist():
+        own = (history.user == row) & (history.weight > 0)
+        items = history.item[own]
+        scale = (model.noise_dim / max(len(items), 1)) ** 0.5
+        mean = model.mean_embedding.weight[items].sum(0) * scale + model.mean_bias
+        spread = model.spread_embedding.weight[items].sum(0) * scale + model.spread_bias
+        latent = Normal(mean, torch.exp(spread / 2))
+        apart = kl_divergence(latent, Normal(torch.zeros_like(mean), torch.ones_like(mean))).sum()
+        added.append(model.beta * apart / max(len(items) / (1 - model.input_dropout), 1.0))
+    return torch.stack(added).mean()
 
 
 def _scorer(

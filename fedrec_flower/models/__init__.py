@@ -14,6 +14,7 @@ from fedrec_flower.models.ials import IALS
 from fedrec_flower.models.itemknn import ItemKNN
 from fedrec_flower.models.lightgcn import LightGCN
 from fedrec_flower.models.mf import MF
+from fedrec_flower.models.multvae import MultVAE
 from fedrec_flower.models.ncf import NCF
 from fedrec_flower.models.pfedrec import PFedRec
 from fedrec_flower.models.popularity import Popularity
@@ -36,6 +37,7 @@ __all__ = [
     "Hybrid",
     "ItemKNN",
     "LightGCN",
+    "MultVAE",
     "PFedRec",
     "Popularity",
     "RandomScores",

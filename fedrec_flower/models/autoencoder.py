@@ -6,7 +6,8 @@ Personal: nothing, so users who never trained can be scored as well.
 To rank this is the denoising autoencoder of Liang et al. 2018, "Variational autoencoders for
 collaborative filtering" (Mult-DAE), in all but the loss: the multinomial likelihood is a softmax
 over the whole catalogue, of which a client holds only the rows it touches, so the suite's losses
-over sampled negatives take its place. The item to be predicted stands in the input, as there;
+over sampled negatives take its place (`training.loss=softmax` is the nearest; the variational one
+is `multvae`). The item to be predicted stands in the input, as there;
 `input_dropout` leaves it out of enough epochs for the model to learn more than to copy.
 To rate it is AutoRec: Sedhain et al. 2015, eq. 1, user-based.
 """

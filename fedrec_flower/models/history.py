@@ -33,6 +33,8 @@ class History:
         last: int64 (num_users,), the state (see `HistoryRecommender.read`) of each user having
             read everything; -1 for the last of all states.
         state: int64 (batch,), the state that each pair is scored from; None for its user's last.
+        noise: float32 (num_users, noise_dim), standard normal, while a model that asks for noise
+            is trained; else None.
     """
 
     user: Tensor
@@ -41,6 +43,7 @@ class History:
     weight: Tensor
     last: Tensor
     state: Tensor | None = None
+    noise: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by name."""
@@ -83,6 +86,7 @@ class HistoryRecommender(Recommender):
         input_dropout: share of the entries that a local epoch leaves unread, in [0, 1).
         num_negatives: how many items that the user did not have are read beside each one they
             had, where order does not matter.
+        noise_dim: how many normal draws each user gets in a local epoch.
     """
 
     history_rows: ClassVar[frozenset[str]]
@@ -94,6 +98,7 @@ class HistoryRecommender(Recommender):
     window: int = 0
     input_dropout: float = 0.0
     num_negatives: int = 0
+    noise_dim: int = 0
 
     def __init__(self, num_users: int) -> None:
         super().__init__()
@@ -132,6 +137,13 @@ class HistoryRecommender(Recommender):
         bias: Tensor = self.item_bias(items).squeeze(-1)
         match = dots(states, state % len(states), self.item_embedding.weight, items)
         return match + bias + self.start
+
+    def penalty(
+        self, users: Tensor, items: Tensor, history: History | None = None
+    ) -> Tensor | None:
+        """See `Recommender.penalty`; `history`: as in `forward`."""
+        del history
+        return super().penalty(users, items)
 
     def score_all(self, users: Tensor) -> Tensor:
         """See `Recommender.score_all`; reads the histories of a few users at a time."""

@@ -177,7 +177,8 @@ class Engine(ABC):
         touched = Touched.find(epochs, reader, entries.item, sampler.num_items)
         rate, row = model.input_dropout, touched.place_of(reader, entries.item)
         kept = [sampler.keep(cohort, sizes, round_, epoch, 1 - rate) for epoch in count]
-        return epochs, touched, Reading.lay_out(entries, cohort, row, kept)
+        noise = [sampler.noise(cohort, round_, epoch, model.noise_dim) for epoch in count]
+        return epochs, touched, Reading.lay_out(entries, cohort, row, kept, noise)
 
     def _known(self, cohort: Cohort, touched: Touched, round_: int) -> Tensors:
         """What is known of the cohort's users and the touched items; see `Recommender.features`."""

@@ -37,7 +37,7 @@ class Objective(nn.Module):
         reading = () if history is None else (history,)
         scores: Tensor = self.model(users, items, *reading)
         losses = self._loss(scores.view(len(target), -1), target)
-        penalty = self.model.penalty(users, items)
+        penalty = self.model.penalty(users, items, *reading)
         if penalty is None:
             return losses
         return losses + penalty.view(len(target), -1).mean(-1)

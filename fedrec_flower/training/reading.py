@@ -32,7 +32,12 @@ class Reading:
 
     @classmethod
     def lay_out(
-        cls, entries: Entries, cohort: Cohort, row: Index, kept: list[NDArray[np.bool_]]
+        cls,
+        entries: Entries,
+        cohort: Cohort,
+        row: Index,
+        kept: list[NDArray[np.bool_]],
+        noise: list[NDArray[np.float32] | None],
     ) -> "Reading":
         """Lay out what the cohort's users had.
 
@@ -41,13 +46,14 @@ class Reading:
             cohort: the clients.
             row: int64 (m,), the touched row of each entry's item.
             kept: per local epoch bool (m,), which entries are read.
+            noise: per local epoch float32 (num_users, noise_dim), or None without.
         """
         offsets, first_user = entries.offsets[cohort.user_offsets], cohort.user_offsets[:-1, None]
         user, _ = _rectangle(cohort.user_offsets)
         last = entries.last(user, entries.length[user])
         last = _within(last, offsets[:-1, None]) if entries.in_order else user - first_user
 
-        def read(keep: NDArray[np.bool_]) -> History:
+        def read(keep: NDArray[np.bool_], drawn: NDArray[np.float32] | None) -> History:
             weight = entries.weight * keep
             there = np.arange(len(weight)) if entries.in_order else np.flatnonzero(weight)
             place, real = _rectangle(np.searchsorted(there, offsets))
@@ -60,9 +66,11 @@ class Reading:
                 weight[source] * real,
                 last,
             )
-            return History(*map(torch.from_numpy, columns))
+            noisy = None if drawn is None else torch.from_numpy(drawn[user])
+            return replace(History(*map(torch.from_numpy, columns)), noise=noisy)
 
-        return cls(entries, cohort.user_offsets, offsets, [read(keep) for keep in kept])
+        epochs = [read(*of_epoch) for of_epoch in zip(kept, noise, strict=True)]
+        return cls(entries, cohort.user_offsets, offsets, epochs)
 
     def history(
         self, epoch: int, client: Index, user: Index, context: Index | None, width: int

@@ -119,6 +119,22 @@ class Sampler:
         kept: NDArray[np.bool_] = uniform < share
         return kept
 
+    def noise(
+        self, cohort: Cohort, round_: int, epoch: int, dim: int
+    ) -> NDArray[np.float32] | None:
+        """Standard normal draws of a local epoch, float32 (num_users, dim); None for none."""
+        if not dim:
+            return None
+        from scipy.special import ndtri  # here: few models ask for noise
+
+        sizes = np.diff(cohort.user_offsets) * dim
+        stream = np.repeat(streams(self.seed, "latent-noise", round_, cohort.clients), sizes)
+        counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
+        # Half a step up: no draw is 0, whose quantile is not finite.
+        uniform = ((draw(stream, counter) >> np.uint64(12)) + 0.5) * 2.0**-52
+        normal: NDArray[np.float64] = ndtri(uniform)
+        return normal.astype(np.float32).reshape(-1, dim)
+
     def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> Index:
         """int64 (interactions * num_negatives,): uniform among what each user does not know."""
         known = self._known(cohort)

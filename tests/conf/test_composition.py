@@ -25,7 +25,7 @@ CHOICES = {group: sorted(p.stem for p in (CONF / group).glob("*.yaml")) for grou
 CHOICES["dataset"] = [n for n in CHOICES["dataset"] if n == "ml-1m" or not n.startswith("ml-")]
 # These speak for the whole configuration, so they may meddle with each other.
 MEDDLING = ("model", "task", "federation")
-RANKS_ONLY = {"sasrec", "gru4rec", "two_tower", "hybrid"}
+RANKS_ONLY = {"sasrec", "gru4rec", "two_tower", "hybrid", "multvae"}
 NEEDED = {  # choices that cannot do without more
     "file": ["dataset.path=ratings.csv"],
     "scaffold": ["training.optimizer=sgd"],

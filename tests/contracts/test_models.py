@@ -17,7 +17,7 @@ from fedrec_flower.config import build
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.models import ExactRecommender, Recommender
 from fedrec_flower.models.entries import take
-from fedrec_flower.models.history import HistoryRecommender
+from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.prepared import Columns
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
@@ -127,10 +127,16 @@ def known(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
     return initial(model, seed) | model.features(ATTRIBUTES, HISTORY, None)
 
 
-def every_pair(model: Recommender, num_items: int = NUM_ITEMS) -> torch.Tensor:
-    """The scores (NUM_USERS, num_items) of `forward`, pair by pair."""
+def every_pair(
+    model: Recommender, num_items: int = NUM_ITEMS, *, noisy: bool = False
+) -> torch.Tensor:
+    """The scores (NUM_USERS, num_items) of `forward`, pair by pair; `noisy`: as in training."""
     users = torch.arange(NUM_USERS).repeat_interleave(num_items)
-    scores: torch.Tensor = model(users, torch.arange(num_items).repeat(NUM_USERS))
+    read: tuple[History, ...] = ()
+    if noisy and isinstance(model, HistoryRecommender) and model.noise_dim:
+        noise = torch.ones(NUM_USERS, model.noise_dim)
+        read = (replace(model.whole(HISTORY, num_items), noise=noise),)
+    scores: torch.Tensor = model(users, torch.arange(num_items).repeat(NUM_USERS), *read)
     return scores.view(NUM_USERS, num_items)
 
 
@@ -245,7 +251,7 @@ def test_a_model_that_says_it_is_factors_scores_by_their_product(path: Path, tas
 def test_gradients_reach_every_parameter(path: Path, task: str) -> None:
     model = begun(path, task)
     pull = torch.from_numpy(np.random.default_rng(1).normal(size=(NUM_USERS, NUM_ITEMS)))
-    torch.autograd.backward((every_pair(model) * pull).sum())
+    torch.autograd.backward((every_pair(model, noisy=True) * pull).sum())
     for name, value in model.named_parameters():
         if name in model.frozen:
             continue  # what is never trained may stand before a zero

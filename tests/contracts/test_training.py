@@ -21,7 +21,7 @@ EVERY_YAML = pytest.mark.parametrize(
 )
 # All but those that are solved from sums, without training.
 TRAINED = [p for p in (CONF / "model").glob("*.yaml") if "/strategy: sums" not in p.read_text()]
-RANKS_ONLY = {"sasrec", "gru4rec", "two_tower", "hybrid"}
+RANKS_ONLY = {"sasrec", "gru4rec", "two_tower", "hybrid", "multvae"}
 EVERY_MODEL_AND_LOSS = pytest.mark.parametrize(
     ("model", "loss"),
     [

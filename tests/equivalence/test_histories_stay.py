@@ -13,7 +13,7 @@ from fedrec_flower.models.history import HistoryRecommender
 if TYPE_CHECKING:
     from tests.federations import Federate
 
-MODELS = ["autoencoder", "sasrec", "gru4rec", "fedrecon", "lightgcn"]
+MODELS = ["autoencoder", "multvae", "sasrec", "gru4rec", "fedrecon", "lightgcn"]
 EVERY_MODEL = pytest.mark.parametrize("model", MODELS)
 
 

@@ -11,7 +11,7 @@ from torch.func import vmap
 from torch.nn import functional
 from torch.testing import assert_close
 
-from fedrec_flower.models import Autoencoder, FedRecon, GRU4Rec, SASRec
+from fedrec_flower.models import Autoencoder, FedRecon, GRU4Rec, MultVAE, SASRec
 from fedrec_flower.models.entries import take
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.models.recurrence import recur
@@ -109,7 +109,8 @@ def test_training_with_nothing_dropped_scores_as_evaluation_does(kind: Kind) -> 
     layout = (cohort[:1], cohort[:1], cohort, np.array([0, 8]))
     one = Cohort(*layout, user, item, None, *known, unsaid)
     entries = model.entries(one.history, NUM_ITEMS)
-    reading = Reading.lay_out(entries, one, entries.item, [np.ones(len(entries.item), np.bool_)])
+    kept = np.ones(len(entries.item), np.bool_)
+    reading = Reading.lay_out(entries, one, entries.item, [kept], [None])
     users, items = np.repeat(np.arange(3), NUM_ITEMS), np.tile(np.arange(NUM_ITEMS), 3)
     context = np.diff(HISTORY.offsets)[users] if model.window else None
     read = reading.history(0, np.zeros_like(users), users, context, 1)
@@ -261,3 +262,25 @@ def test_every_step_that_rebuilds_a_user_lowers_the_loss(task: str, rate: float)
         of_user = history.total_by_user(loss.detach() * history.weight)
         losses.append(of_user[:2, 0].numpy())
     assert (np.diff(np.stack(losses), axis=0) < 1e-5).all()
+
+
+def test_a_latent_is_drawn_around_its_mean_and_pulled_to_the_standard_normal() -> None:
+    model = MultVAE(1, 3, None, "ranking", 2, 0.1, input_dropout=0.5, beta=0.3)
+    tables = {"mean": [[1.0, 0], [0, 2.0], [5, 5]], "spread": [[0.2, 0], [0, -0.4], [5, 5]]}
+    with torch.no_grad():
+        for name, rows in tables.items():
+            model.get_parameter(f"{name}_embedding.weight").copy_(torch.tensor(rows))
+        model.item_embedding.weight.copy_(torch.eye(3)[:, :2])
+        model.item_bias.weight.zero_()
+    model.observe(Columns(np.array([0, 2]), np.array([0, 1], np.int32), None))
+    # Two items of length one together: every vector times sqrt(2 / 2).
+    mean, spread = np.array([1.0, 2.0]), np.array([0.2, -0.4])
+    assert_allclose(model.score_all(torch.arange(1)).detach()[0, :2], mean, rtol=1e-6)
+    whole = model.whole(Columns(np.array([0, 2]), np.array([0, 1], np.int32), None), 3)
+    noisy = replace(whole, noise=torch.tensor([[1.0, -1.0]]), state=torch.zeros(1).long())
+    drawn = mean + [1, -1] * np.exp(spread / 2)
+    assert_allclose(model.read(noisy).detach()[0], drawn, rtol=1e-6)
+    apart = 0.5 * (np.exp(spread) + mean**2 - 1 - spread).sum()
+    added = model.penalty(torch.zeros(1).long(), torch.zeros(1).long(), noisy)
+    assert added is not None
+    assert_allclose(added.detach(), [0.3 * apart / (2 / 0.5)], rtol=1e-6)

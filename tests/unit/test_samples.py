@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest
 
 from fedrec_flower.errors import DataError
 from fedrec_flower.prepared import ClientData
@@ -287,3 +287,22 @@ def test_distinct_keys_are_found_alike_whether_few_or_many(keys: list[int]) -> N
         assert_array_equal(found, expected)
     assert_array_equal(few[0][few[1]], some)
     assert few[0].tolist() == sorted(set(keys))
+
+
+def test_noise_is_standard_normal_and_hangs_on_the_client_and_the_epoch_alone(
+    make_client: "MakeClient",
+) -> None:
+    members = [make_client([[1, 2], [3]], client=client) for client in (3, 8)]
+    both, one = (Cohort.gather(m, spare_held_out=False) for m in (members, members[1:]))
+    sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
+    drawn = sampler.noise(both, 1, 0, 20_000)
+    again = sampler.noise(one, 1, 0, 20_000)
+    assert drawn is not None
+    assert drawn.shape == (4, 20_000)
+    assert drawn.dtype == np.float32
+    assert kstest(drawn.ravel(), "norm").pvalue > 0.001
+    np.testing.assert_array_equal(again, drawn[2:])
+    for other in (sampler.noise(one, 2, 0, 20_000), sampler.noise(one, 1, 1, 20_000)):
+        assert other is not None
+        assert abs(np.corrcoef(other.ravel(), drawn[2:].ravel())[0, 1]) < 0.03  # 6 deviations
+    assert sampler.noise(both, 1, 0, 0) is None
