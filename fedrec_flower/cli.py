@@ -131,13 +131,18 @@ def _composed(overrides: list[str]) -> DictConfig:
 def _expand_resume(arguments: list[str]) -> None:
     """Replace resume=FOLDER by the words that compose that folder's own configuration, in it.
 
+    A run that gave up may be told to be more patient; anything else would make it another run.
+
     Raises:
         ConfigError: if anything else was said, or the folder holds no run.
     """
     value = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
     if value in ("", "null"):
         return
-    if others := [word for word in arguments[1:] if word != f"resume={value}"]:
+    from fedrec_flower.results.configuration import PATIENCE  # here: not every command goes on
+
+    words = [word for word in arguments[1:] if word != f"resume={value}"]
+    if others := [word for word in words if word.partition("=")[0] not in PATIENCE]:
         raise ConfigError(
             f"resume={value} goes on with the configuration in that folder: leave out {others[0]}"
         )
@@ -148,7 +153,8 @@ def _expand_resume(arguments: list[str]) -> None:
             "with a sweep, give its own command again"
         )
     quoted = "'" + str(folder).replace("'", "\\'") + "'"
-    arguments[1:] = [f"--config-path={folder}", f"output_dir={quoted}", f"resume={quoted}"]
+    own = [f"--config-path={folder}", f"output_dir={quoted}", f"resume={quoted}"]
+    arguments[1:] = own + words
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Sending:
         sent = self._without(sent, late)
         sent = self.attack.poison(sent, given.of, _Own(trained).rows, self.tables, round_)
         arrived, odd = self.faults.spoil(sent, self.tables, round_, attempt)
-        wrong = self.limits.faults(arrived, self.tables)
+        wrong = _diverged(trained, arrived) | self.limits.faults(arrived, self.tables)
         answer.lost |= late | self._wrong(odd, trained) | wrong
         arrived = self._without(arrived, wrong)
         loss = _loss_of(arrived, trained)
@@ -154,6 +154,13 @@ class _Own:
         place = int(np.flatnonzero(cohort.clients == client)[0])
         users = slice(*(int(cut) for cut in cohort.user_offsets[place : place + 2]))
         return self.trained.personal[name][users]
+
+
+def _diverged(trained: Trained, arrived: Updates) -> dict[int, str]:
+    """Clients that have learnt nothing, because their training loss went beyond all numbers."""
+    loss = _loss_of(arrived, trained)
+    reason = "not_finite: the loss; lower training.learning_rate or training.dense_learning_rate"
+    return dict.fromkeys(arrived.clients[~np.isfinite(loss)].tolist(), reason)
 
 
 def _loss_of(arrived: Updates, trained: Trained) -> NDArray[np.float64]:

@@ -18,6 +18,8 @@ _GROUPS = ("dataset", "model", "strategy", "partition", "federation")
 _VARIED = {"seed", "output_dir", "dataset.cache_dir"}
 INDIFFERENT = {"checkpoint_every", "resume"}
 """Settings that change no number."""
+PATIENCE = {"min_completion", "max_retries"}
+"""Settings that say when a run gives up, with which it may yet go on."""
 # Groups one may do without; versions before one came did.
 _OPTIONAL = ("privacy", "secure_aggregation", "compression", "faults", "attack")
 # Where runs of a model differ in many settings, one of these says it best; earlier ones first.

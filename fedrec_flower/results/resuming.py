@@ -11,8 +11,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.results.configuration import INDIFFERENT, differing, parse, said
+from fedrec_flower.results.configuration import INDIFFERENT, PATIENCE, differing, parse, said
 from fedrec_flower.results.run_folder import RunFolder, holds_a_run
+from fedrec_flower.writing import replacing
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ def resume(path: Path, configuration: str) -> RunFolder | None:
             RunFolder(path).tidy()  # it may have been killed at its very end
             return None
         if (saved := RunFolder(path).checkpoints.newest()) is not None:
+            _record_patience(path / "config.yaml", configuration)
             _LOG.info(
                 "%s holds this very run, unfinished: goes on after round %d", path, saved.round
             )
@@ -102,12 +104,20 @@ def _require_same(path: Path, configuration: str) -> None:
             "to another folder, or remove that run"
         ) from error
     wanted = parse(configuration)
-    if names := [n for n in differing([earlier, wanted]) if n not in INDIFFERENT]:
+    if names := [n for n in differing([earlier, wanted]) if n not in INDIFFERENT | PATIENCE]:
         name = names[0]
         raise ConfigError(
             f"{path} holds a run with {said(earlier, name)}, but {said(wanted, name)} is asked "
             "for: set output_dir= to another folder, or remove that run"
         )
+
+
+def _record_patience(file: Path, configuration: str) -> None:
+    """Let the folder tell the patience that the run goes on with, if it is another."""
+    earlier, wanted = (parse(text) for text in (file.read_text("utf-8"), configuration))
+    if any(earlier.get(name) != wanted.get(name) for name in PATIENCE):
+        with replacing(file) as partial:
+            partial.write_text(configuration, encoding="utf-8")
 
 
 def _is_finished(path: Path) -> bool:

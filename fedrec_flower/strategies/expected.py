@@ -46,7 +46,10 @@ class Expected:
         """
         self._check_numbers(reply, clients)
         if not reply.arrays and (not self.shapes or not reply.replied):
-            return  # nothing travels, or there is nothing to tell
+            # Nothing travels, or there is nothing to tell, and so nothing that could weigh.
+            silent = not self.shapes or reply.weight == 0
+            _require(silent, f"wrong_weight: {reply.weight:g} of nobody")
+            return
         if self.stacked:
             self._check_each(reply, clients)
         else:
@@ -83,6 +86,17 @@ class Expected:
         for name, limit in limits.items():
             _check_values(name, arrays[name], limit * max(reply.weight, 0) * _ROUNDING)
         _require(arrays[ROW_WEIGHT].min(initial=0) >= 0, "wrong_weight: a row's is negative")
+        for name in () if self.statistics else {*self.tables} & {*self.shapes}:
+            self._check_row_sums(name, arrays[name], arrays[ROW_WEIGHT])
+
+    def _check_row_sums(
+        self, name: str, total: NDArray[np.float32], weight: NDArray[np.float32]
+    ) -> None:
+        """A row's sum is divided by the row's weight: no mean may exceed what one update may."""
+        width = tuple(range(1, total.ndim))
+        largest = np.maximum(total.max(width, initial=0), -total.min(width, initial=0))
+        beyond = largest > self.limits.value * _ROUNDING * weight.astype(np.float64)
+        _require(not beyond.any(), f"huge: {name} has rows beyond what their weights allow")
 
     def _check_each(self, reply: Reply, clients: Sequence[int]) -> None:
         updates, loss = separated(reply)

@@ -57,7 +57,7 @@ class FedDyn(FederatedStrategy):
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
         """See `FederatedStrategy.move`."""
-        share = np.float32(self.plan.clients_per_round / self.plan.num_clients)
+        share = np.float32(self.replied / self.plan.num_clients)
         untouched = np.flatnonzero(total.row_weight == 0)
         update, nothing = self._mean(total), np.float32(0)
         for name, mean in mean_over_all_clients(total).items():

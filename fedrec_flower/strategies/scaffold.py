@@ -81,7 +81,7 @@ class Scaffold(SteppingStrategy):
         """See `FederatedStrategy.move`."""
         changes = {n: total.tensors[f"{CONTROL}{n}"] for n in self._control}
         updates = {n: total.tensors[n] for n in self._control}
-        share = np.float32(self.plan.clients_per_round / self.plan.num_clients)
+        share = np.float32(self.replied / self.plan.num_clients)
         change = mean_over_all_clients(replace(total, tensors=changes))
         self._control = {n: value + share * change[n] for n, value in self._control.items()}
         return super().move(parameters, replace(total, tensors=updates))

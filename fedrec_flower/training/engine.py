@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import Updates
-from fedrec_flower.errors import TrainingError
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.prepared import ClientData
@@ -50,7 +49,8 @@ class Trained:
         touched: the item rows they touched.
         updates: what they may send.
         personal: new personal parameters, laid out as `Work.values`. Stay on the node.
-        loss: float64 (num_clients,), mean training loss over each client's samples.
+        loss: float64 (num_clients,), mean training loss over each client's samples. Of whom it is
+            not finite, the update is zero and what is personal as it was.
         rates: learning rate of each parameter in `updates`.
         num_steps: by its name int64 (num_clients,), the steps in which it learnt.
     """
@@ -124,8 +124,6 @@ class Engine(ABC):
             round_: the round, part of the address of every random draw.
             guide: says what is added to the gradients.
 
-        Raises:
-            TrainingError: if a loss is not finite; names client and round.
         """
         self.model.begin(round_)
         for chunk in self.chunks(clients):
@@ -152,12 +150,15 @@ class Engine(ABC):
         everything = values | mine | known
         work = Work(self.model, cohort, epochs, touched, reading, everything, correction)
         loss = self.fit(work)
-        _require_finite(loss, cohort, round_)
+        diverged = np.flatnonzero(~np.isfinite(loss))
+        if len(diverged):
+            _put_back(work, mine, personal.gather(cohort, touched), diverged)
         for name, value in trained.items():
             if self._is_table(name):
                 given.subtract_rows(value, name, cohort, touched)
             else:
                 np.subtract(value, given.whole(name, cohort.clients), out=value)
+        _put_back(work, trained, dict.fromkeys(trained), diverged)
         updates = Updates(cohort.clients, weights, *self._told(trained, touched), trained)
         phases = [self.phases(epoch) for epoch in range(len(epochs))]
         taken = num_steps(self.training.batch_size, epochs, phases, trained)
@@ -210,9 +211,14 @@ class Engine(ABC):
         return given.whole(name, cohort.clients)
 
 
-def _require_finite(loss: NDArray[np.float64], cohort: Cohort, round_: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(loss))
-    if len(bad):
-        client, value = cohort.clients[bad[0]], loss[bad[0]]
-        advice = "lower training.learning_rate or training.dense_learning_rate"
-        raise TrainingError(f"client {client}, round {round_}: the loss is {value}; {advice}")
+def _put_back(
+    work: Work, values: Tensors, before: Mapping[str, NDArray[np.float32] | None], places: Index
+) -> None:
+    """Undo what some clients of a chunk, by their places, have learnt; None: nothing is zero."""
+    for name, earlier in before.items():
+        for place in places:
+            part = place
+            if name in work.tables:
+                start, stop = work.row_offsets(name)[place : place + 2]
+                part = slice(start, stop)
+            values[name][part] = 0 if earlier is None else earlier[part]

@@ -254,6 +254,13 @@ def test_one_word_goes_on_with_a_run_and_says_so(command: "Command", unfinished:
     assert {path.name for path in unfinished.parent.iterdir()} == {"unfinished"}
 
 
+def test_who_gave_up_may_be_told_to_be_patient(command: "Command", unfinished: Path) -> None:
+    ended = command("resume=unfinished", "min_completion=0.1", cwd=unfinished.parent)
+    assert ended.code == 0, ended.err
+    assert "unfinished: goes on after round 4" in ended.err
+    assert "min_completion: 0.1\n" in (unfinished / "config.yaml").read_text()
+
+
 def test_a_finished_run_says_so_and_is_left_as_it_is(command: "Command", unfinished: Path) -> None:
     command("resume=unfinished", cwd=unfinished.parent)
     before = {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}

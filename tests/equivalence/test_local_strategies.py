@@ -76,7 +76,7 @@ def test_scaffold_with_one_client_equals_fedavg(
     one_client = ("partition=single", f"model={model}", f"strategy.aggregation={aggregation}")
     words = (*one_client, "num_rounds=4", "training.local_epochs=3")
     ours = federate("strategy=scaffold", *AVERAGING, *words)
-    assert_same(federate(*FEDAVG, *words), ours, within=1e-5)
+    assert_same(federate(*FEDAVG, *words), ours, within=1e-6)
     control = ours.strategy.beside()[f"{CONTROL}item_embedding.weight"]
     assert np.abs(control).max() > 1e-5
 
@@ -89,6 +89,16 @@ def test_the_servers_control_is_the_mean_of_the_clients(federate: "Federate") ->
         expected = np.average(kept, axis=0, weights=weights)
         assert_allclose(mean, expected, rtol=1e-4, atol=1e-6)
         assert np.abs(mean).max() > 0
+
+
+def test_the_servers_control_takes_no_share_of_clients_that_dropped_out(
+    federate: "Federate",
+) -> None:
+    words = ("strategy=scaffold", "model=ncf", "num_rounds=12", "min_completion=0")
+    ran = federate(*words, "faults=custom", "faults.dropout=0.5")
+    for name, control in ran.strategy.beside().items():
+        kept = np.load(ran.store / "current" / f"{name}.npy").mean(axis=0)
+        assert 0.7 < np.linalg.norm(control) / np.linalg.norm(kept) < 1.4  # asked for it: 2
 
 
 def test_scaffold_sends_as_much_again_both_ways(federate: "Federate") -> None:

@@ -70,8 +70,8 @@ def test_every_strategy_goes_on_as_if_nothing_had_happened(
 _PRIVATE = ("model=mf", "strategy.aggregation=all_clients")
 
 
-# Whose clients keep tuned copies, whose head travels, what is solved, what keeps histories; what
-# keeps account of privacy, and bounds that adapt.
+# Whose clients keep tuned copies, whose head travels, what is solved, what keeps histories; groups
+# that were found, messages that owe; what keeps account of privacy, and bounds that adapt.
 @pytest.mark.parametrize(
     "words",
     [
@@ -80,6 +80,9 @@ _PRIVATE = ("model=mf", "strategy.aggregation=all_clients")
         ("model=ease", "strategy=sums"),
         ("model=fedrap",),
         ("model=sasrec",),
+        ("model=mf", "strategy=clustered", "strategy.cluster_at=1"),
+        ("model=mf", "compression=topk"),
+        ("model=mf", "compression=lowrank"),
         (*_PRIVATE, "privacy=central_dp", "privacy.adaptive_clipping=true"),
         (*_PRIVATE, "privacy=local_dp"),
     ],

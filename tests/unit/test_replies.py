@@ -200,6 +200,8 @@ IN_A_SUM: dict[str, tuple[Change, str]] = {
     "a negative row": (poke(ROW_WEIGHT, -1.0), "wrong_weight"),
     "a heavy row": (poke(ROW_WEIGHT, 8.0), "huge"),
     "a NaN row": (poke(ROW_WEIGHT, np.nan), "not_finite"),
+    "a row that weighs nothing": (poke(ROW_WEIGHT, 0.0), "huge"),
+    "a row that weighs next to nothing": (poke(ROW_WEIGHT, 1e-30), "huge"),
     "more than the clients' weight allows": (poke("dense", 7 * 101.0), "huge"),
 }
 
@@ -209,6 +211,15 @@ def test_a_packed_sum_is_looked_at_closely(name: str) -> None:
     content, (change, kind) = packed(), IN_A_SUM[name]
     change(content)
     assert kind_of(verdict(content)) == kind
+
+
+def test_who_tells_nothing_weighs_nothing() -> None:
+    content = whole()
+    content["update"], content["num_rows"] = {}, {}
+    put("metrics", "replied", 0)(content)
+    assert kind_of(verdict(content)) == "wrong_weight"
+    put("metrics", "num_examples", 0)(content)
+    assert verdict(content) == ""
 
 
 def test_a_sum_may_be_as_large_as_its_clients_could_make_it() -> None:

@@ -209,9 +209,30 @@ def test_the_order_in_which_nodes_answer_does_not_matter_to_the_bit(federate: "F
 # --- what can go wrong ------------------------------------------------------------------------
 
 
-def test_a_client_whose_loss_is_not_finite_is_named(federate: "Federate") -> None:
-    with pytest.raises(TrainingError, match=r"client \d+, round 1: the loss is (nan|inf)"):
+def test_where_everybody_diverges_the_mend_is_named(federate: "Federate") -> None:
+    message = r"round 1: fewer than .* not_finite.*lower training\.learning_rate"
+    with pytest.raises(TrainingError, match=message):
         federate("training.learning_rate=1e30", "training.local_epochs=20")
+
+
+@pytest.mark.parametrize(("model", "rate"), [("mf", 2.15), ("pfedrec", 100)])
+def test_who_diverges_is_left_out_and_harms_nobody(
+    federate: "Federate", caplog: pytest.LogCaptureFixture, model: str, rate: float
+) -> None:
+    words = (
+        *(f"model={model}", f"training.learning_rate={rate}", "num_rounds=2", "min_completion=0.1"),
+        *("partition=silo_quantity", "partition.num_clients=6"),  # the larger, the more steps
+        *("training.local_epochs=20", "training.batch_size=4", "training.loss=mse"),
+    )
+    runs = [federate(*words, f"federation.num_nodes={nodes}") for nodes in (1, 3)]
+    for ran in runs:
+        assert 0 < ran.outcome.lost["not_finite"] < 2 * 6
+        for table in (*ran.shared.values(), *ran.personal.values()):
+            assert np.isfinite(table).all()
+    assert "not_finite: the loss" in caplog.text
+    one, other = (ran.shared for ran in runs)  # whoever is hosted beside them
+    for name, value in one.items():
+        assert_allclose(value, other[name], rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_that_are_no_longer_finite_are_named(federate: "Federate") -> None:
