@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flwr.serverapp.strategy.qfedavg import compute_delta_and_h
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -47,6 +48,25 @@ def test_a_row_moves_as_in_the_paper(cohort: list[Client], q: float, lipschitz: 
         delta += client.weight * loss**q * client.whole("dense")
         divisor += client.weight * (loss**q + q * lipschitz * loss ** (q - 1) * norm)
     assert_allclose(mean_over_all_clients(fair)["dense"], delta / divisor, rtol=1e-4, atol=1e-6)
+
+
+@given(cohorts(least=2), st.floats(0.1, 3), st.floats(0.05, 2))
+def test_clients_of_equal_weight_move_the_server_as_in_flower(
+    cohort: list[Client], q: float, rate: float
+) -> None:
+    alike = [replace(client, weight=1) for client in cohort]
+    losses = [0.2 + place for place in range(len(alike))]
+    fair = mean_over_all_clients(total(alike, losses, q, 1 / rate))
+    names = list(SHAPES)
+    start = [np.zeros(SHAPES[name]) for name in names]
+    deltas, divisor = [np.zeros_like(value) for value in start], 0.0
+    for client, loss in zip(alike, losses, strict=True):
+        local = [client.whole(name).astype(np.float64) for name in names]
+        moved, own = compute_delta_and_h(start, local, q, 1 / rate, loss)
+        deltas = [one + other for one, other in zip(deltas, moved, strict=True)]
+        divisor += own
+    for name, delta in zip(names, deltas, strict=True):
+        assert_allclose(fair[name], -delta / divisor, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("mean", [mean_over_all_clients, None])
