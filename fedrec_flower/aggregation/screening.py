@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation.updates import Tensors, Updates
 
+DIVERGED = "not_finite: the loss; lower training.learning_rate or training.dense_learning_rate"
+"""Why nothing comes from a client whose training went beyond all numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import Cost, Limits, Updates, UpdateSum
+from fedrec_flower.aggregation import DIVERGED, Cost, Limits, Updates, UpdateSum
 from fedrec_flower.attacks import NoAttack
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.keeping import Keeping
@@ -159,8 +159,7 @@ class _Own:
 def _diverged(trained: Trained, arrived: Updates) -> dict[int, str]:
     """Clients that have learnt nothing, because their training loss went beyond all numbers."""
     loss = _loss_of(arrived, trained)
-    reason = "not_finite: the loss; lower training.learning_rate or training.dense_learning_rate"
-    return dict.fromkeys(arrived.clients[~np.isfinite(loss)].tolist(), reason)
+    return dict.fromkeys(arrived.clients[~np.isfinite(loss)].tolist(), DIVERGED)
 
 
 def _loss_of(arrived: Updates, trained: Trained) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import (
+    DIVERGED,
     Updates,
     UpdateSum,
     mean_over_all_clients,
@@ -206,10 +207,14 @@ class FederatedStrategy(ResumableStrategy):
         self, server_round: int, sound: Sound
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         lost = Counter(kind_of(reason) for reason in sound.lost.values())
+        self.replied = sum(reply.replied for reply in sound.replies)
+        if sound.lost and not self.replied and {*sound.lost.values()} == {DIVERGED}:
+            # Another cohort would fare no better.
+            mend = DIVERGED.partition("; ")[2]
+            raise TrainingError(f"round {server_round}: no client's loss is finite; {mend}")
         warn_of(server_round, sound.lost)
         self._lost += lost
         self._bytes_up += sum(reply.bytes_up for reply in sound.replies)
-        self.replied = sum(reply.replied for reply in sound.replies)
         # A hair below, for .56 of 50 is a hair above 28 in floating point.
         if self.replied < self.plan.min_completion * self.plan.clients_per_round - 1e-9:
             return None, None

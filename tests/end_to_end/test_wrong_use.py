@@ -99,7 +99,10 @@ MISTAKES = {
         "model=mf strategy=sums",
         "strategy=sums does not fit MF, which is trained by gradients: choose strategy=fedavg or",
     ),
-    "rates that diverge": ("training.learning_rate=1e30", "is nan; lower training.learning_rate"),
+    "rates that diverge": (
+        "training.learning_rate=1e30",
+        "finite; lower training.learning_rate",
+    ),
     "data that are nowhere named": (
         "~experiment federation=in_process dataset=file",
         "dataset.path has no value: add dataset.path=",
