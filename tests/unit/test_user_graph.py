@@ -217,7 +217,8 @@ def test_every_round_gives_each_client_the_mean_over_its_neighbours(
 
     move = UserGraph.move_by_each
     monkeypatch.setattr(UserGraph, "move_by_each", listening)
-    ran = federate(*GRAPH, "strategy=user_graph", "federation.num_nodes=3")
+    words = ("strategy=user_graph", "strategy.threshold=0", "federation.num_nodes=3")
+    ran = federate(*GRAPH, *words)
     views = ran.strategy.begin(ran.setup.initial(ran.strategy))
     assert len(received) == 3
     for updates in received:
