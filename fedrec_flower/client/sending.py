@@ -158,8 +158,8 @@ class _Own:
 
 def _diverged(trained: Trained, arrived: Updates) -> dict[int, str]:
     """Clients that have learnt nothing, because their training loss went beyond all numbers."""
-    loss = _loss_of(arrived, trained)
-    return dict.fromkeys(arrived.clients[~np.isfinite(loss)].tolist(), DIVERGED)
+    beyond = trained.cohort.clients[~np.isfinite(trained.loss)]
+    return dict.fromkeys(arrived.clients[np.isin(arrived.clients, beyond)].tolist(), DIVERGED)
 
 
 def _loss_of(arrived: Updates, trained: Trained) -> NDArray[np.float64]:

@@ -112,8 +112,7 @@ class Sampler:
         Returns:
             bool (sizes.sum(),), one client's entries after another's.
         """
-        stream = np.repeat(streams(self.seed, "input-dropout", round_, cohort.clients), sizes)
-        counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
+        stream, counter = self._address("input-dropout", cohort, sizes, round_, epoch)
         # The 53 bits that a float64 holds.
         uniform = (draw(stream, counter) >> np.uint64(11)) * 2.0**-53
         kept: NDArray[np.bool_] = uniform < share
@@ -128,20 +127,26 @@ class Sampler:
         from scipy.special import ndtri  # here: few models ask for noise
 
         sizes = np.diff(cohort.user_offsets) * dim
-        stream = np.repeat(streams(self.seed, "latent-noise", round_, cohort.clients), sizes)
-        counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
+        stream, counter = self._address("latent-noise", cohort, sizes, round_, epoch)
         # Half a step up: no draw is 0, whose quantile is not finite.
         uniform = ((draw(stream, counter) >> np.uint64(12)) + 0.5) * 2.0**-52
         normal: NDArray[np.float64] = ndtri(uniform)
         return normal.astype(np.float32).reshape(-1, dim)
+
+    def _address(
+        self, role: str, cohort: Cohort, sizes: Index, round_: int, epoch: int
+    ) -> tuple[NDArray[np.uint64], Index]:
+        """Stream and counter of each draw of an epoch, so many per client, for `draw`."""
+        stream = np.repeat(streams(self.seed, role, round_, cohort.clients), sizes)
+        counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
+        return stream, counter
 
     def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> Index:
         """int64 (interactions * num_negatives,): uniform among what each user does not know."""
         known = self._known(cohort)
         user = np.repeat(cohort.user, self.num_negatives)
         sizes = cohort.num_examples * self.num_negatives
-        counter = np.arange(len(user)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
-        stream = np.repeat(streams(self.seed, "negatives", round_, cohort.clients), sizes)
+        stream, counter = self._address("negatives", cohort, sizes, round_, epoch)
         item = below(draw(stream, counter), self.num_items)
         redo = np.flatnonzero(known[user, item])
         for attempt in range(1, _ATTEMPTS):
