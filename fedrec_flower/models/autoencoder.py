@@ -14,13 +14,10 @@ To rate it is AutoRec: Sedhain et al. 2015, eq. 1, user-based.
 
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
-from fedrec_flower.models.base import check_vectors, middle, normal
+from fedrec_flower.models.base import check_dropout, check_vectors, middle
 from fedrec_flower.models.history import History, HistoryRecommender
 
 
@@ -56,8 +53,7 @@ class Autoencoder(HistoryRecommender):
         input_dropout: float,
     ) -> None:
         check_vectors(embedding_dim, init_std)
-        possible = 0 <= input_dropout < 1
-        require(possible, f"model.input_dropout must be in [0, 1): {input_dropout}")
+        check_dropout("input_dropout", input_dropout)
         super().__init__(num_users)
         self.input_embedding = nn.Embedding(num_items, embedding_dim)
         self.hidden_bias = nn.Parameter(torch.zeros(embedding_dim))
@@ -77,11 +73,3 @@ class Autoencoder(HistoryRecommender):
         hidden = summed * inverse * summed.shape[-1] ** 0.5 + self.hidden_bias
         state: Tensor = hidden.sigmoid() if self.rates else hidden.tanh()
         return state
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Normal vectors, zero biases."""
-        if name.endswith("embedding.weight"):
-            return normal(shape, self.init_std, rng)
-        return np.zeros(shape, np.float32)

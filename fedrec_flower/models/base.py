@@ -230,6 +230,15 @@ def check_vectors(embedding_dim: int, init_std: float) -> None:
     require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
 
 
+def check_dropout(name: str, share: float) -> None:
+    """Refuse a share left out that leaves nothing, or is none.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    require(0 <= share < 1, f"model.{name} must be in [0, 1): {share}")
+
+
 def middle(rating_range: tuple[float, float] | None) -> float:
     """The middle of the range of ratings, raw units; 0 for implicit data."""
     return sum(rating_range or (0.0, 0.0)) / 2

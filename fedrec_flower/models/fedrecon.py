@@ -18,11 +18,10 @@ Algorithm 1.
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import require
-from fedrec_flower.models.base import middle, normal
+from fedrec_flower.models.base import middle
 from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.models.rebuilding import Descent, rebuild
 
@@ -94,11 +93,3 @@ class FedRecon(HistoryRecommender):
         item, bias = self.item_embedding.weight.detach(), self.item_bias.weight.detach()
         how = Descent(self.num_steps, np.float32(self.rebuilding_rate), self.rates)
         return rebuild(item, bias + self.start, history, how)
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Normal vectors, zero biases."""
-        if name == "item_embedding.weight":
-            return normal(shape, self.init_std, rng)
-        return np.zeros(shape, np.float32)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.base import Recommender, normal
 from fedrec_flower.models.entries import Entries, take
 from fedrec_flower.models.pairs import dots, sums
 from fedrec_flower.prepared import Columns
@@ -80,6 +80,7 @@ class HistoryRecommender(Recommender):
         scored_rows: names of those that are looked up for the items to be scored.
         item_embedding: the item vectors that states are compared with.
         item_bias: item biases (num_items, 1).
+        init_std: standard deviation of initial vectors.
         start: what every score begins at.
         rates: whether the model predicts ratings, and so reads them.
         window: how many items are read at once where their order matters, else 0.
@@ -93,6 +94,7 @@ class HistoryRecommender(Recommender):
     scored_rows: ClassVar = frozenset({"item_embedding.weight", "item_bias.weight"})
     item_embedding: nn.Embedding
     item_bias: nn.Embedding
+    init_std: float
     start: float = 0.0
     rates: bool = False
     window: int = 0
@@ -109,6 +111,14 @@ class HistoryRecommender(Recommender):
     def floats_per_entry(self) -> int:
         """How many numbers reading one entry activates, about."""
         return 4 * self.item_embedding.embedding_dim
+
+    def initial_value(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Normal vectors, zero biases."""
+        if name.endswith("embedding.weight"):
+            return normal(shape, self.init_std, rng)
+        return np.zeros(shape, np.float32)
 
     @abstractmethod
     def read(self, history: History) -> Tensor:

@@ -25,12 +25,10 @@ without its expansion by a third party.
 
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import require
-from fedrec_flower.models.base import check_vectors, middle, normal
+from fedrec_flower.models.base import check_dropout, check_vectors, middle
 from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.models.pairs import dots
 
@@ -74,8 +72,7 @@ class LightGCN(HistoryRecommender):
     ) -> None:
         check_vectors(embedding_dim, init_std)
         require(num_layers >= 0, f"model.num_layers must not be negative: {num_layers}")
-        possible = 0 <= input_dropout < 1
-        require(possible, f"model.input_dropout must be in [0, 1): {input_dropout}")
+        check_dropout("input_dropout", input_dropout)
         super().__init__(num_users)
         self.item_embedding = nn.Embedding(num_items, embedding_dim)
         self.item_bias = nn.Embedding(num_items, 1)
@@ -101,11 +98,3 @@ class LightGCN(HistoryRecommender):
         """See `HistoryRecommender.score_all`."""
         own: Tensor = self.user_embedding(users) @ self.item_embedding.weight.T
         return super().score_all(users) + (1 - self.share_of_items) * own
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Normal vectors, zero biases."""
-        if name.endswith("embedding.weight"):
-            return normal(shape, self.init_std, rng)
-        return np.zeros(shape, np.float32)

@@ -12,13 +12,11 @@ Source: Liang et al. 2018, "Variational autoencoders for collaborative filtering
 
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.errors import require
-from fedrec_flower.models.base import check_vectors, normal
+from fedrec_flower.models.base import check_dropout, check_vectors
 from fedrec_flower.models.history import History, HistoryRecommender
 
 
@@ -56,8 +54,7 @@ class MultVAE(HistoryRecommender):
         del rating_range
         require(task == "ranking", "model=MultVAE cannot predict ratings: choose task=ranking")
         check_vectors(embedding_dim, init_std)
-        possible = 0 <= input_dropout < 1
-        require(possible, f"model.input_dropout must be in [0, 1): {input_dropout}")
+        check_dropout("input_dropout", input_dropout)
         require(beta >= 0, f"model.beta must not be negative: {beta}")
         super().__init__(num_users)
         self.mean_embedding = nn.Embedding(num_items, embedding_dim)
@@ -101,11 +98,3 @@ class MultVAE(HistoryRecommender):
         mean = history.sum_by_user(self.mean_embedding.weight, history.weight)
         spread = history.sum_by_user(self.spread_embedding.weight, history.weight)
         return mean * scale + self.mean_bias, spread * scale + self.spread_bias
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """Normal vectors, zero biases."""
-        if name.endswith("embedding.weight"):
-            return normal(shape, self.init_std, rng)
-        return np.zeros(shape, np.float32)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, cat, nn
 
 from fedrec_flower.errors import require
-from fedrec_flower.models.base import normal, xavier_uniform
+from fedrec_flower.models.base import check_dropout, normal, xavier_uniform
 from fedrec_flower.models.history import History, HistoryRecommender
 
 
@@ -49,8 +49,7 @@ class SequentialRecommender(HistoryRecommender):
         require(embedding_dim >= 1, f"model.embedding_dim must be at least 1: {embedding_dim}")
         require(max_length >= 1, f"model.max_length must be at least 1: {max_length}")
         require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
-        possible = 0 <= input_dropout < 1
-        require(possible, f"model.input_dropout must be in [0, 1): {input_dropout}")
+        check_dropout("input_dropout", input_dropout)
         super().__init__(num_users)
         self.item_embedding = nn.Embedding(num_items, embedding_dim)
         self.item_bias = nn.Embedding(num_items, 1)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedrec_flower.errors import require
-from fedrec_flower.models.base import Recommender, Tensors, xavier_uniform
+from fedrec_flower.models.base import Recommender, Tensors, check_dropout, xavier_uniform
 from fedrec_flower.prepared import Columns
 from fedrec_flower.rows import add_rows
 
@@ -71,10 +71,7 @@ class TwoTower(Recommender):
         )
         widths = [*hidden_dims, embedding_dim]
         require(min(widths) >= 1, f"model.hidden_dims and embedding_dim must be positive: {widths}")
-        require(
-            0 <= history_dropout < 1,
-            f"model.history_dropout must be in [0, 1): {history_dropout}",
-        )
+        check_dropout("history_dropout", history_dropout)
         super().__init__()
         self.history_dropout = history_dropout
         self.catalogue = np.array(item_features, np.float32)

@@ -112,7 +112,7 @@ class Sampler:
         Returns:
             bool (sizes.sum(),), one client's entries after another's.
         """
-        stream, counter = self._address("input-dropout", cohort, sizes, round_, epoch)
+        stream, counter = _addresses(self.seed, "input-dropout", cohort, sizes, round_, epoch)
         # The 53 bits that a float64 holds.
         uniform = (draw(stream, counter) >> np.uint64(11)) * 2.0**-53
         kept: NDArray[np.bool_] = uniform < share
@@ -127,26 +127,18 @@ class Sampler:
         from scipy.special import ndtri  # here: few models ask for noise
 
         sizes = np.diff(cohort.user_offsets) * dim
-        stream, counter = self._address("latent-noise", cohort, sizes, round_, epoch)
+        stream, counter = _addresses(self.seed, "latent-noise", cohort, sizes, round_, epoch)
         # Half a step up: no draw is 0, whose quantile is not finite.
         uniform = ((draw(stream, counter) >> np.uint64(12)) + 0.5) * 2.0**-52
         normal: NDArray[np.float64] = ndtri(uniform)
         return normal.astype(np.float32).reshape(-1, dim)
-
-    def _address(
-        self, role: str, cohort: Cohort, sizes: Index, round_: int, epoch: int
-    ) -> tuple[NDArray[np.uint64], Index]:
-        """Stream and counter of each draw of an epoch, so many per client, for `draw`."""
-        stream = np.repeat(streams(self.seed, role, round_, cohort.clients), sizes)
-        counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
-        return stream, counter
 
     def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> Index:
         """int64 (interactions * num_negatives,): uniform among what each user does not know."""
         known = self._known(cohort)
         user = np.repeat(cohort.user, self.num_negatives)
         sizes = cohort.num_examples * self.num_negatives
-        stream, counter = self._address("negatives", cohort, sizes, round_, epoch)
+        stream, counter = _addresses(self.seed, "negatives", cohort, sizes, round_, epoch)
         item = below(draw(stream, counter), self.num_items)
         redo = np.flatnonzero(known[user, item])
         for attempt in range(1, _ATTEMPTS):
@@ -176,13 +168,20 @@ class Sampler:
         """Shuffle within each client, by sorting random bits below the client's number."""
         sizes = np.diff(samples.offsets)
         client = owners(samples.offsets)
-        counter = np.arange(len(samples)) - np.repeat(samples.offsets[:-1], sizes)
-        stream = streams(self.seed, "shuffle", round_, cohort.clients)
-        bits = draw(stream[client], counter + epoch * _EPOCH)
+        bits = draw(*_addresses(self.seed, "shuffle", cohort, sizes, round_, epoch))
         order = np.argsort((client.astype(np.uint64) << np.uint64(44)) | (bits >> np.uint64(20)))
         context = None if samples.context is None else samples.context[order]
         columns = (samples.user[order], samples.item[order], samples.target[order])
         return Samples(samples.offsets, *columns, context)
+
+
+def _addresses(
+    seed: int, role: str, cohort: Cohort, sizes: Index, round_: int, epoch: int
+) -> tuple[NDArray[np.uint64], Index]:
+    """Stream and counter of each draw of a local epoch, `sizes` draws per client, for `draw`."""
+    stream = np.repeat(streams(seed, role, round_, cohort.clients), sizes)
+    counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
+    return stream, counter
 
 
 def _ratings(cohort: Cohort, place: Index | None) -> Samples:

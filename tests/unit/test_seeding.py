@@ -27,7 +27,8 @@ def stream(address: Address) -> list[int]:
     return drawn
 
 
-DRAWING = {"generator", "streams", "sample_clients"}  # what takes a role as its second argument
+# What takes a role as its second argument.
+DRAWING = {"generator", "streams", "sample_clients", "_addresses"}
 
 
 def roles_in_the_code() -> set[str]:
