@@ -6,7 +6,7 @@ user, are contiguous. A node opens the folder and touches only the pages of its 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -50,6 +50,15 @@ class Columns:
         rating = None if self.rating is None else self.rating[rows]
         return type(self)(starts(length * kept), self.item[rows], rating)
 
+    def then(self, later: Self) -> Self:
+        """Each position's interactions, and after them those of another part."""
+        order = np.argsort(np.concatenate([self.users(), later.users()]), kind="stable")
+        rating = None
+        if self.rating is not None and later.rating is not None:
+            rating = np.concatenate([self.rating, later.rating])[order]
+        item = np.concatenate([self.item, later.item])[order]
+        return type(self)(self.offsets + later.offsets, item, rating)
+
     def users(self) -> NDArray[np.int64]:
         """int64 (n,): the position, counted from the slice's first, of each interaction."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
@@ -85,6 +94,12 @@ class ClientData:
     def num_users(self) -> int:
         """Number of users this client holds."""
         return len(self.user_codes)
+
+    def after_validation(self) -> Self:
+        """The same client once validation is past: all but the test is known."""
+        known = self.train.then(self.validation)
+        nothing = self.validation.of(np.zeros(self.num_users, np.bool_))
+        return replace(self, train=known, validation=nothing)
 
     def __len__(self) -> int:
         """Number of training interactions: the client's weight, `num_examples`."""

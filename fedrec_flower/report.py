@@ -29,11 +29,10 @@ class Record:
         self._began = self._trains = perf_counter()
         described = folder.write_environment()
         names = {group: config[group].get("name", "unnamed") for group in _NAMED}
-        split = config["split"]
         self.summary: dict[str, Any] = {
             "status": "running",
             **names,
-            "protocol": f"{split.get('name', 'unnamed')}, {split['negatives']}",
+            "protocol": _protocol(config),
             "task": config["task"],
             "seed": config["seed"],
             "num_rounds": config["num_rounds"],
@@ -108,3 +107,11 @@ class Record:
         }
         highest = {name: max(value, self._earlier.get(name, 0)) for name, value in now.items()}
         return {**highest, "peak_memory_measure": self._memory.measure}
+
+
+def _protocol(config: Mapping[str, Any]) -> str:
+    """What sets rows of a table apart: they are rivals only where all of it agrees."""
+    split = config["split"]
+    told = f"{split.get('name', 'unnamed')}, {split['negatives']}"
+    reads_on = config["evaluation"].get("test_history", "train") != "train"
+    return f"{told}, test reads validation" if reads_on else told

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.errors import ConfigError
+from fedrec_flower.errors import ConfigError, require
 from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least
 from fedrec_flower.evaluation.negatives import draw_negatives
 from fedrec_flower.evaluation.ranks import rank_held_out
@@ -22,6 +22,8 @@ from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData, Columns
 
 Ranked = dict[tuple[Part, str], NDArray[np.int64]]  # (part, protocol) -> rank of each item
+
+_HISTORIES = ("train", "train_and_validation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class RankingEvaluation:
         every: rounds between evaluations.
         num_clients: clients sampled for each evaluation; None for all.
         select_by: the validation metric that selects the round.
+        test_history: what models that read histories read when test is scored: "train", or
+            "train_and_validation", as the sequential literature has it. Nothing is learnt from it.
     """
 
     metrics: list[str]
@@ -43,6 +47,7 @@ class RankingEvaluation:
     every: int
     num_clients: int | None
     select_by: str
+    test_history: str
 
     task: ClassVar[str] = "ranking"
     higher_is_better: ClassVar[bool] = True
@@ -50,6 +55,10 @@ class RankingEvaluation:
     def __post_init__(self) -> None:
         """Refuse settings that no catalogue could meet."""
         require_at_least(self, num_negatives=0, top_k=1, every=1)
+        require(
+            self.test_history in _HISTORIES,
+            f"evaluation.test_history={self.test_history} is unknown; choose from {_HISTORIES}",
+        )
 
     def check(self, num_items: int) -> None:
         """Refuse a k above the catalogue, an unknown metric, a selection nobody computes."""
@@ -87,6 +96,20 @@ class RankingEvaluation:
             ConfigError: if a user has too few items left for the sampled protocol; names the user.
             TrainingError: if a score is not finite; names the client.
         """
+        if self.test_history == "train":
+            return self._rank(model, data, num_items, seed, lists=lists)
+        on_validation = self._rank(model, data, num_items, seed, lists=False).values
+        later = data.after_validation()
+        model.load(model.features(later.attributes, later.train, None))
+        model.observe(later.train)
+        on_test = self._rank(model, later, num_items, seed, lists=lists)
+        chosen_by = {Part.VALIDATION: on_validation[Part.VALIDATION]}
+        return Evaluation(on_test.values | chosen_by, on_test.records)
+
+    def _rank(
+        self, model: Recommender, data: ClientData, num_items: int, seed: int, *, lists: bool
+    ) -> Evaluation:
+        """Rank both parts by one pass over the catalogue."""
         batches = [
             self._rank_users(data, users, scores, seed, lists=lists)
             for users, scores in score_in_batches(model, data, num_items)

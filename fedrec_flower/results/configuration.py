@@ -22,6 +22,8 @@ PATIENCE = {"min_completion", "max_retries"}
 """Settings that say when a run gives up, with which it may yet go on."""
 # Groups one may do without; versions before one came did.
 _OPTIONAL = ("privacy", "secure_aggregation", "compression", "faults", "attack")
+# Likewise settings, and what was so before they came.
+_BEFORE = {"evaluation.test_history": "train"}
 # Where runs of a model differ in many settings, one of these says it best; earlier ones first.
 _TELLING = [
     f"{group}.name"
@@ -61,7 +63,8 @@ def parse(text: str) -> Settings:
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise ValueError(f"config.yaml is not the configuration of a run ({error})") from error
     known = {k: v for k, v in content.items() if k not in _HYDRAS_OWN}
-    return dict(flattened(known | {group: _chosen(known.get(group)) for group in _OPTIONAL}))
+    known |= {group: _chosen(known.get(group)) for group in _OPTIONAL}
+    return _BEFORE | dict(flattened(known))
 
 
 def _chosen(group: Any) -> Any:
@@ -189,4 +192,4 @@ def _told_by(summary: Mapping[str, Any]) -> Settings:
     split, _, negatives = str(summary.get("protocol") or "").replace(",", "").partition(" ")
     names = {f"{group}.name": summary.get(group) for group in _GROUPS}
     rest = {name: summary.get(name) for name in ("task", "seed", "num_rounds", "clients_per_round")}
-    return names | {"split.name": split, "split.negatives": negatives} | own | rest
+    return _BEFORE | names | {"split.name": split, "split.negatives": negatives} | own | rest

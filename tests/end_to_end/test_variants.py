@@ -139,6 +139,15 @@ def test_metrics_and_protocols_are_those_asked_for(make_run: "MakeRun") -> None:
     assert list(run.table("per_user"))[-1] == "rank_full"
 
 
+def test_reading_on_is_another_protocol_and_changes_no_validation(make_run: "MakeRun") -> None:
+    reading_on = "evaluation.test_history=train_and_validation"
+    plain, later = (make_run("model=ease", *words) for words in ((), (reading_on,)))
+    assert plain.summary["protocol"] == "leave_one_out, honest"
+    assert later.summary["protocol"] == "leave_one_out, honest, test reads validation"
+    assert plain.summary["validation"] == later.summary["validation"]
+    assert plain.summary["test"] != later.summary["test"]
+
+
 def test_without_validation_the_last_round_is_reported_and_a_leaky_protocol_named(
     make_run: "MakeRun",
 ) -> None:

@@ -31,6 +31,7 @@ RANKING = RankingEvaluation(
     every=1,
     num_clients=None,
     select_by="ndcg@10",
+    test_history="train",
 )
 
 

@@ -71,15 +71,22 @@ def test_no_two_experiments_share_a_label(experiments: list[Settings]) -> None:
 
 
 def test_a_config_is_read_without_hydras_own_part() -> None:
-    text = "defaults: [a]\nhydra: {b: 1}\nmodel: {name: mf, hidden: [2, 1]}\nseed: 3\n"
-    told = {name: value for name, value in parse(text).items() if value != "none"}
-    assert told == {"model.name": "mf", "model.hidden": [2, 1], "seed": 3}
+    own = "model: {name: mf, hidden: [2, 1]}\nseed: 3\n"
+    assert parse(f"defaults: [a]\nhydra: {{b: 1}}\n{own}") == parse(own)
+    assert parse(own).items() >= {"model.name": "mf", "seed": 3}.items()
+    assert parse(own)["model.hidden"] == [2, 1]
 
 
 def test_a_group_that_a_version_did_not_know_was_not_chosen() -> None:
     none = "faults: {_target_: some.Class, name: none}"
     assert parse("seed: 3") == parse(f"seed: 3\n{none}")
     assert parse("seed: 3") != parse(f"seed: 3\n{none}".replace("none", "mixed"))
+
+
+def test_a_setting_that_a_version_did_not_know_was_as_it_had_to_be() -> None:
+    known = "evaluation: {test_history: train}"
+    assert parse("seed: 3") == parse(f"seed: 3\n{known}")
+    assert parse("seed: 3") != parse(f"seed: 3\n{known}".replace("train", "train_and_validation"))
 
 
 @pytest.mark.parametrize("text", ["model: [", "- a list", "", "17"])

@@ -13,7 +13,7 @@ from fedrec_flower.interactions import Part
 from fedrec_flower.strategies.plan import Evaluated, Metrics
 from fedrec_flower.strategies.selection import Selection
 
-RANKING = RankingEvaluation(["hr@10", "ndcg@10"], 0, 10, 1, None, select_by="ndcg@10")
+RANKING = RankingEvaluation(["hr@10", "ndcg@10"], 0, 10, 1, None, "ndcg@10", "train")
 RATING = RatingEvaluation((1.0, 5.0), 10, 1, None, select_by="rmse")
 
 SCORES = st.floats(0, 1)
