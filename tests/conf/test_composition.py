@@ -82,9 +82,9 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
     plan = Plan(
         job={"training": config["training"]},
         seed=1,
-        num_clients=30,
+        num_clients=943,  # of MovieLens-100K, which experiments name
         num_items=30,
-        num_examples=np.full(30, 10),
+        num_examples=np.full(943, 10),
         clients_per_round=20,
         num_rounds=1,
         evaluator=evaluation,
