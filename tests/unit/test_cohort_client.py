@@ -53,6 +53,7 @@ EVALUATION = {
     "every": 1,
     "num_clients": None,
     "select_by": "ndcg@5",
+    "test_history": "train",
 }
 CURRENT = {"slot": "current", "note": False}
 
