@@ -88,6 +88,26 @@ def make_client() -> MakeClient:
     return make
 
 
+@pytest.fixture
+def members(make_client: MakeClient) -> list[ClientData]:
+    """Clients of several sizes, one of two users, one that trains on nothing."""
+    histories: dict[int, list[list[int]]] = {
+        6: [[3, 8, 1, 12], [8, 20]],
+        2: [[0, 9, 4]],
+        5: [[]],
+        9: [[8, 7, 6, 5, 4, 3, 2]],
+    }
+    return [
+        make_client(
+            train,
+            ratings=[[[1.0 + item % 5 for item in own] for own in train], *[[[]] * len(train)] * 2],
+            attributes=[[0.3 * client, float(user)] for user in range(len(train))],
+            client=client,
+        )
+        for client, train in histories.items()
+    ]
+
+
 @pytest.fixture(scope="session")
 def small_data() -> Interactions:
     """Twelve users who each rated 6 to 12 of thirty items, at times of their own."""

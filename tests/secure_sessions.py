@@ -105,3 +105,11 @@ def vectors(
     """Random vectors of unsigned integers, over all that they can hold."""
     draws = rng.integers(0, 1 << bits, (num_members, length), np.dtype(f"u{bits // 8}"))
     return list(draws)
+
+
+def shared_among_three() -> tuple[list[Member], dict[int, dict[int, bytes]]]:
+    """Three members of a session, and the shares each has sent to the others."""
+    members = [Member.fresh(place, 2) for place in range(3)]
+    public = {member.place: member.public for member in members}
+    sent = {m.place: m.share({p: k for p, k in public.items() if p != m.place}) for m in members}
+    return members, sent

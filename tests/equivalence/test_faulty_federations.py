@@ -1,30 +1,21 @@
 """Whole federations in a bad world: what is lost is counted, and spoils nothing else."""
 
-import csv
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.cli import compose
-from fedrec_flower.errors import ConfigError, TrainingError
-from fedrec_flower.experiment import run
+from fedrec_flower.errors import ConfigError
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.prepared import Columns, starts
-from fedrec_flower.results import RunFolder
+from tests.faulty_runs import CLIENTS, CUSTOM, MIXED, assert_counts_add_up, assert_same, written
 
 if TYPE_CHECKING:
     from flwr.app import Message
 
     from tests.federations import Federate, Federated
 
-CLIENTS = 24
-PATIENT = ("min_completion=0.0",)  # any round counts
-CUSTOM = ("faults=custom", *PATIENT)
-MIXED = (*CUSTOM, "faults.dropout=0.3", "faults.not_a_number=0.1", "faults.deadline=20.0")
 KINDS = {
     "dropout": "dropped_out",
     "crash": "crashed",
@@ -35,29 +26,6 @@ KINDS = {
     "wrong_weight": "wrong_weight",
     "repeated": "repeated",
 }
-
-
-def assert_counts_add_up(ran: "Federated") -> None:
-    """Whoever was asked replied or is lost; who replied twice is both."""
-    for round_, replied in ran.watcher.replied.items():
-        lost = sum(n for kind, n in ran.watcher.lost[round_].items() if kind != "repeated")
-        assert replied + lost == ran.setup.plan.clients_per_round
-
-
-def assert_same(one: "Federated", other: "Federated") -> None:
-    """To the bit."""
-    assert one.watcher.lost == other.watcher.lost
-    assert one.watcher.losses == other.watcher.losses
-    assert one.metric_table() == other.metric_table()
-    for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):
-        assert ours.keys() == theirs.keys()
-        for name, value in ours.items():
-            assert_array_equal(value, theirs[name])
-
-
-def written(ran: "Federated") -> set[int]:
-    """The clients that ever kept personal parameters."""
-    return set(np.flatnonzero(np.load(ran.store / "current" / "written.npy")).tolist())
 
 
 # --- every fault ------------------------------------------------------------------------------
@@ -177,67 +145,6 @@ def test_who_is_absent_keeps_what_it_had(federate: "Federate", fault: str) -> No
     absent = set(lost_clients(ran))
     assert 0 < len(absent) < CLIENTS
     assert written(ran) == set(range(CLIENTS)) - absent
-
-
-# --- too few ----------------------------------------------------------------------------------
-
-
-def test_a_round_is_tried_again_with_another_cohort(federate: "Federate") -> None:
-    words = ("clients_per_round=8", "min_completion=0.7", "max_retries=30", "faults=custom")
-    ran = federate(*words, "faults.dropout=0.5")
-    cohorts: dict[tuple[int, int], list[int]] = {}
-    for message in ran.tap.asked:
-        if message.metadata.message_type == "train":
-            about: Any = message.content.config_records["config"]
-            cohorts[about["round"], about["attempt"]] = list(about["clients"])
-    again = [cohort for (_, attempt), cohort in cohorts.items() if attempt]
-    assert again
-    assert len({tuple(cohort) for cohort in cohorts.values()}) == len(cohorts)
-    assert sorted(ran.watcher.replied) == [1, 2, 3]
-    assert min(ran.watcher.replied.values()) >= 0.7 * 8
-    assert_counts_add_up(ran)
-    # The summary counts the losses of every attempt, a round those of the one that counted.
-    assert ran.outcome.lost["dropped_out"] > sum(
-        lost["dropped_out"] for lost in ran.watcher.lost.values()
-    )
-
-
-def test_too_few_for_too_long_is_one_sentence_and_the_last_good_state(tmp_path: Path) -> None:
-    words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "evaluation.every=1"]
-    words += ["faults=custom", "faults.dropout=0.3", "clients_per_round=10", "num_rounds=200"]
-    words += ["min_completion=0.6", "max_retries=0"]
-    folder = RunFolder.create(tmp_path / "run")
-    with pytest.raises(TrainingError) as caught:
-        run(compose(words)[0], folder)
-    sentence = str(caught.value)
-    failed = int(sentence.removeprefix("round ").partition(":")[0])
-    assert "fewer than 60% of the cohort replied soundly, 1 times over" in sentence
-    assert "dropped_out" in sentence
-    assert failed > 1
-    summary = json.loads((folder.path / "summary.json").read_text())
-    assert (summary["status"], summary["error"]) == ("failed", sentence)
-    with (folder.path / "rounds.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert max(int(row["round"]) for row in rows) == failed - 1
-    counted = [row for row in rows if row["metric"] == "lost/dropped_out"]
-    assert counted
-    for row in counted:
-        assert row["phase"] == "train"
-        assert float(row["value"]) + int(row["num_clients"]) == 10
-
-
-def test_a_completed_run_says_what_it_lost(tmp_path: Path) -> None:
-    words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "faults=mixed"]
-    folder = RunFolder.create(tmp_path / "run")
-    summary = run(compose([*words, "faults.deadline=30.0", "min_completion=0.2"])[0], folder)
-    with (folder.path / "rounds.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"].startswith("lost/")]
-    totals: dict[str, float] = {}
-    for row in rows:
-        kind = row["metric"].removeprefix("lost/")
-        totals[kind] = totals.get(kind, 0) + float(row["value"])
-    assert set(totals) == {"dropped_out", "late", "not_finite"}
-    assert summary["lost_replies"] == totals
 
 
 # --- malformed messages of a whole federation -------------------------------------------------

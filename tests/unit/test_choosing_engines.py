@@ -22,7 +22,11 @@ from fedrec_flower.models import (
 )
 from fedrec_flower.models.sequences import SequentialRecommender
 from fedrec_flower.prepared import ClientData, Columns
-from fedrec_flower.training import LocalTraining, check_engine, choose_engine
+from fedrec_flower.training import Engine, LocalTraining, check_engine, choose_engine
+from fedrec_flower.training.compiled import CompiledEngine
+from fedrec_flower.training.sequential import SequentialEngine
+from fedrec_flower.training.vectorized import VectorizedEngine
+from tests.one_round import Kind, Round
 
 REST: dict[str, Any] = {"task": "ranking", "negatives": "honest", "num_items": 5, "seed": 1}
 
@@ -150,3 +154,20 @@ def test_cuda_that_is_asked_for_and_absent_is_said_before_training(model: Recomm
 def test_the_reference_engine_refuses_cuda() -> None:
     with pytest.raises(ConfigError, match=r"device=cuda needs training\.engine=vectorized"):
         training("sequential", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "engine", "chosen"),
+    [
+        ("mf", "sgd", "sequential", SequentialEngine),
+        ("mf", "sgd", "vectorized", CompiledEngine),
+        ("gmf", "sgd", "vectorized", CompiledEngine),
+        ("mf", "adam", "vectorized", VectorizedEngine),
+        ("neumf", "sgd", "vectorized", VectorizedEngine),
+        ("autoencoder", "sgd", "vectorized", VectorizedEngine),
+    ],
+)
+def test_settings_and_model_choose_the_engine(
+    kind: Kind, optimizer: str, engine: str, chosen: type[Engine]
+) -> None:
+    assert type(Round(kind, optimizer=optimizer, engine=engine).engine) is chosen

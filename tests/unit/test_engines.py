@@ -1,23 +1,12 @@
 """Every engine against a plain PyTorch loop over whole tables, and its manners."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.errors import ConfigError
 from fedrec_flower.prepared import ClientData
-from fedrec_flower.training import Engine
-from fedrec_flower.training.compiled import CompiledEngine
-from fedrec_flower.training.memory import _bytes_needed
-from fedrec_flower.training.sequential import SequentialEngine
-from fedrec_flower.training.vectorized import VectorizedEngine
 from tests.one_round import READERS, ROUND, TOWERS, Kind, Loss, Round, make, value
-
-if TYPE_CHECKING:
-    from tests.conftest import MakeClient
 
 _BY_VECTORS = [
     pytest.param("sequential", "mf", id="sequential-mf"),
@@ -36,43 +25,6 @@ _BY_BOTH = [
 ]
 EVERY_ENGINE = pytest.mark.parametrize(("engine", "kind"), _BY_VECTORS + _BY_HISTORY + _BY_BOTH)
 EVERY_LOSS = pytest.mark.parametrize("loss", ["bce", "bpr", "softmax", "mse"])
-
-
-@pytest.fixture
-def members(make_client: "MakeClient") -> list[ClientData]:
-    """Clients of several sizes, one of two users, one that trains on nothing."""
-    histories: dict[int, list[list[int]]] = {
-        6: [[3, 8, 1, 12], [8, 20]],
-        2: [[0, 9, 4]],
-        5: [[]],
-        9: [[8, 7, 6, 5, 4, 3, 2]],
-    }
-    return [
-        make_client(
-            train,
-            ratings=[[[1.0 + item % 5 for item in own] for own in train], *[[[]] * len(train)] * 2],
-            attributes=[[0.3 * client, float(user)] for user in range(len(train))],
-            client=client,
-        )
-        for client, train in histories.items()
-    ]
-
-
-@pytest.mark.parametrize(
-    ("kind", "optimizer", "engine", "chosen"),
-    [
-        ("mf", "sgd", "sequential", SequentialEngine),
-        ("mf", "sgd", "vectorized", CompiledEngine),
-        ("gmf", "sgd", "vectorized", CompiledEngine),
-        ("mf", "adam", "vectorized", VectorizedEngine),
-        ("neumf", "sgd", "vectorized", VectorizedEngine),
-        ("autoencoder", "sgd", "vectorized", VectorizedEngine),
-    ],
-)
-def test_settings_and_model_choose_the_engine(
-    kind: Kind, optimizer: str, engine: str, chosen: type[Engine]
-) -> None:
-    assert type(Round(kind, optimizer=optimizer, engine=engine).engine) is chosen
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
@@ -278,38 +230,6 @@ def test_a_client_that_trains_on_nothing_changes_nothing(
     assert not any(change.any() for change in found.change.values())
     for name, before in round_.personal(5).items():
         assert_array_equal(found.personal[name], before)
-
-
-def _largest(members: list[ClientData], kind: Kind) -> int:
-    """A budget, per `memory_budget_mb`, that holds the largest client and not much more."""
-    one = Round(kind)
-    activates = kind == "neumf"  # mf trains in the compiled loop
-    needed = _bytes_needed(one.model, one.training, one.engine.sampler, activates=activates)
-    return 1 + max(map(needed, members)) // one.training.memory_budget_mb
-
-
-@pytest.mark.parametrize("kind", ["mf", "neumf"])
-def test_how_many_clients_fit_into_memory_does_not_matter(
-    members: list[ClientData], monkeypatch: pytest.MonkeyPatch, kind: Kind
-) -> None:
-    whole = Round(kind).train(members)
-    monkeypatch.setattr("fedrec_flower.training.memory._MEGABYTE", _largest(members, kind))
-    narrow = Round(kind)
-    chunks = [len(chunk) for chunk in narrow.engine.chunks(members)]
-    assert sum(chunks) == len(members)
-    assert len(chunks) > 1
-    cut = narrow.train(members)
-    for client, found in whole.items():
-        for name in found.change:
-            assert_allclose(cut[client].change[name], found.change[name], rtol=1e-5, atol=1e-6)
-
-
-def test_a_client_that_does_not_fit_into_memory_names_the_mend(
-    members: list[ClientData], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fedrec_flower.training.memory._MEGABYTE", 1)
-    with pytest.raises(ConfigError, match=r"memory_budget_mb=64 allows less: raise it"):
-        Round("mf").train(members)
 
 
 @pytest.mark.gpu

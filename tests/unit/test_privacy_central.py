@@ -194,11 +194,8 @@ def test_the_bound_settles_at_the_quantile() -> None:
         told = UpdateSum({"unclipped": np.array([votes])}, 100.0, np.zeros(0))
         keeper.release(told, keeper.beside, round_)
     assert keeper.clip_norm == pytest.approx(3.0, abs=0.4)
-    assert (
-        keeper.noise_std
-        == make(adaptive_clipping=True, noise_multiplier=0.5, count_noise=1.0).update_multiplier
-        * keeper.clip_norm
-    )
+    alike = make(adaptive_clipping=True, noise_multiplier=0.5, count_noise=1.0)
+    assert keeper.noise_std == alike.update_multiplier * keeper.clip_norm
 
 
 HISTORY = Columns(np.array([0, 3, 3, 5]), np.array([0, 2, 3, 1, 2], np.int32), None)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from scipy.stats import chi2, kstest
+from scipy.stats import chi2
 
 from fedrec_flower.errors import DataError
 from fedrec_flower.prepared import ClientData
@@ -263,22 +263,6 @@ def test_samples_without_order_have_no_context(make_client: "MakeClient") -> Non
     assert sample([make_client([[1, 2, 3]])]).context is None
 
 
-def test_each_epoch_keeps_the_asked_share_and_hangs_on_the_client_alone(
-    make_client: "MakeClient",
-) -> None:
-    members = [make_client([[1, 2]], client=client) for client in (3, 8)]
-    both, one = (Cohort.gather(m, spare_held_out=False) for m in (members, members[1:]))
-    sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
-    size, share = 20_000, 0.7
-    kept = sampler.keep(both, np.array([size, size]), 1, 0, share)
-    assert abs(kept.mean() - share) < 0.01
-    np.testing.assert_array_equal(sampler.keep(one, np.array([size]), 1, 0, share), kept[size:])
-    for when in ((2, 0), (1, 1)):  # another round, another epoch
-        other = sampler.keep(both, np.array([size, size]), *when, share)
-        assert abs((other == kept).mean() - (share**2 + (1 - share) ** 2)) < 0.01
-    assert sampler.keep(both, np.array([9, 9]), 1, 0, 1.0).all()
-
-
 @given(st.lists(st.integers(0, 19), min_size=1, max_size=30))
 def test_distinct_keys_are_found_alike_whether_few_or_many(keys: list[int]) -> None:
     some = np.array(keys, np.int64)
@@ -287,22 +271,3 @@ def test_distinct_keys_are_found_alike_whether_few_or_many(keys: list[int]) -> N
         assert_array_equal(found, expected)
     assert_array_equal(few[0][few[1]], some)
     assert few[0].tolist() == sorted(set(keys))
-
-
-def test_noise_is_standard_normal_and_hangs_on_the_client_and_the_epoch_alone(
-    make_client: "MakeClient",
-) -> None:
-    members = [make_client([[1, 2], [3]], client=client) for client in (3, 8)]
-    both, one = (Cohort.gather(m, spare_held_out=False) for m in (members, members[1:]))
-    sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
-    drawn = sampler.noise(both, 1, 0, 20_000)
-    again = sampler.noise(one, 1, 0, 20_000)
-    assert drawn is not None
-    assert drawn.shape == (4, 20_000)
-    assert drawn.dtype == np.float32
-    assert kstest(drawn.ravel(), "norm").pvalue > 0.001
-    np.testing.assert_array_equal(again, drawn[2:])
-    for other in (sampler.noise(one, 2, 0, 20_000), sampler.noise(one, 1, 1, 20_000)):
-        assert other is not None
-        assert abs(np.corrcoef(other.ravel(), drawn[2:].ravel())[0, 1]) < 0.03  # 6 deviations
-    assert sampler.noise(both, 1, 0, 0) is None

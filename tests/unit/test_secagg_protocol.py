@@ -1,4 +1,4 @@
-"""The protocol of secure aggregation, stage by stage: the sum comes out, and nothing else does."""
+"""Secure aggregation: the sum is right or nothing is released, and one vector alone is noise."""
 
 import numpy as np
 import pytest
@@ -10,15 +10,12 @@ from scipy.stats import chi2
 from fedrec_flower.secure_aggregation import (
     Coordinator,
     Member,
-    PublicKeys,
-    RefusedError,
     Revealed,
     TooFewError,
-    Wanted,
     neighbourhoods,
 )
 from fedrec_flower.secure_aggregation.primitives import KeyPair, common_mask
-from tests.secure_sessions import STAGES, Session, Vector, schedule, vectors
+from tests.secure_sessions import STAGES, Session, Vector, schedule, shared_among_three, vectors
 
 RNG = np.random.default_rng(7)
 
@@ -160,134 +157,6 @@ def test_self_masks_hide_a_member_whose_vector_comes_late() -> None:
         without -= common_mask(agreed, len(without), without.dtype)
     assert chi_square_p_value(without) > 1e-4
     assert without.any()
-
-
-# --- what a member refuses ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def masked() -> Session:
-    """Five members whose vectors have just been masked; four neighbours each."""
-    session = Session(vectors(RNG, 5), 3, silent=[set(), set(), set(), set(range(5))])
-    assert session.released() is None
-    return session
-
-
-EVERYONE = frozenset(range(5))
-WRONG = {
-    "both shares": (Wanted(EVERYONE, frozenset({1})), r"both shares of members \[1\]"),
-    "a stranger": (Wanted(EVERYONE | {9}, frozenset()), "shares of a stranger"),
-    "its own key": (Wanted(EVERYONE - {0}, frozenset({0})), "its own masking key"),
-    "too few": (Wanted(frozenset({0, 1}), frozenset({2, 3, 4})), "2 survivors are too few"),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_member_reveals_nothing_that_would_unmask_a_vector(masked: Session, wrong: str) -> None:
-    wanted, words = WRONG[wrong]
-    with pytest.raises(RefusedError, match=words):
-        masked.member(0).unmask(wanted)
-
-
-def test_a_member_reveals_once(masked: Session) -> None:
-    member = masked.member(0)
-    member.unmask(Wanted(EVERYONE - {4}, frozenset({4})))
-    with pytest.raises(RefusedError, match="asked to unmask, but next it can over"):
-        member.unmask(Wanted(EVERYONE, frozenset()))
-    assert not member.held
-
-
-def test_no_two_lies_of_the_server_get_both_secrets_of_a_member(masked: Session) -> None:
-    """Told to some that 4 survived and to others that it did not: one of the two stays secret."""
-    seeds, keys = 0, 0
-    for place in range(4):
-        try:
-            if place < 2:
-                told = masked.member(place).unmask(Wanted(EVERYONE, frozenset()))
-            else:
-                told = masked.member(place).unmask(Wanted(EVERYONE - {4}, frozenset({4})))
-        except RefusedError:
-            continue
-        seeds, keys = seeds + (4 in told.seeds), keys + (4 in told.keys)
-    assert (seeds, keys) == (2, 2)
-    assert max(seeds, keys) < masked.threshold
-
-
-def test_a_threshold_that_two_groups_could_reach_is_refused() -> None:
-    member = Member.fresh(0, threshold=2)
-    others = {place: Member.fresh(place, 2).public for place in (1, 2, 3)}
-    with pytest.raises(RefusedError, match="2 does not protect a secret that 4 share"):
-        member.share(others)
-
-
-def test_too_few_neighbours_are_refused() -> None:
-    with pytest.raises(RefusedError, match="3 does not protect a secret that 2 share"):
-        Member.fresh(0, threshold=3).share({1: Member.fresh(1, 3).public})
-
-
-def test_one_neighbour_under_two_names_is_refused() -> None:
-    twin = Member.fresh(1, 2).public
-    with pytest.raises(RefusedError, match="two have the same key"):
-        Member.fresh(0, threshold=2).share({1: twin, 2: twin})
-
-
-def test_what_is_no_public_key_is_refused_by_both_sides() -> None:
-    nonsense = {place: PublicKeys(bytes([2, place] * 16), b"-") for place in (1, 2)}
-    with pytest.raises(RefusedError, match="public key"):
-        Member.fresh(0, 2).share({1: PublicKeys(b"1", b"2"), 2: PublicKeys(b"3", b"4")})
-    coordinator = Coordinator(neighbourhoods(3, None), 2)
-    honest = {0: Member.fresh(0, 2).public}
-    with pytest.raises(TooFewError):
-        coordinator.advertised(honest | nonsense)
-
-
-def test_stages_are_passed_in_order_and_once() -> None:
-    member = Member.fresh(0, 2)
-    for stage in (lambda: member.open({}), lambda: member.mask(np.zeros(1, np.uint32))):
-        with pytest.raises(RefusedError, match="next it can share"):
-            stage()
-    others = {place: Member.fresh(place, 2).public for place in (1, 2)}
-    member.share(others)
-    with pytest.raises(RefusedError, match="asked to share, but next it can open"):
-        member.share(others)
-
-
-def test_a_vector_is_masked_once() -> None:
-    session = Session(vectors(RNG, 3), 2)
-    session.run()
-    with pytest.raises(RefusedError, match="asked to mask, but next it can unmask"):
-        session.member(0).mask(session.vectors[0])
-
-
-def shared_among_three() -> tuple[list[Member], dict[int, dict[int, bytes]]]:
-    members = [Member.fresh(place, 2) for place in range(3)]
-    public = {member.place: member.public for member in members}
-    sent = {m.place: m.share({p: k for p, k in public.items() if p != m.place}) for m in members}
-    return members, sent
-
-
-def test_shares_that_were_changed_misdirected_or_sent_back_are_refused() -> None:
-    members, sent = shared_among_three()
-    changed = bytearray(sent[1][0])
-    changed[-9] ^= 1
-    for encrypted, words in (
-        ({1: bytes(changed)}, "shares of member 1 have been changed"),
-        ({1: sent[2][0]}, "shares of member 1 have been changed"),
-        ({1: sent[0][1]}, "shares of member 1 are not meant for 0"),
-        ({5: sent[1][0]}, "come from a stranger"),
-        ({}, "0 neighbours shared, too few"),
-    ):
-        with pytest.raises(RefusedError, match=words):
-            members[0].open(encrypted)
-    members[0].open({1: sent[1][0]})  # it is as it was before: an honest request is still served
-
-
-def test_a_member_whose_shares_are_incomplete_counts_as_gone() -> None:
-    _, sent = shared_among_three()
-    coordinator = Coordinator(neighbourhoods(3, None), 2)
-    coordinator.keys = dict.fromkeys(range(3), PublicKeys(b"", b""))
-    del sent[2][0]
-    assert set(coordinator.shared(sent)) == {0, 1}
 
 
 # --- the graph ----------------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""Rounds that too few reply to are tried again, and then the run says why it fails."""
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fedrec_flower.cli import compose
+from fedrec_flower.errors import TrainingError
+from fedrec_flower.experiment import run
+from fedrec_flower.results import RunFolder
+from tests.faulty_runs import assert_counts_add_up
+
+if TYPE_CHECKING:
+    from tests.federations import Federate
+
+
+def test_a_round_is_tried_again_with_another_cohort(federate: "Federate") -> None:
+    words = ("clients_per_round=8", "min_completion=0.7", "max_retries=30", "faults=custom")
+    ran = federate(*words, "faults.dropout=0.5")
+    cohorts: dict[tuple[int, int], list[int]] = {}
+    for message in ran.tap.asked:
+        if message.metadata.message_type == "train":
+            about: Any = message.content.config_records["config"]
+            cohorts[about["round"], about["attempt"]] = list(about["clients"])
+    again = [cohort for (_, attempt), cohort in cohorts.items() if attempt]
+    assert again
+    assert len({tuple(cohort) for cohort in cohorts.values()}) == len(cohorts)
+    assert sorted(ran.watcher.replied) == [1, 2, 3]
+    assert min(ran.watcher.replied.values()) >= 0.7 * 8
+    assert_counts_add_up(ran)
+    # The summary counts the losses of every attempt, a round those of the one that counted.
+    assert ran.outcome.lost["dropped_out"] > sum(
+        lost["dropped_out"] for lost in ran.watcher.lost.values()
+    )
+
+
+def test_too_few_for_too_long_is_one_sentence_and_the_last_good_state(tmp_path: Path) -> None:
+    words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "evaluation.every=1"]
+    words += ["faults=custom", "faults.dropout=0.3", "clients_per_round=10", "num_rounds=200"]
+    words += ["min_completion=0.6", "max_retries=0"]
+    folder = RunFolder.create(tmp_path / "run")
+    with pytest.raises(TrainingError) as caught:
+        run(compose(words)[0], folder)
+    sentence = str(caught.value)
+    failed = int(sentence.removeprefix("round ").partition(":")[0])
+    assert "fewer than 60% of the cohort replied soundly, 1 times over" in sentence
+    assert "dropped_out" in sentence
+    assert failed > 1
+    summary = json.loads((folder.path / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", sentence)
+    with (folder.path / "rounds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert max(int(row["round"]) for row in rows) == failed - 1
+    counted = [row for row in rows if row["metric"] == "lost/dropped_out"]
+    assert counted
+    for row in counted:
+        assert row["phase"] == "train"
+        assert float(row["value"]) + int(row["num_clients"]) == 10
+
+
+def test_a_completed_run_says_what_it_lost(tmp_path: Path) -> None:
+    words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "faults=mixed"]
+    folder = RunFolder.create(tmp_path / "run")
+    summary = run(compose([*words, "faults.deadline=30.0", "min_completion=0.2"])[0], folder)
+    with (folder.path / "rounds.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"].startswith("lost/")]
+    totals: dict[str, float] = {}
+    for row in rows:
+        kind = row["metric"].removeprefix("lost/")
+        totals[kind] = totals.get(kind, 0) + float(row["value"])
+    assert set(totals) == {"dropped_out", "late", "not_finite"}
+    assert summary["lost_replies"] == totals

@@ -1,0 +1,37 @@
+"""Federations in which things go wrong, and what is asked of them."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.testing import assert_array_equal
+
+if TYPE_CHECKING:
+    from tests.federations import Federated
+
+CLIENTS = 24
+PATIENT = ("min_completion=0.0",)  # any round counts
+CUSTOM = ("faults=custom", *PATIENT)
+MIXED = (*CUSTOM, "faults.dropout=0.3", "faults.not_a_number=0.1", "faults.deadline=20.0")
+
+
+def assert_counts_add_up(ran: "Federated") -> None:
+    """Whoever was asked replied or is lost; who replied twice is both."""
+    for round_, replied in ran.watcher.replied.items():
+        lost = sum(n for kind, n in ran.watcher.lost[round_].items() if kind != "repeated")
+        assert replied + lost == ran.setup.plan.clients_per_round
+
+
+def assert_same(one: "Federated", other: "Federated") -> None:
+    """To the bit."""
+    assert one.watcher.lost == other.watcher.lost
+    assert one.watcher.losses == other.watcher.losses
+    assert one.metric_table() == other.metric_table()
+    for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert_array_equal(value, theirs[name])
+
+
+def written(ran: "Federated") -> set[int]:
+    """The clients that ever kept personal parameters."""
+    return set(np.flatnonzero(np.load(ran.store / "current" / "written.npy")).tolist())
