@@ -50,7 +50,8 @@ def train_plainly(
     model.load(model.features(data.attributes, data.train.of(kept), None))
     losses: list[float] = []
     for epoch in range(training.local_epochs):
-        samples = sampler.draw(cohort, round_, epoch, in_order=True)
+        reads = isinstance(model, HistoryRecommender)
+        samples = sampler.draw(cohort, round_, epoch, in_order=True, by_user=reads)
         history = None
         if isinstance(model, HistoryRecommender):
             history = _history(model, data, cohort, sampler, round_, epoch)

@@ -172,7 +172,9 @@ class Engine(ABC):
             return epochs, Touched.find(epochs, _NOBODY, _NOBODY, sampler.num_items), None
         entries = model.entries(cohort.history, sampler.num_items)
         in_order = entries.in_order
-        epochs = [sampler.draw(cohort, round_, epoch, in_order=in_order) for epoch in count]
+        epochs = [
+            sampler.draw(cohort, round_, epoch, in_order=in_order, by_user=True) for epoch in count
+        ]
         sizes = np.diff(entries.offsets[cohort.user_offsets])
         reader = np.repeat(np.arange(len(cohort)), sizes)
         touched = Touched.find(epochs, reader, entries.item, sampler.num_items)

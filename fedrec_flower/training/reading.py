@@ -95,6 +95,37 @@ class Reading:
         pairs = np.repeat(state, width).reshape(int(client.max()) + 1, -1)
         return replace(self.epochs[epoch], state=torch.from_numpy(pairs))
 
+    def narrowed(self, history: History, users: Index) -> History:
+        """What some users of one client had: a step need not read what nobody's samples ask for.
+
+        Args:
+            history: of the client, without the axis of clients.
+            users: int64 (n,), users counted from the client's first; may repeat.
+
+        Returns:
+            A history that scores the pairs of these users as `history` does; of others it knows
+            nothing.
+        """
+        wanted = torch.zeros(len(history.last), dtype=torch.bool)
+        wanted[torch.from_numpy(users)] = True
+        there = wanted[history.user]
+        if bool(there.all()):
+            return history
+        last, state = history.last, history.state
+        if self.entries.in_order:  # states are numbered like entries
+            place = torch.cat([there.cumsum(0) - 1, torch.tensor([-1])])
+            last = torch.where(wanted, place[last], -1)
+            state = None if state is None else place[state]
+        return History(
+            history.user[there],
+            history.item[there],
+            history.target[there],
+            history.weight[there],
+            last,
+            state,
+            history.noise,
+        )
+
 
 def _rectangle(offsets: Index) -> tuple[Index, NDArray[np.bool_]]:
     """Elements of stretches, as a rectangle (n, longest), and which are no padding.

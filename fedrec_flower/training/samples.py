@@ -72,7 +72,15 @@ class Sampler:
             return 1
         return 1 + self.num_negatives if self.width == 1 else self.num_negatives // (self.width - 1)
 
-    def draw(self, cohort: Cohort, round_: int, epoch: int, *, in_order: bool = False) -> Samples:
+    def draw(
+        self,
+        cohort: Cohort,
+        round_: int,
+        epoch: int,
+        *,
+        in_order: bool = False,
+        by_user: bool = False,
+    ) -> Samples:
         """Draw one epoch's samples of every client.
 
         Args:
@@ -80,6 +88,8 @@ class Sampler:
             round_: the round.
             epoch: the local epoch.
             in_order: whether samples need a `context`.
+            by_user: whether a client's users are shuffled, and then the samples of each, so that
+                a batch is of few users, whose histories it reads.
 
         Raises:
             DataError: if ratings are asked for and there are none, or a user has interacted
@@ -95,7 +105,7 @@ class Sampler:
             else:
                 others = negative.reshape(-1, self.width - 1)
                 samples = _lists(cohort, others, self.per_interaction, place)
-        return self._shuffled(samples, cohort, round_, epoch)
+        return self._shuffled(samples, cohort, round_, epoch, by_user=by_user)
 
     def keep(
         self, cohort: Cohort, sizes: Index, round_: int, epoch: int, share: float
@@ -164,12 +174,19 @@ class Sampler:
             )
         return known
 
-    def _shuffled(self, samples: Samples, cohort: Cohort, round_: int, epoch: int) -> Samples:
+    def _shuffled(
+        self, samples: Samples, cohort: Cohort, round_: int, epoch: int, *, by_user: bool
+    ) -> Samples:
         """Shuffle within each client, by sorting random bits below the client's number."""
         sizes = np.diff(samples.offsets)
         client = owners(samples.offsets)
         bits = draw(*_addresses(self.seed, "shuffle", cohort, sizes, round_, epoch))
         order = np.argsort((client.astype(np.uint64) << np.uint64(44)) | (bits >> np.uint64(20)))
+        if by_user and cohort.num_users > len(cohort):
+            sizes = np.diff(cohort.user_offsets)
+            turn = draw(*_addresses(self.seed, "shuffle-users", cohort, sizes, round_, epoch))
+            user = samples.user[order]
+            order = order[np.lexsort((user, turn[user], client))]
         context = None if samples.context is None else samples.context[order]
         columns = (samples.user[order], samples.item[order], samples.target[order])
         return Samples(samples.offsets, *columns, context)

@@ -130,4 +130,5 @@ def _history(work: Work, epoch: int, batch: slice, width: int) -> History | None
     user, context = samples.user[batch], samples.context
     context = None if context is None else context[batch]
     history = work.reading.history(epoch, np.zeros_like(user), user, context, width)
-    return History(**{name: tensor[0] for name, tensor in history.tensors().items()})
+    alone = History(**{name: tensor[0] for name, tensor in history.tensors().items()})
+    return work.reading.narrowed(alone, user)

@@ -259,6 +259,29 @@ def test_a_rating_may_read_what_came_before_it(make_client: "MakeClient", held: 
     assert all(held[0][user][place] == item for user, place, item in read)
 
 
+@given(held=parts(), seed=st.integers(0, 99))
+def test_by_user_every_user_is_done_with_before_the_next(
+    make_client: "MakeClient", held: Held, seed: int
+) -> None:
+    clients = [make_client(held[0], client=1), make_client(held[0][:1], client=2)]
+    cohort = Cohort.gather(clients, spare_held_out=False)
+    sampler = Sampler("ranking", 1, 2, NUM_ITEMS, seed)
+    mixed, by_user = (sampler.draw(cohort, 1, 0, by_user=flag) for flag in (False, True))
+    assert_array_equal(by_user.offsets, mixed.offsets)
+    for user in range(cohort.num_users):
+        own, before = by_user.user == user, mixed.user == user
+        assert len(np.flatnonzero(np.diff(np.r_[0, own, 0]))) == 2 * own.any()
+        assert_array_equal(by_user.item[own], mixed.item[before])  # as they had been shuffled
+        assert_array_equal(by_user.target[own], mixed.target[before])
+
+
+def test_users_come_in_another_order_in_every_epoch(make_client: "MakeClient") -> None:
+    cohort = Cohort.gather([make_client([[1], [2], [3], [4]])], spare_held_out=False)
+    sampler = Sampler("ranking", 1, 1, NUM_ITEMS, seed=0)
+    orders = {tuple(sampler.draw(cohort, 1, epoch, by_user=True).user) for epoch in range(40)}
+    assert len(orders) > 12
+
+
 def test_samples_without_order_have_no_context(make_client: "MakeClient") -> None:
     assert sample([make_client([[1, 2, 3]])]).context is None
 
