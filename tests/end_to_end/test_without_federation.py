@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 SOLVED = {"ease", "ials", "itemknn", "popularity", "random"}
 # Rates are found for federations: alone, what nobody averages overshoots.
-GENTLE = {"multvae": ("training.learning_rate=0.5",)}
+GENTLE = {
+    "gru4rec": ("training.learning_rate=40",),
+    "multvae": ("training.learning_rate=0.5",),
+}
 TRAINED = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - SOLVED)
 
 
