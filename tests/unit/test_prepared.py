@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedrec_flower.errors import DataError
+from fedrec_flower.hashing import tie_hash
 from fedrec_flower.interactions import Interactions, Part, Partition, Split
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.preparing import prepare
+from fedrec_flower.splits.histories import cut, num_later
+from fedrec_flower.splits.ordering import order_in_time
 
 Cooked = tuple[Interactions, Split, Partition, str, pd.DataFrame]
 Row = tuple[int, float, int]  # item, rating, time
@@ -55,7 +58,7 @@ def cook_once(cooked: Cooked, name: str = "recipe", folder: Path | None = None) 
 
 
 def naive(cooked: Cooked, client: int, part: Part) -> dict[int, list[Row]]:
-    """What a client's users have in a part, by a plain loop; by time, then item."""
+    """What a client's users have in a part, by a plain loop; by time, ties as splits break them."""
     data, split, partition, *_ = cooked
     held: dict[int, list[Row]] = {}
     assert data.rating is not None
@@ -63,10 +66,10 @@ def naive(cooked: Cooked, client: int, part: Part) -> dict[int, list[Row]]:
     for user in range(data.num_users):
         if partition.client_of_user[user] == client:
             rows = np.flatnonzero((data.user == user) & (split.part == part))
-            found = [
-                (int(data.timestamp[r]), int(data.item[r]), float(data.rating[r])) for r in rows
+            ordered = sorted(rows, key=lambda r: (data.timestamp[r], tie_hash(data, np.array([r]))))
+            held[user] = [
+                (int(data.item[r]), float(data.rating[r]), int(data.timestamp[r])) for r in ordered
             ]
-            held[user] = [(item, rating, time) for time, item, rating in sorted(found)]
     return held
 
 
@@ -89,6 +92,23 @@ def test_every_client_gets_its_own_interactions_and_no_other(cooked: Cooked) -> 
                     assert one.rating.tolist() == [rating for _, rating, _ in rows]
                 owner = [place for place, rows in enumerate(expected.values()) for _ in rows]
                 assert columns.users().tolist() == owner
+
+
+@settings(max_examples=8)
+@given(federations())
+def test_training_goes_on_into_what_the_split_holds_out(cooked: Cooked) -> None:
+    data, _, partition, digest, clients = cooked
+    data = replace(data, rating=None)  # a drawn split may leave nothing to train on
+    order = order_in_time(data, "hash")
+    split = cut(num_later(data.user, order), 1, 1)
+    with TemporaryDirectory() as folder:
+        prepared = cook_once((data, split, partition, digest, clients), folder=Path(folder))
+        for place, user in enumerate(prepared.user_codes.tolist()):
+            parts = [prepared.part(part).slice(place, place + 1).item for part in Part]
+            assert (
+                np.concatenate(parts).tolist()
+                == data.item[order][data.user[order] == user].tolist()
+            )
 
 
 @settings(max_examples=8)
@@ -166,8 +186,8 @@ def test_implicit_data_without_times_stay_so(cooked: Cooked, tmp_path: Path) -> 
     prepared = prepare(tmp_path, {}, lambda: (implicit, *cooked[1:]))
     assert prepared.rating_range is None
     assert prepared.client(2).train.rating is None
-    user = prepared.client(2).train.slice(0, 1).item
-    assert user.tolist() == sorted(user.tolist())
+    assert not prepared.timed
+    assert cook_once(cooked, "timed", tmp_path).timed
 
 
 class Kitchen:

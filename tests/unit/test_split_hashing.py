@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fedrec_flower.hashing import hash_ids, mix, tie_hash
 from fedrec_flower.interactions import Ids, Interactions
-from fedrec_flower.splits.hashing import hash_ids, mix, tie_hash
 
 
 def pairs(users: list[int], items: list[int], user_ids: Ids, item_ids: Ids) -> Interactions:

@@ -1,4 +1,4 @@
-"""A fixed hash of (original user id, original item id): the tie-breaker of the splits.
+"""A fixed hash of (original user id, original item id): what breaks ties in time.
 
 It must not depend on the file order, the process, the platform or the coding, so Python's salted
 `hash()` and the integer codes are both out. Breaking ties by item id would be biased instead: low
