@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import DIVERGED, Cost, Limits, Updates, UpdateSum
+from fedrec_flower.aggregation import Cost, Limits, Updates, UpdateSum
 from fedrec_flower.attacks import NoAttack
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.keeping import Keeping
@@ -86,7 +86,7 @@ class Sending:
         sent = self._without(sent, late)
         sent = self.attack.poison(sent, given.of, _Own(trained).rows, self.tables, round_)
         arrived, odd = self.faults.spoil(sent, self.tables, round_, attempt)
-        wrong = _diverged(trained, arrived) | self.limits.faults(arrived, self.tables)
+        wrong = self.limits.faults(arrived, self.tables)
         answer.lost |= late | self._wrong(odd, trained) | wrong
         arrived = self._without(arrived, wrong)
         loss = _loss_of(arrived, trained)
@@ -154,12 +154,6 @@ class _Own:
         place = int(np.flatnonzero(cohort.clients == client)[0])
         users = slice(*(int(cut) for cut in cohort.user_offsets[place : place + 2]))
         return self.trained.personal[name][users]
-
-
-def _diverged(trained: Trained, arrived: Updates) -> dict[int, str]:
-    """Clients that have learnt nothing, because their training loss went beyond all numbers."""
-    beyond = trained.cohort.clients[~np.isfinite(trained.loss)]
-    return dict.fromkeys(arrived.clients[np.isin(arrived.clients, beyond)].tolist(), DIVERGED)
 
 
 def _loss_of(arrived: Updates, trained: Trained) -> NDArray[np.float64]:

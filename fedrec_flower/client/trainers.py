@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import ROW_WEIGHT, Cost, UpdateSum, mean_over_all_clients
+from fedrec_flower.aggregation import DIVERGED, ROW_WEIGHT, Cost, UpdateSum, mean_over_all_clients
 from fedrec_flower.attacks import NoAttack
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.keeping import Keeping
@@ -123,7 +123,10 @@ class GradientTrainer:
             cohort, touched = trained.cohort, trained.touched
             self.store.scatter(cohort, touched, trained.personal)
             self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
-            self.sending.send(guide.sent(trained), given, answer, round_, attempt, clip_norm)
+            # Who diverged knows it, and so neither sends nor keeps anything of it.
+            learnt, diverged = trained.parted(self.tables)
+            self.sending.send(guide.sent(learnt), given, answer, round_, attempt, clip_norm)
+            answer.lost |= dict.fromkeys(diverged, DIVERGED)
         return answer
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:

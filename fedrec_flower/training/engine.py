@@ -8,9 +8,9 @@ Source: McMahan et al. 2017, Algorithm 1, ClientUpdate.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,20 @@ class Trained:
     loss: NDArray[np.float64]
     rates: Mapping[str, float]
     num_steps: Mapping[str, Index]
+
+    def parted(self, tables: Collection[str]) -> tuple[Self, list[int]]:
+        """What the clients whose loss is finite may send, and the codes of the others.
+
+        Args:
+            tables: names of the parameters with a row per item.
+        """
+        finite = np.isfinite(self.loss)
+        if finite.all():
+            return self, []
+        places = np.flatnonzero(finite)
+        taken = {name: steps[places] for name, steps in self.num_steps.items()}
+        some = replace(self, updates=self.updates.select(places, tables), num_steps=taken)
+        return some, self.updates.clients[~finite].tolist()
 
 
 class Engine(ABC):

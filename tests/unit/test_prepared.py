@@ -66,9 +66,10 @@ def naive(cooked: Cooked, client: int, part: Part) -> dict[int, list[Row]]:
     for user in range(data.num_users):
         if partition.client_of_user[user] == client:
             rows = np.flatnonzero((data.user == user) & (split.part == part))
-            ordered = sorted(rows, key=lambda r: (data.timestamp[r], tie_hash(data, np.array([r]))))
+            order = np.lexsort((tie_hash(data, rows), data.timestamp[rows]))
             held[user] = [
-                (int(data.item[r]), float(data.rating[r]), int(data.timestamp[r])) for r in ordered
+                (int(data.item[r]), float(data.rating[r]), int(data.timestamp[r]))
+                for r in rows[order]
             ]
     return held
 

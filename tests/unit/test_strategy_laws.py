@@ -235,6 +235,20 @@ def test_who_diverges_is_left_out_and_harms_nobody(
         assert_allclose(value, other[name], rtol=1e-4, atol=1e-5)
 
 
+def test_who_diverges_keeps_nothing_of_it(federate: "Federate") -> None:
+    ran = federate(
+        *("strategy=scaffold", "model=mf", "num_rounds=2", "min_completion=0.1"),
+        *("partition=silo_quantity", "partition.num_clients=6", "training.loss=mse"),
+        *("training.learning_rate=2.15", "training.local_epochs=20", "training.batch_size=4"),
+    )
+    replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
+    records: list[Any] = [reply.content.config_records["lost"] for reply in replies]
+    always = set.intersection(*(set(record["clients"]) for record in records))
+    assert 0 < len(always) < 6
+    control = np.load(ran.store / "current" / "control.item_embedding.weight.npy")
+    assert [*np.flatnonzero(~control.any((1, 2)))] == sorted(always)
+
+
 def test_parameters_that_are_no_longer_finite_are_named(federate: "Federate") -> None:
     message = r"round 1: item_\w+\.weight is no longer finite"
     with np.errstate(over="ignore"), pytest.raises(TrainingError, match=message):
