@@ -102,9 +102,11 @@ class Clustered(FederatedStrategy):
             members = heard.select(np.flatnonzero(given == group), tables)
             self._move_group(versions, int(group), members)
         if self._round >= self.cluster_at:
-            if self._founders is None:
+            if (self._group == _NOWHERE).all():
                 self._found(versions, heard)
             self._place(versions[VERSIONS], heard)
+            if (self._group != _NOWHERE).all():
+                self._founders = None  # whole updates: nobody is left to be compared with them
         return versions
 
     def step(self, parameters: Tensors, update: Tensors) -> Tensors:

@@ -153,9 +153,19 @@ def test_clients_heard_of_late_join_a_group_and_others_are_given_the_largest(
     assert (ran.shared[VERSIONS][~heard] == 0).all()
 
 
+def test_updates_are_kept_until_everybody_is_placed(federate: "Federate") -> None:
+    some, everyone = (
+        clustered(federate, f"clients_per_round={count}", "strategy.cluster_at=1").strategy.state()
+        for count in (6, 24)
+    )
+    assert "founders/clients" in some
+    assert not any(name.startswith("found") for name in everyone)
+
+
 def test_what_it_keeps_can_be_taken_up_again(federate: "Federate") -> None:
     choice = ("strategy.cluster_at=2", "strategy.server_optimizer=fedadam")
-    ran = federate("model=mf", "strategy=clustered", *choice)
+    some = "clients_per_round=6"  # or all would be placed, and nobody's update kept
+    ran = federate("model=mf", "strategy=clustered", some, *choice)
     fresh = build(
         "strategy",
         {
