@@ -112,6 +112,9 @@ class Record:
 def _protocol(config: Mapping[str, Any]) -> str:
     """What sets rows of a table apart: they are rivals only where all of it agrees."""
     split = config["split"]
-    told = f"{split.get('name', 'unnamed')}, {split['negatives']}"
-    reads_on = config["evaluation"].get("test_history", "train") != "train"
-    return f"{told}, test reads validation" if reads_on else told
+    told = [split.get("name", "unnamed"), split["negatives"]]
+    if split.get("num_validation") == 0:
+        told.append("trained on validation")
+    if config["evaluation"].get("test_history", "train") != "train":
+        told.append("test reads validation")
+    return ", ".join(told)

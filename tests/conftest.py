@@ -141,7 +141,7 @@ def prepare_small(small_data: Interactions, tmp_path: Path) -> PrepareSmall:
     def make(client_of_user: Sequence[int] | None = None) -> Prepared:
         holder = np.arange(12) if client_of_user is None else np.array(client_of_user)
         partition = Partition(holder.astype(np.int32), np.arange(holder.max() + 1))
-        split = LeaveOneOut(ties="hash", negatives="honest").split(small_data, seed=0)
+        split = LeaveOneOut(1, ties="hash", negatives="honest").split(small_data, seed=0)
         cooked = (small_data, split, partition, "digest", pd.DataFrame())
         return prepare(tmp_path, {"holder": holder.tolist()}, lambda: cooked)
 

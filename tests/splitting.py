@@ -10,7 +10,7 @@ from fedrec_flower.splits.leave_one_out import LeaveOneOut
 from fedrec_flower.splits.random import Random
 from fedrec_flower.splits.temporal import Temporal
 
-ONE_OUT = LeaveOneOut(ties="hash", negatives="honest")
+ONE_OUT = LeaveOneOut(1, ties="hash", negatives="honest")
 LAST = LeaveLastFraction(0.2, 0.3, ties="hash", negatives="honest")
 TEMPORAL = Temporal(0.2, 0.3, negatives="honest")
 PER_USER = Random("user", 0.2, 0.3, negatives="honest")

@@ -67,10 +67,11 @@ def _title(summary: Mapping[str, Any]) -> str:
 def _caption(summary: Mapping[str, Any]) -> str:
     last = summary.get("stopped_at")
     stopped = "" if last is None else f" (stopped at {last})"
+    known = pd.notna([*(summary.get("validation") or {}).values()]).any()
+    chosen = "chosen on validation" if known else "the last, for nothing is held out for validation"
     return (
         f"at round {summary.get('selected_round')} of {summary.get('num_rounds')}{stopped}, "
-        f"chosen on validation; n = {summary.get('num_test_users')} test users, "
-        "± standard error over users"
+        f"{chosen}; n = {summary.get('num_test_users')} test users, ± standard error over users"
     )
 
 
@@ -88,7 +89,7 @@ def _metric_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _number(value: float | None, error: float | None = None) -> str:
-    text = "-" if value is None else f"{value:.4f}"
+    text = "-" if pd.isna(value) else f"{value:.4f}"
     return text if error is None else f"{text} ± {error:.4f}"
 
 

@@ -1,40 +1,51 @@
 """Leave-one-out: each user's last interaction is test, the one before is validation.
 
+Without validation it is trained on too, as one would before a deployment: what there is to choose
+was chosen before, and the last round is tested.
+
 Source: He et al. 2017, "Neural collaborative filtering", section 4.1. Ties in time (415 of the 943
 users of MovieLens-100K tie at their last timestamp) break by a fixed hash, see `hashing`.
 """
 
 from dataclasses import dataclass
 
+from fedrec_flower.errors import require
 from fedrec_flower.interactions import Interactions, Split
 from fedrec_flower.splits import Negatives
 from fedrec_flower.splits.histories import cut, num_later, require_histories
 from fedrec_flower.splits.ordering import Ties, order_in_time
 
-_NEEDED = 3  # one to train on, one for validation, one for test
-
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """Hold out the last two interactions of every user.
+    """Hold out the last interaction of every user, and the one before.
 
     Attributes:
+        num_validation: interactions before the last that are held out for validation: 1, or 0.
         ties: what orders interactions at the same time: "hash" or "file_order" (the later row of
             the interactions is the later one).
         negatives: the pool of training negatives; "legacy" is leaky.
     """
 
+    num_validation: int
     ties: Ties
     negatives: Negatives
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_validation in (0, 1),
+            f"split.num_validation={self.num_validation} is impossible: choose 1, or 0 for none",
+        )
 
     def split(self, interactions: Interactions, seed: int) -> Split:
         """Label each interaction; `seed` is unused, nothing is drawn.
 
         Raises:
-            DataError: if there are no timestamps, or a user has fewer than three interactions.
+            DataError: if there are no timestamps, or a user has too few interactions to train on
+                one.
         """
         del seed
         order = order_in_time(interactions, self.ties)
-        require_histories(interactions, _NEEDED)
+        require_histories(interactions, 2 + self.num_validation)
         later = num_later(interactions.user, order)
-        return cut(later, num_validation=1, num_test=1)
+        return cut(later, num_validation=self.num_validation, num_test=1)

@@ -177,6 +177,12 @@ def test_markdown_is_a_github_table() -> None:
     ]
 
 
+def test_the_final_table_says_where_nothing_chose_the_round() -> None:
+    printed = _printed(summary(validation={"ndcg@10": float("nan")}))
+    assert "round 2 of 2, the last, for nothing is held out for validation" in printed
+    assert "nan" not in printed
+
+
 def test_the_final_table_gives_result_error_and_cost() -> None:
     printed = _printed(summary())
     for told in (

@@ -111,6 +111,15 @@ def test_leave_one_out_takes_one_test_and_one_validation_item_of_every_user(
         assert data.user[split.rows(part)].tolist() == list(range(data.num_users))
 
 
+@given(data=datasets())
+def test_without_validation_what_it_held_out_is_trained_on_and_the_test_stays(
+    data: Interactions,
+) -> None:
+    usual = ONE_OUT.split(data, seed=0).part
+    whole = replace(ONE_OUT, num_validation=0).split(data, seed=0).part
+    assert whole.tolist() == np.where(usual == VALIDATION, TRAIN, usual).tolist()
+
+
 @pytest.mark.parametrize("splitter", [ONE_OUT, LAST])
 @given(data=datasets())
 def test_no_train_item_is_later_than_a_held_out_one(splitter: Splitter, data: Interactions) -> None:
@@ -173,7 +182,7 @@ def test_neither_the_unit_of_time_nor_its_origin_matters(data: Interactions) -> 
 
 
 def test_with_file_order_the_later_row_of_a_tie_is_the_later_one() -> None:
-    by_row = LeaveOneOut(ties="file_order", negatives="legacy")
+    by_row = LeaveOneOut(1, ties="file_order", negatives="legacy")
     assert by_row.split(history(5, 5, 5, 1), seed=0).part.tolist() == [
         TRAIN,
         VALIDATION,

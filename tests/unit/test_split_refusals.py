@@ -5,6 +5,7 @@ import pytest
 from fedrec_flower.errors import ConfigError, DataError
 from fedrec_flower.splits import Splitter
 from fedrec_flower.splits.leave_last_fraction import LeaveLastFraction
+from fedrec_flower.splits.leave_one_out import LeaveOneOut
 from fedrec_flower.splits.random import Random
 from fedrec_flower.splits.temporal import Temporal
 from tests.splitting import LAST, ONE_OUT, OVERALL, PER_USER, TEMPORAL, history, interactions
@@ -51,3 +52,9 @@ def test_impossible_fractions_are_refused(validation: float, test: float) -> Non
     ):
         with pytest.raises(ConfigError, match=message):
             make()
+
+
+@pytest.mark.parametrize("count", [-1, 2])
+def test_leave_one_out_holds_out_one_for_validation_or_none(count: int) -> None:
+    with pytest.raises(ConfigError, match=rf"num_validation={count} is impossible"):
+        LeaveOneOut(count, ties="hash", negatives="honest")
