@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once, repetitions
 from fedrec_flower.plots.naming import datasets, lower_is_better, metric_label, series_labels
 from fedrec_flower.plots.style import canvas, legend_beside, looks
 
@@ -20,7 +21,7 @@ _ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
 def metric_by_activity(per_user: pd.DataFrame, metric: str = "hr@10") -> Figure:
     """Draw a test metric over fifths of the users, from the least to the most active.
 
-    Bars are one standard error over users; a user measured with several seeds is averaged first.
+    Bars are one standard error over users; a user measured in several runs is averaged first.
     Of more than seven series the seven best are drawn.
 
     Args:
@@ -41,7 +42,7 @@ def metric_by_activity(per_user: pd.DataFrame, metric: str = "hr@10") -> Figure:
     figure, axes = canvas(
         f"Test {metric_label(metric)} by user activity{datasets(per_user)}",
         "fifths of the users; bars: one standard error over users"
-        + (", each averaged over seeds" if table["seeds"].max() > 1 else "")
+        + (f", each averaged over {repetitions(per_user)[1]}" if table["seeds"].max() > 1 else "")
         + (f"; the {len(best)} best of {len(best) + others}" if others else ""),
         x="interactions of a user in training",
         y=metric_label(metric),
@@ -69,7 +70,7 @@ def metric_by_activity(per_user: pd.DataFrame, metric: str = "hr@10") -> Figure:
 
 def _users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One row per series and user, means over seeds: total, count, num_train; seeds; bin, range."""
-    rows = _with_sums(per_user, metric)
+    rows = _with_sums(once(per_user), metric)
     rows = rows.assign(label=series_labels(rows), seeds=1)
     averaged = {"total": "mean", "count": "mean", "num_train": "mean", "seeds": "sum"}
     users = rows.groupby(["label", "user_id"]).agg(averaged).reset_index()

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once, repetitions
 from fedrec_flower.plots.naming import (
     chance_level,
     datasets,
@@ -24,8 +25,8 @@ def comparison(summaries: pd.DataFrame, *metrics: str) -> Figure:
     """Draw test metrics of each model as points with error bars, one panel per metric.
 
     The best by the first metric is on top, but runs of the leaky protocol come last, as rings.
-    The bar is one standard deviation over seeds, or one standard error over users where there is
-    a single seed; which, is said in the subtitle or below the model's name.
+    The bar is one standard deviation over seeds (or folds), or one standard error over users
+    where there is a single run; which, is said in the subtitle or below the model's name.
 
     Args:
         summaries: from `load_summaries`; only completed runs count.
@@ -82,9 +83,7 @@ def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
         )
     shown = completed[completed[column].notna()]
     shown = shown.assign(label=series_labels(shown), leaky=leaky(shown))
-    # A run repeated with the same seed is no further evidence.
-    once = shown.drop_duplicates(["label", "seed"], keep="last")
-    rows = {label: _row(runs, metric) for label, runs in once.groupby("label")}
+    rows = {label: _row(runs, metric) for label, runs in once(shown).groupby("label")}
     table = pd.DataFrame.from_dict(rows, orient="index")
     merit = table["mean"] if lower_is_better(metric) else -table["mean"]
     # A leaky figure is no rival of an honest one, however high.
@@ -95,7 +94,7 @@ def _row(runs: pd.DataFrame, metric: str) -> dict[str, object]:
     values, run = runs[f"test.{metric}"], runs.iloc[0]
     told = {"mean": values.mean(), "bar": 0.0, "told": "one seed", "leaky": bool(run["leaky"])}
     if len(values) > 1:
-        return told | {"bar": values.std(), "told": f"sd of {len(values)} seeds"}
+        return told | {"bar": values.std(), "told": f"sd of {len(values)} {repetitions(runs)[1]}"}
     error = run.get(f"test_standard_error.{metric}")
     if pd.isna(error):
         return told

@@ -8,6 +8,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once, repetitions
 from fedrec_flower.plots.naming import (
     chance_level,
     datasets,
@@ -24,9 +25,9 @@ _FEW = 6  # series; the lines of more would hide each other's bands
 def convergence(runs: pd.DataFrame, metric: str) -> Figure:
     """Draw a metric against rounds, one colour per model.
 
-    Validation is a solid line and test a thin dashed one, means over seeds; the band is one
-    standard deviation over seeds of validation. A ring stands at the round that validation
-    selected, one per seed.
+    Validation is a solid line and test a thin dashed one, means over seeds (or folds); the band is
+    one standard deviation over them of validation. A ring stands at the round that validation
+    selected, one per run.
 
     Of more than six models only the means of validation are drawn, with the models' names at
     their ends. A dot is where the runs of a model end, one round for a model that is solved in
@@ -49,7 +50,7 @@ def convergence(runs: pd.DataFrame, metric: str) -> Figure:
 
 def _few(shown: pd.DataFrame, metric: str, drawn: dict[str, Look]) -> Figure:
     figure, axes = canvas(
-        f"Convergence{datasets(shown)}", _seeds_told(shown), x="round", y=metric_label(metric)
+        f"Convergence{datasets(shown)}", _runs_told(shown), x="round", y=metric_label(metric)
     )
     for label, look in drawn.items():
         _draw_series(axes, shown[shown["label"] == label], look)
@@ -62,7 +63,7 @@ def _few(shown: pd.DataFrame, metric: str, drawn: dict[str, Look]) -> Figure:
 def _many(shown: pd.DataFrame, metric: str, drawn: dict[str, Look]) -> Figure:
     figure, axes = canvas(
         f"Convergence{datasets(shown)}",
-        f"on validation, {_seeds_told(shown)}; dots: where the runs end",
+        f"on validation, {_runs_told(shown)}; dots: where the runs end",
         x="round",
         y=f"Validation {metric_label(metric)}",
         size=(9.0, max(4.8, 1.2 + 0.19 * len(drawn))),
@@ -91,9 +92,7 @@ def _measurements(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     if shown.empty:
         known = ", ".join(sorted(set(evaluated["metric"]))) or "none so far"
         raise FedrecError(f"no run reports {metric}: choose one of the metrics there are ({known})")
-    shown = shown.assign(label=series_labels(shown))
-    # A run repeated with the same seed is no further evidence.
-    return shown.drop_duplicates(["label", "seed", "phase", "round"], keep="last")
+    return once(shown.assign(label=series_labels(shown)))
 
 
 def _draw_series(axes: Axes, series: pd.DataFrame, look: Look) -> None:
@@ -150,8 +149,9 @@ def _explanations(shown: pd.DataFrame, metric: str) -> list[Line2D | Patch]:
         keys.append(_key(FAINT, "validation"))
     if "test" in phases:
         keys.append(_key(FAINT, "test", linewidth=1.0, linestyle=(0, (4, 2))))
-    if shown.groupby("label")["seed"].nunique().max() > 1:
-        keys.append(Patch(color=FAINT, alpha=0.25, linewidth=0, label="±1 sd over seeds"))
+    counts, differing = repetitions(shown)
+    if counts.max() > 1:
+        keys.append(Patch(color=FAINT, alpha=0.25, linewidth=0, label=f"±1 sd over {differing}"))
     if len(_selected(shown)):
         keys.append(
             _key(FAINT, "selected round", linestyle="none", marker="o", markerfacecolor="white")
@@ -172,9 +172,9 @@ def _line_marker(look: Look) -> str:
     return "" if look.marker == "o" else look.marker
 
 
-def _seeds_told(shown: pd.DataFrame) -> str:
-    seeds = shown.groupby("label")["seed"].nunique()
-    fewest, most = int(seeds.min()), int(seeds.max())
+def _runs_told(shown: pd.DataFrame) -> str:
+    counts, differing = repetitions(shown)
+    fewest, most = int(counts.min()), int(counts.max())
     if most == 1:
         return "one seed"
-    return f"means over {most} seeds" if fewest == most else f"means over {fewest} to {most} seeds"
+    return f"means over {most if fewest == most else f'{fewest} to {most}'} {differing}"

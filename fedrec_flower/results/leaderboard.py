@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once
 from fedrec_flower.results.configuration import Settings, differing, is_federated, said
 from fedrec_flower.results.load import IDENTITY, load_settings, load_summaries
 
@@ -80,9 +81,7 @@ def comparison(path: str | Path) -> pd.DataFrame:
 
 def completed_once(runs: pd.DataFrame) -> pd.DataFrame:
     """Completed runs, of repeated ones the last."""
-    completed = runs[runs["status"] == "completed"]
-    told = ["configuration", "seed", "split_sha256"]  # the last tells folds apart
-    return completed.drop_duplicates([name for name in told if name in completed], keep="last")
+    return once(runs[runs["status"] == "completed"])
 
 
 def sorting_metric(metrics: Iterable[str]) -> str | None:
@@ -104,7 +103,7 @@ def is_leaky(table: pd.DataFrame) -> "pd.Series[bool]":
 
 def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]:
     first = runs.iloc[0]
-    names = {name: first[name] for name in IDENTITY if name != "seed"}
+    names = {name: first[name] for name in IDENTITY if name not in ("seed", "split_sha256")}
     metrics = _below("test.", runs)
     measured = [name for name in metrics if runs[f"test.{name}"].notna().any()]
     return {

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once
 from fedrec_flower.results.leaderboard import FIELD, comparison, completed_once, metrics_of
 from fedrec_flower.results.load import load_per_user, load_summaries
 from fedrec_flower.results.significance import holm, majority, mcnemar, paired_bootstrap
@@ -108,7 +109,7 @@ def _of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     keys = ["configuration", "seed", "user_id"]
     if found is None or column not in per_user:
         return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=keys[:2]))
-    items = per_user[_is_last(per_user) & per_user[column].notna()]
+    items = once(per_user[per_user[column].notna()])
     rank, k = items[column], int(found["k"])
     if found["kind"] == "hr":
         values = (rank <= k).groupby([items[key] for key in keys]).max().astype(float)
@@ -120,15 +121,9 @@ def _of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     return values.rename("value").reset_index().pivot_table("value", "user_id", keys[:2])
 
 
-def _is_last(per_user: pd.DataFrame) -> "pd.Series[bool]":
-    """The rows of the run that counts among repeated ones."""
-    last = per_user.groupby(["configuration", "seed"])["run"].transform("last")
-    return per_user["run"] == last
-
-
 def _require_equal_splits(runs: pd.DataFrame) -> None:
-    known = runs[runs["split_sha256"].notna()] if "split_sha256" in runs else runs.head(0)
-    known = known[known["task"] == "ranking"]  # ratings are not tested, and come in folds
+    ranked = runs["task"] == "ranking"  # ratings are not tested, and come in folds
+    known = runs[ranked & runs["split_sha256"].notna()]
     for _, rivals in known.groupby(FIELD):
         for seed, alike in rivals.groupby("seed"):
             distinct = alike.drop_duplicates("split_sha256")

@@ -90,8 +90,19 @@ def test_convergence_draws_the_phases_there_are() -> None:
 
 
 def test_a_repeated_run_is_drawn_once() -> None:
-    runs = pd.concat([_runs(("mf",), (1,)).assign(value=9.0), _runs(("mf",), (1,))])
-    assert _line(plots.convergence(runs, "hr@10_99neg"), [1, 2, 3, 4])
+    before, again = (_runs(("mf",), (1,), run=name) for name in ("a", "b"))
+    figure = plots.convergence(pd.concat([before.assign(value=9.0), again]), "hr@10_99neg")
+    assert _line(figure, [1, 2, 3, 4])
+    assert "±1 sd over seeds" not in _legend(figure)
+
+
+def test_folds_of_one_seed_are_averaged_and_called_folds() -> None:
+    folds = [_runs(("mf",), (1,), run=name, split_sha256=name) for name in ("u1", "u2")]
+    folds[1]["value"] += 2
+    figure = plots.convergence(pd.concat(folds, ignore_index=True), "hr@10_99neg")
+    assert _line(figure, [0 + 2, 1 + 2, 2 + 2, 3 + 2])
+    assert "±1 sd over folds" in _legend(figure)
+    assert figure.texts[-1].get_text() == "means over 2 folds"
 
 
 @pytest.mark.parametrize("number", [1, 6])
@@ -165,6 +176,17 @@ def test_comparison_says_whether_bars_are_over_seeds_or_over_users() -> None:
     assert _yticks(figure) == ["mf\nsd of 2 seeds", "ncf\none seed, se over 943 users"]
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert texts == {f"0.300 ± {sqrt(0.1**2 + 0.1**2):.3f}", "0.250 ± 0.015"}
+
+
+def test_comparison_of_folds_shows_mean_and_deviation_over_all_of_them() -> None:
+    folds = [
+        _summaries({("mf", 1): value}, run=name, split_sha256=name)
+        for name, value in (("u1", 0.2), ("u2", 0.4))
+    ]
+    repeated = folds[0].assign(run="u1 again")
+    figure = plots.comparison(pd.concat([*folds, repeated], ignore_index=True), "hr@10")
+    assert [text.get_text() for text in figure.axes[0].texts] == [f"0.300 ± {sqrt(0.02):.3f}"]
+    assert "bars: sd of 2 folds" in figure.texts[-1].get_text()
 
 
 def test_what_is_the_same_of_all_bars_is_said_once() -> None:

@@ -84,6 +84,14 @@ def test_a_user_measured_with_several_seeds_counts_once() -> None:
     assert _spans(figure) == pytest.approx([sqrt(2 * 0.25**2) / sqrt(2)])
 
 
+def test_a_run_made_again_says_no_more_of_its_users() -> None:
+    users = pd.DataFrame({"seed": 1, "user_id": [1, 2], "num_train": 7})
+    before, again = (users.assign(run=name, rank_full=r) for name, r in (("a", 99), ("b", 1)))
+    figure = plots.metric_by_activity(pd.concat([before, again], ignore_index=True), "hr@10")
+    assert _points(figure) == [1.0]
+    assert "averaged" not in figure.texts[-1].get_text()
+
+
 def test_rating_errors_weigh_every_rating_alike() -> None:
     table = pd.DataFrame(
         {
