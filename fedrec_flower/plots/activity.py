@@ -9,12 +9,17 @@ from numpy.typing import NDArray
 
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.frames import once, repetitions
-from fedrec_flower.plots.naming import datasets, lower_is_better, metric_label, series_labels
+from fedrec_flower.plots.naming import (
+    best_series,
+    datasets,
+    lower_is_better,
+    metric_label,
+    series_labels,
+)
 from fedrec_flower.plots.style import canvas, legend_beside, looks
 
 _BINS = 5
 _JOINED = 5  # lines between the points of more series than this would be a thicket
-_SHOWN = 7  # and so would the points of more than there are colours
 _ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
 
 
@@ -37,13 +42,14 @@ def metric_by_activity(per_user: pd.DataFrame, metric: str = "hr@10") -> Figure:
         FedrecError: if the metric is another one or the table lacks its columns.
     """
     users = _users(per_user, metric)
-    best, others = _best(users, metric)
+    sums = users.groupby("label")[["total", "count"]].sum()
+    best = best_series(sums["total"] / sums["count"], metric)
     table = _binned(users[users["label"].isin(best)], metric)
     figure, axes = canvas(
         f"Test {metric_label(metric)} by user activity{datasets(per_user)}",
         "fifths of the users; bars: one standard error over users"
         + (f", each averaged over {repetitions(per_user)[1]}" if table["seeds"].max() > 1 else "")
-        + (f"; the {len(best)} best of {len(best) + others}" if others else ""),
+        + (f"; the {len(best)} best of {len(sums)}" if len(best) < len(sums) else ""),
         x="interactions of a user in training",
         y=metric_label(metric),
     )
@@ -77,15 +83,6 @@ def _users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     users["bin"] = _fifths(users["num_train"].to_numpy())
     ranges = {number: _range_told(members) for number, members in users.groupby("bin")}
     return users.assign(range=users["bin"].map(ranges))
-
-
-def _best(users: pd.DataFrame, metric: str) -> tuple[list[str], int]:
-    """The labels to show, and how many others there are."""
-    sums = users.groupby("label")[["total", "count"]].sum()
-    ordered = (sums["total"] / sums["count"]).sort_values(
-        ascending=lower_is_better(metric), kind="stable"
-    )
-    return list(ordered.index[:_SHOWN]), len(ordered.index[_SHOWN:])
 
 
 def _binned(users: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -5,6 +5,8 @@ from math import log2
 
 import pandas as pd
 
+from fedrec_flower.plots.style import COLOURS
+
 _METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "auc": "AUC"}
 _RATING_METRICS = {"rmse": "RMSE (rating units)", "mae": "MAE (rating units)"}
 
@@ -21,6 +23,20 @@ def metric_label(metric: str) -> str:
 def lower_is_better(metric: str) -> bool:
     """Tell whether a metric is an error rather than a merit."""
     return metric in _RATING_METRICS
+
+
+def best_series(values: "pd.Series[float]", metric: str) -> list[str]:
+    """Choose whom a figure has room for: the best, as many as there are colours.
+
+    Args:
+        values: of the metric, by label.
+        metric: tells whether more is better.
+
+    Returns:
+        The labels, best first; of equal ones the earlier.
+    """
+    ordered = values.sort_values(ascending=lower_is_better(metric), kind="stable")
+    return [str(label) for label in ordered.index[: len(COLOURS)]]
 
 
 def chance_level(metric: str) -> float | None:

@@ -22,6 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#262626"
 FAINT = "#8C8C8C"
+PALE = "#CFCFCF"  # what is there, but not to be looked at
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.plots.naming import chance_level, metric_label, series_labels
-from fedrec_flower.plots.style import looks
+from fedrec_flower.plots.style import PALE, looks
 
 HONEST, LEGACY = "leave_one_out honest", "leave_one_out legacy"
 
@@ -117,12 +117,32 @@ def test_every_model_has_its_own_look() -> None:
     assert len({(look.colour, look.marker) for look in drawn}) == 40
 
 
-def test_many_models_are_drawn_once_each_with_their_names_at_the_ends() -> None:
-    models = tuple(f"model{n:02d}" for n in range(20))
+@pytest.mark.parametrize(("metric", "named"), [("hr@10", range(13, 20)), ("rmse", range(7))])
+def test_of_many_models_those_that_end_best_are_named_and_the_others_grey(
+    metric: str, named: range
+) -> None:
+    every = [_runs((f"model{n:02d}",), (1,), metric=metric) for n in range(20)]
+    runs = pd.concat(
+        [of_model.assign(value=of_model["value"] + n) for n, of_model in enumerate(every)],
+        ignore_index=True,
+    )
+    figure = plots.convergence(runs, metric)
+    axes = figure.axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == [f"model{n:02d}" for n in named]
+    ends = {float(np.asarray(line.get_ydata())[-1]) for line in axes.lines}
+    assert {n + 3 + 1 for n in range(20)} <= ends  # every model has its line
+    grey = {np.asarray(line.get_ydata())[-1] for line in axes.lines if line.get_color() == PALE}
+    assert grey == {n + 3 + 1 for n in range(20) if n not in named}
+    assert "the 7 best of 20 in colour" in figure.texts[-1].get_text()
+
+
+def test_no_name_of_many_models_stands_on_another() -> None:
+    models = tuple(f"model{n:02d}" for n in range(7))
     figure = plots.convergence(_runs(models, (1, 3)), "hr@10_99neg")
     axes = figure.axes[0]
     assert axes.get_legend() is None
     assert sorted(text.get_text() for text in axes.texts) == list(models)
+    assert "best" not in figure.texts[-1].get_text()
     assert _line(figure, [0 + 2, 1 + 2, 2 + 2, 3 + 2])
     assert not _line(figure, [0 + 1, 1 + 1, 2 + 1, 3 + 1])  # of test
     figure.draw_without_rendering()
@@ -131,7 +151,7 @@ def test_many_models_are_drawn_once_each_with_their_names_at_the_ends() -> None:
 
 
 def test_what_ends_early_is_led_on_to_its_name() -> None:
-    models = tuple(f"model{n:02d}" for n in range(8))
+    models = tuple(f"model{n:02d}" for n in range(7))
     runs = _runs(models, (1,))
     short = runs[(runs["label"] != "model00") | (runs["round"] <= 1)]
     axes = plots.convergence(short, "hr@10_99neg").axes[0]
