@@ -1,8 +1,16 @@
 """What the frames of runs say, read alike by tables and by figures."""
 
+from typing import Any
+
 import pandas as pd
 
+_ENGINES = {"simulation", "in_process", "deployment"}  # the same numbers on each
 _APART = ("configuration", "label", "seed", "split_sha256")  # the last tells folds apart
+
+
+def is_engine(federation: Any) -> bool:
+    """Whether a run is one of a federation, by the name of what carried it; unnamed ones are."""
+    return bool(pd.isna(federation)) or federation in _ENGINES
 
 
 def once(frame: pd.DataFrame) -> pd.DataFrame:

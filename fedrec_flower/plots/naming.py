@@ -5,6 +5,7 @@ from math import log2
 
 import pandas as pd
 
+from fedrec_flower.frames import is_engine
 from fedrec_flower.plots.style import COLOURS
 
 _METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "auc": "AUC"}
@@ -72,6 +73,13 @@ def series_labels(frame: pd.DataFrame) -> "pd.Series[str]":
 def leaky(frame: pd.DataFrame) -> "pd.Series[bool]":
     """Tell which rows were measured by the leaky protocol."""
     return _column(frame, "protocol").str.contains("legacy")
+
+
+def federated(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Tell which rows are of a federation, rather than of what federations are compared with."""
+    if "federation" not in frame:
+        return pd.Series(data=True, index=frame.index)
+    return frame["federation"].map(is_engine)
 
 
 def datasets(frame: pd.DataFrame) -> str:

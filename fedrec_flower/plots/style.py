@@ -125,6 +125,16 @@ def legend_beside(figure: Figure, axes: Axes, handles: Sequence[Artist]) -> None
     )  # fmt: skip
 
 
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Put a legend in one line under all axes and grow the figure by it."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.3)
+    figure.legend(
+        handles=handles, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=9,
+        labelcolor=INK,
+    )  # fmt: skip
+
+
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Write a figure as PNG (150 dots per inch) and SVG; the same figure gives the same bytes.
 

@@ -57,6 +57,11 @@ def _marks(axes: Axes) -> list[Any]:
     return [line for line in axes.lines if line.get_marker() == "o"]
 
 
+def _keys(figure: Figure) -> list[str]:
+    """What a legend of the whole figure explains."""
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
 def _yticks(figure: Figure) -> list[str]:
     return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
@@ -190,10 +195,12 @@ def test_an_unknown_metric_is_one_clear_sentence(draw: Any) -> None:
         draw(table, "hr@7")
 
 
-def test_comparison_says_whether_bars_are_over_seeds_or_over_users() -> None:
+def test_comparison_says_what_most_bars_are_once_and_names_the_exceptions() -> None:
     values = {("mf", 1): 0.2, ("mf", 2): 0.4, ("ncf", 1): 0.25}
     figure = plots.comparison(_summaries(values), "hr@10")
-    assert _yticks(figure) == ["mf\nsd of 2 seeds", "ncf\none seed, se over 943 users"]
+    assert _yticks(figure) == ["mf", "ncf\none seed, se over 943 users"]
+    told = " ".join(figure.texts[-1].get_text().split())
+    assert told.endswith("bars: sd of 2 seeds, where not said otherwise")
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert texts == {f"0.300 ± {sqrt(0.1**2 + 0.1**2):.3f}", "0.250 ± 0.015"}
 
@@ -229,6 +236,17 @@ def test_comparison_puts_the_best_on_top_and_leaky_runs_last() -> None:
     table = pd.concat([honest, leaky], ignore_index=True)
     order = [name.split("\n")[0] for name in _yticks(plots.comparison(table, "hr@10"))]
     assert order == ["b", "a", "a (leaky protocol)"]
+
+
+def test_what_is_no_federation_stands_in_a_colour_of_its_own() -> None:
+    table = _summaries({("a", 1): 0.4, ("b", 1): 0.3, ("c", 1): 0.2, ("d", 1): 0.1})
+    engines = pd.Series(["in_process", "centralized", "simulation", None])
+    mixed = table.assign(federation=engines)
+    figure = plots.comparison(mixed, "hr@10")
+    a, b, c, d = (line.get_color() for line in _marks(figure.axes[0]))
+    assert a == c == d != b
+    assert _keys(figure) == ["federated", "without federation"]
+    assert _keys(plots.comparison(mixed[mixed["label"] != "b"], "hr@10")) == []
 
 
 def test_comparison_of_errors_puts_the_lowest_on_top() -> None:
