@@ -13,6 +13,8 @@ from fedrec_flower.results import (
     attacked_told,
     choices_told,
     choosing,
+    clock,
+    clock_told,
     headline,
     leaderboard,
     load_per_user,
@@ -22,6 +24,7 @@ from fedrec_flower.results import (
     readable,
     skewed,
     skewed_told,
+    timed,
     varied,
     way_to_goal,
     way_told,
@@ -42,7 +45,9 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     - in compression: `upload` (accuracy against what clients send)
     - in attack, targets watched: `attacks` (their exposure by strategy), figure and table
 
-    Runs that were spied on give `curious` (what is learnt of one client).
+    Runs that were spied on give `curious` (what is learnt of one client); runs on a simulated clock
+    give `clock` (validation against time, and the time until 95 % of the best that a server reaches
+    which waits for all), figure and table.
 
     Args:
         runs: a run folder, or a folder with run folders at any depth.
@@ -102,6 +107,8 @@ def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
     plots.save(plots.metric_by_activity(per_user, by_activity), to, "activity")
     if plots.is_spied_on(summaries):
         plots.save(plots.what_the_curious_learn(summaries), to, "curious")
+    if not (on_clock := timed(runs, metric)).empty:
+        _draw_clock(on_clock, clock(runs, metric), to, metric)
     if plots.sends_anything(ours):
         plots.save(plots.accuracy_against_megabytes(ours, metric), to, "megabytes")
 
@@ -131,6 +138,12 @@ def _draw_goal(table: pd.DataFrame, to: Path, metric: str) -> None:
     _write(table, way_told(table, metric), to, "goal")
     if len(set(table["goal"])) == 1:  # one figure shows the way to one goal
         plots.save(plots.way_to_goal(table, metric), to, "goal")
+
+
+def _draw_clock(on_clock: pd.DataFrame, table: pd.DataFrame, to: Path, metric: str) -> None:
+    if not table.empty:
+        _write(table, clock_told(table, metric), to, "clock")
+    plots.save(plots.accuracy_against_clock(on_clock, table, metric), to, "clock")
 
 
 def _write(table: pd.DataFrame, text: str, to: Path, name: str) -> None:

@@ -5,7 +5,7 @@ from math import log2
 
 import pandas as pd
 
-from fedrec_flower.frames import is_engine
+from fedrec_flower.frames import is_engine, repetitions
 from fedrec_flower.plots.style import COLOURS
 
 _METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "auc": "AUC"}
@@ -86,6 +86,15 @@ def datasets(frame: pd.DataFrame) -> str:
     """Say which data a figure is about, as the end of its title: " on ml-100k"."""
     names = sorted(set(_column(frame, "dataset")) - {""})
     return f" on {', '.join(names)}" if names else ""
+
+
+def runs_told(frame: pd.DataFrame) -> str:
+    """Say over how many runs a point of each series is a mean: "means over 1 to 3 seeds"."""
+    counts, differing = repetitions(frame)
+    fewest, most = int(counts.min()), int(counts.max())
+    if most == 1:
+        return "one seed"
+    return f"means over {most if fewest == most else f'{fewest} to {most}'} {differing}"
 
 
 def _column(frame: pd.DataFrame, name: str) -> "pd.Series[str]":

@@ -15,6 +15,7 @@ from fedrec_flower.plots.naming import (
     datasets,
     lower_is_better,
     metric_label,
+    runs_told,
     series_labels,
 )
 from fedrec_flower.plots.placing import name_ends
@@ -52,7 +53,7 @@ def convergence(runs: pd.DataFrame, metric: str) -> Figure:
 def _few(shown: pd.DataFrame, metric: str) -> Figure:
     drawn = looks(shown["label"])
     figure, axes = canvas(
-        f"Convergence{datasets(shown)}", _runs_told(shown), x="round", y=metric_label(metric)
+        f"Convergence{datasets(shown)}", runs_told(shown), x="round", y=metric_label(metric)
     )
     for label, look in drawn.items():
         _draw_series(axes, shown[shown["label"] == label], look)
@@ -69,7 +70,7 @@ def _many(shown: pd.DataFrame, metric: str) -> Figure:
     told = f"; the {len(drawn)} best of {len(means)} in colour" if len(drawn) < len(means) else ""
     figure, axes = canvas(
         f"Convergence{datasets(shown)}",
-        f"on validation, {_runs_told(shown)}; dots: where the runs end{told}",
+        f"on validation, {runs_told(shown)}; dots: where the runs end{told}",
         x="round",
         y=f"Validation {metric_label(metric)}",
         size=(9.0, 4.8),
@@ -186,11 +187,3 @@ def _key(colour: str, label: str, **drawn: object) -> Line2D:
 def _line_marker(look: Look) -> str:
     # The first seven series differ by colour alone; later ones need a shape as well.
     return "" if look.marker == "o" else look.marker
-
-
-def _runs_told(shown: pd.DataFrame) -> str:
-    counts, differing = repetitions(shown)
-    fewest, most = int(counts.min()), int(counts.max())
-    if most == 1:
-        return "one seed"
-    return f"means over {most if fewest == most else f'{fewest} to {most}'} {differing}"

@@ -3,6 +3,7 @@
 from fedrec_flower.checkpoints import Checkpoint
 from fedrec_flower.results.attacked import attacked, attacked_told
 from fedrec_flower.results.choosing import choices_told, choosing
+from fedrec_flower.results.clock import clock, clock_told, timed
 from fedrec_flower.results.configuration import varied
 from fedrec_flower.results.goal import way_to_goal, way_told
 from fedrec_flower.results.leaderboard import comparison
@@ -25,6 +26,8 @@ __all__ = [
     "choices_told",
     "choosing",
     "claimed",
+    "clock",
+    "clock_told",
     "comparison",
     "final_table",
     "headline",
@@ -39,6 +42,7 @@ __all__ = [
     "skewed",
     "skewed_told",
     "taken_over",
+    "timed",
     "told_before",
     "varied",
     "way_to_goal",
