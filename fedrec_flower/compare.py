@@ -9,8 +9,10 @@ import pandas as pd
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.results import (
+    activity_told,
     attacked,
     attacked_told,
+    by_activity,
     choices_told,
     choosing,
     clock,
@@ -35,8 +37,8 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     """Write `comparison.csv`, `comparison.md` and figures of all completed runs below a folder.
 
     The figures: `comparison` (the headline metrics), `megabytes` (accuracy against traffic; where
-    anything was sent), `convergence` (accuracy against rounds) and `activity` (whom it serves).
-    Runs that were made to differ in one of these also give:
+    anything was sent), `convergence` (accuracy against rounds) and `activity` (whom it serves; a
+    table, too). Runs that were made to differ in one of these also give:
 
     - in partition and strategy: `heterogeneity` (accuracy on each partition), figure and table
     - in clients a round, with a centralised run beside them: `goal` (rounds and megabytes until
@@ -96,15 +98,14 @@ def choose(runs: Path, to: Path, metric: str) -> str:
 
 
 def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
-    summaries, per_user = load_summaries(runs), load_per_user(runs)
+    summaries = load_summaries(runs)
     column = f"test.{metric}"
     ours = summaries[summaries[column].notna()] if column in summaries else summaries
     measured = set(ours.dropna(axis="columns", how="all")) - {column}
     beside = [name for name in headlines if f"test.{name}" in measured]
-    by_activity = "rmse" if metric in ("rmse", "mae") else "hr@10"
     plots.save(plots.comparison(summaries, metric, *beside), to, "comparison")
     plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
-    plots.save(plots.metric_by_activity(per_user, by_activity), to, "activity")
+    _draw_activity(runs, to, metric)
     if plots.is_spied_on(summaries):
         plots.save(plots.what_the_curious_learn(summaries), to, "curious")
     if not (on_clock := timed(runs, metric)).empty:
@@ -138,6 +139,13 @@ def _draw_goal(table: pd.DataFrame, to: Path, metric: str) -> None:
     _write(table, way_told(table, metric), to, "goal")
     if len(set(table["goal"])) == 1:  # one figure shows the way to one goal
         plots.save(plots.way_to_goal(table, metric), to, "goal")
+
+
+def _draw_activity(runs: Path, to: Path, metric: str) -> None:
+    rated = metric in ("rmse", "mae")
+    table = by_activity(load_per_user(runs), *(("rmse", "mae") if rated else ("ndcg@10", "hr@10")))
+    _write(table, activity_told(table), to, "activity")
+    plots.save(plots.metric_by_activity(table, "rmse" if rated else "hr@10"), to, "activity")
 
 
 def _draw_clock(on_clock: pd.DataFrame, table: pd.DataFrame, to: Path, metric: str) -> None:

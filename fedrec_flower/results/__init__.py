@@ -1,6 +1,7 @@
 """Run folders: text tables written by a run, and read back into tidy frames."""
 
 from fedrec_flower.checkpoints import Checkpoint
+from fedrec_flower.results.activity import activity_told, by_activity
 from fedrec_flower.results.attacked import attacked, attacked_told
 from fedrec_flower.results.choosing import choices_told, choosing
 from fedrec_flower.results.clock import clock, clock_told, timed
@@ -21,8 +22,10 @@ __all__ = [
     "Phase",
     "RunFolder",
     "SavedModel",
+    "activity_told",
     "attacked",
     "attacked_told",
+    "by_activity",
     "choices_told",
     "choosing",
     "claimed",

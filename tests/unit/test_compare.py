@@ -34,6 +34,11 @@ def test_a_table_and_figures_come_from_run_folders_alone(runs: Path, tmp_path: P
     assert list(table["seeds"]) == [2, 2, 2]
     assert table["ndcg@10"].is_monotonic_decreasing
     assert table["ndcg@10_p"].isna().sum() == 1  # the best
+    groups = pd.read_csv(tmp_path / "activity.csv")
+    everybody = groups[groups["group"] == "all users"]
+    assert list(everybody["label"]) == list(table["label"])
+    assert list(everybody["ndcg@10"]) == pytest.approx(list(table["ndcg@10"]))
+    assert (tmp_path / "activity.md").exists()
     figures = {path.stem for path in tmp_path.glob("*.png")}
     assert figures == {path.stem for path in tmp_path.glob("*.svg")}
     assert figures == {"convergence", "comparison", "activity", "megabytes"}
