@@ -9,10 +9,14 @@ import pandas as pd
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.results import (
+    activity_told,
     attacked,
     attacked_told,
+    by_activity,
     choices_told,
     choosing,
+    clock,
+    clock_told,
     headline,
     leaderboard,
     load_per_user,
@@ -22,6 +26,7 @@ from fedrec_flower.results import (
     readable,
     skewed,
     skewed_told,
+    timed,
     varied,
     way_to_goal,
     way_told,
@@ -32,8 +37,8 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     """Write `comparison.csv`, `comparison.md` and figures of all completed runs below a folder.
 
     The figures: `comparison` (the headline metrics), `megabytes` (accuracy against traffic; where
-    anything was sent), `convergence` (accuracy against rounds) and `activity` (whom it serves).
-    Runs that were made to differ in one of these also give:
+    anything was sent), `convergence` (accuracy against rounds) and `activity` (whom it serves; a
+    table, too). Runs that were made to differ in one of these also give:
 
     - in partition and strategy: `heterogeneity` (accuracy on each partition), figure and table
     - in clients a round, with a centralised run beside them: `goal` (rounds and megabytes until
@@ -42,7 +47,9 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     - in compression: `upload` (accuracy against what clients send)
     - in attack, targets watched: `attacks` (their exposure by strategy), figure and table
 
-    Runs that were spied on give `curious` (what is learnt of one client).
+    Runs that were spied on give `curious` (what is learnt of one client); runs on a simulated clock
+    give `clock` (validation against time, and the time until 95 % of the best that a server reaches
+    which waits for all), figure and table.
 
     Args:
         runs: a run folder, or a folder with run folders at any depth.
@@ -91,17 +98,18 @@ def choose(runs: Path, to: Path, metric: str) -> str:
 
 
 def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
-    summaries, per_user = load_summaries(runs), load_per_user(runs)
+    summaries = load_summaries(runs)
     column = f"test.{metric}"
     ours = summaries[summaries[column].notna()] if column in summaries else summaries
     measured = set(ours.dropna(axis="columns", how="all")) - {column}
     beside = [name for name in headlines if f"test.{name}" in measured]
-    by_activity = "rmse" if metric in ("rmse", "mae") else "hr@10"
     plots.save(plots.comparison(summaries, metric, *beside), to, "comparison")
     plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
-    plots.save(plots.metric_by_activity(per_user, by_activity), to, "activity")
+    _draw_activity(runs, to, metric)
     if plots.is_spied_on(summaries):
         plots.save(plots.what_the_curious_learn(summaries), to, "curious")
+    if not (on_clock := timed(runs, metric)).empty:
+        _draw_clock(on_clock, clock(runs, metric), to, metric)
     if plots.sends_anything(ours):
         plots.save(plots.accuracy_against_megabytes(ours, metric), to, "megabytes")
 
@@ -131,6 +139,19 @@ def _draw_goal(table: pd.DataFrame, to: Path, metric: str) -> None:
     _write(table, way_told(table, metric), to, "goal")
     if len(set(table["goal"])) == 1:  # one figure shows the way to one goal
         plots.save(plots.way_to_goal(table, metric), to, "goal")
+
+
+def _draw_activity(runs: Path, to: Path, metric: str) -> None:
+    rated = metric in ("rmse", "mae")
+    table = by_activity(load_per_user(runs), *(("rmse", "mae") if rated else ("ndcg@10", "hr@10")))
+    _write(table, activity_told(table), to, "activity")
+    plots.save(plots.metric_by_activity(table, "rmse" if rated else "hr@10"), to, "activity")
+
+
+def _draw_clock(on_clock: pd.DataFrame, table: pd.DataFrame, to: Path, metric: str) -> None:
+    if not table.empty:
+        _write(table, clock_told(table, metric), to, "clock")
+    plots.save(plots.accuracy_against_clock(on_clock, table, metric), to, "clock")
 
 
 def _write(table: pd.DataFrame, text: str, to: Path, name: str) -> None:

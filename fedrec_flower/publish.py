@@ -22,7 +22,7 @@ from fedrec_flower.metrics.fairness import activity_gap, worst_decile
 from fedrec_flower.metrics.ranking import NDCG, Ranks
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.report import Record
-from fedrec_flower.results import RunFolder, load_per_user, load_runs
+from fedrec_flower.results import RunFolder, by_activity, load_per_user, load_runs
 from fedrec_flower.strategies import Outcome
 from fedrec_flower.strategies.plan import Evaluated
 
@@ -209,10 +209,10 @@ def _draw(folder: RunFolder, clients: pd.DataFrame, summary: Mapping[str, Any]) 
     )
     measured = list(summary["validation"])
     metric = next(name for name in ("ndcg@10", "rmse", *measured) if name in measured)
-    by_activity = "rmse" if metric == "rmse" else "hr@10"
+    served = "rmse" if metric == "rmse" else "hr@10"
     drawn = {
         "convergence": plots.convergence(runs, metric),
-        "metric_by_activity": plots.metric_by_activity(per_user, by_activity),
+        "metric_by_activity": plots.metric_by_activity(by_activity(per_user, served), served),
         "participation": plots.participation(clients),
         "data_partition": plots.data_partition(clients),
     }

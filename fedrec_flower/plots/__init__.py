@@ -3,6 +3,7 @@
 from fedrec_flower.plots.activity import metric_by_activity
 from fedrec_flower.plots.attacks import attacks_on_defences
 from fedrec_flower.plots.clients import data_partition, participation
+from fedrec_flower.plots.clock import accuracy_against_clock
 from fedrec_flower.plots.cost import (
     accuracy_against_megabytes,
     accuracy_against_upload,
@@ -18,6 +19,7 @@ from fedrec_flower.plots.skew import strategies_on_partitions
 from fedrec_flower.plots.style import save
 
 __all__ = [
+    "accuracy_against_clock",
     "accuracy_against_megabytes",
     "accuracy_against_upload",
     "attacks_on_defences",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once
 from fedrec_flower.plots.naming import series_labels
 from fedrec_flower.plots.style import FAINT, Look, canvas, legend_beside, looks
 
@@ -75,7 +76,7 @@ def _spied_on(summaries: pd.DataFrame) -> pd.DataFrame:
     """The runs that tell of an inference, with the series they belong to."""
     if "attack.auc" not in summaries:
         return summaries.iloc[:0]
-    known = summaries[(summaries["status"] == "completed") & summaries["attack.auc"].notna()]
+    known = once(summaries[(summaries["status"] == "completed") & summaries["attack.auc"].notna()])
     return known.assign(series=series_labels(known))
 
 

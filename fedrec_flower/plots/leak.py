@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once
 from fedrec_flower.plots.naming import chance_level, datasets, leaky, metric_label
 from fedrec_flower.plots.style import COLOURS, FAINT, INK, canvas
 
@@ -26,7 +27,7 @@ def leak(summaries: pd.DataFrame, published: pd.DataFrame, metric: str = "hr@10_
     Raises:
         FedrecError: if no model has runs of both protocols.
     """
-    done = summaries[summaries["status"] == "completed"]
+    done = once(summaries[summaries["status"] == "completed"])
     done = done.assign(leaky=leaky(done), value=done[f"test.{metric}"])
     both = done.groupby("model")["leaky"].nunique()
     models = [str(name) for name in both[both > 1].index]

@@ -1,31 +1,39 @@
 """How models compare on the test set."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once, repetitions
 from fedrec_flower.plots.naming import (
     chance_level,
     datasets,
+    federated,
     leaky,
     lower_is_better,
     metric_label,
     series_labels,
 )
-from fedrec_flower.plots.style import FAINT, INK, looks, panels
+from fedrec_flower.plots.style import COLOURS, FAINT, INK, legend_below, panels
 
 _ROW, _TWO_LINES = 0.28, 0.45  # inches
+_FEDERATED, _ALONE = COLOURS[0], COLOURS[1]
 
 
 def comparison(summaries: pd.DataFrame, *metrics: str) -> Figure:
     """Draw test metrics of each model as points with error bars, one panel per metric.
 
     The best by the first metric is on top, but runs of the leaky protocol come last, as rings.
-    The bar is one standard deviation over seeds, or one standard error over users where there is
-    a single seed; which, is said in the subtitle or below the model's name.
+    What is no federation has a colour of its own. The bar is one standard deviation over seeds (or
+    folds), or one standard error over users where there is a single run; what most bars are is
+    said in the subtitle, what others are below the model's name.
 
     Args:
         summaries: from `load_summaries`; only completed runs count.
@@ -38,22 +46,26 @@ def comparison(summaries: pd.DataFrame, *metrics: str) -> Figure:
         FedrecError: if no completed run reports one of the metrics.
     """
     tables = [measured(summaries, metric) for metric in metrics]
-    first, common = tables[0], set(tables[0]["told"])
+    first, common = tables[0], _most_bars(tables[0])
     rows = [
-        str(name) if len(common) == 1 else f"{name}\n{told}" for name, told in first["told"].items()
+        str(name) if told == common else f"{name}\n{told}" for name, told in first["told"].items()
     ]
-    height = 1.6 + len(rows) * (_TWO_LINES if len(common) > 1 else _ROW)
+    high = np.where(first["told"] == common, _ROW, _TWO_LINES)
     width = 7.0 if len(metrics) == 1 else 2.0 + 2.3 * len(metrics)
     figure, every = panels(
         _title(metrics, summaries), _subtitle(first, metrics), xs=[*map(metric_label, metrics)],
-        size=(width, height),
+        size=(width, 1.6 + high.sum()),
     )  # fmt: skip
+    places = np.cumsum(high) - high / 2  # inches from the top
     for axes, metric, table in zip(every, metrics, tables, strict=True):
-        _draw_points(axes, table.reindex(first.index), numbers=len(metrics) == 1)
+        _draw_points(axes, table.reindex(first.index), places, numbers=len(metrics) == 1)
         _scale(axes, metric, float((table["mean"] + table["bar"]).max()))
         axes.grid(visible=len(metrics) > 1, axis="y")  # leads from names to points far from them
-    every[0].set_yticks(range(len(rows)), rows)
-    every[0].set_ylim(len(rows) - 0.5, -0.5)
+    every[0].set_yticks(places, rows)
+    every[0].set_ylim(high.sum(), 0)
+    keys = _keys(first)
+    if len(keys) > 1:
+        legend_below(figure, keys)
     return figure
 
 
@@ -66,7 +78,7 @@ def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Returns:
         Indexed by label: mean, bar (one standard deviation over seeds or one standard error over
-        users; 0 where neither is known), told (which of them) and leaky.
+        users; 0 where neither is known), told (which of them), federated and leaky.
 
     Raises:
         FedrecError: if no completed run reports the metric.
@@ -81,10 +93,9 @@ def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
             f"({', '.join(known) or 'none so far'})"
         )
     shown = completed[completed[column].notna()]
-    shown = shown.assign(label=series_labels(shown), leaky=leaky(shown))
-    # A run repeated with the same seed is no further evidence.
-    once = shown.drop_duplicates(["label", "seed"], keep="last")
-    rows = {label: _row(runs, metric) for label, runs in once.groupby("label")}
+    kinds = {"leaky": leaky(shown), "federated": federated(shown)}
+    shown = shown.assign(label=series_labels(shown), **kinds)
+    rows = {label: _row(runs, metric) for label, runs in once(shown).groupby("label")}
     table = pd.DataFrame.from_dict(rows, orient="index")
     merit = table["mean"] if lower_is_better(metric) else -table["mean"]
     # A leaky figure is no rival of an honest one, however high.
@@ -93,9 +104,10 @@ def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _row(runs: pd.DataFrame, metric: str) -> dict[str, object]:
     values, run = runs[f"test.{metric}"], runs.iloc[0]
-    told = {"mean": values.mean(), "bar": 0.0, "told": "one seed", "leaky": bool(run["leaky"])}
+    kinds = {name: bool(run[name]) for name in ("leaky", "federated")}
+    told = {"mean": values.mean(), "bar": 0.0, "told": "one seed"} | kinds
     if len(values) > 1:
-        return told | {"bar": values.std(), "told": f"sd of {len(values)} seeds"}
+        return told | {"bar": values.std(), "told": f"sd of {len(values)} {repetitions(runs)[1]}"}
     error = run.get(f"test_standard_error.{metric}")
     if pd.isna(error):
         return told
@@ -108,28 +120,50 @@ def _title(metrics: tuple[str, ...], summaries: pd.DataFrame) -> str:
     return f"{what}{datasets(summaries)}"
 
 
+def _most_bars(table: pd.DataFrame) -> str:
+    """What the bars of most rows are; of two that are as many, those of the better row."""
+    return str(Counter(table["told"]).most_common(1)[0][0])
+
+
 def _subtitle(table: pd.DataFrame, metrics: tuple[str, ...]) -> str:
-    common = set(table["told"])
-    bars = f"; bars: {common.pop()}" if len(common) == 1 else ""
+    others = ", where not said otherwise" if len(set(table["told"])) > 1 else ""
     by = f" by {metric_label(metrics[0])}" if len(metrics) > 1 else ""
     order = f"; the best{by} on top" if len(table) > 1 else ""
-    return f"at the round that validation selected{order}{bars}"
+    return f"at the round that validation selected{order}; bars: {_most_bars(table)}{others}"
 
 
-def _draw_points(axes: Axes, table: pd.DataFrame, *, numbers: bool) -> None:
-    drawn = looks(table.index)
-    for height, (label, row) in enumerate(table.iterrows()):
-        colour = drawn[str(label)].colour
+def _draw_points(
+    axes: Axes, table: pd.DataFrame, places: NDArray[np.float64], *, numbers: bool
+) -> None:
+    for place, (_, row) in zip(places, table.iterrows(), strict=True):
+        colour = _FEDERATED if row["federated"] else _ALONE
         axes.errorbar(
-            row["mean"], height, xerr=row["bar"], fmt="o", color=colour, capsize=3, markersize=6,
-            markerfacecolor="white" if row["leaky"] else colour,
+            row["mean"], place, xerr=row["bar"], fmt="o", color=colour, capsize=3,
+            markersize=6, markerfacecolor="white" if row["leaky"] else colour,
         )  # fmt: skip
         if numbers:
             axes.annotate(
                 f"{row['mean']:.3f}" + (f" ± {row['bar']:.3f}" if row["bar"] else ""),
-                (1.02, height), xycoords=("axes fraction", "data"), va="center", fontsize=9,
+                (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=9,
                 color=INK,
             )  # fmt: skip
+
+
+def _keys(table: pd.DataFrame) -> list[Line2D]:
+    """A key for each kind of row there is."""
+    kinds = (
+        ("federated", _FEDERATED, table["federated"]),
+        ("without federation", _ALONE, ~table["federated"]),
+        ("leaky protocol", "white", table["leaky"]),
+    )
+    return [
+        Line2D(
+            [], [], linestyle="none", marker="o", markersize=6, label=label, markerfacecolor=fill,
+            markeredgecolor=FAINT if fill == "white" else fill,
+        )
+        for label, fill, there in kinds
+        if there.any()
+    ]  # fmt: skip
 
 
 def _scale(axes: Axes, metric: str, highest: float) -> None:

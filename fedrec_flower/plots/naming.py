@@ -5,6 +5,9 @@ from math import log2
 
 import pandas as pd
 
+from fedrec_flower.frames import is_engine, repetitions
+from fedrec_flower.plots.style import COLOURS
+
 _METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "auc": "AUC"}
 _RATING_METRICS = {"rmse": "RMSE (rating units)", "mae": "MAE (rating units)"}
 
@@ -21,6 +24,20 @@ def metric_label(metric: str) -> str:
 def lower_is_better(metric: str) -> bool:
     """Tell whether a metric is an error rather than a merit."""
     return metric in _RATING_METRICS
+
+
+def best_series(values: "pd.Series[float]", metric: str) -> list[str]:
+    """Choose whom a figure has room for: the best, as many as there are colours.
+
+    Args:
+        values: of the metric, by label.
+        metric: tells whether more is better.
+
+    Returns:
+        The labels, best first; of equal ones the earlier.
+    """
+    ordered = values.sort_values(ascending=lower_is_better(metric), kind="stable")
+    return [str(label) for label in ordered.index[: len(COLOURS)]]
 
 
 def chance_level(metric: str) -> float | None:
@@ -58,10 +75,26 @@ def leaky(frame: pd.DataFrame) -> "pd.Series[bool]":
     return _column(frame, "protocol").str.contains("legacy")
 
 
+def federated(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Tell which rows are of a federation, rather than of what federations are compared with."""
+    if "federation" not in frame:
+        return pd.Series(data=True, index=frame.index)
+    return frame["federation"].map(is_engine)
+
+
 def datasets(frame: pd.DataFrame) -> str:
     """Say which data a figure is about, as the end of its title: " on ml-100k"."""
     names = sorted(set(_column(frame, "dataset")) - {""})
     return f" on {', '.join(names)}" if names else ""
+
+
+def runs_told(frame: pd.DataFrame) -> str:
+    """Say over how many runs a point of each series is a mean: "means over 1 to 3 seeds"."""
+    counts, differing = repetitions(frame)
+    fewest, most = int(counts.min()), int(counts.max())
+    if most == 1:
+        return "one seed"
+    return f"means over {most if fewest == most else f'{fewest} to {most}'} {differing}"
 
 
 def _column(frame: pd.DataFrame, name: str) -> "pd.Series[str]":

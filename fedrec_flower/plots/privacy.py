@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once
 from fedrec_flower.plots.naming import metric_label
 from fedrec_flower.plots.style import canvas, legend_beside, looks
 
@@ -61,7 +62,7 @@ def _table(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
     column = f"test.{metric}"
     if column not in summaries:
         raise FedrecError(f"no run reports the test metric {metric}: choose one that they report")
-    known = summaries[(summaries["status"] == "completed") & summaries[column].notna()]
+    known = once(summaries[(summaries["status"] == "completed") & summaries[column].notna()])
     if known.empty:
         raise FedrecError(f"no completed run reports the test metric {metric}: run some first")
     series = [

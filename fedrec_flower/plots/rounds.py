@@ -8,15 +8,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once, repetitions
 from fedrec_flower.plots.naming import (
+    best_series,
     chance_level,
     datasets,
     lower_is_better,
     metric_label,
+    runs_told,
     series_labels,
 )
 from fedrec_flower.plots.placing import name_ends
-from fedrec_flower.plots.style import FAINT, Look, canvas, legend_beside, looks
+from fedrec_flower.plots.style import FAINT, PALE, Look, canvas, legend_beside, looks
 
 _FEW = 6  # series; the lines of more would hide each other's bands
 
@@ -24,13 +27,14 @@ _FEW = 6  # series; the lines of more would hide each other's bands
 def convergence(runs: pd.DataFrame, metric: str) -> Figure:
     """Draw a metric against rounds, one colour per model.
 
-    Validation is a solid line and test a thin dashed one, means over seeds; the band is one
-    standard deviation over seeds of validation. A ring stands at the round that validation
-    selected, one per seed.
+    Validation is a solid line and test a thin dashed one, means over seeds (or folds); the band is
+    one standard deviation over them of validation. A ring stands at the round that validation
+    selected, one per run.
 
-    Of more than six models only the means of validation are drawn, with the models' names at
-    their ends. A dot is where the runs of a model end, one round for a model that is solved in
-    one; a dotted line leads on to its name.
+    Of more than six models only the means of validation are drawn, those of the seven that end
+    best in colour, with the models' names at their ends, and all others in grey. A dot is where
+    the runs of a model end, one round for a model that is solved in one; a dotted line leads on to
+    its name.
 
     Args:
         runs: from `load_runs`.
@@ -43,13 +47,13 @@ def convergence(runs: pd.DataFrame, metric: str) -> Figure:
         FedrecError: if no run reports the metric.
     """
     shown = _measurements(runs, metric)
+    return (_many if shown["label"].nunique() > _FEW else _few)(shown, metric)
+
+
+def _few(shown: pd.DataFrame, metric: str) -> Figure:
     drawn = looks(shown["label"])
-    return _many(shown, metric, drawn) if len(drawn) > _FEW else _few(shown, metric, drawn)
-
-
-def _few(shown: pd.DataFrame, metric: str, drawn: dict[str, Look]) -> Figure:
     figure, axes = canvas(
-        f"Convergence{datasets(shown)}", _seeds_told(shown), x="round", y=metric_label(metric)
+        f"Convergence{datasets(shown)}", runs_told(shown), x="round", y=metric_label(metric)
     )
     for label, look in drawn.items():
         _draw_series(axes, shown[shown["label"] == label], look)
@@ -59,30 +63,44 @@ def _few(shown: pd.DataFrame, metric: str, drawn: dict[str, Look]) -> Figure:
     return figure
 
 
-def _many(shown: pd.DataFrame, metric: str, drawn: dict[str, Look]) -> Figure:
+def _many(shown: pd.DataFrame, metric: str) -> Figure:
+    means = _validation_means(shown)
+    last = pd.Series({label: curve.iloc[-1] for label, curve in means.items()}, dtype=float)
+    drawn = looks(best_series(last, metric))
+    told = f"; the {len(drawn)} best of {len(means)} in colour" if len(drawn) < len(means) else ""
     figure, axes = canvas(
         f"Convergence{datasets(shown)}",
-        f"on validation, {_seeds_told(shown)}; dots: where the runs end",
+        f"on validation, {runs_told(shown)}; dots: where the runs end{told}",
         x="round",
         y=f"Validation {metric_label(metric)}",
-        size=(9.0, max(4.8, 1.2 + 0.19 * len(drawn))),
+        size=(9.0, 4.8),
     )
-    validation = shown[shown["phase"] == "validation"]
-    means = validation.groupby(["label", "round"])["value"].mean()
-    last = validation["round"].max()
-    ends = {}
+    for label, curve in means.items():
+        if label not in drawn:
+            axes.plot(curve.index, curve, color=PALE, linewidth=0.8, zorder=1)
+    end = float(shown["round"].max())
     for label, look in drawn.items():
-        curve = means[label] if label in means.index else means.head(0)
-        if curve.empty:
-            continue
-        end = ends[label] = float(curve.index[-1]), float(curve.iloc[-1])
-        axes.plot(curve.index, curve, color=look.colour, linewidth=1.4)
-        axes.plot(*end, color=look.colour, marker=look.marker, markersize=5)
-        axes.plot([end[0], last], [end[1]] * 2, color=look.colour, linewidth=1.0, linestyle=":")
-        ends[label] = float(last), end[1]
+        _draw_mean(axes, means[label], look, end)
     _scale(axes, metric)
-    name_ends(figure, axes, ends, drawn)
+    name_ends(figure, axes, {label: (end, last[label]) for label in drawn}, drawn)
     return figure
+
+
+def _validation_means(shown: pd.DataFrame) -> dict[str, "pd.Series[float]"]:
+    """The curve of each model that was validated, means over its runs by round."""
+    validation = shown[shown["phase"] == "validation"]
+    return {
+        str(label): series.groupby("round")["value"].mean()
+        for label, series in validation.groupby("label")
+    }
+
+
+def _draw_mean(axes: Axes, curve: "pd.Series[float]", look: Look, end: float) -> None:
+    """A curve, a mark where it ends, and what leads from there to the last round of all."""
+    axes.plot(curve.index, curve, color=look.colour, linewidth=1.4)
+    ended, value = curve.index[-1], curve.iloc[-1]
+    axes.plot(ended, value, color=look.colour, marker=look.marker, markersize=5)
+    axes.plot([ended, end], [value] * 2, color=look.colour, linewidth=1.0, linestyle=":")
 
 
 def _measurements(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -91,9 +109,7 @@ def _measurements(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     if shown.empty:
         known = ", ".join(sorted(set(evaluated["metric"]))) or "none so far"
         raise FedrecError(f"no run reports {metric}: choose one of the metrics there are ({known})")
-    shown = shown.assign(label=series_labels(shown))
-    # A run repeated with the same seed is no further evidence.
-    return shown.drop_duplicates(["label", "seed", "phase", "round"], keep="last")
+    return once(shown.assign(label=series_labels(shown)))
 
 
 def _draw_series(axes: Axes, series: pd.DataFrame, look: Look) -> None:
@@ -150,8 +166,9 @@ def _explanations(shown: pd.DataFrame, metric: str) -> list[Line2D | Patch]:
         keys.append(_key(FAINT, "validation"))
     if "test" in phases:
         keys.append(_key(FAINT, "test", linewidth=1.0, linestyle=(0, (4, 2))))
-    if shown.groupby("label")["seed"].nunique().max() > 1:
-        keys.append(Patch(color=FAINT, alpha=0.25, linewidth=0, label="±1 sd over seeds"))
+    counts, differing = repetitions(shown)
+    if counts.max() > 1:
+        keys.append(Patch(color=FAINT, alpha=0.25, linewidth=0, label=f"±1 sd over {differing}"))
     if len(_selected(shown)):
         keys.append(
             _key(FAINT, "selected round", linestyle="none", marker="o", markerfacecolor="white")
@@ -170,11 +187,3 @@ def _key(colour: str, label: str, **drawn: object) -> Line2D:
 def _line_marker(look: Look) -> str:
     # The first seven series differ by colour alone; later ones need a shape as well.
     return "" if look.marker == "o" else look.marker
-
-
-def _seeds_told(shown: pd.DataFrame) -> str:
-    seeds = shown.groupby("label")["seed"].nunique()
-    fewest, most = int(seeds.min()), int(seeds.max())
-    if most == 1:
-        return "one seed"
-    return f"means over {most} seeds" if fewest == most else f"means over {fewest} to {most} seeds"

@@ -22,6 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#262626"
 FAINT = "#8C8C8C"
+PALE = "#CFCFCF"  # what is there, but not to be looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,16 @@ def legend_beside(figure: Figure, axes: Axes, handles: Sequence[Artist]) -> None
     figure.set_size_inches(width + 0.075 * longest + 0.4, max(height, 0.2 * len(handles) + 1.2))
     axes.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False, fontsize=9,
+        labelcolor=INK,
+    )  # fmt: skip
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Put a legend in one line under all axes and grow the figure by it."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.3)
+    figure.legend(
+        handles=handles, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=9,
         labelcolor=INK,
     )  # fmt: skip
 

@@ -1,8 +1,10 @@
 """Run folders: text tables written by a run, and read back into tidy frames."""
 
 from fedrec_flower.checkpoints import Checkpoint
+from fedrec_flower.results.activity import activity_told, by_activity
 from fedrec_flower.results.attacked import attacked, attacked_told
 from fedrec_flower.results.choosing import choices_told, choosing
+from fedrec_flower.results.clock import clock, clock_told, timed
 from fedrec_flower.results.configuration import varied
 from fedrec_flower.results.goal import way_to_goal, way_told
 from fedrec_flower.results.leaderboard import comparison
@@ -20,11 +22,15 @@ __all__ = [
     "Phase",
     "RunFolder",
     "SavedModel",
+    "activity_told",
     "attacked",
     "attacked_told",
+    "by_activity",
     "choices_told",
     "choosing",
     "claimed",
+    "clock",
+    "clock_told",
     "comparison",
     "final_table",
     "headline",
@@ -39,6 +45,7 @@ __all__ = [
     "skewed",
     "skewed_told",
     "taken_over",
+    "timed",
     "told_before",
     "varied",
     "way_to_goal",

@@ -19,8 +19,8 @@ def choosing(path: str | Path, metric: str) -> pd.DataFrame:
 
     Returns:
         One row per configuration, each model's best first: model, settings (in which it differs
-        from the model's others), seeds (how many), selected_round, and the metric, both means
-        over seeds.
+        from the model's others), seeds (how many, or how many folds), selected_round, and the
+        metric, both means over seeds.
 
     Raises:
         FedrecError: if no completed run has the metric.
@@ -33,7 +33,7 @@ def choosing(path: str | Path, metric: str) -> pd.DataFrame:
         {
             "model": group["model"].iloc[0],
             "settings": told_apart(str(configuration), settings),
-            "seeds": group["seed"].nunique(),
+            "seeds": len(group),
             "selected_round": group["selected_round"].mean(),
             metric: group[column].mean(),
         }

@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
+from fedrec_flower.frames import is_engine
+
 Settings = dict[str, Any]  # dotted name -> value, such as "model.embedding_dim" -> 128
 
 LEAKY = " (leaky protocol)"
-_ENGINES = {"simulation", "in_process", "deployment"}  # the same numbers on each
 _HYDRAS_OWN = ("defaults", "hydra")
 _GROUPS = ("dataset", "model", "strategy", "partition", "federation")
 # What a repetition may change and still be the same experiment.
@@ -154,8 +155,7 @@ def _alike(told: Mapping[str, tuple[str, str]]) -> list[list[str]]:
 
 def is_federated(settings: Settings) -> bool:
     """Whether a run is one of a federation, rather than what federations are compared with."""
-    federation = settings.get("federation.name")
-    return federation is None or federation in _ENGINES
+    return is_engine(settings.get("federation.name"))
 
 
 def choice(settings: Settings, group: str, experiments: Sequence[Settings]) -> str:

@@ -63,8 +63,8 @@ def way_told(table: pd.DataFrame, metric: str) -> str:
             "learning rate": table["learning_rate"],
             "seeds": table["seeds"],
             f"best validation {metric}": table["best"].map("{:.4f}".format),
-            "rounds to the goal": list(_told(table, "rounds", "{:,.0f}")),
-            "MB a client to the goal": list(_told(table, "megabytes", "{:,.1f}")),
+            "rounds to the goal": list(way_or_how_far(table, "rounds", "{:,.0f}")),
+            "MB a client to the goal": list(way_or_how_far(table, "megabytes", "{:,.1f}")),
         }
     )
     goals = table.drop_duplicates("model").itertuples()
@@ -132,10 +132,10 @@ def _facts(run: "pd.Series[Any]", goal: float) -> dict[str, float]:
 
 
 def first_at(curve: "pd.Series[float]", goal: float) -> float:
-    """The first round whose value is at the goal or above it; NaN if there is none.
+    """The first round, or time, whose value is at the goal or above it; NaN if there is none.
 
     Args:
-        curve: values by round, rounds ascending.
+        curve: values by round or by time, ascending.
         goal: the least value that will do.
     """
     there = curve.index[curve >= goal]
@@ -147,8 +147,15 @@ def _rounds_run(run: "pd.Series[Any]") -> float:
     return float(run["num_rounds"] if pd.isna(stopped) else stopped)
 
 
-def _told(table: pd.DataFrame, column: str, form: str) -> Iterator[str]:
-    """Values, or by how many seeds they were reached, and how far the run went."""
+def way_or_how_far(table: pd.DataFrame, column: str, form: str) -> Iterator[str]:
+    """Write what it took to the goal, or by how many seeds it was reached and how far runs went.
+
+    Args:
+        table: a row per experiment: reached and seeds (counts), the column, and the same with
+            `_run` behind its name, of whole runs.
+        column: what it took.
+        form: how to write a value.
+    """
     for _, row in table.iterrows():
         if row["reached"] == row["seeds"]:
             yield form.format(row[column])

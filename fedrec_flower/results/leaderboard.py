@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import once
 from fedrec_flower.results.configuration import Settings, differing, is_federated, said
 from fedrec_flower.results.load import IDENTITY, load_settings, load_summaries
+
+ACTIVITY_GAP = "activity_gap"
+"""What a column ends with that tells how much better active users are served."""
 
 # Column of the table -> value of summary.json; means over seeds.
 _COSTS = {
@@ -58,6 +62,10 @@ def comparison(path: str | Path) -> pd.DataFrame:
         - for each metric its mean over seeds (`ndcg@10`), standard deviation over seeds
           (`ndcg@10_sd`, missing for one seed) and standard error over users (`ndcg@10_se`, of
           one run)
+        - how evenly users are served, means over seeds of what summaries tell:
+          `ndcg@10_worst_decile` (mean over the tenth of the clients that are served worst) and
+          `ndcg@10_activity_gap` (of the most active quarter of the users, less that of the least
+          active); of ratings `negative_mse_worst_decile` and `negative_mse_activity_gap`
         - for each number that an attack came to (`attack/auc`) its mean and standard deviation over
           seeds (`attack/auc_sd`), and what it says in words (`attack/exposed`)
         - epsilon (infinity: no guarantee), bytes_down_per_client_and_round,
@@ -80,9 +88,7 @@ def comparison(path: str | Path) -> pd.DataFrame:
 
 def completed_once(runs: pd.DataFrame) -> pd.DataFrame:
     """Completed runs, of repeated ones the last."""
-    completed = runs[runs["status"] == "completed"]
-    told = ["configuration", "seed", "split_sha256"]  # the last tells folds apart
-    return completed.drop_duplicates([name for name in told if name in completed], keep="last")
+    return once(runs[runs["status"] == "completed"])
 
 
 def sorting_metric(metrics: Iterable[str]) -> str | None:
@@ -104,7 +110,7 @@ def is_leaky(table: pd.DataFrame) -> "pd.Series[bool]":
 
 def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]:
     first = runs.iloc[0]
-    names = {name: first[name] for name in IDENTITY if name != "seed"}
+    names = {name: first[name] for name in IDENTITY if name not in ("seed", "split_sha256")}
     metrics = _below("test.", runs)
     measured = [name for name in metrics if runs[f"test.{name}"].notna().any()]
     return {
@@ -116,6 +122,7 @@ def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]
         "seed": _listed(runs["seed"]),
         **_rounds(runs),
         **{key: value for name in metrics for key, value in _metric(runs, name).items()},
+        **_fairness(runs),
         **_attack(runs),
         **_costs(runs, sent=is_federated(settings[str(first["configuration"])])),
         **{name: _listed(runs[name]) for name in _ORIGIN if name in runs},
@@ -134,6 +141,15 @@ def _metric(runs: pd.DataFrame, name: str) -> dict[str, float]:
     values, error = runs[f"test.{name}"], f"test_standard_error.{name}"
     told = {name: values.mean(), f"{name}_sd": values.std()}
     return told | ({f"{name}_se": runs[error].mean()} if error in runs else {})
+
+
+def _fairness(runs: pd.DataFrame) -> dict[str, float]:
+    """How evenly users are served; a summary names the measure first, a table the metric."""
+    return {
+        f"{metric}_{measure}": runs[f"fairness.{measure}_{metric}"].mean()
+        for measure in ("worst_decile", ACTIVITY_GAP)
+        for metric in _below(f"fairness.{measure}_", runs)
+    }
 
 
 def _attack(runs: pd.DataFrame) -> dict[str, Any]:

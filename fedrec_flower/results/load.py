@@ -22,7 +22,7 @@ from fedrec_flower.results.configuration import (
 
 IDENTITY = (
     "dataset", "model", "label", "strategy", "partition", "federation", "protocol", "task",
-    "configuration", "seed",
+    "configuration", "seed", "split_sha256",
 )  # fmt: skip
 """What tells runs apart, in every frame given here; see `load_runs`."""
 
@@ -57,8 +57,9 @@ def load_runs(path: str | Path) -> pd.DataFrame:
         One row per run, round, phase and metric: run (folder relative to `path`), dataset,
         model, label (the model, and what sets the run apart from others of that model here, see
         `configuration.labels`), strategy, partition, federation, protocol, task, configuration
-        (the same for runs that differ in nothing but their seed), seed, status, selected_round
-        (missing while unknown), round, phase, metric, value, num_clients.
+        (the same for runs that differ in nothing but their seed), seed, split_sha256 (tells folds
+        apart), status, selected_round (missing while unknown), round, phase, metric, value,
+        num_clients.
 
     Raises:
         FedrecError: if there is no run that can be read.

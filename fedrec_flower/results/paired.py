@@ -4,16 +4,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.results.leaderboard import FIELD, comparison, completed_once, metrics_of
 from fedrec_flower.results.load import load_per_user, load_summaries
 from fedrec_flower.results.significance import holm, majority, mcnemar, paired_bootstrap
+from fedrec_flower.results.users import column_of, of_users
 from fedrec_flower.seeding import generator
 
-_TESTED = re.compile(r"(?P<kind>hr|ndcg)@(?P<k>10)(?P<sampled>_\d+neg)?")
+_TESTED = re.compile(r"(hr|ndcg)@10(_\d+neg)?")
 
 
 def leaderboard(path: str | Path) -> pd.DataFrame:
@@ -103,32 +103,15 @@ def _gains_p(best: pd.DataFrame, other: pd.DataFrame) -> float:
 
 def _of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A metric of each user (a row), for each configuration and seed (a column)."""
-    found = _TESTED.fullmatch(metric)
-    column = f"rank{found['sampled'] or '_full'}" if found else ""
-    keys = ["configuration", "seed", "user_id"]
-    if found is None or column not in per_user:
-        return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=keys[:2]))
-    items = per_user[_is_last(per_user) & per_user[column].notna()]
-    rank, k = items[column], int(found["k"])
-    if found["kind"] == "hr":
-        values = (rank <= k).groupby([items[key] for key in keys]).max().astype(float)
-    else:
-        gain = (1 / np.log2(rank + 1)).where(rank <= k, 0.0)
-        grouped = gain.groupby([items[key] for key in keys])
-        ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
-        values = grouped.sum() / ideal[grouped.size().clip(upper=k) - 1]
-    return values.rename("value").reset_index().pivot_table("value", "user_id", keys[:2])
-
-
-def _is_last(per_user: pd.DataFrame) -> "pd.Series[bool]":
-    """The rows of the run that counts among repeated ones."""
-    last = per_user.groupby(["configuration", "seed"])["run"].transform("last")
-    return per_user["run"] == last
+    keys = ["configuration", "seed"]
+    if column_of(metric) not in per_user:
+        return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=keys))
+    return of_users(per_user, metric).pivot_table("total", "user_id", keys)
 
 
 def _require_equal_splits(runs: pd.DataFrame) -> None:
-    known = runs[runs["split_sha256"].notna()] if "split_sha256" in runs else runs.head(0)
-    known = known[known["task"] == "ranking"]  # ratings are not tested, and come in folds
+    ranked = runs["task"] == "ranking"  # ratings are not tested, and come in folds
+    known = runs[ranked & runs["split_sha256"].notna()]
     for _, rivals in known.groupby(FIELD):
         for seed, alike in rivals.groupby("seed"):
             distinct = alike.drop_duplicates("split_sha256")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from fedrec_flower.results.leaderboard import ATTACK, ERRORS, FIELD, metrics_of
+from fedrec_flower.results.leaderboard import ACTIVITY_GAP, ATTACK, ERRORS, FIELD, metrics_of
 from fedrec_flower.results.tables import markdown
 
 _HEADLINE = ("ndcg@10", "hr@10", "ndcg@10_99neg", "hr@10_99neg", *ERRORS)
@@ -33,6 +33,8 @@ def readable(table: pd.DataFrame) -> str:
         shown[metric] = _cells(table, metric)
         if f"{metric}_p" in table:
             shown[f"p ({metric})"] = table[f"{metric}_p"].map(_p_told)
+    if (gap := _activity_gap(table)) is not None:
+        shown["activity gap"] = gap.map("{:+.4f}".format).where(gap.notna(), "")
     if f"{ATTACK}exposed" in table:
         shown["attack on"] = table[f"{ATTACK}exposed"]
     for name in _ATTACK:
@@ -47,6 +49,12 @@ def headline(table: pd.DataFrame) -> list[str]:
     """The few metrics of a table that a reader compares first, those that any row has."""
     known = metrics_of(table)
     return [name for name in _HEADLINE if name in known and table[name].notna().any()]
+
+
+def _activity_gap(table: pd.DataFrame) -> "pd.Series[float] | None":
+    """How much better active users are served, by the first metric; None where nobody measured."""
+    column = f"{next(iter(headline(table)), '')}_{ACTIVITY_GAP}"
+    return table[column] if column in table and table[column].notna().any() else None
 
 
 def _cells(table: pd.DataFrame, metric: str) -> "pd.Series[str]":
@@ -117,6 +125,11 @@ def _caption(table: pd.DataFrame) -> Iterator[str]:
             f"Bold: the best.{_UNBEATEN}: not shown to be worse than the best (p ≥ {_LEVEL}). p: "
             "McNemar's exact test for hr@10 (seed by seed; what most seeds show), a paired "
             "bootstrap over users for ndcg@10 (means over seeds); corrected by Holm over the rows."
+        )
+    if _activity_gap(table) is not None:
+        yield (
+            f"Activity gap: {headline(table)[0]} of the most active quarter of the users, less "
+            "that of the least active."
         )
     common = [name for name in (*_NAMES, *_ORIGIN) if name in table]
     same = [name for name in common if name not in _differing(table, common)]

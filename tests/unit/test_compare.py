@@ -34,6 +34,11 @@ def test_a_table_and_figures_come_from_run_folders_alone(runs: Path, tmp_path: P
     assert list(table["seeds"]) == [2, 2, 2]
     assert table["ndcg@10"].is_monotonic_decreasing
     assert table["ndcg@10_p"].isna().sum() == 1  # the best
+    groups = pd.read_csv(tmp_path / "activity.csv")
+    everybody = groups[groups["group"] == "all users"]
+    assert list(everybody["label"]) == list(table["label"])
+    assert list(everybody["ndcg@10"]) == pytest.approx(list(table["ndcg@10"]))
+    assert (tmp_path / "activity.md").exists()
     figures = {path.stem for path in tmp_path.glob("*.png")}
     assert figures == {path.stem for path in tmp_path.glob("*.svg")}
     assert figures == {"convergence", "comparison", "activity", "megabytes"}
@@ -77,3 +82,12 @@ def test_choosing_looks_at_validation_and_not_at_test(runs: Path, tmp_path: Path
 def test_choosing_by_what_no_run_has_is_one_clear_sentence(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(FedrecError, match="validation hr@7"):
         choose(runs, tmp_path, "hr@7")
+
+
+def test_choosing_counts_folds_as_the_leaderboard_does(tmp_path: Path) -> None:
+    for fold in ("u1", "u2"):
+        overrides = [f"split.fold={fold}"]
+        folder = tmp_path / "runs" / fold
+        write_run(folder, task="rating", split_sha256=fold, overrides=overrides)
+    choose(tmp_path / "runs", tmp_path, "hr@10")
+    assert list(pd.read_csv(tmp_path / "choices.csv")["seeds"]) == [2]

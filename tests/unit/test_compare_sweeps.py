@@ -39,7 +39,7 @@ def _shown(folder: Path, *runs: dict[str, Any]) -> set[str]:
         write_config(write_run(folder / "runs" / str(number), **told), **settings)
     compare(folder / "runs", folder / "shown", "hr@10")
     figures = {path.stem for path in (folder / "shown").glob("*.png")}
-    tables = {path.stem for path in (folder / "shown").glob("*.md")} - {"comparison"}
+    tables = {path.stem for path in (folder / "shown").glob("*.md")} - {"comparison", "activity"}
     assert tables == (SPECIAL - {"upload"}) & figures
     return SPECIAL & figures
 

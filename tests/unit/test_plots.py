@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.plots.naming import chance_level, metric_label, series_labels
-from fedrec_flower.plots.style import looks
+from fedrec_flower.plots.style import PALE, looks
 
 HONEST, LEGACY = "leave_one_out honest", "leave_one_out legacy"
 
@@ -57,6 +57,11 @@ def _marks(axes: Axes) -> list[Any]:
     return [line for line in axes.lines if line.get_marker() == "o"]
 
 
+def _keys(figure: Figure) -> list[str]:
+    """What a legend of the whole figure explains."""
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
 def _yticks(figure: Figure) -> list[str]:
     return [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
@@ -90,8 +95,19 @@ def test_convergence_draws_the_phases_there_are() -> None:
 
 
 def test_a_repeated_run_is_drawn_once() -> None:
-    runs = pd.concat([_runs(("mf",), (1,)).assign(value=9.0), _runs(("mf",), (1,))])
-    assert _line(plots.convergence(runs, "hr@10_99neg"), [1, 2, 3, 4])
+    before, again = (_runs(("mf",), (1,), run=name) for name in ("a", "b"))
+    figure = plots.convergence(pd.concat([before.assign(value=9.0), again]), "hr@10_99neg")
+    assert _line(figure, [1, 2, 3, 4])
+    assert "±1 sd over seeds" not in _legend(figure)
+
+
+def test_folds_of_one_seed_are_averaged_and_called_folds() -> None:
+    folds = [_runs(("mf",), (1,), run=name, split_sha256=name) for name in ("u1", "u2")]
+    folds[1]["value"] += 2
+    figure = plots.convergence(pd.concat(folds, ignore_index=True), "hr@10_99neg")
+    assert _line(figure, [0 + 2, 1 + 2, 2 + 2, 3 + 2])
+    assert "±1 sd over folds" in _legend(figure)
+    assert figure.texts[-1].get_text() == "means over 2 folds"
 
 
 @pytest.mark.parametrize("number", [1, 6])
@@ -106,12 +122,32 @@ def test_every_model_has_its_own_look() -> None:
     assert len({(look.colour, look.marker) for look in drawn}) == 40
 
 
-def test_many_models_are_drawn_once_each_with_their_names_at_the_ends() -> None:
-    models = tuple(f"model{n:02d}" for n in range(20))
+@pytest.mark.parametrize(("metric", "named"), [("hr@10", range(13, 20)), ("rmse", range(7))])
+def test_of_many_models_those_that_end_best_are_named_and_the_others_grey(
+    metric: str, named: range
+) -> None:
+    every = [_runs((f"model{n:02d}",), (1,), metric=metric) for n in range(20)]
+    runs = pd.concat(
+        [of_model.assign(value=of_model["value"] + n) for n, of_model in enumerate(every)],
+        ignore_index=True,
+    )
+    figure = plots.convergence(runs, metric)
+    axes = figure.axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == [f"model{n:02d}" for n in named]
+    ends = {float(np.asarray(line.get_ydata())[-1]) for line in axes.lines}
+    assert {n + 3 + 1 for n in range(20)} <= ends  # every model has its line
+    grey = {np.asarray(line.get_ydata())[-1] for line in axes.lines if line.get_color() == PALE}
+    assert grey == {n + 3 + 1 for n in range(20) if n not in named}
+    assert "the 7 best of 20 in colour" in figure.texts[-1].get_text()
+
+
+def test_no_name_of_many_models_stands_on_another() -> None:
+    models = tuple(f"model{n:02d}" for n in range(7))
     figure = plots.convergence(_runs(models, (1, 3)), "hr@10_99neg")
     axes = figure.axes[0]
     assert axes.get_legend() is None
     assert sorted(text.get_text() for text in axes.texts) == list(models)
+    assert "best" not in figure.texts[-1].get_text()
     assert _line(figure, [0 + 2, 1 + 2, 2 + 2, 3 + 2])
     assert not _line(figure, [0 + 1, 1 + 1, 2 + 1, 3 + 1])  # of test
     figure.draw_without_rendering()
@@ -120,7 +156,7 @@ def test_many_models_are_drawn_once_each_with_their_names_at_the_ends() -> None:
 
 
 def test_what_ends_early_is_led_on_to_its_name() -> None:
-    models = tuple(f"model{n:02d}" for n in range(8))
+    models = tuple(f"model{n:02d}" for n in range(7))
     runs = _runs(models, (1,))
     short = runs[(runs["label"] != "model00") | (runs["round"] <= 1)]
     axes = plots.convergence(short, "hr@10_99neg").axes[0]
@@ -159,12 +195,25 @@ def test_an_unknown_metric_is_one_clear_sentence(draw: Any) -> None:
         draw(table, "hr@7")
 
 
-def test_comparison_says_whether_bars_are_over_seeds_or_over_users() -> None:
+def test_comparison_says_what_most_bars_are_once_and_names_the_exceptions() -> None:
     values = {("mf", 1): 0.2, ("mf", 2): 0.4, ("ncf", 1): 0.25}
     figure = plots.comparison(_summaries(values), "hr@10")
-    assert _yticks(figure) == ["mf\nsd of 2 seeds", "ncf\none seed, se over 943 users"]
+    assert _yticks(figure) == ["mf", "ncf\none seed, se over 943 users"]
+    told = " ".join(figure.texts[-1].get_text().split())
+    assert told.endswith("bars: sd of 2 seeds, where not said otherwise")
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert texts == {f"0.300 ± {sqrt(0.1**2 + 0.1**2):.3f}", "0.250 ± 0.015"}
+
+
+def test_comparison_of_folds_shows_mean_and_deviation_over_all_of_them() -> None:
+    folds = [
+        _summaries({("mf", 1): value}, run=name, split_sha256=name)
+        for name, value in (("u1", 0.2), ("u2", 0.4))
+    ]
+    repeated = folds[0].assign(run="u1 again")
+    figure = plots.comparison(pd.concat([*folds, repeated], ignore_index=True), "hr@10")
+    assert [text.get_text() for text in figure.axes[0].texts] == [f"0.300 ± {sqrt(0.02):.3f}"]
+    assert "bars: sd of 2 folds" in figure.texts[-1].get_text()
 
 
 def test_what_is_the_same_of_all_bars_is_said_once() -> None:
@@ -187,6 +236,17 @@ def test_comparison_puts_the_best_on_top_and_leaky_runs_last() -> None:
     table = pd.concat([honest, leaky], ignore_index=True)
     order = [name.split("\n")[0] for name in _yticks(plots.comparison(table, "hr@10"))]
     assert order == ["b", "a", "a (leaky protocol)"]
+
+
+def test_what_is_no_federation_stands_in_a_colour_of_its_own() -> None:
+    table = _summaries({("a", 1): 0.4, ("b", 1): 0.3, ("c", 1): 0.2, ("d", 1): 0.1})
+    engines = pd.Series(["in_process", "centralized", "simulation", None])
+    mixed = table.assign(federation=engines)
+    figure = plots.comparison(mixed, "hr@10")
+    a, b, c, d = (line.get_color() for line in _marks(figure.axes[0]))
+    assert a == c == d != b
+    assert _keys(figure) == ["federated", "without federation"]
+    assert _keys(plots.comparison(mixed[mixed["label"] != "b"], "hr@10")) == []
 
 
 def test_comparison_of_errors_puts_the_lowest_on_top() -> None:

@@ -1,6 +1,7 @@
 """Laws of the figures of users and clients: what they show is what the tables say."""
 
 from math import log2, sqrt
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,16 @@ from matplotlib.patches import Rectangle
 
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.results import by_activity
+
+
+def served(per_user: pd.DataFrame, metric: str) -> Figure:
+    """The figure of these users; what is not told is the same of all."""
+    same: dict[str, Any] = {"dataset": "ml-100k", "label": "mf", "seed": 1}
+    users = per_user.assign(**{name: v for name, v in same.items() if name not in per_user})
+    if "run" not in users:
+        users = users.assign(run=users["label"] + users["seed"].astype(str))
+    return plots.metric_by_activity(by_activity(users, metric), metric)
 
 
 def _clients(sizes: list[int]) -> pd.DataFrame:
@@ -54,20 +65,20 @@ def test_activity_bins_are_fifths_from_least_to_most_active() -> None:
     # Two users in each fifth: one ranked first, one out of the first ten.
     users = pd.DataFrame({"user_id": range(10), "num_train": range(10, 20)})
     table = users.assign(rank_full=[1, 11] * 5, rank_99neg=[2, 3] * 5)
-    figure = plots.metric_by_activity(table, "hr@10")
+    figure = served(table, "hr@10")
     assert _points(figure) == pytest.approx([1 / 2] * 5)
     # Standard error over two users: sample deviation / sqrt(2).
     assert _spans(figure) == pytest.approx([sqrt((0.25 + 0.25) / 1) / sqrt(2)] * 5)
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert ticks[0] == "10 to 11\nn = 2"
     assert ticks[-1] == "18 to 19\nn = 2"
-    sampled = plots.metric_by_activity(table, "ndcg@10_99neg")
+    sampled = served(table, "ndcg@10_99neg")
     assert _points(sampled) == pytest.approx([(1 / log2(3) + 1 / log2(4)) / 2] * 5)
 
 
 def test_users_of_equal_activity_share_one_bin() -> None:
     table = pd.DataFrame({"user_id": range(6), "num_train": 7, "rank_full": [1, 1, 1, 99, 99, 99]})
-    figure = plots.metric_by_activity(table, "hr@10")
+    figure = served(table, "hr@10")
     assert _points(figure) == pytest.approx([3 / 6])
     assert figure.axes[0].get_xticklabels()[0].get_text() == "7\nn = 6"
 
@@ -79,9 +90,17 @@ def test_a_user_measured_with_several_seeds_counts_once() -> None:
         )
         for seed, r in ((1, [1, 1]), (2, [99, 1]))
     ]
-    figure = plots.metric_by_activity(pd.concat(seeds, ignore_index=True), "hr@10")
+    figure = served(pd.concat(seeds, ignore_index=True), "hr@10")
     assert _points(figure) == pytest.approx([(1 / 2 + 1) / 2])
     assert _spans(figure) == pytest.approx([sqrt(2 * 0.25**2) / sqrt(2)])
+
+
+def test_a_run_made_again_says_no_more_of_its_users() -> None:
+    users = pd.DataFrame({"seed": 1, "user_id": [1, 2], "num_train": 7})
+    before, again = (users.assign(run=name, rank_full=r) for name, r in (("a", 99), ("b", 1)))
+    figure = served(pd.concat([before, again], ignore_index=True), "hr@10")
+    assert _points(figure) == [1.0]
+    assert "averaged" not in figure.texts[-1].get_text()
 
 
 def test_rating_errors_weigh_every_rating_alike() -> None:
@@ -94,8 +113,8 @@ def test_rating_errors_weigh_every_rating_alike() -> None:
             "num_ratings": [1, 3],
         }
     )
-    assert _points(plots.metric_by_activity(table, "rmse")) == pytest.approx([sqrt(16 / 4)])
-    figure = plots.metric_by_activity(table, "mae")
+    assert _points(served(table, "rmse")) == pytest.approx([sqrt(16 / 4)])
+    figure = served(table, "mae")
     assert _points(figure) == pytest.approx([8 / 4])
     assert _spans(figure) == pytest.approx([0.0])  # both users err by 2 a rating
 
@@ -104,12 +123,12 @@ def test_models_have_a_series_each_and_other_tasks_are_left_out() -> None:
     ranking = pd.DataFrame({"user_id": range(5), "num_train": range(5), "rank_full": 1})
     rating = ranking.drop(columns="rank_full").assign(label="biased", squared_error=1.0)
     table = pd.concat([ranking.assign(label="mf"), ranking.assign(label="ncf"), rating])
-    figure = plots.metric_by_activity(table, "hr@10")
+    figure = served(table, "hr@10")
     assert _legend(figure) == ["mf", "ncf"]
     with pytest.raises(FedrecError, match="rank_99neg"):
-        plots.metric_by_activity(table, "hr@10_99neg")
+        served(table, "hr@10_99neg")
     with pytest.raises(FedrecError, match="coverage@10 is not known user by user"):
-        plots.metric_by_activity(table, "coverage@10")
+        served(table, "coverage@10")
 
 
 def test_of_many_models_the_best_are_drawn_and_the_others_counted() -> None:
@@ -118,7 +137,7 @@ def test_of_many_models_the_best_are_drawn_and_the_others_counted() -> None:
         users = {"user_id": range(10), "num_train": 7, "rank_full": ranks}
         return pd.DataFrame(users).assign(label=f"model{hits:02d}")
 
-    figure = plots.metric_by_activity(pd.concat(map(ranked, range(10))), "hr@10")
+    figure = served(pd.concat(map(ranked, range(10))), "hr@10")
     assert _legend(figure) == [f"model{hits:02d}" for hits in range(3, 10)]
     assert "the 7 best of 10" in " ".join(figure.texts[-1].get_text().split())
 
@@ -147,6 +166,6 @@ def test_participation_counts_every_client_once(rounds: list[int]) -> None:
 
 def test_a_user_with_several_held_out_items_counts_once() -> None:
     table = pd.DataFrame({"user_id": [1, 1], "num_train": 7, "rank_full": [1, 99]})
-    assert _points(plots.metric_by_activity(table, "hr@10")) == [1.0]
+    assert _points(served(table, "hr@10")) == [1.0]
     best = 1 + 1 / np.log2(3)  # both held-out items at the top
-    assert _points(plots.metric_by_activity(table, "ndcg@10")) == pytest.approx([1 / best])
+    assert _points(served(table, "ndcg@10")) == pytest.approx([1 / best])

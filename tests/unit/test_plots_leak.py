@@ -53,3 +53,11 @@ def test_without_a_published_figure_ours_stand_alone() -> None:
 def test_one_protocol_alone_shows_no_leak() -> None:
     with pytest.raises(FedrecError, match=r"split\.negatives=legacy,honest"):
         leak(runs("honest"), PUBLISHED)
+
+
+def test_a_run_made_again_moves_no_bar() -> None:
+    both = runs("legacy", "honest")
+    told = both.assign(run=both.index.astype("str"), configuration=both.index)
+    again = told.tail(1).assign(run="again")
+    (axes,) = leak(pd.concat([told, again], ignore_index=True), PUBLISHED).axes
+    assert heights(axes) == pytest.approx([0.716, 0.71, 0.51])

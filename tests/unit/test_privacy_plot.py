@@ -49,3 +49,11 @@ def test_a_metric_that_no_run_reports_is_told() -> None:
     failed = runs().tail(1)
     with pytest.raises(FedrecError, match="no completed run reports"):
         plots.privacy_utility(failed, "ndcg@10")
+
+
+def test_a_run_made_again_moves_no_point() -> None:
+    told = runs().assign(run=lambda frame: frame.index.astype("str"), configuration=range(7))
+    again = told.head(1).assign(run="again")
+    figure = plots.privacy_utility(pd.concat([told, again], ignore_index=True), "ndcg@10")
+    line = next(line for line in figure.axes[0].lines if line.get_linestyle() == "-")
+    assert np.asarray(line.get_ydata()).tolist() == pytest.approx([0.105, 0.305])

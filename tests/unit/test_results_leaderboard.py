@@ -58,6 +58,28 @@ def test_nothing_travels_without_a_federation(tmp_path: Path) -> None:
     assert costs == [0.0] * 4
 
 
+def test_a_row_tells_how_evenly_users_are_served(tmp_path: Path) -> None:
+    for seed, gap in ((1, -0.25), (2, 0.75)):
+        fairness = {"worst_decile_hr@10": 0.125, "activity_gap_hr@10": gap}
+        write_run(tmp_path / f"mf{seed}", model="mf", seed=seed, fairness=fairness)
+    write_run(tmp_path / "older", model="ncf", test={"hr@10": 0.2})
+    table = comparison(tmp_path).set_index("label")
+    assert table.loc["mf", "hr@10_worst_decile"] == 0.125
+    assert table.loc["mf", "hr@10_activity_gap"] == (-0.25 + 0.75) / 2
+    text = readable(table.reset_index())
+    heading, _, *rows = _lines(text)
+    assert [row[heading.index("activity gap")] for row in rows] == ["+0.2500", ""]
+    assert "Activity gap: hr@10 of the most active quarter" in text
+
+
+def test_a_gap_in_another_metric_than_the_first_stays_in_the_table(tmp_path: Path) -> None:
+    fairness = {"activity_gap_negative_mse": 0.5}
+    write_run(tmp_path / "0", task="rating", test={"rmse": 0.9}, fairness=fairness)
+    table = comparison(tmp_path)
+    assert list(table["negative_mse_activity_gap"]) == [0.5]
+    assert "activity gap" not in readable(table).lower()
+
+
 def test_folds_of_ratings_count_as_seeds_and_those_of_a_ranking_stand_apart(tmp_path: Path) -> None:
     for task in ("rating", "ranking"):
         for fold, value in enumerate((0.2, 0.3, 0.4), start=1):

@@ -147,6 +147,13 @@ def test_runs_that_differ_in_their_seed_alone_are_one_configuration(tmp_path: Pa
     }
 
 
+def test_every_frame_tells_folds_apart(tmp_path: Path) -> None:
+    for fold in ("u1", "u2"):
+        write_run(tmp_path / fold, split_sha256=fold)
+    for load in (load_runs, load_summaries, load_per_user):
+        assert set(load(tmp_path)["split_sha256"]) == {"u1", "u2"}
+
+
 def test_what_config_yaml_says_goes_before_the_overrides(tmp_path: Path) -> None:
     """One run was told by overrides what the other was told by a file."""
     told = {"model__name": "mf", "model__embedding_dim": 8, "dataset__name": "d"}

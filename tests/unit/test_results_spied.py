@@ -99,3 +99,11 @@ def test_comparing_runs_that_were_spied_on_draws_the_figure(runs: Path, tmp_path
     write_run(tmp_path / "quiet" / "0")
     compare(tmp_path / "quiet", tmp_path / "other", None)
     assert not (tmp_path / "other" / "curious.png").exists()
+
+
+def test_a_run_that_was_spied_on_again_counts_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _wrote(tmp_path / name, {"auc": 0.9 if name == "b" else 0.1}, "none")
+    (bar,) = (c for c in drawn(tmp_path).axes[0].containers if isinstance(c, ErrorbarContainer))
+    assert bar.lines[0] is not None
+    assert np.asarray(bar.lines[0].get_xdata()).tolist() == [0.9]

@@ -1,0 +1,52 @@
+"""What the frames of runs say, read alike by tables and by figures."""
+
+from typing import Any
+
+import pandas as pd
+
+_ENGINES = {"simulation", "in_process", "deployment"}  # the same numbers on each
+_APART = ("configuration", "label", "seed", "split_sha256")  # the last tells folds apart
+
+
+def is_engine(federation: Any) -> bool:
+    """Whether a run is one of a federation, by the name of what carried it; unnamed ones are."""
+    return bool(pd.isna(federation)) or federation in _ENGINES
+
+
+def once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what was run again: a run repeated is no further evidence.
+
+    Runs repeat each other if they differ neither in their configuration nor in seed or split.
+
+    Args:
+        frame: any number of rows per run; a frame without the column `run` holds one run.
+
+    Returns:
+        All rows of one run of each kind: of the completed ones the last, else the last.
+    """
+    if "run" not in frame:
+        return frame
+    runs = frame.drop_duplicates("run")
+    if "status" in runs:
+        runs = runs.sort_values("status", key=lambda told: told == "completed", kind="stable")
+    counted = runs.drop_duplicates([name for name in _APART if name in runs], keep="last")
+    return frame[frame["run"].isin(counted["run"])]
+
+
+def repetitions(frame: pd.DataFrame) -> tuple["pd.Series[int]", str]:
+    """How often each series was run, and in what its runs differ.
+
+    Args:
+        frame: with a column `seed`, repeated runs left out; without a `label` it is one series.
+
+    Returns:
+        The number of runs by label, and what to call them: "seeds"; "folds", where the seed is
+        always the same; "runs", where both differ.
+    """
+    labelled = frame if "label" in frame else frame.assign(label="")
+    apart = [name for name in ("label", "seed", "split_sha256") if name in labelled]
+    runs = labelled.drop_duplicates(apart).groupby("label")["seed"]
+    counts, seeds = runs.size(), runs.nunique()
+    if (counts == seeds).all():
+        return counts, "seeds"
+    return counts, "folds" if (seeds == 1).all() else "runs"
