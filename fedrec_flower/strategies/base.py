@@ -247,6 +247,7 @@ class FederatedStrategy(ResumableStrategy):
             plan.limits,
             self.stacked,
             statistics=solved,
+            losses_below_zero=plan.model.losses_below_zero,
         )
 
     @cached_property
