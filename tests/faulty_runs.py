@@ -1,5 +1,6 @@
 """Federations in which things go wrong, and what is asked of them."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +16,19 @@ MIXED = (*CUSTOM, "faults.dropout=0.3", "faults.not_a_number=0.1", "faults.deadl
 
 
 def assert_counts_add_up(ran: "Federated") -> None:
-    """Whoever was asked replied or is lost; who replied twice is both."""
+    """Whoever was asked replied or is lost; who replied twice is both.
+
+    Of a round that was tried again the losses of all attempts are told, and the last one's replies.
+    """
+    cohort = ran.setup.plan.clients_per_round
     for round_, replied in ran.watcher.replied.items():
         lost = sum(n for kind, n in ran.watcher.lost[round_].items() if kind != "repeated")
-        assert replied + lost == ran.setup.plan.clients_per_round
+        attempts = ran.watcher.more[round_].get("attempts", 1)
+        assert lost >= cohort - replied
+        assert replied + lost <= cohort * attempts
+        assert attempts > 1 or replied + lost == cohort
+    told = sum((Counter(lost) for lost in ran.watcher.lost.values()), Counter[str]())
+    assert ran.outcome.lost == told
 
 
 def assert_same(one: "Federated", other: "Federated") -> None:

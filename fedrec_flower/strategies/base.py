@@ -7,7 +7,6 @@ never on node ids, which Flower draws at random.
 
 import json
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from time import perf_counter
@@ -32,7 +31,7 @@ from fedrec_flower.seeding import generator
 from fedrec_flower.strategies import messages as wire
 from fedrec_flower.strategies.evaluating import TIMEOUT
 from fedrec_flower.strategies.expected import Expected
-from fedrec_flower.strategies.losing import kind_of, said, warn_of
+from fedrec_flower.strategies.losing import Losses, said
 from fedrec_flower.strategies.masked import gather
 from fedrec_flower.strategies.messages import VERSIONS
 from fedrec_flower.strategies.plan import Observer, Outcome, Plan
@@ -68,7 +67,7 @@ class FederatedStrategy(ResumableStrategy):
         super().__init__(plan, observer)
         self.aggregation = aggregation
         self.replied = 0  # clients behind the last sum
-        self._attempt = 0
+        self._attempt, self._losses = 0, Losses("round 0")  # of the round that is trained
 
     @abstractmethod
     def step(self, parameters: Tensors, update: Tensors) -> Tensors:
@@ -164,6 +163,7 @@ class FederatedStrategy(ResumableStrategy):
     def _train(self, grid: Grid, round_: int) -> None:
         """One round; tried again with a fresh cohort where too few clients reply."""
         self._started, nothing = perf_counter(), ConfigRecord()
+        self._losses = Losses(f"round {round_}")
         for attempt in range(self.plan.max_retries + 1):
             self._attempt = attempt
             asked = list(self.configure_train(round_, ArrayRecord(), nothing, grid))
@@ -172,13 +172,13 @@ class FederatedStrategy(ResumableStrategy):
                 self._seconds["train"] += perf_counter() - self._started
                 return
         mend = "lower min_completion or mend the clients"
-        if self._lost["not_finite"]:
+        if self._losses.kinds["not_finite"]:
             mend += ", or lower training.learning_rate where a loss is not finite"
         if self.plan.checkpoint_every is not None and round_ > self.plan.checkpoint_every:
             mend += "; the last checkpoint is kept: resume=<run folder> min_completion=... goes on"
         raise TrainingError(
             f"round {round_}: fewer than {self.plan.min_completion:.0%} of the cohort replied "
-            f"soundly, {self.plan.max_retries + 1} times over ({said(self._lost)}): {mend}"
+            f"soundly, {self.plan.max_retries + 1} times over ({said(self._losses.kinds)}): {mend}"
         )
 
     def configure_train(
@@ -200,20 +200,19 @@ class FederatedStrategy(ResumableStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the updates and move the global parameters; None if too few replied."""
+        self._attempt, self._losses = 0, Losses(f"round {server_round}")
         sound = Sound.sort_out(replies, self._post.asked, self._expected())
         return self._use(server_round, sound)
 
     def _use(
         self, server_round: int, sound: Sound
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        lost = Counter(kind_of(reason) for reason in sound.lost.values())
         self.replied = sum(reply.replied for reply in sound.replies)
         if sound.lost and not self.replied and {*sound.lost.values()} == {DIVERGED}:
             # Another cohort would fare no better.
             mend = DIVERGED.partition("; ")[2]
             raise TrainingError(f"round {server_round}: no client's loss is finite; {mend}")
-        warn_of(server_round, sound.lost)
-        self._lost += lost
+        self._losses.add(sound.lost)
         self._bytes_up += sum(reply.bytes_up for reply in sound.replies)
         # A hair below, for .56 of 50 is a hair above 28 in floating point.
         if self.replied < self.plan.min_completion * self.plan.clients_per_round - 1e-9:
@@ -225,8 +224,10 @@ class FederatedStrategy(ResumableStrategy):
             self._require_finite(server_round)
         if weight:
             loss = sum(reply.loss for reply in sound.replies) / weight
-        more = {**self.measured(), **self.plan.curator.figures()}
-        self.observer.trained(server_round, loss, self.replied, lost, more)
+        self._lost += self._losses.kinds
+        tried = {"attempts": self._attempt + 1.0} if self._attempt else {}
+        more = {**self.measured(), **self.plan.curator.figures(), **tried}
+        self.observer.trained(server_round, loss, self.replied, self._losses.kinds, more)
         return ArrayRecord(), MetricRecord({"loss": loss})
 
     def _expected(self) -> Expected:

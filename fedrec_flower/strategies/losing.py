@@ -1,8 +1,9 @@
 """Replies that are missing or left out: what kind of loss each is, and words for them."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,13 +21,34 @@ def said(lost: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(lost.items())) or "no reply"
 
 
-def warn_of(round_: int, lost: Mapping[int, str]) -> None:
-    """Name the clients whose replies were left out, one line per kind.
+@dataclass(slots=True)
+class Losses:
+    """What was lost on the way to something, however often it was tried.
 
-    Args:
-        round_: the round.
-        lost: the reason for each client code.
+    Attributes:
+        when: to what, such as "round 3"; every warning begins so.
+        kinds: how many replies, by kind.
     """
+
+    when: str
+    kinds: Counter[str] = field(default_factory=Counter)
+    _told: set[str] = field(default_factory=set)
+
+    def add(self, lost: Mapping[int, str]) -> None:
+        """Count what an attempt lost, and warn of what was not said of an earlier one.
+
+        Args:
+            lost: the reason for each client code.
+        """
+        self.kinds += Counter(map(kind_of, lost.values()))
+        new = [sentence for sentence in _sentences(lost) if sentence not in self._told]
+        for sentence in new:
+            _LOG.warning("%s: %s", self.when, sentence)
+        self._told.update(new)
+
+
+def _sentences(lost: Mapping[int, str]) -> Iterator[str]:
+    """The clients whose replies were left out, a sentence for each kind that was not expected."""
     clients = defaultdict(list)
     for client, reason in lost.items():
         clients[kind_of(reason)].append(client)
@@ -34,5 +56,4 @@ def warn_of(round_: int, lost: Mapping[int, str]) -> None:
         if kind not in _EXPECTED:
             some = ", ".join(map(str, affected[:_NAMED_AT_MOST]))
             more = f" and {len(affected) - _NAMED_AT_MOST} more" * (len(affected) > _NAMED_AT_MOST)
-            reason = lost[affected[0]]
-            _LOG.warning("round %d: left out client %s%s: %s", round_, some, more, reason)
+            yield f"left out client {some}{more}: {lost[affected[0]]}"

@@ -83,8 +83,9 @@ class Observer(Protocol):
             round_: the round.
             loss: the mean over its interactions.
             num_clients: how many clients replied soundly.
-            lost: how many replies are missing or were left out, by kind.
-            more: what else the strategy has measured, by metric.
+            lost: how many replies are missing or were left out, by kind, in all attempts at it.
+            more: what else the strategy has measured, by metric; and how many `attempts` it took,
+                where that was more than one.
         """
         ...
 
@@ -157,7 +158,7 @@ class Outcome:
         bytes_down: bytes of the shared parameters that one client receives a round.
         bytes_up: bytes of the update that one client would send a round if it were alone on its
             node, on average.
-        lost: how many replies were missing or left out, by kind.
+        lost: how many replies were missing or left out, by kind; the sum over all rounds.
         stopped_at: the last round, if there were to be more; None otherwise.
         privacy: what the summary says of it.
     """

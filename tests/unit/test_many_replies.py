@@ -6,7 +6,7 @@ from flwr.app import Error, Message, RecordDict
 from numpy.testing import assert_array_equal
 
 from fedrec_flower.errors import TrainingError
-from fedrec_flower.strategies.losing import kind_of, said, warn_of
+from fedrec_flower.strategies.losing import Losses, kind_of, said
 from fedrec_flower.strategies.reading import Reply, read
 from fedrec_flower.strategies.replies import Sound, each_update, update_sum
 from tests.written_replies import ASKED, CLIENTS, Content, expected, message, stacked, whole
@@ -110,10 +110,23 @@ def test_a_warning_names_clients_and_reason_and_spares_the_expected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lost = dict.fromkeys(range(7), "not_finite: dense") | {8: "dropped_out", 9: "late: after 9"}
-    warn_of(3, lost | {11: "huge: item"})
+    Losses("round 3").add(lost | {11: "huge: item"})
     assert [record.getMessage() for record in caplog.records] == [
         "round 3: left out client 0, 1, 2, 3, 4 and 2 more: not_finite: dense",
         "round 3: left out client 11: huge: item",
+    ]
+
+
+def test_what_several_attempts_lose_adds_up_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    losses = Losses("round 3")
+    for _ in range(3):
+        losses.add({4: "huge: item", 5: "dropped_out"})
+    losses.add({6: "huge: item"})
+    assert losses.kinds == {"huge": 4, "dropped_out": 3}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"round 3: left out client {client}: huge: item" for client in (4, 6)
     ]
 
 
