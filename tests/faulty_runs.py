@@ -7,7 +7,9 @@ import numpy as np
 from numpy.testing import assert_array_equal
 
 if TYPE_CHECKING:
-    from tests.federations import Federated
+    from flwr.app import Message
+
+    from tests.federations import Federated, Meddle
 
 CLIENTS = 24
 PATIENT = ("min_completion=0.0",)  # any round counts
@@ -40,6 +42,31 @@ def assert_same(one: "Federated", other: "Federated") -> None:
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
             assert_array_equal(value, theirs[name])
+
+
+def failing(kind: str, attempts: int = 99) -> "Meddle":
+    """All nodes that are asked something fail, the first few times.
+
+    Args:
+        kind: what they are asked: the type of the message, with the stage of secure aggregation
+            where there is one, as in "train.masked/share".
+        attempts: how often.
+    """
+    from flwr.app import Error, Message
+
+    times: list[str] = []
+
+    def meddle(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+        records, found = asked[0].content.config_records, asked[0].metadata.message_type
+        if "secure" in records:
+            found += "/" + str(records["secure"]["stage"])
+        if found != kind or len(times) >= attempts:
+            return replies
+        times.append(found)
+        reason = "<class 'ClientAppException'>:<'Message: disk is full'>"
+        return [Message(Error(0, reason), reply_to=message) for message in asked]
+
+    return meddle
 
 
 def written(ran: "Federated") -> set[int]:

@@ -31,7 +31,7 @@ from fedrec_flower.seeding import generator
 from fedrec_flower.strategies import messages as wire
 from fedrec_flower.strategies.evaluating import TIMEOUT
 from fedrec_flower.strategies.expected import Expected
-from fedrec_flower.strategies.losing import Losses, said
+from fedrec_flower.strategies.losing import Losses, said, words_of_nodes
 from fedrec_flower.strategies.masked import gather
 from fedrec_flower.strategies.messages import VERSIONS
 from fedrec_flower.strategies.plan import Observer, Outcome, Plan
@@ -129,7 +129,7 @@ class FederatedStrategy(ResumableStrategy):
             initial: initial shared parameters; nothing if the strategy shares nothing.
 
         Raises:
-            TrainingError: if a node fails or stays silent, or training diverges.
+            TrainingError: if nodes fail or stay silent once too often, or training diverges.
         """
         about = {"shares": self.shares, "stacked": self.stacked, "local": self.local()}
         job = json.dumps({**self.plan.job, **about})
@@ -164,19 +164,26 @@ class FederatedStrategy(ResumableStrategy):
         """One round; tried again with a fresh cohort where too few clients reply."""
         self._started, nothing = perf_counter(), ConfigRecord()
         self._losses = Losses(f"round {round_}")
-        for attempt in range(self.plan.max_retries + 1):
+        # Where any round counts, none is tried again: privacy accounts for one cohort a round.
+        for attempt in range(1 + self.plan.max_retries * (self.plan.min_completion > 0)):
             self._attempt = attempt
             asked = list(self.configure_train(round_, ArrayRecord(), nothing, grid))
             sound = gather(self.plan.secure, grid, asked, self._post, self._expected())
             if self._use(round_, sound)[0] is not None:
                 self._seconds["train"] += perf_counter() - self._started
                 return
+        raise self._failure(round_, sound.lost)
+
+    def _failure(self, round_: int, lost: Mapping[int, str]) -> TrainingError:
+        """Why the run ends, given what the last attempt at a round has lost."""
+        if words := words_of_nodes(lost):
+            return TrainingError(f"a node failed: {words}")
         mend = "lower min_completion or mend the clients"
         if self._losses.kinds["not_finite"]:
             mend += ", or lower training.learning_rate where a loss is not finite"
         if self.plan.checkpoint_every is not None and round_ > self.plan.checkpoint_every:
             mend += "; the last checkpoint is kept: resume=<run folder> min_completion=... goes on"
-        raise TrainingError(
+        return TrainingError(
             f"round {round_}: fewer than {self.plan.min_completion:.0%} of the cohort replied "
             f"soundly, {self.plan.max_retries + 1} times over ({said(self._losses.kinds)}): {mend}"
         )
@@ -214,9 +221,9 @@ class FederatedStrategy(ResumableStrategy):
             raise TrainingError(f"round {server_round}: no client's loss is finite; {mend}")
         self._losses.add(sound.lost)
         self._bytes_up += sum(reply.bytes_up for reply in sound.replies)
-        # A hair below, for .56 of 50 is a hair above 28 in floating point.
-        if self.replied < self.plan.min_completion * self.plan.clients_per_round - 1e-9:
+        if self._is_too_few(sound):
             return None, None
+        self._losses.warn()
         weight, loss = sum(reply.weight for reply in sound.replies), float("nan")
         if weight or self.plan.curator.noisy:  # a cohort without training data changes nothing
             rng = generator(self.plan.seed, "settle", server_round)
@@ -229,6 +236,12 @@ class FederatedStrategy(ResumableStrategy):
         more = {**self.measured(), **self.plan.curator.figures(), **tried}
         self.observer.trained(server_round, loss, self.replied, self._losses.kinds, more)
         return ArrayRecord(), MetricRecord({"loss": loss})
+
+    def _is_too_few(self, sound: Sound) -> bool:
+        if not sound.replies and words_of_nodes(sound.lost):
+            return True  # failing is not being absent, of which any number may be allowed
+        # A hair below, for .56 of 50 is a hair above 28 in floating point.
+        return self.replied < self.plan.min_completion * self.plan.clients_per_round - 1e-9
 
     def _expected(self) -> Expected:
         plan, several = self.plan, VERSIONS in self._parameters

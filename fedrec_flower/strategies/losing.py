@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 _LOG = logging.getLogger(__name__)
 
+FAILED = "a_node_failed"
+"""The kind of a loss where a node says itself that it failed; what follows are its own words."""
+
 _EXPECTED = ("dropped_out", "late", "crashed")  # the world as configured: counted, not warned of
 _NAMED_AT_MOST = 5
 
@@ -21,6 +24,13 @@ def said(lost: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(lost.items())) or "no reply"
 
 
+def words_of_nodes(lost: Mapping[int, str]) -> str:
+    """What a node said of its failure, if nothing was lost but by failing nodes; else nothing."""
+    if {*map(kind_of, lost.values())} != {FAILED}:
+        return ""
+    return next(iter(lost.values())).partition(": ")[2]
+
+
 @dataclass(slots=True)
 class Losses:
     """What was lost on the way to something, however often it was tried.
@@ -32,7 +42,8 @@ class Losses:
 
     when: str
     kinds: Counter[str] = field(default_factory=Counter)
-    _told: set[str] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
+    _unsaid: list[str] = field(default_factory=list)
 
     def add(self, lost: Mapping[int, str]) -> None:
         """Count what an attempt lost, and warn of what was not said of an earlier one.
@@ -41,10 +52,16 @@ class Losses:
             lost: the reason for each client code.
         """
         self.kinds += Counter(map(kind_of, lost.values()))
-        new = [sentence for sentence in _sentences(lost) if sentence not in self._told]
-        for sentence in new:
-            _LOG.warning("%s: %s", self.when, sentence)
-        self._told.update(new)
+        self._unsaid += [words for words in _sentences(lost) if words not in self._said]
+        self._said.update(self._unsaid)
+        if not words_of_nodes(lost):  # with these the run may end, and once is enough
+            self.warn()
+
+    def warn(self) -> None:
+        """Say what is unsaid."""
+        for words in self._unsaid:
+            _LOG.warning("%s: %s", self.when, words)
+        self._unsaid.clear()
 
 
 def _sentences(lost: Mapping[int, str]) -> Iterator[str]:

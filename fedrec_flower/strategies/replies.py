@@ -14,12 +14,9 @@ from fedrec_flower.errors import TrainingError
 from fedrec_flower.evaluation import MetricSums
 from fedrec_flower.interactions import Part
 from fedrec_flower.strategies.expected import Expected, separated
-from fedrec_flower.strategies.losing import kind_of
 from fedrec_flower.strategies.reading import Reply, UnsoundError, read, without_wrapping
 
 _LOG = logging.getLogger(__name__)
-
-_FAILED = "a_node_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +41,6 @@ class Sound:
             messages: what came back.
             asked: the clients that each node was asked to train.
             expected: what a reply of a node looks like.
-
-        Raises:
-            TrainingError: if every node failed; in the words of one of them.
         """
         sound: dict[int, Reply] = {}
         repeated: dict[int, str] = {}
@@ -67,8 +61,6 @@ class Sound:
         lost = repeated
         for node, clients in asked.items():
             lost |= sound[node].lost if node in sound else dict.fromkeys(clients, failed[node])
-        if asked and all(kind_of(failed[node]) == _FAILED for node in asked):
-            raise TrainingError(f"a node failed: {next(iter(failed.values())).partition(': ')[2]}")
         return cls([sound[node] for node in asked if node in sound], lost)
 
 

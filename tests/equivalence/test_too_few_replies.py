@@ -12,9 +12,11 @@ from fedrec_flower.cli import compose
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.experiment import run
 from fedrec_flower.results import RunFolder
-from tests.faulty_runs import assert_counts_add_up
+from tests.faulty_runs import CLIENTS, assert_counts_add_up, failing
 
 if TYPE_CHECKING:
+    from flwr.app import Message
+
     from tests.federations import Federate
 
 
@@ -52,6 +54,36 @@ def test_a_round_tells_what_all_its_attempts_lost_and_how_many_they_were(
         assert more == ({"attempts": asked[round_]} if asked[round_] > 1 else {})
         assert sum(ran.watcher.lost[round_].values()) == gone[round_]
     assert sum(ran.outcome.lost.values()) == gone.total()
+
+
+def test_a_round_in_which_every_node_fails_is_tried_again(
+    federate: "Federate", caplog: pytest.LogCaptureFixture
+) -> None:
+    ran = federate("federation.num_nodes=3", "max_retries=2", meddle=failing("train", attempts=2))
+    assert ran.watcher.more[1] == {"attempts": 3}
+    assert ran.watcher.lost == {1: {"a_node_failed": 2 * CLIENTS}, 2: {}, 3: {}}
+    assert_counts_add_up(ran)
+    assert caplog.text.count("disk is full") == 1
+
+
+@pytest.mark.parametrize(("min_completion", "attempts"), [(0.5, 3), (0.0, 1)])
+def test_nodes_that_fail_once_too_often_end_the_run_in_their_own_words_said_once(
+    federate: "Federate",
+    caplog: pytest.LogCaptureFixture,
+    min_completion: float,
+    attempts: int,  # privacy accounts for one cohort a round, and allows any number of replies
+) -> None:
+    seen = []
+
+    def fail(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
+        seen.append(asked[0].metadata.message_type)
+        return failing("train")(asked, replies)
+
+    words = ("federation.num_nodes=3", "max_retries=2", f"min_completion={min_completion}")
+    with pytest.raises(TrainingError, match=r"^a node failed: disk is full$"):
+        federate(*words, meddle=fail)
+    assert seen.count("train") == attempts
+    assert "disk is full" not in caplog.text
 
 
 def test_too_few_for_too_long_is_one_sentence_and_the_last_good_state(tmp_path: Path) -> None:

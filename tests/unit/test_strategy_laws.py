@@ -265,16 +265,3 @@ def test_too_few_replies_fail_the_run_after_all_retries(federate: "Federate") ->
     message = r"round 1: fewer than 100% of the cohort replied soundly, 3 times over"
     with pytest.raises(TrainingError, match=message):
         federate("federation.num_nodes=3", "min_completion=1", "max_retries=2", meddle=lose_one)
-
-
-def test_a_node_that_fails_gives_its_own_reason(federate: "Federate") -> None:
-    from flwr.app import Error, Message
-
-    def fail(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
-        if not is_training(asked):
-            return replies
-        reason = "<class 'ClientAppException'>:<'Message: disk is full'>"
-        return [Message(Error(0, reason), reply_to=message) for message in asked]
-
-    with pytest.raises(TrainingError, match=r"a node failed: disk is full$"):
-        federate("federation.num_nodes=3", meddle=fail)
