@@ -217,6 +217,7 @@ def make_plan(
         limits=Limits(**job["limits"]),
         min_completion=config["min_completion"],
         max_retries=config["max_retries"],
+        reply_timeout=config["reply_timeout"],
         checkpoint_every=config["checkpoint_every"],
         patience=config["patience"],
         curator=guard.curator(),

@@ -29,7 +29,6 @@ from fedrec_flower.models.base import Tensors
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.seeding import generator
 from fedrec_flower.strategies import messages as wire
-from fedrec_flower.strategies.evaluating import TIMEOUT
 from fedrec_flower.strategies.expected import Expected
 from fedrec_flower.strategies.losing import Losses, said, words_of_nodes
 from fedrec_flower.strategies.masked import gather
@@ -132,8 +131,8 @@ class FederatedStrategy(ResumableStrategy):
             TrainingError: if nodes fail or stay silent once too often, or training diverges.
         """
         about = {"shares": self.shares, "stacked": self.stacked, "local": self.local()}
-        job = json.dumps({**self.plan.job, **about})
-        self._post = wire.Post(job, wire.Hosts.discover(grid, job, TIMEOUT))
+        job, timeout = json.dumps({**self.plan.job, **about}), self.plan.reply_timeout
+        self._post = wire.Post(job, wire.Hosts.discover(grid, job, timeout), timeout)
         if not self._round:  # no checkpoint was taken up
             self._parameters = self.begin(initial)
             self._evaluate(grid, 0)

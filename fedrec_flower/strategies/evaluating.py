@@ -18,7 +18,6 @@ from fedrec_flower.strategies.replies import checked, metric_sums, metrics_of
 from fedrec_flower.strategies.sampling import sample_clients
 from fedrec_flower.strategies.selection import Selection
 
-TIMEOUT = 24 * 3600.0  # seconds; a round of a large simulation may be long
 _COUNTS = ("num_clients", "num_users")
 
 
@@ -42,7 +41,7 @@ class EvaluatingStrategy(Strategy):
     def _evaluate(self, grid: Grid, round_: int) -> None:
         asked = list(self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid))
         if asked:
-            self.aggregate_evaluate(round_, grid.send_and_receive(asked, timeout=TIMEOUT))
+            self.aggregate_evaluate(round_, self._post.exchange(grid, asked))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -85,7 +84,7 @@ class EvaluatingStrategy(Strategy):
             self._slot = self._selection.free_slot
             nobody = np.zeros(0, np.int64)
             asked = list(self._requests(round_, nobody, self._slot))
-            checked(grid.send_and_receive(asked, timeout=TIMEOUT), len(asked))
+            checked(self._post.exchange(grid, asked), len(asked))
         return self._slot
 
     def _is_over(self) -> bool:
@@ -103,7 +102,7 @@ class EvaluatingStrategy(Strategy):
         everyone = np.arange(self.plan.num_clients)
         about = {"slot": best.slot, "snapshot": "", "note": True, "round": best.round}
         asked = list(self._post.requests("evaluate", everyone, best.parameters, about, best.round))
-        replies = grid.send_and_receive(asked, timeout=TIMEOUT)
+        replies = self._post.exchange(grid, asked)
         result = self._evaluated(replies, best.round, best.slot, best.parameters)
         self._seconds["evaluate"] += perf_counter() - self._started
         return result

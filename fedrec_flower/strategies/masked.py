@@ -24,7 +24,6 @@ from fedrec_flower.secure_aggregation import (
     TooFewError,
     vector_length,
 )
-from fedrec_flower.strategies.evaluating import TIMEOUT
 from fedrec_flower.strategies.expected import Expected
 from fedrec_flower.strategies.messages import Post
 from fedrec_flower.strategies.reading import Reply, UnsoundError, opened
@@ -55,7 +54,7 @@ def gather(
     """
     if isinstance(secure, SecAgg):
         return Session(secure, grid, asked, post, expected).collect()
-    replies = grid.send_and_receive(asked, timeout=TIMEOUT)
+    replies = post.exchange(grid, asked)
     return Sound.sort_out(replies, post.asked, expected)
 
 
@@ -74,7 +73,7 @@ class Session:
         expected: Expected,
     ) -> None:
         self._settings, self._grid, self._expected = settings, grid, expected
-        self._asked, self._job, self._id = list(asked), post.job, uuid4().hex
+        self._asked, self._post, self._id = list(asked), post, uuid4().hex
         self._nodes = [message.metadata.dst_node_id for message in asked]
         self._clients = [post.asked[node] for node in self._nodes]
         self._coordinator = settings.coordinator(len(self._nodes))
@@ -162,7 +161,7 @@ class Session:
         place_of = {self._nodes[place]: place for place in requests}
         messages = [self._message(place, about) for place, about in requests.items()]
         heard: dict[int, Heard] = {}
-        for message in self._grid.send_and_receive(messages, timeout=TIMEOUT):
+        for message in self._post.exchange(self._grid, messages):
             place = place_of.get(message.metadata.src_node_id)
             if place is None or place in heard:
                 continue
@@ -183,7 +182,7 @@ class Session:
         if about["stage"] == "mask":
             content = RecordDict({**asked.content, "secure": secure})
         else:
-            config = ConfigRecord({"job": self._job})
+            config = ConfigRecord({"job": self._post.job})
             content = RecordDict({"parameters": ArrayRecord(), "config": config, "secure": secure})
         return Message(content, self._nodes[place], _KIND, group_id=asked.metadata.group_id)
 

@@ -69,13 +69,19 @@ class Post:
     Attributes:
         job: what every node must know, JSON.
         hosts: which node hosts which clients.
+        timeout: seconds after which a node that has not replied is taken for silent.
         asked: the clients that each node was last asked about.
     """
 
     job: str
     hosts: Hosts
+    timeout: float
     asked: dict[int, list[int]] = field(default_factory=dict)
     _serialized: tuple[Tensors, ArrayRecord] = field(default_factory=lambda: ({}, ArrayRecord()))
+
+    def exchange(self, grid: Grid, messages: Iterable[Message]) -> Iterable[Message]:
+        """Send messages, and wait for the replies that come in time."""
+        return grid.send_and_receive(messages, timeout=self.timeout)
 
     def requests(
         self,

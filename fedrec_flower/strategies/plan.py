@@ -37,6 +37,7 @@ class Plan:
         limits: what no honest update exceeds.
         min_completion: share of a cohort that must reply soundly for a round to count.
         max_retries: how often a round is tried again, each time with a fresh cohort.
+        reply_timeout: seconds after which a node that has not replied is taken for silent.
         checkpoint_every: rounds between checkpoints; None for none.
         patience: evaluations without a better one after which the run ends; None for no end.
         curator: says whom to ask, and what may be used of their sum.
@@ -56,6 +57,7 @@ class Plan:
     limits: Limits
     min_completion: float
     max_retries: int
+    reply_timeout: float
     checkpoint_every: int | None
     patience: int | None
     curator: Curator

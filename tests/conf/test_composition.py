@@ -93,6 +93,7 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
         limits=Limits(10.0, 1e6),
         min_completion=1.0,
         max_retries=0,
+        reply_timeout=60.0,
         checkpoint_every=None,
         patience=None,
         curator=Curator(),

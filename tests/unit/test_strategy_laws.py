@@ -206,6 +206,13 @@ def test_the_order_in_which_nodes_answer_does_not_matter_to_the_bit(federate: "F
         assert_array_equal(value, other.shared[name])
 
 
+@pytest.mark.parametrize("secure", ["none", "secagg"])
+def test_every_node_is_waited_for_as_long_as_asked(federate: "Federate", secure: str) -> None:
+    nodes = (f"secure_aggregation={secure}", "federation.num_nodes=4")
+    ran = federate(*nodes, "reply_timeout=7.5", "checkpoint_every=1", "num_rounds=1")
+    assert set(ran.tap.timeouts) == {7.5}
+
+
 # --- what can go wrong ------------------------------------------------------------------------
 
 
