@@ -211,7 +211,7 @@ class FederatedStrategy(ResumableStrategy):
         return self._use(server_round, sound)
 
     def _use(
-        self, server_round: int, sound: Sound
+        self, server_round: int, sound: Sound[Reply]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         self.replied = sum(reply.replied for reply in sound.replies)
         if sound.lost and not self.replied and {*sound.lost.values()} == {DIVERGED}:
@@ -236,7 +236,7 @@ class FederatedStrategy(ResumableStrategy):
         self.observer.trained(server_round, loss, self.replied, self._losses.kinds, more)
         return ArrayRecord(), MetricRecord({"loss": loss})
 
-    def _is_too_few(self, sound: Sound) -> bool:
+    def _is_too_few(self, sound: Sound[Reply]) -> bool:
         if not sound.replies and words_of_nodes(sound.lost):
             return True  # failing is not being absent, of which any number may be allowed
         # A hair below, for .56 of 50 is a hair above 28 in floating point.

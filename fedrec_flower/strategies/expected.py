@@ -4,10 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import LAYOUT, ROW_WEIGHT, ROWS, Limits, Updates
-from fedrec_flower.strategies.reading import Arrays, Reply, UnsoundError
+from fedrec_flower.strategies.reading import Arrays, Reply, UnsoundError, read
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -36,6 +37,12 @@ class Expected:
     stacked: bool
     statistics: bool
     losses_below_zero: bool
+
+    def heard(self, message: Message, clients: Sequence[int]) -> Reply:
+        """Read a reply, and refuse one that no honest node would send; see `check`."""
+        reply = read(message)
+        self.check(reply, clients)
+        return reply
 
     def check(self, reply: Reply, clients: Sequence[int]) -> None:
         """Refuse a reply that no honest node would send.

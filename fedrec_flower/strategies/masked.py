@@ -42,7 +42,7 @@ def gather(
     asked: Sequence[Message],
     post: Post,
     expected: Expected,
-) -> Sound:
+) -> Sound[Reply]:
     """Ask the nodes to train, and hear what may be used of their replies.
 
     Args:
@@ -85,7 +85,7 @@ class Session:
                 "several: choose another strategy, or secure_aggregation=none"
             )
 
-    def collect(self) -> Sound:
+    def collect(self) -> Sound[Reply]:
         """The sum over all nodes that stayed, as the reply of one; nothing if too few did."""
         try:
             reply = self._sum()

@@ -46,11 +46,6 @@ class Hosts:
             for node, hosted in self.clients.items()
         }
 
-    def in_order(self, replies: Iterable[Message]) -> list[Message]:
-        """Replies sorted by the clients they speak for: float sums need one order."""
-        place = {node: hosted.start for node, hosted in self.clients.items()}
-        return sorted(replies, key=lambda reply: place[reply.metadata.src_node_id])
-
 
 def to_record(parameters: Tensors) -> ArrayRecord:
     """Parameters as Flower carries them."""

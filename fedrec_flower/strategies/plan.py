@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import Limits
 from fedrec_flower.checkpoints import Checkpoint
-from fedrec_flower.evaluation import Evaluator, MetricSums
+from fedrec_flower.evaluation import Bounds, Evaluator, MetricSums
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.privacy import Curator
@@ -32,6 +32,7 @@ class Plan:
         clients_per_round: size of a cohort.
         num_rounds: rounds of training.
         evaluator: when to evaluate, on how many clients, and which metric selects the round.
+        bounds: what no honest evaluation exceeds.
         item_tables: names of the parameters with a row per item.
         model: the recommender, without users.
         limits: what no honest update exceeds.
@@ -52,6 +53,7 @@ class Plan:
     clients_per_round: int
     num_rounds: int
     evaluator: Evaluator
+    bounds: Bounds
     item_tables: frozenset[str]
     model: Recommender
     limits: Limits
