@@ -32,6 +32,8 @@ def check_numbers(config: Config) -> None:
         0 <= config["min_completion"] <= 1,
         f"min_completion={config['min_completion']} is impossible: give a share from 0 to 1",
     )
+    timeout = config["reply_timeout"]
+    require(timeout > 0, f"reply_timeout={timeout} is impossible: give seconds above 0")
 
 
 def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluator) -> None:

@@ -73,6 +73,8 @@ def unpack(packed: bytes) -> Checkpoint:
 
     Raises:
         ValueError: if a single bit is not as it was written.
+        KeyError: if another version wrote it, and told less.
+        TypeError: likewise, and told other things.
     """
     content = memoryview(packed)[_DIGEST:]
     if sha256(content).digest() != packed[:_DIGEST]:
@@ -139,8 +141,9 @@ class Checkpoints:
                 checkpoint = unpack(path.read_bytes())
                 self._require_sound(checkpoint)
             except (OSError, ValueError) as error:
-                _LOG.warning("%s is damaged, so the state before it is taken: %s", path, error)
-                path.rename(path.with_suffix(".damaged"))
+                _set_aside(path, "damaged", error)
+            except (KeyError, TypeError, AttributeError) as error:  # whole, told by other code
+                _set_aside(path, "of another version of the code", error)
             else:
                 return checkpoint
         return None
@@ -183,6 +186,11 @@ class Checkpoints:
         for name, (size, crc) in checkpoint.files.items():
             if _crc(self._run / name, size) != crc:
                 raise ValueError(f"{name} is not what it was")
+
+
+def _set_aside(path: Path, state: str, error: Exception) -> None:
+    _LOG.warning("%s is %s, so the state before it is taken: %s", path, state, error)
+    path.rename(path.with_suffix(".damaged"))
 
 
 def _crc(path: Path, size: int) -> int:

@@ -51,6 +51,7 @@ class Schema:
     clients_per_round: int | None = MISSING
     min_completion: float = MISSING
     max_retries: int = MISSING
+    reply_timeout: float = MISSING
     finetune_epochs: int = MISSING
     init_from: str | None = MISSING
     freeze: list[str] = MISSING

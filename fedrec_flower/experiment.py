@@ -11,7 +11,7 @@ from fedrec_flower import __version__, checking
 from fedrec_flower.aggregation import Limits
 from fedrec_flower.attacks import NoAttack
 from fedrec_flower.config import build
-from fedrec_flower.evaluation import Evaluator
+from fedrec_flower.evaluation import Bounds, Evaluator
 from fedrec_flower.federation import Engine, federate
 from fedrec_flower.guarding import Guard
 from fedrec_flower.models import Recommender
@@ -212,11 +212,13 @@ def make_plan(
         clients_per_round=cohort,
         num_rounds=config["num_rounds"],
         evaluator=evaluator,
+        bounds=Bounds.of(evaluator, data),
         item_tables=frozenset(model.item_rows),
         model=model,
         limits=Limits(**job["limits"]),
         min_completion=config["min_completion"],
         max_retries=config["max_retries"],
+        reply_timeout=config["reply_timeout"],
         checkpoint_every=config["checkpoint_every"],
         patience=config["patience"],
         curator=guard.curator(),

@@ -99,6 +99,7 @@ class Tap:
     asked: list[Message] = field(default_factory=list)
     replies: list[Message] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
+    timeouts: list[float | None] = field(default_factory=list)
 
     def run(self, serve: Callable[[Grid], None], log: Path) -> None:
         """See `Engine.run`."""
@@ -117,6 +118,7 @@ class _TappedGrid(InProcessGrid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         asked = list(messages)
+        self._tap.timeouts.append(timeout)
         replies = list(super().send_and_receive(asked, timeout=timeout))
         self._tap.asked.extend(asked)
         self._tap.replies.extend(replies)

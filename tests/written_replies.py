@@ -20,9 +20,17 @@ Content = dict[str, dict[str, Any]]
 Change = Callable[[Content], None]
 
 
-def expected(*, stacked: bool = False) -> Expected:
+def expected(*, stacked: bool = False, losses_below_zero: bool = False) -> Expected:
     limits = Limits(weight=10.0, value=100.0)
-    return Expected(SHAPES, {"item"}, NUM_ITEMS, limits, stacked, statistics=False)
+    return Expected(
+        SHAPES,
+        {"item"},
+        NUM_ITEMS,
+        limits,
+        stacked,
+        statistics=False,
+        losses_below_zero=losses_below_zero,
+    )
 
 
 def whole() -> Content:

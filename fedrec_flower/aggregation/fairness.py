@@ -25,6 +25,7 @@ def fair_sum(
     num_items: int,
     q: float,
     lipschitz: float,
+    loss_cap: float,
 ) -> UpdateSum:
     """The sum whose means are q-FedAvg's updates.
 
@@ -34,15 +35,16 @@ def fair_sum(
 
     Args:
         updates: of the cohort.
-        losses: float64 (num_clients,), F; not negative.
+        losses: float64 (num_clients,), F; finite.
         shapes: full shapes of the parameters.
         tables: names of those with a row per item.
         num_items: size of the catalogue.
         q: how much more say larger losses have; not negative.
         lipschitz: how fast the gradient of a client's loss may change, in units of 1 / rate.
+        loss_cap: the most that F may be, in medians of the cohort; infinity: the paper's rule.
     """
     total = UpdateSum.zeros(shapes, num_items)
-    loss = np.maximum(losses, _LEAST)
+    loss = _believed(losses, updates.weights, loss_cap)
     say = updates.weights * (loss / loss.max(initial=_LEAST)) ** q  # a common factor cancels out
     total.add(replace(updates, weights=say), tables)
     divisor = say * (1 + q * lipschitz * norms(updates, tables) ** 2 / loss)
@@ -50,3 +52,20 @@ def fair_sum(
     total.row_weight[:] = 0
     add_rows(total.row_weight, updates.rows, divisor[updates.owners])
     return total
+
+
+def _believed(
+    losses: NDArray[np.float64], weights: NDArray[np.float64], loss_cap: float
+) -> NDArray[np.float64]:
+    """Losses above zero and below the cap; clients of no weight have the median's."""
+    loss = np.maximum(losses, _LEAST)
+    median = _weighted_median(loss, weights)
+    # Another's power must not vanish beside the loss of a client that has no say.
+    return np.where(weights > 0, np.minimum(loss, loss_cap * median), median)
+
+
+def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """The least value that, with all below it, has half of the weight."""
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])

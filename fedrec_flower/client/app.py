@@ -68,7 +68,9 @@ def evaluate(message: Message, context: Context) -> Message:
         hosted = _hosted(node, context)
         cuts = node.data.client_offsets
         users = slice(int(cuts[hosted.start]), int(cuts[hosted.stop]))
-        node.store.snapshot(hosted, users, config["snapshot"])
+        node.store.snapshot(hosted, users, config["snapshot"], config["round"])
+    else:
+        node.store.require_snapshot(config["clients"], config["slot"], config["round"])
     client = CohortClient(node, config["clients"])
     _, num_users, metrics = client.evaluate(_parameters(message), config)
     counts = {"num_clients": len(config["clients"]), "num_users": num_users}

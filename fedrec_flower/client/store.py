@@ -1,7 +1,7 @@
 """Personal parameters on the node's own disk: memory-mapped, private, in no message."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fedrec_flower.client.keeping import Keeping
-from fedrec_flower.errors import FedrecError
+from fedrec_flower.errors import FedrecError, TrainingError
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.prepared import ClientData, starts
 from fedrec_flower.seeding import generator
@@ -119,8 +119,8 @@ class ClientStore:
         self._kept |= {f"{kind}.{name}": shape for name, shape in shapes.items()}
         return Keeping(shapes, tables, lambda name: self._kept_array(f"{kind}.{name}", "current"))
 
-    def snapshot(self, clients: range, users: slice, slot: str) -> None:
-        """Copy what contiguous clients, and their users, have now into a slot."""
+    def snapshot(self, clients: range, users: slice, slot: str, round_: int) -> None:
+        """Copy what contiguous clients, and their users, have now, after a round, into a slot."""
         hosted = slice(clients.start, clients.stop)
         for name in self._kept:
             self._kept_array(name, slot)[hosted] = self._kept_array(name, "current")[hosted]
@@ -129,6 +129,20 @@ class ClientStore:
             self._tensor(name, slot)[rows] = self._tensor(name, "current")[rows]
         for kind in ("written", "tuned"):
             self._written(slot, kind)[hosted] = self._written("current", kind)[hosted]
+        self._rounds(slot)[hosted] = round_ + 1
+
+    def require_snapshot(self, clients: Sequence[int], slot: str, round_: int) -> None:
+        """Refuse to go back to a round of which clients here kept nothing, or another one since.
+
+        Raises:
+            TrainingError: names a client and the round.
+        """
+        codes = np.array(clients, np.int64)
+        for client in codes[self._rounds(slot)[codes] != round_ + 1][:1]:
+            raise TrainingError(
+                f"client {client} kept no personal parameters of round {round_}, when its node "
+                "failed or was silent: the round cannot be evaluated again"
+            )
 
     def note(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
         """Write rows of a table about users, which the run's owner may read on this disk."""
@@ -187,6 +201,10 @@ class ClientStore:
     def _written(self, slot: str, kind: str = "written") -> NDArray[Any]:
         """Which clients have personal parameters here, or "tuned" copies."""
         return self._array(Path(slot) / f"{kind}.npy", (self._rows["client"],), np.bool_)
+
+    def _rounds(self, slot: str) -> NDArray[Any]:
+        """One more than the round of which each client's part is; zero where there is none."""
+        return self._array(Path(slot) / "round.npy", (self._rows["client"],), np.int64)
 
     def _array(self, relative: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         path = self.folder / relative

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.prepared import ClientData
+from fedrec_flower.prepared import ClientData, Columns
 
 Values = dict[str, NDArray[np.float64]]  # metric -> one value per user or held-out interaction
 Records = dict[str, NDArray[Any]]  # column -> one row per user or per test interaction
@@ -55,6 +55,20 @@ class Evaluator(Protocol):
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value of the selecting metric is the better one."""
+        ...
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the metrics that it measures of each part."""
+        ...
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The lowest and the highest value of any metric; infinity where there is no bound."""
+        ...
+
+    def most_values(self, held_out: Columns) -> NDArray[np.int64]:
+        """The most values that a metric has of each user, int64 (num_users,)."""
         ...
 
     def check(self, num_items: int) -> None:

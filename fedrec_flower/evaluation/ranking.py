@@ -51,6 +51,7 @@ class RankingEvaluation:
 
     task: ClassVar[str] = "ranking"
     higher_is_better: ClassVar[bool] = True
+    value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         """Refuse settings that no catalogue could meet."""
@@ -59,6 +60,11 @@ class RankingEvaluation:
             self.test_history in _HISTORIES,
             f"evaluation.test_history={self.test_history} is unknown; choose from {_HISTORIES}",
         )
+
+    @property
+    def names(self) -> list[str]:
+        """Every metric under both protocols."""
+        return [m.name + protocol for protocol in self._protocols for m in self._parsed()]
 
     def check(self, num_items: int) -> None:
         """Refuse a k above the catalogue, an unknown metric, a selection nobody computes."""
@@ -69,11 +75,14 @@ class RankingEvaluation:
                 f"a metric or list of {asked} items was asked for, the catalogue has {num_items}: "
                 "lower k in evaluation.metrics or evaluation.top_k"
             )
-        known = [metric + protocol for protocol in self._protocols for metric in self.metrics]
-        if self.select_by not in known:
+        if self.select_by not in self.names:
             raise ConfigError(
-                f"evaluation.select_by={self.select_by} is not computed; choose from {known}"
+                f"evaluation.select_by={self.select_by} is not computed; choose from {self.names}"
             )
+
+    def most_values(self, held_out: Columns) -> NDArray[np.int64]:
+        """One of each user of whom anything is held out."""
+        return np.minimum(np.diff(held_out.offsets), 1)
 
     def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
         """A mean over users is the metric itself."""

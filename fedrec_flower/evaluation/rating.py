@@ -1,6 +1,7 @@
 """Predicting ratings: RMSE and MAE in raw rating units, predictions clipped to the range."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -12,8 +13,6 @@ from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, scor
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData, Columns
-
-_METRICS = ("rmse", "mae")
 
 Errors = dict[Part, NDArray[np.float64]]  # of each held-out rating, raw units, signed
 
@@ -38,6 +37,9 @@ class RatingEvaluation:
 
     task: ClassVar[str] = "rating"
     higher_is_better: ClassVar[bool] = False
+    # Held-out ratings may lie beyond those of training, to which predictions are clipped.
+    value_range: ClassVar[tuple[float, float]] = (0.0, inf)
+    names: ClassVar[list[str]] = ["rmse", "mae"]
 
     def __post_init__(self) -> None:
         """Refuse settings that no catalogue could meet."""
@@ -52,10 +54,14 @@ class RatingEvaluation:
         if self.top_k > num_items:
             asked = f"evaluation.top_k={self.top_k} exceeds the catalogue of {num_items} items"
             raise ConfigError(f"{asked}: lower it")
-        if self.select_by not in _METRICS:
+        if self.select_by not in self.names:
             raise ConfigError(
-                f"evaluation.select_by={self.select_by} is not computed; choose from {_METRICS}"
+                f"evaluation.select_by={self.select_by} is not computed; choose from {self.names}"
             )
+
+    def most_values(self, held_out: Columns) -> NDArray[np.int64]:
+        """One of each held-out rating."""
+        return np.diff(held_out.offsets)
 
     def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
         """RMSE is the root of the mean squared error; its standard error by the delta method."""

@@ -25,14 +25,17 @@ class MetricSums:
     def merge(self, other: Self) -> None:
         """Add another node's sums."""
         for metric in other.total:
-            sums = (other.total[metric], other.squares[metric], other.count[metric])
-            self.put(metric, *sums)
+            self.put(metric, *other.of(metric))
 
     def put(self, metric: str, total: float, squares: float, count: float) -> None:
         """Add the sums of one metric."""
         self.total[metric] = self.total.get(metric, 0.0) + total
         self.squares[metric] = self.squares.get(metric, 0.0) + squares
         self.count[metric] = self.count.get(metric, 0.0) + count
+
+    def of(self, metric: str) -> tuple[float, float, float]:
+        """What `put` was given of one metric."""
+        return self.total[metric], self.squares[metric], self.count[metric]
 
     def mean(self, metric: str) -> float:
         """Mean of the values; NaN if there is none."""

@@ -60,6 +60,7 @@ class Recommender(nn.Module, ABC):
     user_rows: ClassVar[frozenset[str]] = frozenset()
     item_rows: ClassVar[frozenset[str]] = frozenset()
     personal: ClassVar[frozenset[str]] = frozenset()
+    losses_below_zero: ClassVar[bool] = False  # whether `penalty` may make a loss negative
     tuned: frozenset[str] = frozenset()
     history_dropout: float = 0.0
     frozen: frozenset[str] = frozenset()
@@ -151,6 +152,8 @@ class Recommender(nn.Module, ABC):
 
     def penalty(self, users: Tensor, items: Tensor) -> Tensor | None:
         """What an objective adds to the loss of each pair; None, as by default, adds nothing.
+
+        One that may be negative says so in `losses_below_zero`.
 
         Args:
             users: int64 (batch,), rows of the user tables.

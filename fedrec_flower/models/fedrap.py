@@ -41,6 +41,7 @@ class FedRAP(PersonalScore):
 
     item_rows: ClassVar[frozenset[str]] = frozenset({"common.weight", "own.weight"})
     personal: ClassVar[frozenset[str]] = frozenset({"own.weight", "score.weight", "score.bias"})
+    losses_below_zero: ClassVar[bool] = True  # being apart is rewarded
 
     def __init__(
         self,

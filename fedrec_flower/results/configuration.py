@@ -19,12 +19,12 @@ _GROUPS = ("dataset", "model", "strategy", "partition", "federation")
 _VARIED = {"seed", "output_dir", "dataset.cache_dir"}
 INDIFFERENT = {"checkpoint_every", "resume"}
 """Settings that change no number."""
-PATIENCE = {"min_completion", "max_retries"}
+PATIENCE = {"min_completion", "max_retries", "reply_timeout"}
 """Settings that say when a run gives up, with which it may yet go on."""
 # Groups one may do without; versions before one came did.
 _OPTIONAL = ("privacy", "secure_aggregation", "compression", "faults", "attack")
 # Likewise settings, and what was so before they came.
-_BEFORE = {"evaluation.test_history": "train"}
+_BEFORE = {"evaluation.test_history": "train", "reply_timeout": 24 * 3600.0}
 # Where runs of a model differ in many settings, one of these says it best; earlier ones first.
 _TELLING = [
     f"{group}.name"

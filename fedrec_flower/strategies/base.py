@@ -7,7 +7,6 @@ never on node ids, which Flower draws at random.
 
 import json
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from time import perf_counter
@@ -30,9 +29,8 @@ from fedrec_flower.models.base import Tensors
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.seeding import generator
 from fedrec_flower.strategies import messages as wire
-from fedrec_flower.strategies.evaluating import TIMEOUT
 from fedrec_flower.strategies.expected import Expected
-from fedrec_flower.strategies.losing import kind_of, said, warn_of
+from fedrec_flower.strategies.losing import Losses, said, words_of_nodes
 from fedrec_flower.strategies.masked import gather
 from fedrec_flower.strategies.messages import VERSIONS
 from fedrec_flower.strategies.plan import Observer, Outcome, Plan
@@ -68,7 +66,7 @@ class FederatedStrategy(ResumableStrategy):
         super().__init__(plan, observer)
         self.aggregation = aggregation
         self.replied = 0  # clients behind the last sum
-        self._attempt = 0
+        self._attempt, self._losses = 0, Losses("round 0")  # of the round that is trained
 
     @abstractmethod
     def step(self, parameters: Tensors, update: Tensors) -> Tensors:
@@ -130,11 +128,11 @@ class FederatedStrategy(ResumableStrategy):
             initial: initial shared parameters; nothing if the strategy shares nothing.
 
         Raises:
-            TrainingError: if a node fails or stays silent, or training diverges.
+            TrainingError: if nodes fail or stay silent once too often, or training diverges.
         """
         about = {"shares": self.shares, "stacked": self.stacked, "local": self.local()}
-        job = json.dumps({**self.plan.job, **about})
-        self._post = wire.Post(job, wire.Hosts.discover(grid, job, TIMEOUT))
+        job, timeout = json.dumps({**self.plan.job, **about}), self.plan.reply_timeout
+        self._post = wire.Post(job, wire.Hosts.discover(grid, job, timeout), timeout)
         if not self._round:  # no checkpoint was taken up
             self._parameters = self.begin(initial)
             self._evaluate(grid, 0)
@@ -164,21 +162,29 @@ class FederatedStrategy(ResumableStrategy):
     def _train(self, grid: Grid, round_: int) -> None:
         """One round; tried again with a fresh cohort where too few clients reply."""
         self._started, nothing = perf_counter(), ConfigRecord()
-        for attempt in range(self.plan.max_retries + 1):
+        self._losses = Losses(f"round {round_}")
+        # Where any round counts, none is tried again: privacy accounts for one cohort a round.
+        for attempt in range(1 + self.plan.max_retries * (self.plan.min_completion > 0)):
             self._attempt = attempt
             asked = list(self.configure_train(round_, ArrayRecord(), nothing, grid))
             sound = gather(self.plan.secure, grid, asked, self._post, self._expected())
             if self._use(round_, sound)[0] is not None:
                 self._seconds["train"] += perf_counter() - self._started
                 return
+        raise self._failure(round_, sound.lost)
+
+    def _failure(self, round_: int, lost: Mapping[int, str]) -> TrainingError:
+        """Why the run ends, given what the last attempt at a round has lost."""
+        if words := words_of_nodes(lost):
+            return TrainingError(f"a node failed: {words}")
         mend = "lower min_completion or mend the clients"
-        if self._lost["not_finite"]:
+        if self._losses.kinds["not_finite"]:
             mend += ", or lower training.learning_rate where a loss is not finite"
         if self.plan.checkpoint_every is not None and round_ > self.plan.checkpoint_every:
             mend += "; the last checkpoint is kept: resume=<run folder> min_completion=... goes on"
-        raise TrainingError(
+        return TrainingError(
             f"round {round_}: fewer than {self.plan.min_completion:.0%} of the cohort replied "
-            f"soundly, {self.plan.max_retries + 1} times over ({said(self._lost)}): {mend}"
+            f"soundly, {self.plan.max_retries + 1} times over ({said(self._losses.kinds)}): {mend}"
         )
 
     def configure_train(
@@ -200,24 +206,23 @@ class FederatedStrategy(ResumableStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the updates and move the global parameters; None if too few replied."""
+        self._attempt, self._losses = 0, Losses(f"round {server_round}")
         sound = Sound.sort_out(replies, self._post.asked, self._expected())
         return self._use(server_round, sound)
 
     def _use(
-        self, server_round: int, sound: Sound
+        self, server_round: int, sound: Sound[Reply]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        lost = Counter(kind_of(reason) for reason in sound.lost.values())
         self.replied = sum(reply.replied for reply in sound.replies)
         if sound.lost and not self.replied and {*sound.lost.values()} == {DIVERGED}:
             # Another cohort would fare no better.
             mend = DIVERGED.partition("; ")[2]
             raise TrainingError(f"round {server_round}: no client's loss is finite; {mend}")
-        warn_of(server_round, sound.lost)
-        self._lost += lost
+        self._losses.add(sound.lost)
         self._bytes_up += sum(reply.bytes_up for reply in sound.replies)
-        # A hair below, for .56 of 50 is a hair above 28 in floating point.
-        if self.replied < self.plan.min_completion * self.plan.clients_per_round - 1e-9:
+        if self._is_too_few(sound):
             return None, None
+        self._losses.warn()
         weight, loss = sum(reply.weight for reply in sound.replies), float("nan")
         if weight or self.plan.curator.noisy:  # a cohort without training data changes nothing
             rng = generator(self.plan.seed, "settle", server_round)
@@ -225,9 +230,17 @@ class FederatedStrategy(ResumableStrategy):
             self._require_finite(server_round)
         if weight:
             loss = sum(reply.loss for reply in sound.replies) / weight
-        more = {**self.measured(), **self.plan.curator.figures()}
-        self.observer.trained(server_round, loss, self.replied, lost, more)
+        self._lost += self._losses.kinds
+        tried = {"attempts": self._attempt + 1.0} if self._attempt else {}
+        more = {**self.measured(), **self.plan.curator.figures(), **tried}
+        self.observer.trained(server_round, loss, self.replied, self._losses.kinds, more)
         return ArrayRecord(), MetricRecord({"loss": loss})
+
+    def _is_too_few(self, sound: Sound[Reply]) -> bool:
+        if not sound.replies and words_of_nodes(sound.lost):
+            return True  # failing is not being absent, of which any number may be allowed
+        # A hair below, for .56 of 50 is a hair above 28 in floating point.
+        return self.replied < self.plan.min_completion * self.plan.clients_per_round - 1e-9
 
     def _expected(self) -> Expected:
         plan, several = self.plan, VERSIONS in self._parameters
@@ -247,6 +260,7 @@ class FederatedStrategy(ResumableStrategy):
             plan.limits,
             self.stacked,
             statistics=solved,
+            losses_below_zero=plan.model.losses_below_zero,
         )
 
     @cached_property

@@ -9,17 +9,17 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from fedrec_flower.errors import TrainingError
 from fedrec_flower.evaluation import MetricSums
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Tensors
+from fedrec_flower.strategies.losing import Losses, kind_of, said, words_of_nodes
 from fedrec_flower.strategies.messages import Post
 from fedrec_flower.strategies.plan import Evaluated, Observer, Plan, finish
-from fedrec_flower.strategies.replies import checked, metric_sums, metrics_of
+from fedrec_flower.strategies.replies import Sound, checked
 from fedrec_flower.strategies.sampling import sample_clients
+from fedrec_flower.strategies.scored import ExpectedScores, Scored
 from fedrec_flower.strategies.selection import Selection
-
-TIMEOUT = 24 * 3600.0  # seconds; a round of a large simulation may be long
-_COUNTS = ("num_clients", "num_users")
 
 
 class EvaluatingStrategy(Strategy):
@@ -38,11 +38,15 @@ class EvaluatingStrategy(Strategy):
         self._seconds = {"train": 0.0, "evaluate": 0.0}
         self._round, self._started = 0, perf_counter()
         self._selection, self._slot = Selection(plan.evaluator), ""
+        self._unkept: set[int] = set()  # nodes that have not said that they kept a snapshot there
+        self._expected_scores = ExpectedScores(plan.bounds)
 
     def _evaluate(self, grid: Grid, round_: int) -> None:
         asked = list(self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid))
         if asked:
-            self.aggregate_evaluate(round_, grid.send_and_receive(asked, timeout=TIMEOUT))
+            self.aggregate_evaluate(round_, self._post.exchange(grid, asked))
+            if self._selection.selected.round == round_:
+                self._ask_to_keep(grid, round_)  # who never does will say so at the end
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -70,23 +74,51 @@ class EvaluatingStrategy(Strategy):
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Add up the sums, remember the round if validation prefers it."""
-        slot = self._slot = self._selection.free_slot
-        result = self._evaluated(replies, server_round, slot, self._parameters)
+        """Add up the sums, remember the round if validation prefers it.
+
+        Raises:
+            TrainingError: if too few clients were evaluated soundly.
+        """
+        slot, received = self._selection.free_slot, list(replies)
+        self._slot, self._unkept = slot, {*self._post.asked} - _working(received)
+        sound = Sound.sort_out(received, self._post.asked, self._expected_scores)
+        self._require_enough(server_round, sound)
+        result = self._evaluated(sound, server_round, slot, self._parameters)
         self._selection.see(result)
         if server_round:  # the untrained model is evaluated as part of the set-up
             self._seconds["evaluate"] += perf_counter() - self._started
         self.observer.evaluated(server_round, result.metrics, result.num_clients)
         return MetricRecord({**result.metrics[Part.VALIDATION]})
 
-    def _snapshot(self, grid: Grid, round_: int) -> str:
-        """Where the nodes keep the current round: they do if it was evaluated, or are asked to."""
+    def _require_enough(self, round_: int, sound: Sound[Scored]) -> None:
+        losses, least = Losses(f"evaluation of round {round_}"), self.plan.min_completion
+        losses.add(sound.lost)
+        asked = sum(map(len, self._post.asked.values()))
+        heard = sum(scored.num_clients for scored in sound.replies)
+        if heard and heard >= least * asked - 1e-9:
+            losses.warn()
+        elif words := words_of_nodes(sound.lost):
+            raise TrainingError(f"a node failed: {words}")
+        else:
+            raise TrainingError(
+                f"round {round_}: only {heard} of {asked} clients were evaluated soundly "
+                f"({said(losses.kinds)}): mend the clients, or lower min_completion={least:g}"
+            )
+
+    def _snapshot(self, grid: Grid, round_: int) -> bool:
+        """Whether all nodes keep the current round, which they do once asked, or evaluated."""
         if not self._is_evaluated(round_):
-            self._slot = self._selection.free_slot
-            nobody = np.zeros(0, np.int64)
-            asked = list(self._requests(round_, nobody, self._slot))
-            checked(grid.send_and_receive(asked, timeout=TIMEOUT), len(asked))
-        return self._slot
+            self._slot, self._unkept = self._selection.free_slot, {*self._post.hosts.clients}
+        self._ask_to_keep(grid, round_)
+        return not self._unkept
+
+    def _ask_to_keep(self, grid: Grid, round_: int) -> None:
+        """Ask the nodes that have not kept a snapshot of the current round to do so."""
+        if not self._unkept:
+            return
+        requests = self._requests(round_, np.zeros(0, np.int64), self._slot)
+        asked = [message for message in requests if message.metadata.dst_node_id in self._unkept]
+        self._unkept -= _working(self._post.exchange(grid, asked))
 
     def _is_over(self) -> bool:
         patience = self.plan.patience
@@ -103,20 +135,28 @@ class EvaluatingStrategy(Strategy):
         everyone = np.arange(self.plan.num_clients)
         about = {"slot": best.slot, "snapshot": "", "note": True, "round": best.round}
         asked = list(self._post.requests("evaluate", everyone, best.parameters, about, best.round))
-        replies = grid.send_and_receive(asked, timeout=TIMEOUT)
-        result = self._evaluated(replies, best.round, best.slot, best.parameters)
+        replies = checked(self._post.exchange(grid, asked), len(asked))
+        sound = Sound.sort_out(replies, self._post.asked, self._expected_scores)
+        if len(sound.replies) < len(asked):
+            lost = next(why for why in sound.lost.values() if kind_of(why) != "repeated")
+            raise TrainingError(f"round {best.round} cannot be evaluated on every client: {lost}")
+        result = self._evaluated(sound, best.round, best.slot, best.parameters)
         self._seconds["evaluate"] += perf_counter() - self._started
         return result
 
     def _evaluated(
-        self, replies: Iterable[Message], round_: int, slot: str, parameters: Tensors
+        self, sound: Sound[Scored], round_: int, slot: str, parameters: Tensors
     ) -> Evaluated:
-        ordered = self._post.hosts.in_order(checked(replies, len(self._post.asked)))
         sums = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
-        for reply in ordered:
-            for part, of_node in metric_sums(reply).items():
+        for scored in sound.replies:
+            for part, of_node in scored.sums.items():
                 sums[part].merge(of_node)
         metrics, errors = finish(self.plan.evaluator, sums)
-        found = [metrics_of(reply) for reply in ordered]
-        counts = {key: int(sum(reply[key] for reply in found)) for key in _COUNTS}
-        return Evaluated(round_, slot, parameters, metrics, errors, **counts)
+        num_clients = sum(scored.num_clients for scored in sound.replies)
+        num_users = sum(scored.num_users for scored in sound.replies)
+        return Evaluated(round_, slot, parameters, metrics, errors, num_clients, num_users)
+
+
+def _working(replies: Iterable[Message]) -> set[int]:
+    """The nodes that did as they were asked, whatever they say."""
+    return {reply.metadata.src_node_id for reply in replies if not reply.has_error()}

@@ -4,14 +4,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import LAYOUT, ROW_WEIGHT, ROWS, Limits, Updates
-from fedrec_flower.strategies.reading import Arrays, Reply, UnsoundError
+from fedrec_flower.strategies.reading import Arrays, Reply, UnsoundError, read
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _ROUNDING = 1 + 1e-5  # sums travel as float32
+_NOTHING = 1e-6  # a loss of nothing may come out as far below zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Expected:
         limits: what no honest update exceeds; of statistics only the weight is limited.
         stacked: whether every update goes by itself.
         statistics: whether statistics travel.
+        losses_below_zero: whether an honest client's loss may be negative.
     """
 
     shapes: Shapes
@@ -33,6 +36,13 @@ class Expected:
     limits: Limits
     stacked: bool
     statistics: bool
+    losses_below_zero: bool
+
+    def heard(self, message: Message, clients: Sequence[int]) -> Reply:
+        """Read a reply, and refuse one that no honest node would send; see `check`."""
+        reply = read(message)
+        self.check(reply, clients)
+        return reply
 
     def check(self, reply: Reply, clients: Sequence[int]) -> None:
         """Refuse a reply that no honest node would send.
@@ -116,6 +126,8 @@ class Expected:
             "wrong_shape: how the updates lie",
         )
         _require(bool(np.isfinite(loss).all()), "not_finite: a client's loss")
+        above = self.losses_below_zero or loss.min(initial=0) >= -_NOTHING
+        _require(bool(above), "wrong_loss: a client's is negative")
         self._check_rows(rows, cuts)
         shapes = {
             name: self._within(name, len(rows)) if name in self.tables else (count, *shape)
@@ -125,7 +137,7 @@ class Expected:
         wrong = self.limits.faults(updates, self.tables)
         if wrong:  # an honest node would have left it out itself
             raise UnsoundError(next(iter(wrong.values())))
-        same = np.isclose(updates.weights.sum(), reply.weight)
+        same = np.isclose(updates.weights.sum(), reply.weight, atol=0)
         _require(bool(same), f"wrong_weight: {reply.weight:g} is not the sum of its clients'")
 
     def _within(self, name: str, num_rows: int) -> tuple[int, ...]:

@@ -1,10 +1,14 @@
 """Replies that are missing or left out: what kind of loss each is, and words for them."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 _LOG = logging.getLogger(__name__)
+
+FAILED = "a_node_failed"
+"""The kind of a loss where a node says itself that it failed; what follows are its own words."""
 
 _EXPECTED = ("dropped_out", "late", "crashed")  # the world as configured: counted, not warned of
 _NAMED_AT_MOST = 5
@@ -20,13 +24,48 @@ def said(lost: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(lost.items())) or "no reply"
 
 
-def warn_of(round_: int, lost: Mapping[int, str]) -> None:
-    """Name the clients whose replies were left out, one line per kind.
+def words_of_nodes(lost: Mapping[int, str]) -> str:
+    """What a node said of its failure, if nothing was lost but by failing nodes; else nothing."""
+    if {*map(kind_of, lost.values())} != {FAILED}:
+        return ""
+    return next(iter(lost.values())).partition(": ")[2]
 
-    Args:
-        round_: the round.
-        lost: the reason for each client code.
+
+@dataclass(slots=True)
+class Losses:
+    """What was lost on the way to something, however often it was tried.
+
+    Attributes:
+        when: to what, such as "round 3"; every warning begins so.
+        kinds: how many replies, by kind.
     """
+
+    when: str
+    kinds: Counter[str] = field(default_factory=Counter)
+    _said: set[str] = field(default_factory=set)
+    _unsaid: list[str] = field(default_factory=list)
+
+    def add(self, lost: Mapping[int, str]) -> None:
+        """Count what an attempt lost, and warn of what was not said of an earlier one.
+
+        Args:
+            lost: the reason for each client code.
+        """
+        self.kinds += Counter(map(kind_of, lost.values()))
+        self._unsaid += [words for words in _sentences(lost) if words not in self._said]
+        self._said.update(self._unsaid)
+        if not words_of_nodes(lost):  # with these the run may end, and once is enough
+            self.warn()
+
+    def warn(self) -> None:
+        """Say what is unsaid."""
+        for words in self._unsaid:
+            _LOG.warning("%s: %s", self.when, words)
+        self._unsaid.clear()
+
+
+def _sentences(lost: Mapping[int, str]) -> Iterator[str]:
+    """The clients whose replies were left out, a sentence for each kind that was not expected."""
     clients = defaultdict(list)
     for client, reason in lost.items():
         clients[kind_of(reason)].append(client)
@@ -34,5 +73,4 @@ def warn_of(round_: int, lost: Mapping[int, str]) -> None:
         if kind not in _EXPECTED:
             some = ", ".join(map(str, affected[:_NAMED_AT_MOST]))
             more = f" and {len(affected) - _NAMED_AT_MOST} more" * (len(affected) > _NAMED_AT_MOST)
-            reason = lost[affected[0]]
-            _LOG.warning("round %d: left out client %s%s: %s", round_, some, more, reason)
+            yield f"left out client {some}{more}: {lost[affected[0]]}"

@@ -7,6 +7,7 @@ nonsense has dropped out.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedrec_flower.aggregation import ROW_WEIGHT
-from fedrec_flower.errors import ConfigError, TrainingError
+from fedrec_flower.errors import ConfigError
 from fedrec_flower.secure_aggregation import (
     NoSecureAggregation,
     PublicKeys,
@@ -23,10 +24,9 @@ from fedrec_flower.secure_aggregation import (
     TooFewError,
     vector_length,
 )
-from fedrec_flower.strategies.evaluating import TIMEOUT
 from fedrec_flower.strategies.expected import Expected
 from fedrec_flower.strategies.messages import Post
-from fedrec_flower.strategies.reading import Reply, UnsoundError, without_wrapping
+from fedrec_flower.strategies.reading import Reply, UnsoundError, opened
 from fedrec_flower.strategies.replies import Sound
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def gather(
     asked: Sequence[Message],
     post: Post,
     expected: Expected,
-) -> Sound:
+) -> Sound[Reply]:
     """Ask the nodes to train, and hear what may be used of their replies.
 
     Args:
@@ -51,13 +51,10 @@ def gather(
         asked: the requests to train, one per node.
         post: knows whom each node was asked about.
         expected: what a reply looks like; under secure aggregation, what the sum of all does.
-
-    Raises:
-        TrainingError: if every node failed.
     """
     if isinstance(secure, SecAgg):
         return Session(secure, grid, asked, post, expected).collect()
-    replies = grid.send_and_receive(asked, timeout=TIMEOUT)
+    replies = post.exchange(grid, asked)
     return Sound.sort_out(replies, post.asked, expected)
 
 
@@ -76,7 +73,7 @@ class Session:
         expected: Expected,
     ) -> None:
         self._settings, self._grid, self._expected = settings, grid, expected
-        self._asked, self._job, self._id = list(asked), post.job, uuid4().hex
+        self._asked, self._post, self._id = list(asked), post, uuid4().hex
         self._nodes = [message.metadata.dst_node_id for message in asked]
         self._clients = [post.asked[node] for node in self._nodes]
         self._coordinator = settings.coordinator(len(self._nodes))
@@ -88,7 +85,7 @@ class Session:
                 "several: choose another strategy, or secure_aggregation=none"
             )
 
-    def collect(self) -> Sound:
+    def collect(self) -> Sound[Reply]:
         """The sum over all nodes that stayed, as the reply of one; nothing if too few did."""
         try:
             reply = self._sum()
@@ -121,9 +118,9 @@ class Session:
             for member, shares in wanted.items()
         }
         lost = dict(self._lost)
-        revealed = self._exchange(asked, _revealed)
+        vector = coordinator.unmask(self._exchange(asked, _revealed))
         self._lost = lost  # who fell silent only now is in the sum
-        return self._reply(coordinator.unmask(revealed))
+        return self._reply(vector)
 
     def _reply(self, vector: Any) -> Reply:
         shapes, num_rows = self._expected.shapes, self._num_rows
@@ -157,36 +154,23 @@ class Session:
     # --- one exchange -----------------------------------------------------------------------
 
     def _exchange(
-        self, requests: Mapping[int, Mapping[str, Any]], read: Callable[[RecordDict, int], Heard]
+        self, requests: Mapping[int, Mapping[str, Any]], read: Callable[[int, RecordDict], Heard]
     ) -> dict[int, Heard]:
-        """Ask members, and hear those that reply soundly; the others' clients are lost.
-
-        Raises:
-            TrainingError: if every member failed; in the words of one of them.
-        """
+        """Ask members, and hear those that reply soundly; the others' clients are lost."""
         silent = dict.fromkeys(requests, "silent: its node did not answer in time")
         place_of = {self._nodes[place]: place for place in requests}
         messages = [self._message(place, about) for place, about in requests.items()]
         heard: dict[int, Heard] = {}
-        failed = []
-        for message in self._grid.send_and_receive(messages, timeout=TIMEOUT):
+        for message in self._post.exchange(self._grid, messages):
             place = place_of.get(message.metadata.src_node_id)
             if place is None or place in heard:
                 continue
-            if message.has_error():
-                said = without_wrapping(message.error.reason or "it gave no reason")
-                silent[place] = f"a_node_failed: {said}"
-                failed.append(said)
-                continue
             try:
-                heard[place] = read(message.content, place)
-            except Exception as error:  # noqa: BLE001  # a stranger's bytes may do anything
-                lacks = "it lacks " * isinstance(error, KeyError)
-                silent[place] = f"malformed: {lacks}{error}"
+                heard[place] = opened(message, partial(read, place))
+            except UnsoundError as verdict:
+                silent[place] = str(verdict)
             else:
                 self._bytes_up += _num_bytes(message.content) * len(self._clients[place])
-        if requests and len(failed) == len(requests):
-            raise TrainingError(f"a node failed: {failed[0]}")
         for place in requests.keys() - heard.keys():
             self._lost |= dict.fromkeys(self._clients[place], silent[place])
         return heard
@@ -198,11 +182,11 @@ class Session:
         if about["stage"] == "mask":
             content = RecordDict({**asked.content, "secure": secure})
         else:
-            config = ConfigRecord({"job": self._job})
+            config = ConfigRecord({"job": self._post.job})
             content = RecordDict({"parameters": ArrayRecord(), "config": config, "secure": secure})
         return Message(content, self._nodes[place], _KIND, group_id=asked.metadata.group_id)
 
-    def _vector(self, content: RecordDict, place: int) -> Any:
+    def _vector(self, place: int, content: RecordDict) -> Any:
         """A masked vector; whom its node says to be lost is noted."""
         vector = content.array_records["masked"]["vector"].numpy()
         length = vector_length(self._expected.shapes, self._num_rows)
@@ -239,19 +223,19 @@ def _mask(ciphertexts: Mapping[int, bytes], cohort: int) -> dict[str, Any]:
     return {"stage": "mask", "places": places, "values": values, "cohort": cohort}
 
 
-def _keys(content: RecordDict, place: int) -> PublicKeys:
+def _keys(place: int, content: RecordDict) -> PublicKeys:
     del place
     said: Any = content.config_records["said"]
     return PublicKeys(_bytes(said["encryption"]), _bytes(said["masking"]))
 
 
-def _ciphertexts(content: RecordDict, place: int) -> dict[int, bytes]:
+def _ciphertexts(place: int, content: RecordDict) -> dict[int, bytes]:
     del place
     said: Any = content.config_records["said"]
     return _by_place(said["places"], said["values"])
 
 
-def _revealed(content: RecordDict, place: int) -> Revealed:
+def _revealed(place: int, content: RecordDict) -> Revealed:
     del place
     said: Any = content.config_records["said"]
     return Revealed(

@@ -46,11 +46,6 @@ class Hosts:
             for node, hosted in self.clients.items()
         }
 
-    def in_order(self, replies: Iterable[Message]) -> list[Message]:
-        """Replies sorted by the clients they speak for: float sums need one order."""
-        place = {node: hosted.start for node, hosted in self.clients.items()}
-        return sorted(replies, key=lambda reply: place[reply.metadata.src_node_id])
-
 
 def to_record(parameters: Tensors) -> ArrayRecord:
     """Parameters as Flower carries them."""
@@ -69,13 +64,19 @@ class Post:
     Attributes:
         job: what every node must know, JSON.
         hosts: which node hosts which clients.
+        timeout: seconds after which a node that has not replied is taken for silent.
         asked: the clients that each node was last asked about.
     """
 
     job: str
     hosts: Hosts
+    timeout: float
     asked: dict[int, list[int]] = field(default_factory=dict)
     _serialized: tuple[Tensors, ArrayRecord] = field(default_factory=lambda: ({}, ArrayRecord()))
+
+    def exchange(self, grid: Grid, messages: Iterable[Message]) -> Iterable[Message]:
+        """Send messages, and wait for the replies that come in time."""
+        return grid.send_and_receive(messages, timeout=self.timeout)
 
     def requests(
         self,

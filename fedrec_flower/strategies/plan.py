@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import Limits
 from fedrec_flower.checkpoints import Checkpoint
-from fedrec_flower.evaluation import Evaluator, MetricSums
+from fedrec_flower.evaluation import Bounds, Evaluator, MetricSums
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.privacy import Curator
@@ -32,11 +32,13 @@ class Plan:
         clients_per_round: size of a cohort.
         num_rounds: rounds of training.
         evaluator: when to evaluate, on how many clients, and which metric selects the round.
+        bounds: what no honest evaluation exceeds.
         item_tables: names of the parameters with a row per item.
         model: the recommender, without users.
         limits: what no honest update exceeds.
         min_completion: share of a cohort that must reply soundly for a round to count.
         max_retries: how often a round is tried again, each time with a fresh cohort.
+        reply_timeout: seconds after which a node that has not replied is taken for silent.
         checkpoint_every: rounds between checkpoints; None for none.
         patience: evaluations without a better one after which the run ends; None for no end.
         curator: says whom to ask, and what may be used of their sum.
@@ -51,11 +53,13 @@ class Plan:
     clients_per_round: int
     num_rounds: int
     evaluator: Evaluator
+    bounds: Bounds
     item_tables: frozenset[str]
     model: Recommender
     limits: Limits
     min_completion: float
     max_retries: int
+    reply_timeout: float
     checkpoint_every: int | None
     patience: int | None
     curator: Curator
@@ -83,8 +87,9 @@ class Observer(Protocol):
             round_: the round.
             loss: the mean over its interactions.
             num_clients: how many clients replied soundly.
-            lost: how many replies are missing or were left out, by kind.
-            more: what else the strategy has measured, by metric.
+            lost: how many replies are missing or were left out, by kind, in all attempts at it.
+            more: what else the strategy has measured, by metric; and how many `attempts` it took,
+                where that was more than one.
         """
         ...
 
@@ -157,7 +162,7 @@ class Outcome:
         bytes_down: bytes of the shared parameters that one client receives a round.
         bytes_up: bytes of the update that one client would send a round if it were alone on its
             node, on average.
-        lost: how many replies were missing or left out, by kind.
+        lost: how many replies were missing or left out, by kind; the sum over all rounds.
         stopped_at: the last round, if there were to be more; None otherwise.
         privacy: what the summary says of it.
     """

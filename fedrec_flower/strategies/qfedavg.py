@@ -4,6 +4,7 @@
 given, would cost every client a pass over its data. The mean training loss of its local pass, as
 it met its batches, stands for it: with one full batch that is F_k(w) exactly, on its sampled
 negatives; with more steps it is somewhat smaller. Clients are weighted by `num_examples` beside.
+A client tells its loss itself, so the paper's rule lets one liar decide alone: losses are capped.
 """
 
 from typing import ClassVar, Literal
@@ -29,6 +30,8 @@ class QFedAvg(SteppingStrategy):
         lipschitz: how fast the gradient of a client's loss may change, in units of 1 / rate; the
             larger, the shorter the steps of long updates. None: 1 / training.learning_rate, as in
             the paper.
+        loss_cap: no client is believed a loss of more than so many times the cohort's median,
+            clients weighted; infinity: the paper's rule.
         server_optimizer: how the server steps, named as the strategy that averages and steps so;
             the paper's is "fedavg".
         server_learning_rate: its learning rate.
@@ -37,7 +40,7 @@ class QFedAvg(SteppingStrategy):
         tau: floor of its denominator, in units of the parameters.
 
     Raises:
-        ConfigError: if a value is negative.
+        ConfigError: if a value is impossible.
     """
 
     stacked: ClassVar[bool] = True
@@ -49,6 +52,7 @@ class QFedAvg(SteppingStrategy):
         aggregation: Literal["all_clients", "touched_clients"],
         q: float,
         lipschitz: float | None,
+        loss_cap: float,
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
         beta1: float,
@@ -58,11 +62,13 @@ class QFedAvg(SteppingStrategy):
         require(q >= 0, f"strategy.q must not be negative: {q}")
         possible = lipschitz is None or lipschitz >= 0
         require(possible, f"strategy.lipschitz must not be negative: {lipschitz}")
+        require(loss_cap >= 1, f"strategy.loss_cap must be at least 1: {loss_cap}")
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
         super().__init__(plan, observer, aggregation, step)
         rate = plan.job["training"]["learning_rate"]
         by_rate = 1 / rate if rate else 0.0  # at no rate nobody moves
         self.q, self.lipschitz = q, by_rate if lipschitz is None else lipschitz
+        self.loss_cap = loss_cap
 
     def move_by_each(
         self, parameters: Tensors, updates: Updates, losses: NDArray[np.float64]
@@ -70,6 +76,6 @@ class QFedAvg(SteppingStrategy):
         """See `FederatedStrategy.move_by_each`."""
         plan = self.plan
         shapes = {name: parameters[name].shape for name in updates.tensors}
-        rates = self.q, self.lipschitz
+        rates = self.q, self.lipschitz, self.loss_cap
         total = fair_sum(updates, losses, shapes, plan.item_tables, plan.num_items, *rates)
         return self._stepped(parameters, self._mean(total))

@@ -1,11 +1,16 @@
-"""Reading a node's training reply, which may be anything at all."""
+"""Reading a node's reply, which may be anything at all."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
+
+from fedrec_flower.strategies.losing import FAILED
+
+Content = TypeVar("Content")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -40,24 +45,36 @@ class Reply:
 
 
 def read(message: Message) -> Reply:
-    """Take a reply apart.
+    """Take a training reply apart.
 
     Raises:
         UnsoundError: if the node failed, or the reply is not made like one.
     """
+    return opened(message, _taken_apart)
+
+
+def opened(message: Message, take_apart: Callable[[RecordDict], Content]) -> Content:
+    """What is in a message, if it is there.
+
+    Args:
+        message: a reply of a node.
+        take_apart: gives what is expected of its content; may raise anything.
+
+    Raises:
+        UnsoundError: if the node failed, or `take_apart` did.
+    """
     if message.has_error():
         said = without_wrapping(message.error.reason or "it gave no reason")
-        raise UnsoundError(f"a_node_failed: {said}")
+        raise UnsoundError(f"{FAILED}: {said}")
     try:
-        return _taken_apart(message)
+        return take_apart(message.content)
     except KeyError as error:
         raise UnsoundError(f"malformed: it lacks {error}") from error
     except Exception as error:  # a stranger's bytes may do anything to a reader
         raise UnsoundError(f"malformed: {error}") from error
 
 
-def _taken_apart(message: Message) -> Reply:
-    content = message.content
+def _taken_apart(content: RecordDict) -> Reply:
     metrics: Any = content.metric_records["metrics"]
     lost: Any = content.config_records["lost"]
     num_rows: Any = content.config_records["num_rows"]

@@ -3,52 +3,68 @@
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from flwr.app import Message, MetricRecord
+from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import ROW_WEIGHT, Sums, Updates, UpdateSum, add_packed
 from fedrec_flower.errors import TrainingError
-from fedrec_flower.evaluation import MetricSums
-from fedrec_flower.interactions import Part
-from fedrec_flower.strategies.expected import Expected, separated
-from fedrec_flower.strategies.losing import kind_of
-from fedrec_flower.strategies.reading import Reply, UnsoundError, read, without_wrapping
+from fedrec_flower.strategies.expected import separated
+from fedrec_flower.strategies.reading import Reply, UnsoundError, without_wrapping
 
 _LOG = logging.getLogger(__name__)
 
-_FAILED = "a_node_failed"
+
+class Said(Protocol):
+    """What a node says, whatever it was asked."""
+
+    @property
+    def lost(self) -> Mapping[int, str]:
+        """Why some of its clients did not reply soundly, by client code."""
+        ...
+
+
+Read = TypeVar("Read", bound=Said)
+Told_co = TypeVar("Told_co", bound=Said, covariant=True)
+
+
+class Expectation(Protocol[Told_co]):
+    """What a reply looks like."""
+
+    def heard(self, message: Message, clients: Sequence[int]) -> Told_co:
+        """What a node says of the clients that it was asked about; an UnsoundError says why not."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
-    """Training replies that may be used, and what became of the others.
+class Sound(Generic[Read]):
+    """Replies that may be used, and what became of the others.
 
     Attributes:
         replies: at most one of each node that was asked, in the order in which they were.
         lost: by client code why its reply is missing or left out, as "kind: detail".
     """
 
-    replies: list[Reply]
+    replies: list[Read]
     lost: dict[int, str]
 
     @classmethod
     def sort_out(
-        cls, messages: Iterable[Message], asked: Mapping[int, Sequence[int]], expected: Expected
-    ) -> Self:
+        cls,
+        messages: Iterable[Message],
+        asked: Mapping[int, Sequence[int]],
+        expected: Expectation[Read],
+    ) -> "Sound[Read]":
         """Look at each reply before anything is added up.
 
         Args:
             messages: what came back.
-            asked: the clients that each node was asked to train.
+            asked: the clients that each node was asked about.
             expected: what a reply of a node looks like.
-
-        Raises:
-            TrainingError: if every node failed; in the words of one of them.
         """
-        sound: dict[int, Reply] = {}
+        sound: dict[int, Read] = {}
         repeated: dict[int, str] = {}
         failed = dict.fromkeys(asked, "silent: its node did not answer in time")
         for message in messages:
@@ -59,16 +75,12 @@ class Sound:
                 repeated |= dict.fromkeys(asked[node], "repeated: counted once")
             else:
                 try:
-                    reply = read(message)
-                    expected.check(reply, asked[node])
-                    sound[node] = reply
+                    sound[node] = expected.heard(message, asked[node])
                 except UnsoundError as verdict:
                     failed[node] = str(verdict)
         lost = repeated
         for node, clients in asked.items():
             lost |= sound[node].lost if node in sound else dict.fromkeys(clients, failed[node])
-        if asked and all(kind_of(failed[node]) == _FAILED for node in asked):
-            raise TrainingError(f"a node failed: {next(iter(failed.values())).partition(': ')[2]}")
         return cls([sound[node] for node in asked if node in sound], lost)
 
 
@@ -112,19 +124,3 @@ def each_update(
     losses = np.concatenate([loss for _, loss in parts])
     order = np.argsort(updates.clients)  # nodes train the largest clients first
     return updates.select(order, tables), losses[order]
-
-
-def metric_sums(reply: Message) -> dict[Part, MetricSums]:
-    """The sums in an evaluation reply, by part."""
-    sums = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
-    for key, value in metrics_of(reply).items():
-        part, _, metric = key.partition("/")
-        if metric:
-            sums[Part[part.upper()]].put(metric, *value)
-    return sums
-
-
-def metrics_of(reply: Message) -> Mapping[str, Any]:
-    """The metric record of a reply."""
-    record: MetricRecord = reply.content.metric_records["metrics"]
-    return record

@@ -1,5 +1,6 @@
 """What the server remembers from round to round: given as checkpoints, taken up from them."""
 
+import logging
 from collections import Counter
 
 import numpy as np
@@ -9,6 +10,8 @@ from fedrec_flower.checkpoints import Checkpoint, flat, nested
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.evaluating import EvaluatingStrategy
 from fedrec_flower.strategies.plan import Observer, Plan
+
+_LOG = logging.getLogger(__name__)
 
 
 class ResumableStrategy(EvaluatingStrategy):
@@ -33,12 +36,18 @@ class ResumableStrategy(EvaluatingStrategy):
         del state
 
     def _keep(self, grid: Grid) -> None:
-        """Give a checkpoint every few rounds and after the last one."""
+        """Give a checkpoint every few rounds and after the last one, if every node can go back."""
         every = self.plan.checkpoint_every
         if every is None or (self._round % every and not self._is_over()):
             return
-        slot = self._snapshot(grid, self._round)
-        beside, spared = self._selection.hold(slot)
+        if not self._snapshot(grid, self._round):
+            _LOG.warning(
+                "round %d: no checkpoint, for %d nodes did not keep their clients' parameters",
+                self._round,
+                len(self._unkept),
+            )
+            return
+        beside, spared = self._selection.hold(self._slot)
         best = self._selection.selected
         arrays = flat(
             parameters=self._parameters,
@@ -53,7 +62,7 @@ class ResumableStrategy(EvaluatingStrategy):
             "bytes_up": self._bytes_up,
             "lost": dict(self._lost),
         }
-        self.observer.reached(Checkpoint(self._round, slot, beside, spared, arrays, facts))
+        self.observer.reached(Checkpoint(self._round, self._slot, beside, spared, arrays, facts))
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Let `run` go on after the round of a checkpoint, whichever process gave it."""

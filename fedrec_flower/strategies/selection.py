@@ -52,9 +52,13 @@ class Selection:
 
     def see(self, result: Evaluated) -> None:
         """Compare a newly evaluated round."""
+        first = self._selected is None
         self.waited += 1
         if self._prefers(result, self._selected, Part.VALIDATION):
-            self._selected, self.waited = result, 0
+            self._selected = result
+            # A round of which nothing is known takes the place of another such, and is no better.
+            if first or not isnan(self._value(result, Part.VALIDATION)):
+                self.waited = 0
         if self._prefers(result, self._best_test, Part.TEST):
             self._best_test = replace(result, parameters={})
 
@@ -90,12 +94,14 @@ class Selection:
     def _prefers(self, new: Evaluated, old: Evaluated | None, part: Part) -> bool:
         if old is None:
             return True
-        ours, theirs = (
-            result.metrics[part].get(self._metric, float("nan")) for result in (new, old)
-        )
+        ours, theirs = self._value(new, part), self._value(old, part)
         if isnan(ours) or isnan(theirs):
             return isnan(theirs)
         return ours > theirs if self._higher else ours < theirs
+
+    def _value(self, result: Evaluated, part: Part) -> float:
+        """The metric that selects; NaN where it could not be measured."""
+        return result.metrics[part].get(self._metric, float("nan"))
 
 
 def _known(result: Evaluated | None) -> Evaluated:

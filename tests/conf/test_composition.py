@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from fedrec_flower.aggregation import Limits
 from fedrec_flower.cli import CONF, compose
 from fedrec_flower.config import build
+from fedrec_flower.evaluation import Bounds
 from fedrec_flower.privacy import Curator
 from fedrec_flower.secure_aggregation import NoSecureAggregation
 from fedrec_flower.strategies import Plan
@@ -88,11 +89,13 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
         clients_per_round=20,
         num_rounds=1,
         evaluator=evaluation,
+        bounds=Bounds(frozenset(), (0.0, 1.0), np.ones(943, np.int64), {}),
         item_tables=frozenset(),
         model=model,
         limits=Limits(10.0, 1e6),
         min_completion=1.0,
         max_retries=0,
+        reply_timeout=60.0,
         checkpoint_every=None,
         patience=None,
         curator=Curator(),

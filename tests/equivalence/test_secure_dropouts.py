@@ -8,6 +8,7 @@ from flwr.app import Message
 from numpy.testing import assert_allclose
 
 from fedrec_flower.errors import TrainingError
+from tests.faulty_runs import failing
 from tests.secure_runs import NODES, SECURE, falling_silent, stage_of, stages, without
 
 if TYPE_CHECKING:
@@ -72,6 +73,18 @@ def test_a_node_that_talks_nonsense_has_dropped_out(
     assert ran.watcher.lost[1] == {"malformed": 18 - ran.watcher.replied[1]}
     assert 0 < ran.watcher.replied[1] < 18
     assert "malformed: it lacks 'said'" in caplog.text
+
+
+@pytest.mark.parametrize("stage", ["advertise", "share", "mask", "unmask"])
+def test_where_every_node_fails_the_round_is_tried_again_and_then_one_says_why(
+    federate: "Federate", stage: str
+) -> None:
+    words = (*NODES, *SECURE, "num_rounds=1", "max_retries=1")
+    ran = federate(*words, meddle=failing(f"train.masked/{stage}", attempts=1))
+    assert ran.watcher.lost == {1: {"a_node_failed": 18}}
+    assert ran.watcher.replied == {1: 18}
+    with pytest.raises(TrainingError, match=r"^a node failed: disk is full$"):
+        federate(*words, meddle=failing(f"train.masked/{stage}"))
 
 
 def test_whoever_is_lost_on_a_node_is_told_by_kind_alone(federate: "Federate") -> None:

@@ -1,6 +1,7 @@
 """Laws of q-FedAvg's weights: no q is no preference, and the larger the more."""
 
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from tests.cohorts import NUM_ITEMS, SHAPES, TABLES, Client, cohorts, updates
 EVERY_ITEM = list(range(NUM_ITEMS))
 
 
-def total(cohort: list[Client], losses: list[float], q: float, lipschitz: float) -> UpdateSum:
+def total(
+    cohort: list[Client], losses: list[float], q: float, lipschitz: float, loss_cap: float = inf
+) -> UpdateSum:
     sent = updates(cohort)
-    return fair_sum(sent, np.array(losses), SHAPES, TABLES, NUM_ITEMS, q, lipschitz)
+    return fair_sum(sent, np.array(losses), SHAPES, TABLES, NUM_ITEMS, q, lipschitz, loss_cap)
 
 
 @given(cohorts(), st.lists(st.floats(0, 10), min_size=5, max_size=5))
@@ -88,5 +91,40 @@ def test_the_larger_q_the_more_say_has_the_client_with_the_larger_loss(mean: obj
 def test_a_client_without_data_or_without_loss_spoils_nothing() -> None:
     sent = updates([Client(2, [0, 1], 1), Client(1, [2], 2)])
     sent = replace(sent, weights=np.array([2.0, 0.0]))
-    fair = fair_sum(sent, np.array([0.0, 0.0]), SHAPES, TABLES, NUM_ITEMS, 0.5, 1.0)
+    fair = fair_sum(sent, np.array([0.0, 0.0]), SHAPES, TABLES, NUM_ITEMS, 0.5, 1.0, 10.0)
     assert all(np.isfinite(value).all() for value in mean_over_all_clients(fair).values())
+
+
+# --- who lies about a loss --------------------------------------------------------------------
+
+
+@given(cohorts(least=3), st.floats(10, 1e300), st.floats(0.1, 3), st.floats(0, 2))
+def test_a_loss_beyond_the_cap_counts_as_one_at_the_cap(
+    cohort: list[Client], claimed: float, q: float, lipschitz: float
+) -> None:
+    alike = [replace(client, weight=1) for client in cohort]
+    honest = [1.0] * (len(alike) - 1)
+    lied, capped = (total(alike, [*honest, f], q, lipschitz, 10.0) for f in (claimed, 10.0))
+    for name, mean in mean_over_all_clients(lied).items():
+        assert_allclose(mean, mean_over_all_clients(capped)[name], rtol=1e-6)
+
+
+def test_the_median_is_of_weight_not_of_heads() -> None:
+    heavy = Client(5, EVERY_ITEM, 1)
+    many = [Client(1, EVERY_ITEM, seed) for seed in (2, 3, 4)]
+    lied = total([heavy, *many], [1.0, 1e30, 1e30, 1e30], 1.0, 0.0, 10.0)
+    capped = total([heavy, *many], [1.0, 10.0, 10.0, 10.0], 1.0, 0.0)
+    for name, mean in mean_over_all_clients(lied).items():
+        assert_allclose(mean, mean_over_all_clients(capped)[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss_cap", [10.0, inf])
+def test_a_client_of_no_weight_has_no_say_whatever_its_loss(loss_cap: float) -> None:
+    honest = [Client(2, [0, 1], 1), Client(3, [1, 2], 2)]
+    sent = updates([*honest, Client(1, [], 3, scale=0.0)])
+    sent = replace(sent, weights=np.array([2.0, 3.0, 0.0]))
+    losses = np.array([1.0, 2.0, 1e300])
+    fair = fair_sum(sent, losses, SHAPES, TABLES, NUM_ITEMS, 2.0, 1.0, loss_cap)
+    alone = total(honest, [1.0, 2.0], 2.0, 1.0, loss_cap)
+    for name, mean in mean_over_all_clients(alone).items():
+        assert_allclose(mean_over_all_clients(fair)[name], mean, rtol=1e-6)

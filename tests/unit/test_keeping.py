@@ -78,7 +78,7 @@ def test_a_snapshot_holds_what_its_clients_kept_then(data: Prepared, tmp_path: P
     one, asked = store(tmp_path, data), layout({1: [4], 3: [4]})
     kept = keeping(one)
     kept.write(TABLE, asked, np.ones((2, 3), np.float32))
-    one.snapshot(range(3), slice(0, 9), "evaluated-0")
+    one.snapshot(range(3), slice(0, 9), "evaluated-0", 3)
     kept.write(TABLE, asked, np.full((2, 3), 9, np.float32))
     taken = np.load(tmp_path / "evaluated-0" / f"control.{TABLE}.npy")
     assert_array_equal(taken[1, 4], [1, 1, 1])

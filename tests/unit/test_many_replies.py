@@ -5,8 +5,7 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from numpy.testing import assert_array_equal
 
-from fedrec_flower.errors import TrainingError
-from fedrec_flower.strategies.losing import kind_of, said, warn_of
+from fedrec_flower.strategies.losing import Losses, kind_of, said, words_of_nodes
 from fedrec_flower.strategies.reading import Reply, read
 from fedrec_flower.strategies.replies import Sound, each_update, update_sum
 from tests.written_replies import ASKED, CLIENTS, Content, expected, message, stacked, whole
@@ -70,15 +69,31 @@ def failed(node: int) -> Message:
     return Message(Error(0, "<class 'X'>:<'Message: disk is full'>"), reply_to=asked)
 
 
-def test_where_every_node_fails_one_of_them_says_why() -> None:
-    with pytest.raises(TrainingError, match=r"^a node failed: disk is full$"):
-        Sound.sort_out([failed(1), failed(2)], ASKED, expected())
+def test_where_every_node_fails_all_is_lost_in_the_words_of_one_of_them() -> None:
+    sound = Sound.sort_out([failed(1), failed(2)], ASKED, expected())
+    assert sound.replies == []
+    assert sound.lost == dict.fromkeys((4, 5, 8, 9), "a_node_failed: disk is full")
+    assert words_of_nodes(sound.lost) == "disk is full"
+    assert words_of_nodes(sound.lost | {4: "silent: too long"}) == words_of_nodes({}) == ""
 
 
 def test_where_one_node_fails_the_others_go_on() -> None:
     sound = Sound.sort_out([failed(1), message(second(), 2)], ASKED, expected())
     assert sound.lost[4] == "a_node_failed: disk is full"
     assert len(sound.replies) == 1
+
+
+def test_what_the_run_may_end_in_is_not_warned_of_before_it_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    losses = Losses("round 3")
+    for _ in range(3):
+        losses.add(dict.fromkeys((4, 5), "a_node_failed: disk is full"))
+    assert not caplog.records
+    losses.add({})
+    assert [record.getMessage() for record in caplog.records] == [
+        "round 3: left out client 4, 5: a_node_failed: disk is full"
+    ]
 
 
 def test_where_nobody_replies_nothing_is_sound_and_nothing_raises() -> None:
@@ -110,10 +125,23 @@ def test_a_warning_names_clients_and_reason_and_spares_the_expected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lost = dict.fromkeys(range(7), "not_finite: dense") | {8: "dropped_out", 9: "late: after 9"}
-    warn_of(3, lost | {11: "huge: item"})
+    Losses("round 3").add(lost | {11: "huge: item"})
     assert [record.getMessage() for record in caplog.records] == [
         "round 3: left out client 0, 1, 2, 3, 4 and 2 more: not_finite: dense",
         "round 3: left out client 11: huge: item",
+    ]
+
+
+def test_what_several_attempts_lose_adds_up_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    losses = Losses("round 3")
+    for _ in range(3):
+        losses.add({4: "huge: item", 5: "dropped_out"})
+    losses.add({6: "huge: item"})
+    assert losses.kinds == {"huge": 4, "dropped_out": 3}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"round 3: left out client {client}: huge: item" for client in (4, 6)
     ]
 
 

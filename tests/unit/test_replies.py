@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from fedrec_flower.aggregation import LAYOUT, ROW_WEIGHT, ROWS
 from fedrec_flower.strategies.losing import kind_of
+from fedrec_flower.strategies.reading import read
 from tests.written_replies import (
+    ASKED,
     CLIENTS,
     LOSSES,
     NUM_ITEMS,
@@ -21,6 +23,8 @@ from tests.written_replies import (
     Change,
     Content,
     drop,
+    expected,
+    message,
     packed,
     poke,
     put,
@@ -154,6 +158,7 @@ SIDE_BY_SIDE: dict[str, tuple[Change, str]] = {
     "a row twice": (put("update", ROW_CODES, np.array([1, 1, 0])), "wrong_rows"),
     "a NaN loss": (poke(LOSSES, np.nan), "not_finite"),
     "an infinite loss": (poke(LOSSES, np.inf), "not_finite"),
+    "a negative loss": (poke(LOSSES, -0.1), "wrong_loss"),
 }
 
 
@@ -162,6 +167,22 @@ def test_updates_side_by_side_are_looked_at_one_by_one(name: str) -> None:
     content, (change, kind) = stacked(), SIDE_BY_SIDE[name]
     change(content)
     assert kind_of(verdict(content, each=True)) == kind
+
+
+def test_clients_of_no_weight_make_no_sum_of_one() -> None:
+    content = stacked()
+    for name, nothing in {"item": (3, WIDTH), "dense": (2, 3), WEIGHTS: (2,)}.items():
+        content["update"][name] = np.zeros(nothing, np.float32)
+    put("metrics", "num_examples", 0.0)(content)
+    assert verdict(content, each=True) == ""
+    put("metrics", "num_examples", 1e-9)(content)
+    assert kind_of(verdict(content, each=True)) == "wrong_weight"
+
+
+def test_where_an_objective_rewards_a_loss_may_be_negative() -> None:
+    content = stacked()
+    poke(LOSSES, -0.1)(content)
+    expected(stacked=True, losses_below_zero=True).check(read(message(content)), ASKED[1])
 
 
 @given(st.binary(max_size=200), st.sampled_from(["item", "dense", ROW_WEIGHT]))

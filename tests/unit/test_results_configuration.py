@@ -87,6 +87,7 @@ def test_a_setting_that_a_version_did_not_know_was_as_it_had_to_be() -> None:
     known = "evaluation: {test_history: train}"
     assert parse("seed: 3") == parse(f"seed: 3\n{known}")
     assert parse("seed: 3") != parse(f"seed: 3\n{known}".replace("train", "train_and_validation"))
+    assert parse("seed: 3") == parse("seed: 3\nreply_timeout: 86400.0")
 
 
 @pytest.mark.parametrize("text", ["model: [", "- a list", "", "17"])

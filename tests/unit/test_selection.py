@@ -136,3 +136,15 @@ def test_a_round_that_could_not_be_measured_never_displaces_one_that_was() -> No
     selection, _ = watch(RANKING, [(0.5, 0.0), (nan, nan), (0.1, 0.0)])
     assert selection.selected.round == 0
     assert watch(RANKING, [(nan, nan), (0.1, 0.0)])[0].selected.round == 1
+
+
+@given(ROUNDS, st.integers(1, 5))
+def test_rounds_that_cannot_be_measured_are_waited_through(
+    rounds: list[tuple[float, float]], unknown: int
+) -> None:
+    nan = float("nan")
+    before, _ = watch(RANKING, rounds)
+    after, _ = watch(RANKING, [*rounds, *[(nan, nan)] * unknown])
+    assert after.selected.round == before.selected.round
+    assert after.waited == before.waited + unknown
+    assert watch(RANKING, [(nan, nan)] * unknown)[0].waited == unknown - 1

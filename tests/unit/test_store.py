@@ -152,11 +152,11 @@ def test_a_snapshot_keeps_its_round_while_training_goes_on(
     one = store(tmp_path / "a", data, keeps)
     train(one, data, [0, 2])
     before = every_client(one, data)
-    one.snapshot(range(5), slice(0, 12), "old")
+    one.snapshot(range(5), slice(0, 12), "old", 3)
     train(one, data, [0, 1])
     assert same(every_client(one, data, "old"), before)
     assert not same(every_client(one, data), before)
-    one.snapshot(range(5), slice(0, 12), "new")
+    one.snapshot(range(5), slice(0, 12), "new", 3)
     assert same(every_client(one, data, "old"), before)
     assert same(every_client(one, data, "new"), every_client(one, data))
 
@@ -166,8 +166,8 @@ def test_a_node_takes_snapshots_of_its_own_clients_alone(data: Prepared, tmp_pat
     cut = int(data.client_offsets[2])
     train(one, data, [0, 1])
     train(other, data, [2, 3, 4])
-    one.snapshot(range(2), slice(0, cut), "old")
-    other.snapshot(range(2, 5), slice(cut, 12), "old")
+    one.snapshot(range(2), slice(0, cut), "old", 3)
+    other.snapshot(range(2, 5), slice(cut, 12), "old", 3)
     assert same(every_client(one, data, "old"), every_client(one, data))
 
 
@@ -187,7 +187,7 @@ def test_what_a_client_loads_is_its_own_copy(data: Prepared, tmp_path: Path, kee
 def test_nobody_else_may_read_the_files(data: Prepared, tmp_path: Path) -> None:
     one = store(tmp_path / "runs" / "clients", data, "everything")
     train(one, data, [1])
-    one.snapshot(range(5), slice(0, 12), "old")
+    one.snapshot(range(5), slice(0, 12), "old", 3)
     one.note("per_user_x", 0, 12, np.zeros(12))
     found = [one.folder, *one.folder.rglob("*")]
     modes = {path: oct(S_IMODE(path.stat().st_mode)) for path in found}
@@ -253,7 +253,7 @@ def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
     change = {name: np.ones((8, 3), np.float32)}
     given = Versions.single(shared)
     one.keep_tuned(cohort, touched, given, change)
-    one.snapshot(range(5), slice(0, 12), "evaluated-0")
+    one.snapshot(range(5), slice(0, 12), "evaluated-0", 3)
     one.keep_tuned(cohort, touched, given, {name: 9 * change[name]})  # the snapshot stays
     for client in (1, 3):
         expected = shared[name].copy()

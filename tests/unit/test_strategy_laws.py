@@ -206,6 +206,13 @@ def test_the_order_in_which_nodes_answer_does_not_matter_to_the_bit(federate: "F
         assert_array_equal(value, other.shared[name])
 
 
+@pytest.mark.parametrize("secure", ["none", "secagg"])
+def test_every_node_is_waited_for_as_long_as_asked(federate: "Federate", secure: str) -> None:
+    nodes = (f"secure_aggregation={secure}", "federation.num_nodes=4")
+    ran = federate(*nodes, "reply_timeout=7.5", "checkpoint_every=1", "num_rounds=1")
+    assert set(ran.tap.timeouts) == {7.5}
+
+
 # --- what can go wrong ------------------------------------------------------------------------
 
 
@@ -279,16 +286,3 @@ def test_too_few_replies_fail_the_run_after_all_retries(federate: "Federate") ->
     message = r"round 1: fewer than 100% of the cohort replied soundly, 3 times over"
     with pytest.raises(TrainingError, match=message):
         federate("federation.num_nodes=3", "min_completion=1", "max_retries=2", meddle=lose_one)
-
-
-def test_a_node_that_fails_gives_its_own_reason(federate: "Federate") -> None:
-    from flwr.app import Error, Message
-
-    def fail(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
-        if not is_training(asked):
-            return replies
-        reason = "<class 'ClientAppException'>:<'Message: disk is full'>"
-        return [Message(Error(0, reason), reply_to=message) for message in asked]
-
-    with pytest.raises(TrainingError, match=r"a node failed: disk is full$"):
-        federate("federation.num_nodes=3", meddle=fail)
