@@ -55,6 +55,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     _check_task(config, training, evaluator)
     _check_candidates(config, data, evaluator)
     _check_times(data, model)
+    _check_history(config, model)
     if isinstance(model, ExactRecommender):
         _check_exact(config, model)
     else:
@@ -147,6 +148,17 @@ def _check_times(data: Prepared, model: Recommender) -> None:
         data.timed or not ordered,
         f"{type(model).__name__} reads items in the order of time, and {data.name} has no "
         "timestamps: choose another model or name a timestamp column",
+    )
+
+
+def _check_history(config: Config, model: Recommender) -> None:
+    """Refuse to say that a model reads on which reads nothing."""
+    kind, asked = type(model), config["evaluation"].get("test_history", "train")
+    reads = kind.observe is not Recommender.observe or kind.features is not Recommender.features
+    require(
+        asked == "train" or reads,
+        f"evaluation.test_history={asked} changes nothing for {kind.__name__}, which scores from "
+        "no history: leave it at train, or choose a model that reads one",
     )
 
 

@@ -213,6 +213,9 @@ def main() -> None:
         mistake = error.__cause__ if isinstance(error, SystemExit) else error
         if mistake is None:
             raise
+        if isinstance(mistake, BrokenPipeError):  # whoever read has read enough, such as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_MISTAKE)
         if whole_trace:
             raise mistake from None
         sys.exit(_say(explain(mistake), _USAGE if _is_usage(mistake) else _MISTAKE))

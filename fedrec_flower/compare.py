@@ -181,6 +181,9 @@ def main() -> None:
         print(text)  # noqa: T201  # the command's output
     except FedrecError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f"--to {chosen.to} cannot hold the table ({error.strerror})"
+        sys.exit(f"error: {where}: give a folder you may write to, and free space")
 
 
 if __name__ == "__main__":

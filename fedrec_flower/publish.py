@@ -207,7 +207,7 @@ def _draw(folder: RunFolder, clients: pd.DataFrame, summary: Mapping[str, Any]) 
     runs, per_user = (
         frame[frame["run"] == own] for frame in (load_runs(folder.path), load_per_user(folder.path))
     )
-    measured = list(summary["validation"])
+    measured = list(summary["test_standard_error"])
     metric = next(name for name in ("ndcg@10", "rmse", *measured) if name in measured)
     served = "rmse" if metric == "rmse" else "hr@10"
     drawn = {

@@ -10,6 +10,7 @@ from fedrec_flower.results import Checkpoint, RunFolder
 from fedrec_flower.results.peak_memory import PeakMemory
 
 _NAMED = ("dataset", "model", "strategy", "partition", "federation")
+_CONDITIONS = ("privacy", "secure_aggregation", "compression", "faults", "attack")
 
 
 class Record:
@@ -37,6 +38,7 @@ class Record:
             "seed": config["seed"],
             "num_rounds": config["num_rounds"],
             "clients_per_round": config["clients_per_round"],
+            "conditions": _conditions(config),
             "overrides": config.get("overrides", []),
             "epsilon": None,  # nothing is guaranteed: infinity
             "resumed_after": list(self._earlier.get("resumed_after", [])),  # rounds
@@ -107,6 +109,12 @@ class Record:
         }
         highest = {name: max(value, self._earlier.get(name, 0)) for name, value in now.items()}
         return {**highest, "peak_memory_measure": self._memory.measure}
+
+
+def _conditions(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a run was put under beyond training, by group; nothing that is none."""
+    names = {group: config[group].get("name", "unnamed") for group in _CONDITIONS}
+    return {group: name for group, name in names.items() if name != "none"}
 
 
 def _protocol(config: Mapping[str, Any]) -> str:

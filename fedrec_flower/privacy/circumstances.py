@@ -90,7 +90,7 @@ def require_sum_alone(way: Way) -> None:
     )
     require(
         not way.by_row,
-        "the clients that touched a row are not to be told, yet rows are divided by their "
+        "privacy hides who had an item, but strategy.aggregation=touched_clients divides by their "
         "number: set strategy.aggregation=all_clients",
     )
 

@@ -29,7 +29,7 @@ _BEFORE = {"evaluation.test_history": "train", "reply_timeout": 24 * 3600.0}
 _TELLING = [
     f"{group}.name"
     for group in (
-        *("dataset", "split", "strategy", "federation", "partition"),
+        *("dataset", "split", "strategy", "partition"),
         *("privacy", "compression", "faults", "attack"),
     )
 ]
@@ -100,8 +100,9 @@ def digest(settings: Settings) -> str:
 def differing(experiments: Sequence[Settings]) -> list[str]:
     """The names of settings that are not the same in all experiments, most telling first."""
     names = dict.fromkeys([*_TELLING, *(name for each in experiments for name in each)])
-    # Last, for the name of a choice tells its class.
-    ordered = sorted(names, key=lambda name: name.endswith("_target_"))
+    # Last, for the name of a choice tells its class, and engines give the same numbers.
+    last = ("federation.", "_target_")
+    ordered = sorted(names, key=lambda n: (n.endswith(last[1]), n.startswith(last[0])))
     return [name for name in ordered if len({shown(each, name) for each in experiments}) > 1]
 
 

@@ -150,7 +150,7 @@ def _from_each_run(path: str | Path, read: Callable[[_Run, dict[str, Any]], _Rea
     root = Path(path)
     folders = [summary.parent for summary in sorted(root.rglob("summary.json"))]
     runs = _those_readable(folders, str, lambda folder: _open(root, folder))
-    told = labels({run.configuration: experiment(run.settings) for run in runs})
+    told = _labels(runs)
     found = _those_readable(
         runs,
         lambda run: str(run.folder),
@@ -162,6 +162,13 @@ def _from_each_run(path: str | Path, read: Callable[[_Run, dict[str, Any]], _Rea
             "`python -m fedrec_flower`, or give the folder that holds your runs"
         )
     return found
+
+
+def _labels(runs: Iterable[_Run]) -> dict[str, str]:
+    """Labels by configuration; what was refused or failed names nothing of what was not."""
+    every = {run.configuration: experiment(run.settings) for run in runs}
+    sound = {run.configuration for run in runs if run.summary["status"] != "failed"}
+    return labels(every) | labels({key: every[key] for key in every if key in sound})
 
 
 def _those_readable(

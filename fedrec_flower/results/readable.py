@@ -32,7 +32,7 @@ def readable(table: pd.DataFrame) -> str:
     for metric in headline(table):
         shown[metric] = _cells(table, metric)
         if f"{metric}_p" in table:
-            shown[f"p ({metric})"] = table[f"{metric}_p"].map(_p_told)
+            shown[f"p ({metric})"] = _p_values(table, metric)
     if (gap := _activity_gap(table)) is not None:
         shown["activity gap"] = gap.map("{:+.4f}".format).where(gap.notna(), "")
     if f"{ATTACK}exposed" in table:
@@ -60,13 +60,20 @@ def _activity_gap(table: pd.DataFrame) -> "pd.Series[float] | None":
 def _cells(table: pd.DataFrame, metric: str) -> "pd.Series[str]":
     """Mean ± standard deviation over seeds; the best in bold, the unbeaten marked."""
     told = _told(table, metric)
-    merit = -table[metric] if metric in ERRORS else table[metric]
-    rivals = merit.groupby([table[name] for name in FIELD])
-    is_best = (merit == rivals.transform("max")) & (rivals.transform("count") > 1)
+    is_best = _is_best(table, metric) & _has_rivals(table, metric)
     cells = told.where(~is_best, "**" + told + "**")
     if f"{metric}_p" in table:
         cells += np.where(table[f"{metric}_p"] >= _LEVEL, _UNBEATEN, "")
     return cells
+
+
+def _is_best(table: pd.DataFrame, metric: str) -> "pd.Series[bool]":
+    merit = -table[metric] if metric in ERRORS else table[metric]
+    return merit == merit.groupby([table[name] for name in FIELD]).transform("max")
+
+
+def _has_rivals(table: pd.DataFrame, metric: str) -> "pd.Series[bool]":
+    return table.groupby(FIELD)[metric].transform("count") > 1
 
 
 def _told(table: pd.DataFrame, name: str) -> "pd.Series[str]":
@@ -76,6 +83,14 @@ def _told(table: pd.DataFrame, name: str) -> "pd.Series[str]":
         for mean, sd in zip(table[name], table[f"{name}_sd"], strict=True)
     ]
     return pd.Series(cells, index=table.index)
+
+
+def _p_values(table: pd.DataFrame, metric: str) -> "pd.Series[str]":
+    """How likely a row's distance from the best is chance; runs that share no seed are no pair."""
+    values = table[f"{metric}_p"]
+    measured = table[metric].notna() & _has_rivals(table, metric)
+    untested = values.isna() & measured & ~_is_best(table, metric)
+    return values.map(_p_told).where(~untested, "not tested")
 
 
 def _p_told(value: float) -> str:

@@ -61,6 +61,7 @@ def markdown(frame: pd.DataFrame, digits: int = 3) -> str:
 def _title(summary: Mapping[str, Any]) -> str:
     names = ("model", "dataset", "strategy", "partition", "federation", "protocol")
     parts = [str(summary[name]) for name in names if summary.get(name) is not None]
+    parts += [f"{group}={name}" for group, name in (summary.get("conditions") or {}).items()]
     return f"{', '.join(parts)}, seed {summary.get('seed')}"
 
 
@@ -112,5 +113,7 @@ def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "speed", f"{speed:,.0f} clients per second"
     if memory := summary.get("peak_memory_mb"):
         yield "peak memory", f"{memory:,.0f} MB"
+    if lost := summary.get("lost_replies"):
+        yield "lost", ", ".join(f"{count:,} {kind}" for kind, count in lost.items()) + " replies"
     epsilon = summary.get("epsilon")
     yield "privacy", "none (epsilon = infinity)" if epsilon is None else f"epsilon = {epsilon:g}"

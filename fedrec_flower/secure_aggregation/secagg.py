@@ -74,7 +74,7 @@ class SecAgg:
         require(
             num_nodes >= self.min_nodes,
             f"secure_aggregation.min_nodes={self.min_nodes} is more than the {num_nodes} nodes "
-            "there are, whose sum hides little: raise federation.num_nodes",
+            f"there are, whose sum hides little: set federation.num_nodes={self.min_nodes} or more",
         )
         asked, room = self.value_bits, self._room(clients_per_round)
         wide = "" if self.modulus_bits == _WIDEST else ", or set modulus_bits=64"

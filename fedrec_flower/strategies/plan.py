@@ -185,7 +185,8 @@ def finish(evaluator: Evaluator, sums: Mapping[Part, MetricSums]) -> tuple[Metri
     for part, total in sums.items():
         pairs = {
             metric: evaluator.finish(total.mean(metric), total.standard_error(metric), metric)
-            for metric in total.total
+            for metric, count in total.count.items()
+            if count  # of what nobody has, there is nothing to tell
         }
         metrics[part] = {metric: value for metric, (value, _) in pairs.items()}
         errors[part] = {metric: error for metric, (_, error) in pairs.items()}

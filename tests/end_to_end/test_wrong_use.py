@@ -1,5 +1,7 @@
 """A mistake costs one sentence on what to change: no traceback, no half-open door."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +102,10 @@ MISTAKES = {
         "model=mf strategy=sums",
         "strategy=sums does not fit MF, which is trained by gradients: choose strategy=fedavg or",
     ),
+    "a history for who reads none": (
+        "model=mf evaluation.test_history=train_and_validation",
+        "evaluation.test_history=train_and_validation changes nothing for MF",
+    ),
     "rates that diverge": (
         "training.learning_rate=1e30",
         "finite; lower training.learning_rate",
@@ -126,6 +132,15 @@ def test_wrong_usage_has_an_exit_code_of_its_own(command: "Command", word: str) 
     assert ended.code == 2
     assert "error: " in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err
+
+
+def test_a_reader_who_has_read_enough_is_no_error() -> None:
+    words = [sys.executable, "-m", "fedrec_flower", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # as `head` does
+        assert process.stderr.read() == b""
 
 
 def test_whoever_asks_for_the_traceback_gets_it(

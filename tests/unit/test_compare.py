@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fedrec_flower.cli import compose
-from fedrec_flower.compare import choose, compare
+from fedrec_flower.compare import choose, compare, main
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.experiment import run
 from fedrec_flower.results import RunFolder, load_summaries
@@ -66,6 +66,17 @@ def test_an_unknown_metric_is_one_clear_sentence(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "0")
     with pytest.raises(FedrecError, match=r"hr@7.*choose"):
         compare(tmp_path / "runs", tmp_path / "shown", "hr@7")
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_clear_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "runs" / "0")
+    taken = tmp_path / "taken"
+    taken.touch()
+    monkeypatch.setattr("sys.argv", ["compare", str(tmp_path / "runs"), "--to", str(taken)])
+    with pytest.raises(SystemExit, match=f"error: --to {taken} cannot hold the table"):
+        main()
 
 
 def test_choosing_looks_at_validation_and_not_at_test(runs: Path, tmp_path: Path) -> None:

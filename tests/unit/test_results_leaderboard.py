@@ -150,6 +150,20 @@ def test_of_errors_the_lowest_comes_first(tmp_path: Path) -> None:
     assert list(comparison(tmp_path)["label"]) == ["b", "a"]
 
 
+def test_what_failed_names_nothing_of_what_did_not(tmp_path: Path) -> None:
+    write_config(write_run(tmp_path / "sound", model="mf"), model__name="mf", batch_size=8, seed=1)
+    refused = write_run(tmp_path / "refused", model="mf", status="failed")
+    write_config(refused, model__name="mf", batch_size=0, seed=1)
+    assert list(comparison(tmp_path)["label"]) == ["mf"]
+
+
+def test_engines_tell_runs_apart_only_where_nothing_else_does(tmp_path: Path) -> None:
+    for number, (engine, rounds) in enumerate([("simulation", 5), ("in_process", 3)]):
+        told = {"model__name": "mf", "federation__name": engine, "num_rounds": rounds, "seed": 1}
+        write_config(write_run(tmp_path / str(number), model="mf"), **told)
+    assert set(comparison(tmp_path)["label"]) == {"mf, num_rounds=5", "mf, num_rounds=3"}
+
+
 def test_settings_are_all_in_which_the_runs_of_a_model_differ(tmp_path: Path) -> None:
     for number, dim in enumerate((8, 16)):
         run = write_run(tmp_path / str(number), model="mf")

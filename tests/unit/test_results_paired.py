@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fedrec_flower.errors import FedrecError
-from fedrec_flower.results import leaderboard
+from fedrec_flower.results import leaderboard, readable
 from fedrec_flower.results.significance import mcnemar, paired_bootstrap
 from fedrec_flower.seeding import generator
 from tests.run_folders import Ranks, write_run
@@ -51,6 +51,14 @@ def test_seeds_make_no_more_users(tmp_path: Path) -> None:
     once, thrice = (leaderboard(tmp_path / name).loc[1] for name in ("once", "thrice"))
     assert thrice["ndcg@10_p"] == once["ndcg@10_p"]
     assert thrice["hr@10_p"] == pytest.approx(min(1.0, once["hr@10_p"] * 3 / 2))
+
+
+def test_runs_that_share_no_seed_are_said_not_to_be_tested(tmp_path: Path) -> None:
+    write_tested(tmp_path / "good", GOOD, model="good", seed=1)
+    write_tested(tmp_path / "bad", BAD, model="bad", seed=2)
+    told = readable(leaderboard(tmp_path)).splitlines()
+    assert "not tested" not in told[2]
+    assert "not tested" in told[3]
 
 
 def test_of_repeated_runs_the_last_is_tested(tmp_path: Path) -> None:

@@ -184,6 +184,12 @@ def test_markdown_is_a_github_table() -> None:
     ]
 
 
+def test_the_final_table_says_what_the_run_was_put_under() -> None:
+    printed = _printed(summary(conditions={"faults": "mixed"}, lost_replies={"late": 1047}))
+    assert "faults=mixed, seed 1" in printed
+    assert "1,047 late replies" in printed
+
+
 def test_the_final_table_says_where_nothing_chose_the_round() -> None:
     printed = _printed(summary(validation={"ndcg@10": float("nan")}))
     assert "round 2 of 2, the last, for nothing is held out for validation" in printed
