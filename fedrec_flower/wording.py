@@ -58,7 +58,10 @@ def unreadable(override: str, reason: str) -> str:
 def unusable(error: OSError) -> str:
     """What to say when the system refuses a file or folder that nobody expected it to refuse."""
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"{error.filename} is a file where a folder is needed: name a folder"
+        return (
+            f"{error.filename} is a file where a folder is needed: set output_dir= or "
+            "dataset.cache_dir= to a folder"
+        )
     where = f"{error.filename} " if error.filename else "a file "
     return (
         f"{where}cannot be used ({error.strerror or error}): free space, or set output_dir= or "
