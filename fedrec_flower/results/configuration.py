@@ -88,7 +88,11 @@ def experiment(settings: Settings) -> Settings:
     # Published folds of ratings are reported as one mean; ranks are tested pairwise, fold by fold.
     folds = {"split.fold"} if settings.get("task") == "rating" else set[str]()
     apart = _VARIED | INDIFFERENT | folds
-    return {name: value for name, value in settings.items() if name not in apart}
+    same = {name: value for name, value in settings.items() if name not in apart}
+    if source := settings.get("init_from"):
+        # A run that starts from the one of its own seed repeats what another does from its own.
+        same["init_from"] = str(source).removesuffix(f"/{settings.get('seed')}")
+    return same
 
 
 def digest(settings: Settings) -> str:

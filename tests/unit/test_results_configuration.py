@@ -100,3 +100,12 @@ def test_seed_and_places_make_no_other_experiment() -> None:
     same = {"seed": 7, "output_dir": "there", "dataset.cache_dir": "elsewhere"}
     assert digest(PLAIN) == digest(PLAIN | same)
     assert digest(PLAIN) != digest(PLAIN | {"num_rounds": 1})
+
+
+def test_a_source_that_goes_by_the_seed_makes_no_other_experiment() -> None:
+    def starting(seed: int, source: str) -> str:
+        return digest({"model.name": "mf", "seed": seed, "init_from": source})
+
+    assert starting(1, "runs/mf/1") == starting(2, "runs/mf/2")
+    assert starting(1, "runs/mf/1") != starting(2, "runs/mf/1")
+    assert starting(1, "runs/mf/1") != starting(1, "runs/ncf/1")
