@@ -12,6 +12,7 @@ from fedrec_flower.models import Recommender
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.prepared import Prepared
+from fedrec_flower.privacy import NoPrivacy
 from fedrec_flower.strategies import Centralized, FedBuff, FederatedStrategy, Sums
 from fedrec_flower.training import LocalTraining, check_engine
 
@@ -50,7 +51,9 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     """
     training: LocalTraining = build("training", config["training"])
     sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
-    _check_faults(build("faults", config["faults"], seed=config["seed"], **sizes), model)
+    faults: NoFaults = build("faults", config["faults"], seed=config["seed"], **sizes)
+    _check_faults(faults, model)
+    _check_silence(config, faults)
     _check_compression(config, model)
     _check_task(config, training, evaluator)
     _check_candidates(config, data, evaluator)
@@ -186,6 +189,20 @@ def _check_faults(faults: NoFaults, model: Recommender) -> None:
         faults.only_absences or not summed,
         f"{type(model).__name__} is solved from sums, so its clients can only be absent: leave "
         "faults.dropout and faults.crash, and set every other fault to none",
+    )
+
+
+def _check_silence(config: Config, faults: NoFaults) -> None:
+    """Refuse what tells of clients' data beside what privacy protects.
+
+    Raises:
+        ConfigError: names the value and the mend.
+    """
+    privacy: NoPrivacy = build("privacy", config["privacy"])
+    require(
+        not (privacy.guarantees and faults.tells_activity),
+        "faults.deadline leaves out the clients that train for long, which tells how much they "
+        f"have, and privacy={config['privacy']['name']} hides that: set faults.deadline=null",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from fedrec_flower import __version__, checking
-from fedrec_flower.aggregation import Limits
+from fedrec_flower.aggregation import HUGE, Limits
 from fedrec_flower.attacks import NoAttack
 from fedrec_flower.config import build
 from fedrec_flower.evaluation import Bounds, Evaluator
@@ -29,8 +29,6 @@ from fedrec_flower.spying import RunScene, check_attack, spy
 from fedrec_flower.strategies import FederatedStrategy, Plan
 
 Config = Mapping[str, Any]
-
-HUGE = 1e6  # no honest update of a parameter is larger, whatever the learning rate
 
 
 def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from fedrec_flower.aggregation.mean import (
 )
 from fedrec_flower.aggregation.packing import ROWS, Cost, Sums, add_packed, pack
 from fedrec_flower.aggregation.robust import median, norm_bound, share_of, trimmed_mean
-from fedrec_flower.aggregation.screening import DIVERGED, Limits
+from fedrec_flower.aggregation.screening import DIVERGED, HUGE, Limits
 from fedrec_flower.aggregation.server_optimizers import (
     Moments,
     adagrad,
@@ -42,6 +42,7 @@ from fedrec_flower.aggregation.votes import PerRow, Shapes
 __all__ = [
     "BULYAN_NEEDS",
     "DIVERGED",
+    "HUGE",
     "KRUM_NEEDS",
     "LAYOUT",
     "ROWS",

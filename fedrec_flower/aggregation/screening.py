@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation.updates import Tensors, Updates
 
+HUGE = 1e6  # no honest update of a parameter is larger, whatever the learning rate
 DIVERGED = "not_finite: the loss; lower training.learning_rate or training.dense_learning_rate"
 """Why nothing comes from a client whose training went beyond all numbers."""
 

@@ -11,6 +11,7 @@ from fedrec_flower.attacks import NoAttack
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.compression import Compression, compress_with_feedback
+from fedrec_flower.errors import require
 from fedrec_flower.faults import NoFaults, Odd
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.privacy import Chance, NoPrivacy
@@ -53,7 +54,16 @@ class Sending:
     seed: int
 
     def answer(self, given: Versions, num_items: int) -> Answer:
-        """What the node tells before any client has replied."""
+        """What the node tells before any client has replied.
+
+        Raises:
+            ConfigError: if updates are to go by themselves, where noise is added to their sum.
+        """
+        require(
+            not (self.stacked and self.privacy.guarantees),
+            "updates are asked for one by one, and privacy protects their sum: choose a strategy "
+            "that averages, such as strategy=fedadam",
+        )
         beside = self.privacy.beside
         learnt = (name for name in self.names if name not in beside)
         given_by = {name: given.tensors[name.removeprefix(CONTROL)] for name in learnt}
@@ -91,16 +101,17 @@ class Sending:
         arrived = self._without(arrived, wrong)
         loss = _loss_of(arrived, trained)
         answer.replied += len(arrived.clients)
-        answer.loss += float(loss @ arrived.weights)
+        if not self.privacy.guarantees:  # a loss without noise would tell what the noise hides
+            answer.loss += float(loss @ arrived.weights)
         if answer.total is not None:
-            self._add(arrived, answer.total, round_)
+            self._add(arrived, answer.total, round_, attempt)
         else:
             answer.parts.append(arrived)
             answer.part_losses.append(loss)
 
-    def _add(self, arrived: Updates, total: UpdateSum, round_: int) -> None:
+    def _add(self, arrived: Updates, total: UpdateSum, round_: int, attempt: int) -> None:
         total.add(arrived, self.tables)
-        self.privacy.add_noise(total, arrived.clients, round_, self.chance)
+        self.privacy.add_noise(total, arrived.clients, round_, self.chance, attempt)
         if self.privacy.hides_rows:  # a dense message says of every row that it was touched
             total.row_weight[:] = total.weight
 

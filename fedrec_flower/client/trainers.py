@@ -1,5 +1,6 @@
 """How a node's sampled clients learn: by gradients, or by telling sums that the server solves."""
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -22,6 +23,8 @@ from fedrec_flower.prepared import ClientData, Columns, Prepared, starts
 from fedrec_flower.privacy import Chance, NoPrivacy
 from fedrec_flower.seeding import generator
 from fedrec_flower.training import Engine, Versions
+
+_LOG = logging.getLogger(__name__)
 
 
 class Trainer(Protocol):
@@ -125,6 +128,15 @@ class GradientTrainer:
             self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
             # Who diverged knows it, and so neither sends nor keeps anything of it.
             learnt, diverged = trained.parted(self.tables)
+            if diverged and self.sending.privacy.guarantees:  # to be lost would tell of the data
+                _LOG.warning(
+                    "round %d: the loss of %d clients is not finite, and they send a zero update, "
+                    "for privacy hides who diverged: lower training.learning_rate or "
+                    "training.dense_learning_rate",
+                    round_,
+                    len(diverged),
+                )
+                learnt, diverged = trained, []
             self.sending.send(guide.sent(learnt), given, answer, round_, attempt, clip_norm)
             answer.lost |= dict.fromkeys(diverged, DIVERGED)
         return answer

@@ -92,6 +92,11 @@ class Faults(NoFaults):
         harmful = [rate for n, rate in zip(_MISHAPS, self._rates, strict=True) if n not in _ABSENT]
         return not any(harmful) and self.deadline is None and not self.attackers
 
+    @property
+    def tells_activity(self) -> bool:
+        """See `NoFaults.tells_activity`; who has more is late more often."""
+        return self.deadline is not None
+
     def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, str]:
         """See `NoFaults.absent`."""
         mishap = self._mishaps(np.asarray(clients, np.int64), round_, attempt)

@@ -35,6 +35,11 @@ class NoFaults:
         """Whether clients may be absent and nothing worse happens."""
         return True
 
+    @property
+    def tells_activity(self) -> bool:
+        """Whether who replies hangs on how much a client has."""
+        return False
+
     def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, str]:
         """Who of a cohort will not reply, and why; such a client keeps nothing of the round.
 

@@ -2,6 +2,7 @@
 
 from math import isinf
 
+from fedrec_flower.aggregation import HUGE
 from fedrec_flower.errors import require
 
 
@@ -37,6 +38,11 @@ def check_clipping(
     """
     require(clip_norm > 0, f"privacy.clip_norm must be above 0: {clip_norm}")
     noise = noise_multiplier if target_epsilon is None else not isinf(target_epsilon)
+    # A longer update would be left out as too large, which tells of the client's data.
+    require(
+        isinf(clip_norm) or clip_norm <= HUGE,
+        f"privacy.clip_norm={clip_norm:g} is above what any client may send: give {HUGE:g} or less",
+    )
     require(
         not (isinf(clip_norm) and noise),
         "privacy.clip_norm=inf bounds nothing, so no noise can hide a client: give a number, or "

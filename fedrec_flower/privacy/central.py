@@ -94,6 +94,11 @@ class CentralDP(NoPrivacy):
         )
 
     @property
+    def guarantees(self) -> bool:
+        """See `NoPrivacy.guarantees`."""
+        return True
+
+    @property
     def draws(self) -> bool:
         """See `NoPrivacy.draws`."""
         return True

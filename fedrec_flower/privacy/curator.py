@@ -21,6 +21,11 @@ class Curator:
         return False
 
     @property
+    def hides_losses(self) -> bool:
+        """Whether nodes keep training losses to themselves, which no mechanism here protects."""
+        return False
+
+    @property
     def beside(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of what travels beside an update."""
         return {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import UpdateSum
+from fedrec_flower.aggregation import HUGE, UpdateSum
 from fedrec_flower.privacy.accounting import History, epsilon_of, joined
 from fedrec_flower.privacy.chance import Chance
 from fedrec_flower.privacy.circumstances import Circumstances
@@ -40,6 +40,11 @@ class GaussianCurator(Curator):
     @property
     def noisy(self) -> bool:
         """See `Curator.noisy`."""
+        return True
+
+    @property
+    def hides_losses(self) -> bool:
+        """See `Curator.hides_losses`."""
         return True
 
     @property
@@ -99,7 +104,7 @@ class GaussianCurator(Curator):
         """Move the bound towards the quantile, geometrically (Andrew et al. 2021, equation 2)."""
         share = votes / self._run.clients_per_round + 0.5
         step = self._privacy.clip_learning_rate * (share - self._privacy.target_quantile)
-        self._clip_norm *= exp(-step)
+        self._clip_norm = min(self._clip_norm * exp(-step), HUGE)
 
     def figures(self) -> dict[str, float]:
         """See `Curator.figures`."""

@@ -65,6 +65,16 @@ class LocalDP(NoPrivacy):
         check_clipping(self.clip_norm, self.noise_multiplier, self.target_epsilon)
 
     @property
+    def guarantees(self) -> bool:
+        """See `NoPrivacy.guarantees`."""
+        return True
+
+    @property
+    def trusts_server(self) -> bool:
+        """See `NoPrivacy.trusts_server`."""
+        return False
+
+    @property
     def draws(self) -> bool:
         """See `NoPrivacy.draws`."""
         return True
@@ -121,11 +131,20 @@ class LocalDP(NoPrivacy):
         return clipped(updates, tables, self.clip_norm, per_tensor=per_tensor, order=order)
 
     def add_noise(
-        self, total: UpdateSum, clients: NDArray[np.int64], round_: int, chance: Chance
+        self,
+        total: UpdateSum,
+        clients: NDArray[np.int64],
+        round_: int,
+        chance: Chance,
+        attempt: int = 0,
     ) -> None:
-        """See `NoPrivacy.add_noise`."""
+        """See `NoPrivacy.add_noise`; each attempt has noise of its own, seeded or not.
+
+        The difference of two messages with the same noise would be free of it.
+        """
+        role = f"local-noise/{attempt}" if attempt else "local-noise"
         for client in clients if self.noise_scale else ():
-            source = chance.source("local-noise", round_, int(client))
+            source = chance.source(role, round_, int(client))
             for name, value in total.tensors.items():
                 total.tensors[name] += self.noise_scale * self._drawn(source, value.shape)
 
@@ -147,6 +166,11 @@ class LocalCurator(Curator):
     def __init__(self, privacy: LocalDP, run: Circumstances, chance: Chance) -> None:
         self._privacy, self._chance = privacy, chance
         self._participated = np.zeros(run.num_clients, np.int64)
+
+    @property
+    def hides_losses(self) -> bool:
+        """See `Curator.hides_losses`."""
+        return True
 
     @property
     def epsilon(self) -> float:

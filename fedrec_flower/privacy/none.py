@@ -23,6 +23,19 @@ class NoPrivacy:
         return False
 
     @property
+    def guarantees(self) -> bool:
+        """Whether it promises anything: then a node sends nothing that the promise leaves out.
+
+        No loss, no weight but a constant, and no client that is lost because of its data.
+        """
+        return False
+
+    @property
+    def trusts_server(self) -> bool:
+        """Whether the server may see more than what it releases."""
+        return True
+
+    @property
     def hides_rows(self) -> bool:
         """Whether messages are dense, so that nobody knows how much of what a client touched."""
         return False
@@ -73,7 +86,12 @@ class NoPrivacy:
         return updates
 
     def add_noise(
-        self, total: UpdateSum, clients: NDArray[np.int64], round_: int, chance: Chance
+        self,
+        total: UpdateSum,
+        clients: NDArray[np.int64],
+        round_: int,
+        chance: Chance,
+        attempt: int = 0,
     ) -> None:
         """Add each client's own noise to the sum that its update has just been added to.
 
@@ -85,8 +103,9 @@ class NoPrivacy:
             clients: int64 (num_clients,), who was added.
             round_: the round.
             chance: where randomness comes from.
+            attempt: how often the round was tried before.
         """
-        del total, clients, round_, chance
+        del total, clients, round_, chance, attempt
 
     def user_weights(self, model: ExactRecommender, history: Columns) -> NDArray[np.float64] | None:
         """float64 (num_users,): what each user's statistics are multiplied by; None for 1."""

@@ -50,6 +50,16 @@ class RandomizedResponse(NoPrivacy):
         require(self.max_items >= 1, f"privacy.max_items must be at least 1: {self.max_items}")
 
     @property
+    def guarantees(self) -> bool:
+        """See `NoPrivacy.guarantees`."""
+        return True
+
+    @property
+    def trusts_server(self) -> bool:
+        """See `NoPrivacy.trusts_server`."""
+        return False
+
+    @property
     def draws(self) -> bool:
         """See `NoPrivacy.draws`."""
         return True
@@ -109,6 +119,11 @@ class ResponseCurator(Curator):
 
     def __init__(self, privacy: RandomizedResponse, run: Circumstances, chance: Chance) -> None:
         self._privacy, self._run, self._chance = privacy, run, chance
+
+    @property
+    def hides_losses(self) -> bool:
+        """See `Curator.hides_losses`."""
+        return True
 
     @property
     def flip_rate(self) -> float:

@@ -228,7 +228,7 @@ class FederatedStrategy(ResumableStrategy):
             rng = generator(self.plan.seed, "settle", server_round)
             self._parameters = self.plan.model.settle(self._moved(sound.replies), rng)
             self._require_finite(server_round)
-        if weight:
+        if weight and not self.plan.curator.hides_losses:
             loss = sum(reply.loss for reply in sound.replies) / weight
         self._lost += self._losses.kinds
         tried = {"attempts": self._attempt + 1.0} if self._attempt else {}
