@@ -53,7 +53,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
     faults: NoFaults = build("faults", config["faults"], seed=config["seed"], **sizes)
     _check_faults(faults, model)
-    _check_silence(config, faults)
+    _check_silence(build("privacy", config["privacy"]), faults, config)
     _check_compression(config, model)
     _check_task(config, training, evaluator)
     _check_candidates(config, data, evaluator)
@@ -192,13 +192,12 @@ def _check_faults(faults: NoFaults, model: Recommender) -> None:
     )
 
 
-def _check_silence(config: Config, faults: NoFaults) -> None:
+def _check_silence(privacy: NoPrivacy, faults: NoFaults, config: Config) -> None:
     """Refuse what tells of clients' data beside what privacy protects.
 
     Raises:
         ConfigError: names the value and the mend.
     """
-    privacy: NoPrivacy = build("privacy", config["privacy"])
     require(
         not (privacy.guarantees and faults.tells_activity),
         "faults.deadline leaves out the clients that train for long, which tells how much they "

@@ -56,6 +56,7 @@ class Schema:
     init_from: str | None = MISSING
     freeze: list[str] = MISSING
     patience: int | None = MISSING
+    release: str | None = MISSING
     checkpoint_every: int | None = MISSING
     resume: str | None = MISSING
     output_dir: str = MISSING

@@ -109,6 +109,7 @@ class Setup:
             "num_users": self.data.num_users,
             "num_items": self.data.num_items,
             "split_sha256": self.data.split_sha256,
+            "release": self.guard.release,
         }
 
 
@@ -210,6 +211,8 @@ def make_plan(
         clients_per_round=cohort,
         num_rounds=config["num_rounds"],
         evaluator=evaluator,
+        release=guard.release,
+        measures=guard.measures,
         bounds=Bounds.of(evaluator, data),
         item_tables=frozenset(model.item_rows),
         model=model,

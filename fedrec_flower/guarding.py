@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from fedrec_flower.config import build
+from fedrec_flower.errors import require
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.prepared import Prepared
-from fedrec_flower.privacy import Chance, Circumstances, Curator, NoPrivacy, Way
+from fedrec_flower.privacy import Chance, Circumstances, Curator, NoPrivacy, Published, Way
 from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
 from fedrec_flower.strategies import FederatedStrategy
+from fedrec_flower.strategies.plan import Release
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ class Guard:
         secure: how masks hide a node's sum.
         run: what it must know of the run.
         chance: where its randomness comes from.
+        deployed: whether the federation is real.
+        release: which evaluated round is released.
     """
 
     node: Mapping[str, Any]
@@ -36,6 +40,8 @@ class Guard:
     secure: SecAgg | NoSecureAggregation
     run: Circumstances
     chance: Chance
+    deployed: bool
+    release: Release
 
     @classmethod
     def of(
@@ -54,10 +60,24 @@ class Guard:
         secure = build("secure_aggregation", config["secure_aggregation"], client_weight=most)
         # Whoever adds noise covers what rounding adds to a contribution; nobody else need know.
         rounded = secure.most_rounded(data.num_clients) if chosen.draws else 0.0
-        run = _circumstances(config, data, model, secure.clip_range, rounded)
+        measures = chosen.trusts_server or not deployed
+        release: Release = config["release"] or ("last" if chosen.guarantees else "validation")
+        _check_release(config, release, measures=measures)
+        published = Published(
+            metrics=measures,
+            choice=release == "validation",
+            catalogue=config["dataset"].get("catalogue") != "items",
+        )
+        run = _circumstances(config, data, model, secure.clip_range, rounded, published)
         node = {**config["privacy"], **chosen.settle(run)}
         chance = Chance(None if deployed else config["seed"])
-        return cls(node, build("privacy", node), secure, run, chance)
+        privacy: NoPrivacy = build("privacy", node)
+        return cls(node, privacy, secure, run, chance, deployed, release)
+
+    @property
+    def measures(self) -> bool:
+        """Whether clients are scored: their exact sums would tell an untrusted server too much."""
+        return self.run.published.metrics
 
     def curator(self) -> Curator:
         """The server's side, at its beginning."""
@@ -65,7 +85,11 @@ class Guard:
 
     def job(self) -> dict[str, Any]:
         """What nodes must know; see `client.node.open_node`."""
-        return {"privacy": dict(self.node), "noise_seed": self.chance.seed}
+        return {
+            "privacy": dict(self.node),
+            "noise_seed": self.chance.seed,
+            "deployed": self.deployed,
+        }
 
     def check(self, strategy: FederatedStrategy) -> None:
         """Refuse a guarantee that the way from updates to parameters would break.
@@ -85,6 +109,30 @@ class Guard:
                 "the noise of privacy is seeded, so that the run repeats: whoever knows the seed "
                 "can take it off; a deployment draws it from the operating system"
             )
+        if self.privacy.guarantees and self.run.published.choice:
+            _LOG.warning(
+                "the released round is chosen by exact validation, which privacy does not cover: "
+                "release=last releases the last"
+            )
+
+
+def _check_release(config: Mapping[str, Any], release: Release, *, measures: bool) -> None:
+    """Refuse to choose by what decides nothing, or is not known.
+
+    Raises:
+        ConfigError: names the value and the mend.
+    """
+    require(release in ("last", "validation"), f"release={release} must be last or validation")
+    require(
+        release == "validation" or config["patience"] is None,
+        f"patience={config['patience']} ends a run by validation, which decides nothing where the "
+        "last round is released, as it is under privacy: set patience=null, or release=validation",
+    )
+    require(
+        measures or release == "last",
+        "release=validation needs metrics, and deployed clients send none under "
+        f"privacy={config['privacy']['name']}: set release=last",
+    )
 
 
 def _circumstances(
@@ -93,6 +141,7 @@ def _circumstances(
     model: Recommender,
     clip_range: float,
     rounded: float,
+    published: Published,
 ) -> Circumstances:
     """What a mechanism must know of a run; `rounded`: what rounding adds to each value at most."""
     cohort = config["clients_per_round"]
@@ -107,6 +156,7 @@ def _circumstances(
         retries=config["min_completion"] > 0,
         clip_range=clip_range,
         rounding=rounded * sqrt(_num_values(model)) if rounded else 0.0,
+        published=published,
     )
 
 

@@ -51,20 +51,24 @@ def publish(record: Record, data: Prepared, outcome: Outcome, attack: NoAttack) 
     Raises:
         FedrecError: if the nodes' notes cannot be read here, or the disk is full.
     """
-    folder, notes = record.folder, _read_notes(record.folder.path / "clients")
-    folder.write_table("per_user", _per_user(data, notes))
-    folder.write_table("recommendations", _recommendations(data, notes))
+    folder, selected = record.folder, outcome.selected
+    measured = selected.num_clients > 0  # of deployed clients under local privacy nothing is known
+    notes = _read_notes(folder.path / "clients") if measured else {}
+    if measured:
+        folder.write_table("per_user", _per_user(data, notes))
+        folder.write_table("recommendations", _recommendations(data, notes))
     clients = data.clients.assign(rounds_participated=outcome.rounds_participated)
     folder.write_table("clients", clients)
-    folder.write_model(outcome.selected.parameters, data.item_ids)
-    _keep_selected(folder.path / "clients", outcome.selected.slot)
+    folder.write_model(selected.parameters, data.item_ids)
+    _keep_selected(folder.path / "clients", selected.slot)
     record.learn(_summary(record, data, outcome, notes))
-    if achieved := attack.measured(data, _recommended(notes)):
+    if measured and (achieved := attack.measured(data, _recommended(notes))):
         record.learn({"attack": achieved})
     record.learn({"status": "completed"})
     folder.write_summary(record.summary)
     try:
-        _draw(folder, clients, record.summary)
+        if measured:
+            _draw(folder, clients, record.summary)
     except Exception as error:  # noqa: BLE001  # a finished run is not undone by a figure
         _LOG.warning("the run is complete but for its figures: %s", error)
     return record.summary
@@ -124,6 +128,8 @@ def _keep_selected(store: Path, slot: str) -> None:
 
     The slot keeps them too: a run that is killed from here on does all of this again.
     """
+    if not (store / slot).is_dir():
+        return  # the nodes' disks are not ours
     for file in (store / slot).glob("*.npy"):
         kept = store / file.name
         kept.unlink(missing_ok=True)
@@ -140,9 +146,9 @@ def _summary(record: Record, data: Prepared, outcome: Outcome, notes: Notes) -> 
         "stopped_at": outcome.stopped_at,
         "num_test_users": _num_test_users(data),
         "validation": selected.metrics[Part.VALIDATION],
-        "test": selected.metrics[Part.TEST] | _beyond(data, notes),
+        "test": selected.metrics[Part.TEST] | (_beyond(data, notes) if notes else {}),
         "test_standard_error": selected.standard_errors[Part.TEST],
-        "fairness": _fairness(data, notes),
+        "fairness": _fairness(data, notes) if notes else {},
         "best_test_round": _named(best),
         "lost_replies": dict(sorted(outcome.lost.items())),
         **outcome.privacy,

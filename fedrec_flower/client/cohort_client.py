@@ -88,7 +88,15 @@ class CohortClient(NumPyClient):
             0.0 (Flower's place for a loss; here every metric stands among the metrics), the
             number of users evaluated, and the sums "<part>/<metric>" as [sum, sum of squares,
             count].
+
+        Raises:
+            TrainingError: if clients are named and the server may not see such sums.
         """
+        if self.clients and not self.node.scores:
+            raise TrainingError(
+                "exact evaluation sums are asked for, which would tell a server that is not "
+                "trusted what this node's clients hold out: a node under local privacy sends none"
+            )
         sums, num_users = {part: MetricSums() for part in EVALUATED}, 0
         given = self._given(parameters, config)
         for data, own in self._scored(given, config):

@@ -41,6 +41,7 @@ class Node:
         seed: the experiment's seed.
         finetuning: what clients do before they are scored; None: nothing.
         secure: whether the server may see the sum of this node's clients.
+        scores: whether the server may see how well this node's clients are served.
     """
 
     data: Prepared
@@ -52,6 +53,7 @@ class Node:
     seed: int
     finetuning: Finetuning | None
     secure: SecAgg | NoSecureAggregation
+    scores: bool
 
     @property
     def personal_is_per_user(self) -> bool:
@@ -91,6 +93,7 @@ def open_node(job: str) -> Node:
             or nothing), `finetune_epochs` (local epochs before a client is scored, none by
             default), `freeze` (see `Recommender.freeze`, nothing by default), `limits` (what no
             honest update exceeds), `noise_seed` (of privacy; null: from the operating system),
+            `deployed` (whether the federation is real),
             `prepared` and `store` (folders), `num_rounds`, `run` (tells one run from another).
     """
     spec = json.loads(job)
@@ -114,8 +117,19 @@ def open_node(job: str) -> Node:
         finetuning = Finetuning(model, engine, store)
     most = spec["limits"]["weight"]
     secure = build("secure_aggregation", spec["secure_aggregation"], client_weight=most)
+    privacy: NoPrivacy = build("privacy", spec["privacy"])
+    scores = privacy.trusts_server or not spec["deployed"]
     return Node(
-        data, model, trainer, evaluator, store, shared_names, spec["seed"], finetuning, secure
+        data,
+        model,
+        trainer,
+        evaluator,
+        store,
+        shared_names,
+        spec["seed"],
+        finetuning,
+        secure,
+        scores,
     )
 
 

@@ -6,7 +6,7 @@ Two sides: what a client does (`NoPrivacy` and those like it) and what the serve
 from fedrec_flower.privacy.accounting import epsilon_of, noise_multiplier_for
 from fedrec_flower.privacy.central import CentralDP
 from fedrec_flower.privacy.chance import Chance
-from fedrec_flower.privacy.circumstances import Circumstances, Way
+from fedrec_flower.privacy.circumstances import Circumstances, Published, Way
 from fedrec_flower.privacy.clipping import clipped, norms
 from fedrec_flower.privacy.curator import Curator
 from fedrec_flower.privacy.local import LocalDP
@@ -22,6 +22,7 @@ __all__ = [
     "LocalDP",
     "NoPrivacy",
     "PseudoItems",
+    "Published",
     "RandomizedResponse",
     "Way",
     "clipped",

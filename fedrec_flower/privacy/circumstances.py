@@ -9,6 +9,21 @@ Unit = Literal["user", "client"]
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """What a run publishes beside what its mechanism protects.
+
+    Attributes:
+        metrics: whether clients' held-out items are scored, and the results published.
+        choice: whether validation chooses the round that is released, or when the run ends.
+        catalogue: whether the ids of the items are those that clients' interactions name.
+    """
+
+    metrics: bool
+    choice: bool
+    catalogue: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Circumstances:
     """The run that a mechanism is to protect.
 
@@ -23,6 +38,7 @@ class Circumstances:
         retries: whether a round may be tried again with a fresh cohort.
         clip_range: no value of a client's contribution is let through beyond it.
         rounding: how much longer, in L2 norm, rounding can make what one client changes of a sum.
+        published: what else is published.
     """
 
     num_clients: int
@@ -35,6 +51,7 @@ class Circumstances:
     retries: bool
     clip_range: float
     rounding: float
+    published: Published
 
     @property
     def rate(self) -> float:

@@ -12,7 +12,7 @@ from fedrec_flower.privacy.accounting import History, epsilon_of, joined
 from fedrec_flower.privacy.chance import Chance
 from fedrec_flower.privacy.circumstances import Circumstances
 from fedrec_flower.privacy.curator import Curator, State
-from fedrec_flower.privacy.wording import OUTSIDE, about_noise
+from fedrec_flower.privacy.wording import about_noise, outside
 
 if TYPE_CHECKING:
     from fedrec_flower.privacy.central import CentralDP
@@ -133,7 +133,7 @@ class GaussianCurator(Curator):
                 "noise": about_noise(self._chance),
                 "covers": "the shared parameters of every round and all that is computed from "
                 "them; personal parameters never leave their client and are not released",
-                "does_not_cover": OUTSIDE,
+                "does_not_cover": outside(self._run, trusts_server=True),
             },
         }
 

@@ -28,7 +28,7 @@ from fedrec_flower.privacy.circumstances import (
 from fedrec_flower.privacy.clipping import clipped
 from fedrec_flower.privacy.curator import Curator, State
 from fedrec_flower.privacy.none import NoPrivacy
-from fedrec_flower.privacy.wording import OUTSIDE, about_noise
+from fedrec_flower.privacy.wording import about_noise, outside
 
 _APART = 2.0  # clip norms between the updates of any two clients, at most
 
@@ -164,7 +164,7 @@ class LocalCurator(Curator):
     """
 
     def __init__(self, privacy: LocalDP, run: Circumstances, chance: Chance) -> None:
-        self._privacy, self._chance = privacy, chance
+        self._privacy, self._run, self._chance = privacy, run, chance
         self._participated = np.zeros(run.num_clients, np.int64)
 
     @property
@@ -205,7 +205,7 @@ class LocalCurator(Curator):
                 "noise": about_noise(self._chance),
                 "covers": "every update that a client sends, even if the server is not trusted, "
                 "and all that is computed from them; epsilon is that of the client asked most",
-                "does_not_cover": OUTSIDE,
+                "does_not_cover": outside(self._run, trusts_server=False),
             },
         }
 

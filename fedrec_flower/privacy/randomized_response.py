@@ -26,7 +26,7 @@ from fedrec_flower.privacy.circumstances import (
 )
 from fedrec_flower.privacy.curator import Curator
 from fedrec_flower.privacy.none import NoPrivacy
-from fedrec_flower.privacy.wording import OUTSIDE, about_noise
+from fedrec_flower.privacy.wording import about_noise, outside
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,6 @@ class ResponseCurator(Curator):
                 "noise": about_noise(self._chance),
                 "covers": "every report of a user, even if the server is not trusted, and all that "
                 "is computed from it",
-                "does_not_cover": OUTSIDE,
+                "does_not_cover": outside(self._run, trusts_server=False),
             },
         }

@@ -1,12 +1,58 @@
 """What summary.json says of every guarantee."""
 
 from fedrec_flower.privacy.chance import Chance
+from fedrec_flower.privacy.circumstances import Circumstances
 
-OUTSIDE = (
-    "evaluation metrics, training losses, numbers of clients and per-user tables of this folder, "
-    "the choice of the round by validation, and hyper-parameters tried on the same data: these are "
-    "computed on the clients' data as they are"
+_ALWAYS = (
+    "per-user and per-client tables and files of the run folder (per_user.csv, "
+    "recommendations.csv, clients.csv, clients/) and the figures made of them: they hold users' "
+    "own data",
+    "facts of the data in summary.json: the numbers of users, clients, test users and items, and "
+    "split_sha256, by which a guess of all data can be checked",
+    "facts of the data that the model is built with: the range of the ratings, attributes of users "
+    "and items, and the largest number of interactions of a client, where it limits weights",
+    "times, speed and memory in summary.json, and when a reply arrives: a client with more data "
+    "computes longer",
+    "results of an attack that the run was put under: they are computed on the clients' data",
+    "hyper-parameters that were tried on the same data, in this run or in others",
 )
+_METRICS = (
+    "evaluation metrics and their standard errors in rounds.csv, summary.json and figures, also "
+    "those of the best test round: exact values on held-out items, an instrument of the "
+    "experimenter"
+)
+_SUMS = "the evaluation sums that each node sends: exact, of a single client where it hosts one"
+_CHOICE = (
+    "the choice of the released round by validation, and of the last round by patience: both "
+    "follow from exact validation metrics"
+)
+_CATALOGUE = (
+    "item ids, in model.safetensors and recommendations.csv, and the number of items: the "
+    "catalogue is the items that interactions name, also those of a single user"
+)
+_SETTINGS = (
+    "a server that departs from the protocol: nodes take the settings of the mechanism from it, "
+    "and answer as often as they are asked"
+)
+
+
+def outside(run: Circumstances, *, trusts_server: bool) -> list[str]:
+    """What a guarantee does not cover, one entry for each kind of value.
+
+    Args:
+        run: the run.
+        trusts_server: whether the guarantee concerns only what the server releases; if not, it
+            concerns the messages of the nodes too.
+    """
+    published, sentences = run.published, list[str]()
+    if published.metrics:
+        sentences += [_METRICS] if trusts_server else [_METRICS, _SUMS]
+    if published.choice:
+        sentences.append(_CHOICE)
+    if published.catalogue:
+        sentences.append(_CATALOGUE)
+    sentences += _ALWAYS
+    return sentences if trusts_server else [*sentences, _SETTINGS]
 
 
 def about_noise(chance: Chance) -> str:

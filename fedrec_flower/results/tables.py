@@ -70,6 +70,8 @@ def _caption(summary: Mapping[str, Any]) -> str:
     stopped = "" if last is None else f" (stopped at {last})"
     known = pd.notna([*(summary.get("validation") or {}).values()]).any()
     chosen = "chosen on validation" if known else "the last, for nothing is held out for validation"
+    if summary.get("release") == "last":
+        chosen = "the last"
     return (
         f"at round {summary.get('selected_round')} of {summary.get('num_rounds')}{stopped}, "
         f"{chosen}; n = {summary.get('num_test_users')} test users, ± standard error over users"

@@ -37,7 +37,7 @@ class EvaluatingStrategy(Strategy):
         self._parameters: Tensors = {}
         self._seconds = {"train": 0.0, "evaluate": 0.0}
         self._round, self._started = 0, perf_counter()
-        self._selection, self._slot = Selection(plan.evaluator), ""
+        self._selection, self._slot = Selection(plan.evaluator, plan.release), ""
         self._unkept: set[int] = set()  # nodes that have not said that they kept a snapshot there
         self._expected_scores = ExpectedScores(plan.bounds)
 
@@ -63,8 +63,12 @@ class EvaluatingStrategy(Strategy):
         evaluator = self.plan.evaluator
         size = evaluator.num_clients or self.plan.num_clients
         # The same clients at every evaluation: rounds are compared, not samples.
-        sample = sample_clients(self.plan, "evaluation-cohort", 0, size)
+        sample = self._scored(sample_clients(self.plan, "evaluation-cohort", 0, size))
         yield from self._requests(server_round, sample, self._selection.free_slot)
+
+    def _scored(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of some clients that are scored: all or none."""
+        return clients if self.plan.measures else clients[:0]
 
     def _requests(self, round_: int, clients: NDArray[np.int64], slot: str) -> Iterable[Message]:
         """Ask every node to keep a snapshot in a slot, and to evaluate some clients by it."""
@@ -95,7 +99,7 @@ class EvaluatingStrategy(Strategy):
         losses.add(sound.lost)
         asked = sum(map(len, self._post.asked.values()))
         heard = sum(scored.num_clients for scored in sound.replies)
-        if heard and heard >= least * asked - 1e-9:
+        if (heard or not self.plan.measures) and heard >= least * asked - 1e-9:
             losses.warn()
         elif words := words_of_nodes(sound.lost):
             raise TrainingError(f"a node failed: {words}")
@@ -132,7 +136,7 @@ class EvaluatingStrategy(Strategy):
         """Evaluate the selected round on every client; nodes note per-user results."""
         self._started = perf_counter()
         best = self._selection.selected
-        everyone = np.arange(self.plan.num_clients)
+        everyone = self._scored(np.arange(self.plan.num_clients))
         about = {"slot": best.slot, "snapshot": "", "note": True, "round": best.round}
         asked = list(self._post.requests("evaluate", everyone, best.parameters, about, best.round))
         replies = checked(self._post.exchange(grid, asked), len(asked))

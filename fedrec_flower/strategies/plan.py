@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.privacy import Curator
 from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
 
+Release = Literal["validation", "last"]
 Metrics = dict[Part, dict[str, float]]
 
 
@@ -32,6 +33,8 @@ class Plan:
         clients_per_round: size of a cohort.
         num_rounds: rounds of training.
         evaluator: when to evaluate, on how many clients, and which metric selects the round.
+        release: which evaluated round is released: the best by validation, or the last.
+        measures: whether clients are scored. If not, nodes keep snapshots and send no metric.
         bounds: what no honest evaluation exceeds.
         item_tables: names of the parameters with a row per item.
         model: the recommender, without users.
@@ -53,6 +56,8 @@ class Plan:
     clients_per_round: int
     num_rounds: int
     evaluator: Evaluator
+    release: Release
+    measures: bool
     bounds: Bounds
     item_tables: frozenset[str]
     model: Recommender
@@ -155,7 +160,8 @@ class Outcome:
     """What a run leaves behind on the server.
 
     Attributes:
-        selected: the round that validation chose, evaluated again on every client.
+        selected: the round that is released, evaluated again on every client; without metrics
+            where clients are not scored.
         best_test: metrics of the best test round: stored, never headlined.
         rounds_participated: int64 (num_clients,), how often each client was in a cohort.
         seconds: wall time spent in `train` and in `evaluate`.

@@ -1,4 +1,4 @@
-"""Model selection: validation alone chooses the round, test only watches."""
+"""The round that is released: the best by validation, or the last; test only watches."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -9,20 +9,22 @@ from typing import Any
 from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.strategies.plan import Evaluated
+from fedrec_flower.strategies.plan import Evaluated, Release
 
 
 class Selection:
-    """Remembers the round that validation prefers, and the one that test would have.
+    """Remembers the round that is released, and the one that test would have chosen.
 
     Args:
         evaluator: names the selecting metric and its direction.
+        release: "validation": the round that it prefers; "last": the last one evaluated.
 
     Attributes:
         waited: evaluations since validation last preferred a round to all before it.
     """
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, release: Release) -> None:
+        self._last = release == "last"
         self._metric, self._higher = evaluator.select_by, evaluator.higher_is_better
         self._selected: Evaluated | None = None
         self._best_test: Evaluated | None = None
@@ -33,7 +35,8 @@ class Selection:
     def selected(self) -> Evaluated:
         """The round with the best validation metric, the earliest of equals.
 
-        Without a validation part, the last round evaluated: test never selects.
+        Without a validation part, or where the last is released, the last round evaluated: test
+        never selects.
         """
         return _known(self._selected)
 
@@ -54,7 +57,7 @@ class Selection:
         """Compare a newly evaluated round."""
         first = self._selected is None
         self.waited += 1
-        if self._prefers(result, self._selected, Part.VALIDATION):
+        if self._last or self._prefers(result, self._selected, Part.VALIDATION):
             self._selected = result
             # A round of which nothing is known takes the place of another such, and is no better.
             if first or not isnan(self._value(result, Part.VALIDATION)):

@@ -89,6 +89,8 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
         clients_per_round=20,
         num_rounds=1,
         evaluator=evaluation,
+        release="validation",
+        measures=True,
         bounds=Bounds(frozenset(), (0.0, 1.0), np.ones(943, np.int64), {}),
         item_tables=frozenset(),
         model=model,

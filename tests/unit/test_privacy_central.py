@@ -15,7 +15,7 @@ from fedrec_flower.models.ease import EASE
 from fedrec_flower.models.itemknn import ItemKNN
 from fedrec_flower.models.popularity import Popularity
 from fedrec_flower.prepared import Columns
-from fedrec_flower.privacy import CentralDP, Chance, Circumstances, Way, epsilon_of
+from fedrec_flower.privacy import CentralDP, Chance, Circumstances, Published, Way, epsilon_of
 from fedrec_flower.privacy.gaussian import GaussianCurator
 from tests.federations import _composed
 
@@ -30,6 +30,7 @@ RUN = Circumstances(
     retries=False,
     clip_range=inf,
     rounding=0.0,
+    published=Published(metrics=True, choice=False, catalogue=True),
 )
 WAY = Way(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)
 SHAPES = {"table": (30, 4), "bias": (5,)}

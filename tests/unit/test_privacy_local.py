@@ -20,6 +20,7 @@ from fedrec_flower.privacy import (
     Circumstances,
     LocalDP,
     PseudoItems,
+    Published,
     RandomizedResponse,
     Way,
     epsilon_of,
@@ -37,6 +38,7 @@ RUN = Circumstances(
     retries=True,
     clip_range=inf,
     rounding=0.0,
+    published=Published(metrics=True, choice=False, catalogue=True),
 )
 SUMS = replace(RUN, model="EASE", statistics=True, bounded_statistics=True, num_rounds=1)
 WAY = Way(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)

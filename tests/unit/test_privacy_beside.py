@@ -1,0 +1,208 @@
+"""Laws of what travels and what is published beside the values that privacy protects."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
+from fedrec_flower.client.app import app
+from fedrec_flower.errors import ConfigError, TrainingError
+from fedrec_flower.experiment import run
+from fedrec_flower.federation import InProcessGrid
+from fedrec_flower.interactions import Part
+from fedrec_flower.privacy import Chance, LocalDP
+from fedrec_flower.results import RunFolder
+from fedrec_flower.server_app import GivenGrid
+from tests.federations import SMALL, SMALL_RANKING, SMALL_STRATEGY, _configured
+
+if TYPE_CHECKING:
+    from tests.federations import Federate
+
+ALONE = "federation.num_nodes=24"  # a node is one client
+BOUND = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1.0", "privacy.clip_norm=0.1")
+ALL = ("model=mf", "strategy.aggregation=all_clients", "num_rounds=1")
+CENTRAL = (*ALL, "privacy=central_dp", "min_completion=0.0", *BOUND)
+LOCAL = (*ALL, "privacy=local_dp", *BOUND)
+LIES = ("model=popularity", "privacy=randomized_response", "num_rounds=1")
+MECHANISMS = pytest.mark.parametrize(
+    "mechanism", [CENTRAL, LOCAL, LIES], ids=["central", "local", "response"]
+)
+
+
+def beside(reply: Message) -> dict[str, Any]:
+    """Everything that a training reply holds but the protected values, comparable."""
+    content = reply.content
+    arrays = {n: array.numpy() for n, array in content.array_records["update"].items()}
+    return {
+        "metrics": {n: str(value) for n, value in content.metric_records["metrics"].items()},
+        "lost": dict(content.config_records["lost"]),
+        "num_rows": dict(content.config_records["num_rows"]),
+        "shapes": {n: (array.shape, str(array.dtype)) for n, array in arrays.items()},
+        "row_weight": arrays[ROW_WEIGHT].tolist(),
+        "records": sorted(content),
+    }
+
+
+def trained(replies: list[Message]) -> list[dict[str, Any]]:
+    return [beside(r) for r in replies if r.metadata.message_type == "train"]
+
+
+@MECHANISMS
+def test_nothing_beside_the_protected_values_depends_on_the_data(
+    federate: "Federate", mechanism: tuple[str, ...]
+) -> None:
+    # Before, a loss without noise stood beside each noisy update.
+    ran = federate(*mechanism, ALONE)
+    replies = trained(ran.tap.replies)
+    assert len(replies) == 24 or mechanism is CENTRAL  # where each is asked by a coin
+    if mechanism is LIES:  # how many items a user told of, which its lies protect
+        replies = [{**r, "metrics": {**r["metrics"], "num_examples": ""}} for r in replies]
+    assert all(reply == replies[0] for reply in replies)
+    assert np.isnan(ran.watcher.losses[1])
+
+
+@pytest.mark.parametrize("mechanism", [CENTRAL, LOCAL], ids=["central", "local"])
+def test_a_client_that_diverges_is_not_reported_lost(
+    federate: "Federate", mechanism: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    beyond = "training.learning_rate=1e30"
+    with caplog.at_level(logging.WARNING):
+        ran = federate(*mechanism, ALONE, beyond, "training.local_epochs=3")
+    replies = trained(ran.tap.replies)
+    assert "not finite" in caplog.text
+    assert {reply["metrics"]["replied"] for reply in replies} == {"1"}
+    assert ran.watcher.lost[1] == {}
+    with pytest.raises(TrainingError, match="no client's loss is finite"):  # without privacy it is
+        federate("model=mf", "num_rounds=1", beyond, "training.local_epochs=3")
+
+
+def test_a_client_without_data_sends_noise_like_any_other(federate: "Federate") -> None:
+    ran = federate(*LOCAL, ALONE, "split=cold_users")
+    assert (ran.setup.data.num_examples == 0).any()
+    replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
+    assert len(replies) == 24
+    assert all(beside(reply) == beside(replies[0]) for reply in replies)
+    sent = [m.content.array_records["update"]["item_embedding.weight"].numpy() for m in replies]
+    assert all(value.all() for value in sent)
+
+
+def test_a_round_tried_again_has_noise_of_its_own() -> None:
+    # Before, seeded noise was repeated: the difference of two messages was free of it.
+    privacy = LocalDP("gaussian", 1.0, "flat", 1.0, None, 1e-3, "user")
+
+    def noise(attempt: int) -> np.ndarray[Any, Any]:
+        total = UpdateSum.zeros({"bias": (5,)}, 0)
+        privacy.add_noise(total, np.array([3]), 1, Chance(1), attempt)
+        return total.tensors["bias"]
+
+    assert not np.isclose(noise(0), noise(1)).any()
+    assert not np.isclose(noise(1), noise(2)).any()
+
+
+@MECHANISMS
+def test_updates_one_by_one_are_refused_where_noise_is_on_sums(
+    federate: "Federate", mechanism: tuple[str, ...]
+) -> None:
+    if mechanism is LIES:
+        return
+    ran = federate(*mechanism)
+    from fedrec_flower.client import open_node
+    from fedrec_flower.client.cohort_client import CohortClient
+
+    node = open_node(json.dumps({**json.loads(ran.job), "stacked": True}))
+    given = [ran.shared[name] for name in node.shared_names]
+    with pytest.raises(ConfigError, match="privacy protects their sum"):
+        CohortClient(node, [0]).train(given, {"round": 1})
+
+
+def test_a_deadline_that_tells_activity_is_refused(federate: "Federate") -> None:
+    with pytest.raises(ConfigError, match=r"set faults.deadline=null"):
+        federate(*LOCAL, "faults=custom", "faults.deadline=400.0")
+
+
+# --- what is released ---------------------------------------------------------------------------
+
+NOISY = (*LOCAL[:1], LOCAL[1], "privacy=local_dp", *BOUND, "evaluation.every=1", "num_rounds=3")
+AWAY = "strategy.server_learning_rate=-3.0"  # each round is worse than the one before
+
+
+def test_under_privacy_the_last_round_is_released(federate: "Federate") -> None:
+    last = federate(*NOISY, ALONE)
+    assert last.outcome.selected.round == 3
+    chosen = federate(*NOISY, ALONE, "release=validation")
+    valued = {r: m[Part.VALIDATION]["ndcg@10"] for r, m in chosen.watcher.metrics.items()}
+    assert chosen.outcome.selected.round == max(valued, key=lambda r: (valued[r], -r))
+    lists = [ran.outcome.privacy["privacy"]["does_not_cover"] for ran in (last, chosen)]
+    named = [any("choice of the released round" in entry for entry in said) for said in lists]
+    assert named == [False, True]
+
+
+def test_without_privacy_validation_chooses_as_ever(federate: "Federate") -> None:
+    plain = ("model=mf", "evaluation.every=1", "num_rounds=3")
+    assert federate(*plain).setup.plan.release == "validation"
+    assert federate(*plain, "release=last").outcome.selected.round == 3
+
+
+def test_patience_is_refused_where_the_last_round_is_released(federate: "Federate") -> None:
+    with pytest.raises(ConfigError, match="set patience=null, or release=validation"):
+        federate(*NOISY, "patience=2")
+    assert federate(*NOISY, "patience=2", "release=validation").setup.plan.patience == 2
+
+
+@MECHANISMS
+def test_what_is_published_beside_is_named_value_by_value(
+    federate: "Federate", mechanism: tuple[str, ...]
+) -> None:
+    named = " ".join(federate(*mechanism).outcome.privacy["privacy"]["does_not_cover"])
+    for value in ("metrics", "clients.csv", "split_sha256", "times", "item ids", "attack", "hyper"):
+        assert value in named
+    assert ("evaluation sums that each node sends" in named) == (mechanism is not CENTRAL)
+    assert "loss" not in named  # nobody publishes one
+
+
+# --- deployed -----------------------------------------------------------------------------------
+
+
+def deployed(folder: Path, cache: Path, *words: str) -> dict[str, Any]:
+    """The summary of a run over a grid that somebody else has started."""
+    small = [w for w in SMALL if "embedding_dim" not in w or "model=mf" in words]
+    by_strategy = SMALL_STRATEGY if "model=mf" in words else ()
+    more = (*by_strategy, *SMALL_RANKING, f"dataset.cache_dir={cache}")
+    config = _configured([*small, *more, *words])
+    return run(config, RunFolder.create(folder), GivenGrid(InProcessGrid(app, 24)))
+
+
+@pytest.mark.parametrize("mechanism", [LOCAL, LIES], ids=["local", "response"])
+def test_a_deployed_node_under_local_privacy_sends_no_exact_evaluation_sums(
+    tmp_path: Path, mechanism: tuple[str, ...]
+) -> None:
+    # Before, a node with one client sent the rank of its held-out item without noise.
+    summary = deployed(tmp_path / "run", tmp_path / "cache", *mechanism)
+    assert summary["status"] == "completed"
+    assert summary["selected_round"] == 1
+    assert summary["validation"] == summary["test"] == {}
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert not (tmp_path / "run" / "per_user.csv").exists()
+    assert "evaluation metrics" not in " ".join(summary["privacy"]["does_not_cover"])
+
+
+def test_a_deployed_node_under_local_privacy_refuses_to_be_scored(federate: "Federate") -> None:
+    from fedrec_flower.client import open_node
+    from fedrec_flower.client.cohort_client import CohortClient
+
+    ran = federate(*LOCAL)
+    node = open_node(json.dumps({**json.loads(ran.job), "deployed": True}))
+    given = [ran.shared[name] for name in node.shared_names]
+    with pytest.raises(TrainingError, match="sends none"):
+        CohortClient(node, [0]).evaluate(given, {"slot": "current", "note": False})
+    assert CohortClient(node, []).evaluate(given, {"slot": "current", "note": False})[1] == 0
+
+
+def test_a_deployed_run_under_local_privacy_cannot_choose_by_validation(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set release=last"):
+        deployed(tmp_path / "run", tmp_path / "cache", *LOCAL, "release=validation")
