@@ -56,7 +56,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     _check_silence(build("privacy", config["privacy"]), faults, config)
     _check_compression(config, model)
     _check_task(config, training, evaluator)
-    _check_candidates(config, data, evaluator)
+    evaluator.check(data.num_items)
     _check_times(data, model)
     _check_history(config, model)
     if isinstance(model, ExactRecommender):
@@ -133,16 +133,6 @@ def _check_task(config: Config, training: LocalTraining, evaluator: Evaluator) -
         raise ConfigError(f"training.loss={training.loss} cannot predict ratings: choose mse")
     if evaluator.task != task:
         raise ConfigError(f"evaluation={evaluator.task} does not fit task={task}: choose the same")
-
-
-def _check_candidates(config: Config, data: Prepared, evaluator: Evaluator) -> None:
-    evaluator.check(data.num_items)
-    wanted, unknown = config["evaluation"].get("num_negatives", 0), data.num_items - data.most_known
-    if wanted > unknown:
-        raise ConfigError(
-            f"evaluation.num_negatives={wanted} is impossible: the most active user leaves only "
-            f"{unknown} items to rank against, so give {unknown} or fewer (0 for none)"
-        )
 
 
 def _check_times(data: Prepared, model: Recommender) -> None:

@@ -1,5 +1,6 @@
 """One experiment, from configuration to run folder: read `run` first, it is the whole story."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from os import cpu_count
@@ -27,6 +28,8 @@ from fedrec_flower.seeding import generator
 from fedrec_flower.splits.digest import split_sha256
 from fedrec_flower.spying import RunScene, check_attack, spy
 from fedrec_flower.strategies import FederatedStrategy, Plan
+
+_LOG = logging.getLogger(__name__)
 
 Config = Mapping[str, Any]
 
@@ -83,6 +86,7 @@ class Setup:
         source: what another run has learnt, to start from; None to start afresh.
         guard: what protects the clients.
         attack: who poisons them or spies on them.
+        left_out: what the evaluation leaves out because the data cannot support it.
     """
 
     data: Prepared
@@ -93,6 +97,7 @@ class Setup:
     source: SavedModel | None
     guard: Guard
     attack: NoAttack
+    left_out: list[str]
 
     def initial(self, strategy: FederatedStrategy) -> Tensors:
         """Initial shared parameters, drawn or another run's; none where nothing travels."""
@@ -110,6 +115,7 @@ class Setup:
             "num_items": self.data.num_items,
             "split_sha256": self.data.split_sha256,
             "release": self.guard.release,
+            **({"left_out": self.left_out} if self.left_out else {}),
         }
 
 
@@ -134,7 +140,7 @@ def set_up(config: Config, folder: RunFolder, *, deployed: bool = False) -> Setu
     model: Recommender = build("model", config["model"], **known)
     source = read_source(config, model)
     model.freeze(config["freeze"])
-    evaluator: Evaluator = build("evaluation", config["evaluation"], **known)
+    config, evaluator, left_out = fit_evaluation(config, data, known)
     checking.check(config, data, model, evaluator)
     guard = Guard.of(config, data, model, deployed=deployed)
     attack: NoAttack = build(
@@ -146,7 +152,29 @@ def set_up(config: Config, folder: RunFolder, *, deployed: bool = False) -> Setu
     checking.check_nodes(nodes, data)
     plan.secure.check(nodes, plan.clients_per_round)
     engine = build("federation", {**config["federation"], "num_nodes": nodes})
-    return Setup(data, model, plan, engine, config["seed"], source, guard, attack)
+    return Setup(data, model, plan, engine, config["seed"], source, guard, attack, left_out)
+
+
+def fit_evaluation(
+    config: Config, data: Prepared, known: Mapping[str, Any]
+) -> tuple[Config, Evaluator, list[str]]:
+    """Leave out of the evaluation what the data cannot support, and say so in the log.
+
+    Args:
+        config: see `run`.
+        data: the prepared data.
+        known: what the run knows beside the configuration; see `config.build`.
+
+    Returns:
+        The configuration of the evaluation that is carried out, that evaluation, and one sentence
+        on each setting that changed.
+    """
+    asked: Evaluator = build("evaluation", config["evaluation"], **known)
+    fitted, left_out = asked.fitted(data.num_items, data.most_known)
+    for sentence in left_out:
+        _LOG.warning("%s", sentence)
+    changed = {name: getattr(fitted, name, value) for name, value in config["evaluation"].items()}
+    return {**config, "evaluation": changed}, fitted, left_out
 
 
 def read_source(config: Config, model: Recommender) -> SavedModel | None:

@@ -28,13 +28,15 @@ class Interactions:
         user: int32 (n,), codes in [0, num_users).
         item: int32 (n,), codes in [0, num_items).
         rating: float32 (n,), raw rating units; None for implicit data.
-        timestamp: int64 (n,), seconds since 1970; None where time is unknown.
+        timestamp: int64 (n,), ticks since 1970; None where time is unknown.
         user_ids: (num_users,), the original id of each user code.
         item_ids: (num_items,), the original id of each item code.
         users: one row per user code, user attributes; no columns if there are none.
         items: one row per item code; a `title` (str), `year` (nullable int) and `genres`
             (str, "|" between genres) column where known; no columns if there are none.
         name: the dataset's name, for tables and figures.
+        ticks_per_second: unit of `timestamp`: 1 for whole seconds, more where the source tells
+            fractions of a second.
     """
 
     user: NDArray[np.int32]
@@ -46,6 +48,7 @@ class Interactions:
     users: "pd.DataFrame" = field(default_factory=_no_columns)
     items: "pd.DataFrame" = field(default_factory=_no_columns)
     name: str = "unnamed"
+    ticks_per_second: int = 1
 
     def __len__(self) -> int:
         """Number of interactions."""

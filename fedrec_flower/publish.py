@@ -5,7 +5,6 @@ own disk can be gathered here. The strategy never sees them.
 """
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from fedrec_flower.report import Record
 from fedrec_flower.results import RunFolder, by_activity, load_per_user, load_runs
 from fedrec_flower.strategies import Outcome
 from fedrec_flower.strategies.plan import Evaluated
+from fedrec_flower.writing import copy_or_link
 
 _LOG = logging.getLogger(__name__)
 
@@ -131,9 +131,7 @@ def _keep_selected(store: Path, slot: str) -> None:
     if not (store / slot).is_dir():
         return  # the nodes' disks are not ours
     for file in (store / slot).glob("*.npy"):
-        kept = store / file.name
-        kept.unlink(missing_ok=True)
-        os.link(file, kept)  # another name, not another copy
+        copy_or_link(file, store / file.name)
     (store / "PRIVATE.txt").write_text(_PRIVATE)
 
 

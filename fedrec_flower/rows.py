@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.compiling import compiled
+
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
@@ -54,8 +56,5 @@ def _subtract(values: Any, table: Any, rows: Any) -> None:
 
 @cache
 def _compiled() -> dict[str, Any]:
-    # Imported here: whoever adds no rows need not wait for the compiler.
-    import numba
-
-    compile_it = numba.njit(cache=True, error_model="numpy")
-    return {"add": compile_it(_add), "subtract": compile_it(_subtract)}
+    # When they are needed: the compiler takes a second to import.
+    return {"add": compiled(_add), "subtract": compiled(_subtract)}

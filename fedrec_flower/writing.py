@@ -1,10 +1,17 @@
 """Writing files so that a killed run, or a full disk, leaves no half of one behind."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import SoftFileLock
+
 from fedrec_flower.errors import FedrecError
+
+_PRIVATE = 0o600
+_PATIENCE = 60.0  # seconds; a killed process may leave a lock behind
 
 
 @contextmanager
@@ -24,8 +31,12 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Give a file to write to that takes the place of `path` only when it is whole.
+
+    Args:
+        path: the file.
+        private: whether it holds data of users: only its owner may read it, from the first byte on.
 
     Raises:
         FedrecError: if the file cannot be written; what stood in its place still stands.
@@ -33,7 +44,48 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     with explained(path):
         try:
+            if private:
+                partial.touch(_PRIVATE)
+                if partial.is_file():  # one left by a killed run may be readable by others
+                    partial.chmod(_PRIVATE)
             yield partial
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def give_name(file: Path, name: Path) -> None:
+    """Give a whole file a name unless the name is taken; of several processes, the first one wins.
+
+    Args:
+        file: the file, on the same disk; it may lose its own name.
+        name: the new name; whatever has it already stays.
+
+    Raises:
+        OSError: if it cannot be done.
+    """
+    try:
+        os.link(file, name)  # it appears at once or not at all
+    except FileExistsError:
+        return
+    except OSError:  # some disks (exFAT, network shares) have no hard links
+        with SoftFileLock(name.with_name(f".{name.name}.lock"), timeout=_PATIENCE):
+            if not name.exists():
+                file.rename(name)
+
+
+def copy_or_link(file: Path, copy: Path) -> None:
+    """Let a second name hold what a file holds, without a second copy where the disk allows it.
+
+    Args:
+        file: the file.
+        copy: the other name; what it held is replaced.
+
+    Raises:
+        OSError: if it cannot be done.
+    """
+    copy.unlink(missing_ok=True)
+    try:
+        os.link(file, copy)
+    except OSError:  # see `give_name`
+        shutil.copy2(file, copy)

@@ -26,6 +26,7 @@ from fedrec_flower.aggregation.mean import (
 )
 from fedrec_flower.aggregation.updates import Tensors, Updates
 from fedrec_flower.aggregation.votes import PerRow, Shapes, Votes, coordinatewise, flat
+from fedrec_flower.compiling import compiled
 
 
 def median(updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow) -> Tensors:
@@ -179,7 +180,4 @@ def _mean_between(
 
 @cache
 def _compiled() -> Any:
-    # Imported here: whoever trims nothing need not wait for the compiler.
-    import numba
-
-    return numba.njit(cache=True, error_model="numpy")(_mean_between)
+    return compiled(_mean_between)  # when it is needed: the compiler takes a second to import

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Any
@@ -16,6 +15,7 @@ from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.prepared import ClientData, starts
 from fedrec_flower.seeding import generator
 from fedrec_flower.training import Cohort, Touched, Versions
+from fedrec_flower.writing import give_name
 
 _PRIVATE_FOLDER = 0o700
 
@@ -233,11 +233,9 @@ def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
                 file.truncate(end)
                 if hasattr(os, "posix_fallocate"):  # macOS has none
                     os.posix_fallocate(file.fileno(), 0, end)
-            # A link appears whole or not at all, and never replaces what another process made.
-            with suppress(FileExistsError):
-                os.link(scratch, path)
+            give_name(Path(scratch), path)  # never replaces what another process made
         finally:
-            Path(scratch).unlink()
+            Path(scratch).unlink(missing_ok=True)
     except OSError as error:
         raise FedrecError(
             f"cannot keep personal parameters in {path.parent} ({error.strerror}): "

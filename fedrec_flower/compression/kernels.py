@@ -4,18 +4,20 @@ Magnitudes are compared as integers: without its sign bit, a float32 orders as i
 infinity and "not a number" above all else.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.compiling import compiled
 from fedrec_flower.seeding import scatter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Floats = NDArray[np.float32]
 Index = NDArray[np.int64]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)  # all but the sign
 _MANTISSA = np.uint32(0x7FFFFF)
@@ -29,15 +31,10 @@ STEPS = np.append(np.ldexp(np.float32(1), np.arange(255) - 127), np.float32(np.n
 _PER_STEP = np.ldexp(np.float32(1), 127 - np.arange(256)).astype(np.float32)
 
 
-def _compiled(function: _Function) -> _Function:
-    """Compile at first use and keep the machine code beside this file."""
-    return cast("_Function", numba.njit(cache=True, error_model="numpy")(function))
-
-
 _scatter = cast("Callable[[np.uint64], np.uint64]", numba.njit(scatter))
 
 
-@_compiled
+@compiled
 def quantize(
     values: Floats,
     offsets: Index,
@@ -71,7 +68,7 @@ def quantize(
             rounded[place] = np.int8(whole + np.float32(up))
 
 
-@_compiled
+@compiled
 def _exponent(bits: NDArray[np.uint32]) -> int:
     """The exponent of the least step of which 127 reach the largest entry."""
     largest = np.uint32(0)
@@ -85,7 +82,7 @@ def _exponent(bits: NDArray[np.uint32]) -> int:
     return max(int(exponent), 1)  # below, a step would be no normal number
 
 
-@_compiled
+@compiled
 def select(values: Floats, offsets: Index, kept_offsets: Index, positions: Index) -> None:
     """Where the largest magnitudes of each stretch lie; of equal ones the first.
 
@@ -110,7 +107,7 @@ def select(values: Floats, offsets: Index, kept_offsets: Index, positions: Index
                 found += 1
 
 
-@_compiled
+@compiled
 def _threshold(
     candidates: NDArray[np.uint32], count: int, histogram: Index
 ) -> tuple[np.uint32, int]:

@@ -1,5 +1,6 @@
-"""What every dataset offers, and the two things all of them need: a cache and file stamps."""
+"""What every dataset offers, and the two things all of them need: a cache and file digests."""
 
+from hashlib import file_digest
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -28,7 +29,7 @@ class Dataset(Protocol):
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """Everything that determines what `load` returns, JSON-able and cheap to find out.
+        """Everything that determines what `load` returns, JSON-able; local files are hashed.
 
         Raises:
             DataError: if a local file it would read is not there.
@@ -51,14 +52,14 @@ def cache_root(cache_dir: str | None) -> Path:
     return platformdirs.user_cache_path("fedrec_flower", appauthor=False)
 
 
-def file_stamp(path: Path) -> str:
-    """Size in bytes and time of change of a file: differs as soon as somebody edits it.
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file: a file saved again with equal size and time is another file all the same.
 
     Raises:
         DataError: if the file is not there.
     """
     try:
-        status = path.stat()
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): correct the path") from error
-    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"

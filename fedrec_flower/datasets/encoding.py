@@ -20,6 +20,8 @@ _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 _LARGEST = float(np.finfo(np.float32).max)
 _END_OF_TIME = 2**63  # of int64
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # in a second
+_FRACTIONS = (1_000_000, 1_000, 1)  # units of numbers with fractions, the finest that fits
 
 Mask = NDArray[np.bool_]
 
@@ -40,7 +42,7 @@ def encode(
 
     Args:
         raw: columns `user`, `item` and, where known, `rating` (finite numbers) and `timestamp`
-            (seconds since 1970, fractions are cut; or datetimes).
+            (seconds since 1970, with or without fractions; or datetimes).
         name: the dataset's name.
         duplicates: what to do when a user met an item twice: "error", or "last" to keep the
             latest by time, then by file order.
@@ -63,7 +65,7 @@ def encode(
         raise DataError(f"{raw.file} holds no interaction: at least one row is needed")
     user, user_ids = _codes(raw, "user")
     item, item_ids = _codes(raw, "item")
-    rating, timestamp = _ratings(raw), _timestamps(raw)
+    rating, (timestamp, ticks_per_second) = _ratings(raw), _timestamps(raw)
     kept = _met_once(raw, user, item, timestamp, duplicates)
     kept = _active(raw, user, kept, min_interactions)
     user, user_ids = _compact(user[kept], user_ids)
@@ -78,6 +80,7 @@ def encode(
         _attributes(users, "user", user_ids),
         _attributes(items, "item", item_ids),
         name,
+        ticks_per_second,
     )
 
 
@@ -126,20 +129,43 @@ def _ratings(raw: RawTable) -> NDArray[np.float32] | None:
     return _numbers(raw, "rating", raw.frame["rating"]).astype(np.float32)
 
 
-def _timestamps(raw: RawTable) -> NDArray[np.int64] | None:
+def _timestamps(raw: RawTable) -> tuple[NDArray[np.int64] | None, int]:
+    """Times since 1970, (n,), and how many of their units make a second.
+
+    Whole seconds stay whole seconds. Fractions decide the order of interactions, so they are kept:
+    datetimes in the unit of their column, numbers in microseconds, the limit of a float64 today.
+    """
     if "timestamp" not in raw.frame:
-        return None
+        return None, 1
     times = raw.frame["timestamp"]
     if pd.api.types.is_datetime64_any_dtype(times):
-        since = pd.to_datetime(times, utc=True) - pd.Timestamp(0, tz="UTC")
-        times = since / pd.Timedelta(seconds=1)
+        return _from_datetimes(raw, times)
     seconds = _numbers(raw, "timestamp", times)
+    _require_times(raw, seconds)
+    if seconds.dtype.kind != "f" or bool((seconds == np.floor(seconds)).all()):
+        return seconds.astype(np.int64), 1
+    latest = float(seconds.max())
+    ticks = next(unit for unit in _FRACTIONS if latest * unit < _END_OF_TIME)
+    return np.rint(seconds * ticks).astype(np.int64), ticks
+
+
+def _from_datetimes(raw: RawTable, times: "pd.Series[Any]") -> tuple[NDArray[np.int64], int]:
+    if times.isna().any():
+        row = int(times.isna().to_numpy().argmax())
+        raise raw.error(row, "timestamp", "is missing: give seconds since 1970")
+    aware = pd.to_datetime(times, utc=True)
+    ticks = _UNITS[aware.dt.unit]
+    since = aware.astype("int64").to_numpy()
+    _require_times(raw, since // ticks)
+    return (since, ticks) if (since % ticks).any() else (since // ticks, 1)
+
+
+def _require_times(raw: RawTable, seconds: NDArray[Any]) -> None:
     outside = (seconds < 0) | (seconds >= _END_OF_TIME)
     if outside.any():
         row = int(outside.argmax())
-        problem = f"{seconds[row]} is no time: whole seconds since 1970 are expected"
+        problem = f"{seconds[row]} is no time: seconds since 1970 are expected"
         raise raw.error(row, "timestamp", problem)
-    return seconds.astype(np.int64)
 
 
 def _met_once(

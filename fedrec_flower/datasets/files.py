@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedrec_flower.datasets.attributes import read_attributes
-from fedrec_flower.datasets.base import Duplicates, Fingerprint, cache_root, file_stamp
+from fedrec_flower.datasets.base import Duplicates, Fingerprint, cache_root, content_digest
 from fedrec_flower.datasets.encoding import encode
 from fedrec_flower.datasets.formats import is_atomic, read_columns
 from fedrec_flower.datasets.tables import RawTable
@@ -77,7 +77,7 @@ class FileDataset:
         return {
             "dataset": "FileDataset",
             "name": self.name,
-            "files": "; ".join(f"{file}: {file_stamp(file)}" for file in files if file),
+            "files": "; ".join(f"{file}: {content_digest(file)}" for file in files if file),
             "columns": json.dumps(dict(self.columns), sort_keys=True),
             "item_columns": json.dumps(dict(self.item_columns), sort_keys=True),
             "separator": self.separator,

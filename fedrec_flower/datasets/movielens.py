@@ -61,7 +61,7 @@ class MovieLens:
             "dataset": "MovieLens",
             "name": self.name,
             "path": self.path,
-            "files": published if self.path is None else self._store(self.path).stamp(),
+            "files": published if self.path is None else self._store(self.path).digest(),
             "duplicates": self.duplicates,
             "min_interactions": self.min_interactions,
         }

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from zipfile import ZipFile, is_zipfile
 
-from fedrec_flower.datasets.base import file_stamp
+from fedrec_flower.datasets.base import content_digest
 from fedrec_flower.datasets.tables import readable
 from fedrec_flower.errors import DataError
 
@@ -43,11 +43,14 @@ class Store:
         """What to call one file in messages."""
         return str(self.path / self.members[name])
 
-    def stamp(self) -> str:
-        """Changes as soon as somebody changes one of the files."""
+    def digest(self) -> str:
+        """Changes with the content of any of the files."""
         if not self.path.is_dir():
-            return file_stamp(self.path)
-        return "; ".join(f"{name} {file_stamp(self.path / name)}" for name in sorted(self.members))
+            return content_digest(self.path)
+        return "; ".join(
+            f"{name} {content_digest(self.path / place)}"
+            for name, place in sorted(self.members.items())
+        )
 
 
 def open_store(path: Path, wanted: Collection[str]) -> Store:

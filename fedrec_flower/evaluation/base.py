@@ -71,6 +71,18 @@ class Evaluator(Protocol):
         """The most values that a metric has of each user, int64 (num_users,)."""
         ...
 
+    def fitted(self, num_items: int, most_known: int) -> tuple["Evaluator", list[str]]:
+        """Leave out what the data cannot support.
+
+        Args:
+            num_items: size of the catalogue.
+            most_known: interactions of the most active user, all parts together.
+
+        Returns:
+            An evaluator for these data, and one sentence on each setting that changed.
+        """
+        ...
+
     def check(self, num_items: int) -> None:
         """Refuse settings that the catalogue cannot meet."""
         ...
@@ -96,3 +108,12 @@ def require_at_least(evaluator: object, **least: int) -> None:
         value = getattr(evaluator, name)
         if value < bound:
             raise ConfigError(f"evaluation.{name}={value} is impossible: give {bound} or more")
+
+
+def shortened(top_k: int, num_items: int) -> tuple[int, list[str]]:
+    """The length of recommended lists in a catalogue, and a sentence if it is not as asked."""
+    if top_k <= num_items:
+        return top_k, []
+    return num_items, [
+        f"recommended lists hold the {num_items} items of the catalogue, not {top_k}"
+    ]

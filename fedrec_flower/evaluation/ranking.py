@@ -5,14 +5,20 @@ sampled protocol ranks against `num_negatives` items the user never interacted w
 carry the suffix `_99neg`, because they compare with no full ranking (Krichene and Rendle 2020).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import ConfigError, require
-from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least
+from fedrec_flower.evaluation.base import (
+    Evaluation,
+    Records,
+    Values,
+    require_at_least,
+    shortened,
+)
 from fedrec_flower.evaluation.negatives import draw_negatives
 from fedrec_flower.evaluation.ranks import rank_held_out
 from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
@@ -66,15 +72,42 @@ class RankingEvaluation:
         """Every metric under both protocols."""
         return [m.name + protocol for protocol in self._protocols for m in self._parsed()]
 
-    def check(self, num_items: int) -> None:
-        """Refuse a k above the catalogue, an unknown metric, a selection nobody computes."""
-        cutoffs = [getattr(metric, "k", 1) for metric in self._parsed()]
-        if max([*cutoffs, self.top_k]) > num_items:
-            asked = max([*cutoffs, self.top_k])
-            raise ConfigError(
-                f"a metric or list of {asked} items was asked for, the catalogue has {num_items}: "
-                "lower k in evaluation.metrics or evaluation.top_k"
+    def fitted(self, num_items: int, most_known: int) -> tuple["RankingEvaluation", list[str]]:
+        """See `Evaluator.fitted`.
+
+        One user with nearly all items, or a small catalogue, leaves the sampled protocol too few
+        negatives: full ranking remains. A metric at a k above the catalogue is left out.
+
+        Raises:
+            ConfigError: if no metric remains.
+        """
+        changed, unknown = self, num_items - most_known
+        top_k, said = shortened(self.top_k, num_items)
+        if self.num_negatives > unknown:
+            changed = replace(changed, num_negatives=0)
+            said.append(
+                f"the sampled metrics ({self._suffix}) are left out: the most active user leaves "
+                f"{unknown} items to rank against; full ranking is not affected"
             )
+        short = [m.name for m in self._parsed() if getattr(m, "k", 1) <= num_items]
+        if not short:
+            raise ConfigError(
+                f"evaluation.metrics={self.metrics} are all at a k above the catalogue of "
+                f"{num_items} items: lower k"
+            )
+        if dropped := [name for name in self.metrics if name not in short]:
+            changed = replace(changed, metrics=short)
+            said.append(
+                f"{', '.join(dropped)} are left out: the catalogue has {num_items} items alone"
+            )
+        if self.select_by in self.names and self.select_by not in changed.names:
+            changed = replace(changed, select_by=changed.names[0])
+            said.append(f"the round is selected by {changed.select_by}, not by {self.select_by}")
+        return replace(changed, top_k=top_k), said
+
+    def check(self, num_items: int) -> None:
+        """Refuse an unknown metric, or a selection by a metric that is not computed."""
+        del num_items
         if self.select_by not in self.names:
             raise ConfigError(
                 f"evaluation.select_by={self.select_by} is not computed; choose from {self.names}"

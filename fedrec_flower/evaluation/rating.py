@@ -1,6 +1,6 @@
 """Predicting ratings: RMSE and MAE in raw rating units, predictions clipped to the range."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.errors import ConfigError, DataError
-from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least
+from fedrec_flower.evaluation.base import (
+    Evaluation,
+    Records,
+    Values,
+    require_at_least,
+    shortened,
+)
 from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender
@@ -45,15 +51,19 @@ class RatingEvaluation:
         """Refuse settings that no catalogue could meet."""
         require_at_least(self, top_k=1, every=1)
 
+    def fitted(self, num_items: int, most_known: int) -> tuple["RatingEvaluation", list[str]]:
+        """See `Evaluator.fitted`; lists are no longer than the catalogue."""
+        del most_known
+        top_k, said = shortened(self.top_k, num_items)
+        return replace(self, top_k=top_k), said
+
     def check(self, num_items: int) -> None:
-        """Refuse data without ratings, lists above the catalogue, an unknown metric."""
+        """Refuse data without ratings, or an unknown metric."""
+        del num_items
         if self.rating_range is None:
             raise ConfigError(
                 "task=rating needs ratings and these data have none: set task=ranking"
             )
-        if self.top_k > num_items:
-            asked = f"evaluation.top_k={self.top_k} exceeds the catalogue of {num_items} items"
-            raise ConfigError(f"{asked}: lower it")
         if self.select_by not in self.names:
             raise ConfigError(
                 f"evaluation.select_by={self.select_by} is not computed; choose from {self.names}"

@@ -1,12 +1,13 @@
 """Compiled arithmetic of models that read histories; see `pairs` and `rebuilding`."""
 
-from collections.abc import Callable
+from functools import partial
 from math import exp
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from fedrec_flower.compiling import compiled
 
 if TYPE_CHECKING:
     from fedrec_flower.models.rebuilding import Descent
@@ -16,15 +17,8 @@ Index = NDArray[np.int64]
 
 _TINY = np.float32(1e-20)  # in place of nothing, where the loss has no slope
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _compiled(function: _Function) -> _Function:
-    """Compile at first use and keep the machine code beside this file."""
-    # The order of a sum is free, so that the compiler may use wide registers.
-    free = {"reassoc", "contract", "nsz"}
-    compile_it = numba.njit(cache=True, fastmath=free, error_model="numpy")
-    return cast("_Function", compile_it(function))
+# The order of a sum is free, so that the compiler may use wide registers.
+_compiled = partial(compiled, fastmath={"reassoc", "contract", "nsz"})
 
 
 @_compiled

@@ -137,13 +137,13 @@ class RunFolder:
         return described
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
-        """Write a table, the index left out.
+        """Write a table about users, the index left out; only the owner of the run may read it.
 
         Args:
             name: the file's name without ".csv", such as "per_user" or "clients".
             frame: any columns; floats are written in full.
         """
-        with replacing(self.path / f"{name}.csv") as partial:
+        with replacing(self.path / f"{name}.csv", private=True) as partial:
             frame.to_csv(partial, index=False, lineterminator="\n")
 
     def write_model(self, parameters: Mapping[str, NDArray[Any]], item_ids: Ids) -> None:

@@ -1,9 +1,10 @@
 """The fingerprint of a split, so that two runs can show they were judged on the same test set.
 
 Byte form: one line per test interaction, `user TAB item TAB timestamp NEWLINE` in UTF-8, with the
-original ids and the timestamp in whole seconds since 1970 (empty where time is unknown). Lines
-ascend by user, then item, then timestamp; integer ids by value, strings by code point. For integer
-ids, any machine can check it: `sort -n -k1,1 -k2,2 -k3,3 test.tsv | sha256sum`.
+original ids and the timestamp in whole seconds since 1970 (empty where time is unknown; fractions
+of a second are cut here, not where interactions are put in order). Lines ascend by user, then item,
+then timestamp; integer ids by value, strings by code point. For integer ids, any machine can check
+it: `sort -n -k1,1 -k2,2 -k3,3 test.tsv | sha256sum`.
 """
 
 from hashlib import sha256
@@ -27,7 +28,8 @@ def split_sha256(interactions: Interactions, split: Split) -> str:
     """
     rows = split.rows(Part.TEST)
     user, item = interactions.user[rows], interactions.item[rows]
-    times = None if interactions.timestamp is None else interactions.timestamp[rows]
+    ticks = interactions.timestamp
+    times = None if ticks is None else ticks[rows] // interactions.ticks_per_second
     # Codes follow the sorted original ids, so sorting codes sorts ids.
     order = np.lexsort((item, user) if times is None else (times, item, user))
     digest = sha256()

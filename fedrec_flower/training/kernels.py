@@ -4,13 +4,12 @@ score = global bias + user bias + item bias + sum over d of weight[d] * user[d] 
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from functools import partial
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.compiling import compiled
 from fedrec_flower.training.kernel_arguments import (
     BCE,
     BPR,
@@ -24,14 +23,8 @@ from fedrec_flower.training.kernel_arguments import (
 
 _ALMOST_TOO_LARGE = 1e200  # a float64 can still be doubled
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _compiled(function: _Function) -> _Function:
-    """Compile at first use and keep the machine code beside this file."""
-    # fastmath: the order of a sum is free, so that the compiler may use wide registers.
-    compile_it = numba.njit(cache=True, fastmath=True, error_model="numpy")
-    return cast("_Function", compile_it(function))
+# fastmath: the order of a sum is free, so that the compiler may use wide registers.
+_compiled = partial(compiled, fastmath=True)
 
 
 @_compiled

@@ -75,16 +75,12 @@ MISTAKES = {
     "an attribute that users lack": ("partition=silo_attribute", "occupation"),
     "a k above the catalogue": (
         "evaluation.metrics=[hr@500]",
-        "500 items was asked for, the catalogue has 200: lower k in evaluation.metrics",
+        "evaluation.metrics=['hr@500'] are all at a k above the catalogue of 200 items: lower k",
     ),
     "an unknown metric": ("evaluation.metrics=[foo@5]", "there is no metric foo@5: choose from"),
     "a selection by what is not measured": (
         "evaluation.select_by=hr@7",
         "evaluation.select_by=hr@7 is not computed; choose from",
-    ),
-    "more negatives than unseen items": (
-        "evaluation.num_negatives=199",
-        "evaluation.num_negatives=199 is impossible: the most active user leaves only 100 items",
     ),
     "ratings by a loss that ranks": (
         "task=rating training.loss=bpr",

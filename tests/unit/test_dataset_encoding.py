@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from fedrec_flower.datasets import encode
 from fedrec_flower.datasets.base import Duplicates
 from fedrec_flower.datasets.tables import RawTable
 from fedrec_flower.errors import ConfigError, DataError
-from fedrec_flower.interactions import Interactions
+from fedrec_flower.interactions import Interactions, Part
+from fedrec_flower.splits.digest import split_sha256
+from fedrec_flower.splits.leave_one_out import LeaveOneOut
 
 
-def table(**columns: list[Any]) -> RawTable:
+def table(**columns: Any) -> RawTable:
     """Rows of "some.csv", whose header is line 1 and whose columns are called `their <word>`."""
     names = {name: f"their {name}" for name in columns}
     return RawTable(pd.DataFrame(columns), "some.csv", names, lambda row: f"line {row + 2}")
@@ -123,10 +126,29 @@ def test_no_rows_are_an_error() -> None:
         encoded(table(user=[], item=[]))
 
 
-def test_fractions_of_a_second_are_cut_and_dates_become_seconds() -> None:
-    cut = encoded(table(user=[1, 2], item=[1, 2], timestamp=[5.0, 6.9]))
-    assert cut.timestamp is not None
-    assert cut.timestamp.tolist() == [5, 6]
+def test_fractions_of_a_second_are_kept_in_finer_units() -> None:
+    halves = encoded(table(user=[1, 2], item=[1, 2], timestamp=[5.0, 6.9]))
+    assert halves.timestamp is not None
+    assert (halves.timestamp.tolist(), halves.ticks_per_second) == ([5_000_000, 6_900_000], 10**6)
+    day = pd.Timestamp("1970-01-02")
+    dates = [day + pd.Timedelta(milliseconds=250), day]
+    finer = encoded(table(user=[1, 2], item=[1, 2], timestamp=pd.Series(dates).dt.as_unit("ms")))
+    assert finer.timestamp is not None
+    assert (finer.timestamp.tolist(), finer.ticks_per_second) == ([86_400_250, 86_400_000], 1000)
+
+
+def test_order_within_a_second_decides_what_is_held_out() -> None:
+    """F2: the last of six interactions in one second is the test item of every user."""
+    times = [1_600_000_000 + user * 1000 + step * 0.15 for user in range(50) for step in range(6)]
+    users, items = np.repeat(np.arange(50), 6), np.tile([5, 3, 4, 1, 2, 0], 50)
+    data = encoded(table(user=users, item=items, timestamp=[f"{time:.2f}" for time in times]))
+    split = LeaveOneOut(1, ties="hash", negatives="honest").split(data, seed=0)
+    assert set(data.item[split.rows(Part.TEST)].tolist()) == {0}
+    whole = replace(data, timestamp=np.floor(times).astype(np.int64), ticks_per_second=1)
+    assert split_sha256(data, split) == split_sha256(whole, split)
+
+
+def test_dates_become_seconds() -> None:
     dates = [pd.Timestamp("1970-01-02"), pd.Timestamp("1970-01-01 00:01")]
     naive = encoded(table(user=[1, 2], item=[1, 2], timestamp=dates))
     assert naive.timestamp is not None

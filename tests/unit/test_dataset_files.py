@@ -1,4 +1,5 @@
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,13 @@ def test_every_file_and_option_is_in_the_fingerprint(
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
         assert with_users.load().users["group"].tolist() == [12, pd.NA]
     assert "1 users of the interactions are not in it" in caplog.text
+
+
+def test_a_file_of_equal_size_and_time_is_another_file(tmp_path: Path) -> None:
+    """F5: prepared data were taken for those of an older file of equal size and time of change."""
+    path = written(tmp_path, "a.csv", ROWS)
+    before, stamp = dataset(path).fingerprint(), path.stat()
+    path.write_bytes(path.read_bytes().swapcase())
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stamp.st_size, stamp.st_mtime_ns)
+    assert dataset(path).fingerprint() != before

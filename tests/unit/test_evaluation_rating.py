@@ -131,7 +131,7 @@ def test_data_without_ratings_name_the_mend(make_client: "MakeClient") -> None:
         replace(RATING, rating_range=None).check(NUM_ITEMS)
 
 
-@pytest.mark.parametrize("impossible", [{"every": 0}, {"top_k": 0}, {"top_k": 7}])
+@pytest.mark.parametrize("impossible", [{"every": 0}, {"top_k": 0}])
 def test_impossible_settings_are_refused(impossible: dict[str, Any]) -> None:
     [name] = impossible
     with pytest.raises(ConfigError, match=rf"evaluation\.{name}"):
@@ -141,3 +141,9 @@ def test_impossible_settings_are_refused(impossible: dict[str, Any]) -> None:
 def test_a_selection_that_nobody_computes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"select_by=hr@10 is not computed"):
         replace(RATING, select_by="hr@10").check(NUM_ITEMS)
+
+
+def test_lists_are_no_longer_than_the_catalogue() -> None:
+    fitted, said = replace(RATING, top_k=7).fitted(NUM_ITEMS, most_known=2)
+    assert (fitted.top_k, len(said)) == (NUM_ITEMS, 1)
+    assert RATING.fitted(NUM_ITEMS, most_known=2) == (RATING, [])
