@@ -263,7 +263,9 @@ def test_a_heavy_user_leaves_full_ranking_and_no_sampled_metric() -> None:
 
 
 def test_a_small_catalogue_shortens_lists_and_leaves_out_longer_metrics() -> None:
-    asked = replace(RANKING, metrics=["hr@5", "ndcg@10"], select_by="ndcg@10", num_negatives=2)
+    asked = replace(
+        RANKING, metrics=["hr@5", "ndcg@10"], select_by="ndcg@10", num_negatives=2, top_k=10
+    )
     fitted, said = asked.fitted(num_items=8, most_known=4)
     assert (fitted.metrics, fitted.select_by, fitted.top_k) == (["hr@5"], "hr@5", 8)
     assert len(said) == 3
