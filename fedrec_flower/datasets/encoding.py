@@ -155,7 +155,7 @@ def _from_datetimes(raw: RawTable, times: "pd.Series[Any]") -> tuple[NDArray[np.
         raise raw.error(row, "timestamp", "is missing: give seconds since 1970")
     aware = pd.to_datetime(times, utc=True)
     ticks = _UNITS[aware.dt.unit]
-    since = aware.astype("int64").to_numpy()
+    since: NDArray[np.int64] = np.asarray(aware.astype("int64"), np.int64)
     _require_times(raw, since // ticks)
     return (since, ticks) if (since % ticks).any() else (since // ticks, 1)
 
