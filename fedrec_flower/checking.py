@@ -18,6 +18,8 @@ from fedrec_flower.training import LocalTraining, check_engine
 
 Config = Mapping[str, Any]
 
+RANDOMNESS = ("seeded", "private")
+
 
 def check_numbers(config: Config) -> None:
     """Refuse counts and shares that no run can have.
@@ -27,6 +29,10 @@ def check_numbers(config: Config) -> None:
     """
     for name in ("seed", "num_rounds", "max_retries", "finetune_epochs"):
         _require_at_least(name, config[name], 0)
+    require(
+        config["randomness"] in RANDOMNESS,
+        f"randomness={config['randomness']} is unknown: choose {' or '.join(RANDOMNESS)}",
+    )
     for name in ("checkpoint_every", "patience"):
         _require_at_least(name, 1 if config[name] is None else config[name], 1)
     require(

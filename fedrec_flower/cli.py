@@ -47,6 +47,7 @@ class Schema:
     federation: Any = MISSING
     task: str = MISSING
     seed: int = MISSING
+    randomness: str = MISSING
     num_rounds: int = MISSING
     clients_per_round: int | None = MISSING
     min_completion: float = MISSING

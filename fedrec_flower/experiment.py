@@ -271,6 +271,7 @@ def make_job(config: Config, data: Prepared, store: Path, guard: Guard) -> dict[
         "task": config["task"],
         "negatives": config["split"]["negatives"],
         "seed": config["seed"],
+        "randomness": config["randomness"],
         "num_rounds": config["num_rounds"],
         "freeze": list(config["freeze"]),
         "finetune_epochs": config["finetune_epochs"],

@@ -70,7 +70,8 @@ class Guard:
         )
         run = _circumstances(config, data, model, secure.clip_range, rounded, published)
         node = {**config["privacy"], **chosen.settle(run)}
-        chance = Chance(None if deployed else config["seed"])
+        repeats = config["randomness"] == "seeded" and not deployed
+        chance = Chance(config["seed"] if repeats else None)
         privacy: NoPrivacy = build("privacy", node)
         return cls(node, privacy, secure, run, chance, deployed, release)
 
@@ -85,11 +86,7 @@ class Guard:
 
     def job(self) -> dict[str, Any]:
         """What nodes must know; see `client.node.open_node`."""
-        return {
-            "privacy": dict(self.node),
-            "noise_seed": self.chance.seed,
-            "deployed": self.deployed,
-        }
+        return {"privacy": dict(self.node), "deployed": self.deployed}
 
     def check(self, strategy: FederatedStrategy) -> None:
         """Refuse a guarantee that the way from updates to parameters would break.
@@ -107,7 +104,7 @@ class Guard:
         if self.privacy.draws and self.chance.seed is not None:
             _LOG.warning(
                 "the noise of privacy is seeded, so that the run repeats: whoever knows the seed "
-                "can take it off; a deployment draws it from the operating system"
+                "can take it off; randomness=private draws it from the operating system"
             )
         if self.privacy.guarantees and self.run.published.choice:
             _LOG.warning(

@@ -36,6 +36,7 @@ class Record:
             "protocol": _protocol(config),
             "task": config["task"],
             "seed": config["seed"],
+            "randomness": config["randomness"],
             "num_rounds": config["num_rounds"],
             "clients_per_round": config["clients_per_round"],
             "conditions": _conditions(config),

@@ -39,4 +39,5 @@ def main(grid: Grid, context: Context) -> None:
     from fedrec_flower.results import RunFolder
 
     config, folder = compose(shlex.split(str(context.run_config.get("overrides", ""))))
-    run(config, RunFolder.create(folder), GivenGrid(grid))
+    # The server knows the seed, so no client's draw may follow from it, whatever was asked for.
+    run(config | {"randomness": "private"}, RunFolder.create(folder), GivenGrid(grid))

@@ -25,6 +25,7 @@ from fedrec_flower.attacks.scene import Circumstances, Moment, Seen, View
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.cohort_client import CohortClient
 from fedrec_flower.client.node import Node, open_node
+from fedrec_flower.client.store import share_secret
 from fedrec_flower.guarding import Guard
 from fedrec_flower.interactions import Part
 from fedrec_flower.models import Recommender
@@ -130,6 +131,7 @@ class RunScene:
     def _node(self, folder: Path, kept: Path | None) -> Node:
         if kept is not None and kept.is_dir():
             shutil.copytree(kept, folder / "current")
+        share_secret(self.store, folder)
         about = {"shares": True, "stacked": False, "local": self.strategy.local()}
         place = {"store": str(folder), "run": uuid4().hex}
         return open_node(json.dumps({**self.strategy.plan.job, **about, **place}))

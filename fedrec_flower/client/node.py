@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from fedrec_flower.aggregation import ROW_WEIGHT, Cost, Limits
 from fedrec_flower.client.finetuning import Finetuning
 from fedrec_flower.client.sending import Sending
-from fedrec_flower.client.store import ClientStore
+from fedrec_flower.client.store import ClientStore, node_secret
 from fedrec_flower.client.trainers import ExactTrainer, GradientTrainer, Trainer
 from fedrec_flower.config import build
 from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.prepared import ClientData, Prepared
 from fedrec_flower.privacy import Chance, NoPrivacy
 from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
+from fedrec_flower.seeding import Secret, Seed
 from fedrec_flower.training import CONTROL, Engine, choose_engine
 
 _PLAIN = {"_target_": "fedrec_flower.client.methods.Plain"}
@@ -38,7 +40,7 @@ class Node:
         evaluator: scores clients' held-out items.
         store: personal parameters of the clients hosted here.
         shared_names: names of the parameters that travel, in message order.
-        seed: the experiment's seed.
+        seed: what the clients' draws follow from: the experiment's seed or the node's secret.
         finetuning: what clients do before they are scored; None: nothing.
         secure: whether the server may see the sum of this node's clients.
         scores: whether the server may see how well this node's clients are served.
@@ -50,7 +52,7 @@ class Node:
     evaluator: Evaluator
     store: ClientStore
     shared_names: list[str]
-    seed: int
+    seed: Seed
     finetuning: Finetuning | None
     secure: SecAgg | NoSecureAggregation
     scores: bool
@@ -88,13 +90,13 @@ def open_node(job: str) -> Node:
     Args:
         job: JSON object of configuration nodes `model`, `training`, `evaluation`, `privacy`,
             `compression`, `secure_aggregation`, `faults`, `attack`, `task`, `negatives`, `seed`,
+            `randomness` ("seeded": clients draw by the seed, anything else: by the node's secret),
             `shares` (whether anything travels), `stacked` (whether updates go by themselves),
             `local` (what the strategy changes in the way clients train: a node of configuration,
             or nothing), `finetune_epochs` (local epochs before a client is scored, none by
             default), `freeze` (see `Recommender.freeze`, nothing by default), `limits` (what no
-            honest update exceeds), `noise_seed` (of privacy; null: from the operating system),
-            `deployed` (whether the federation is real),
-            `prepared` and `store` (folders), `num_rounds`, `run` (tells one run from another).
+            honest update exceeds), `deployed` (whether the federation is real), `prepared` and
+            `store` (folders), `num_rounds`, `run` (tells one run from another).
     """
     spec = json.loads(job)
     data = Prepared(Path(spec["prepared"]))
@@ -109,11 +111,16 @@ def open_node(job: str) -> Node:
     model: Recommender = build("model", spec["model"], **facts)
     model.freeze(spec.get("freeze", []))
     shared_names = model.shared_names() if spec["shares"] else []
-    store, trainer = _learning(spec, data, model, shared_names)
+    seeded = spec["randomness"] == "seeded"
+    seed: Seed = spec["seed"] if seeded else node_secret(Path(spec["store"]))
+    if isinstance(model, HistoryRecommender) and isinstance(seed, Secret):
+        model.key = seed.at("model", "support-negatives", 0)
+    store, trainer = _learning(spec, data, model, shared_names, seed)
     evaluator = build("evaluation", spec["evaluation"], **facts)
     finetuning = None
     if spec.get("finetune_epochs"):
-        engine = _engine(spec, model, data.num_items, local_epochs=spec["finetune_epochs"])
+        epochs = spec["finetune_epochs"]
+        engine = _engine(spec, model, data.num_items, seed, local_epochs=epochs)
         finetuning = Finetuning(model, engine, store)
     most = spec["limits"]["weight"]
     secure = build("secure_aggregation", spec["secure_aggregation"], client_weight=most)
@@ -126,7 +133,7 @@ def open_node(job: str) -> Node:
         evaluator,
         store,
         shared_names,
-        spec["seed"],
+        seed,
         finetuning,
         secure,
         scores,
@@ -134,15 +141,16 @@ def open_node(job: str) -> Node:
 
 
 def _learning(
-    spec: dict[str, Any], data: Prepared, model: Recommender, shared_names: list[str]
+    spec: dict[str, Any], data: Prepared, model: Recommender, shared_names: list[str], seed: Seed
 ) -> tuple[ClientStore, Trainer]:
     """What the clients keep, and what they learn by."""
-    seed, folder = spec["seed"], Path(spec["store"])
+    folder = Path(spec["store"])
     sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
-    faults = build("faults", spec["faults"], seed=seed, **sizes)
-    attack = build("attack", spec["attack"], seed=seed, data=data, model=model)
+    # What goes wrong and who attacks is the simulation's world, no client's draw.
+    faults = build("faults", spec["faults"], seed=spec["seed"], **sizes)
+    attack = build("attack", spec["attack"], seed=spec["seed"], data=data, model=model)
     privacy: NoPrivacy = build("privacy", spec["privacy"])
-    chance = Chance(spec["noise_seed"])
+    chance = Chance(seed)
     if isinstance(model, ExactRecommender):
         kept = model.personal_names()
         rounds, shares = spec["num_rounds"], spec["shares"]
@@ -152,7 +160,7 @@ def _learning(
     tuned = [name for name in shared_names if name in model.tuned]
     store = ClientStore(folder, model, kept, tuned, data.client_offsets, seed)
     method = build("local", spec.get("local") or _PLAIN)
-    engine = _engine(spec, model, data.num_items, look_ahead=method.look_ahead)
+    engine = _engine(spec, model, data.num_items, seed, look_ahead=method.look_ahead)
     trained = [name for name in shared_names if name not in model.frozen]
     shapes = {name: tuple(model.get_parameter(name).shape) for name in trained}
     tables = frozenset(trained) & model.item_rows
@@ -183,6 +191,7 @@ def _engine(
     spec: dict[str, Any],
     model: Recommender,
     num_items: int,
+    seed: Seed,
     look_ahead: float | None = None,
     **changes: Any,
 ) -> Engine:
@@ -194,7 +203,7 @@ def _engine(
         task=spec["task"],
         negatives=spec["negatives"],
         num_items=num_items,
-        seed=spec["seed"],
+        seed=seed,
     )
 
 

@@ -15,7 +15,7 @@ from fedrec_flower.errors import require
 from fedrec_flower.faults import NoFaults, Odd
 from fedrec_flower.prepared import ClientData
 from fedrec_flower.privacy import Chance, NoPrivacy
-from fedrec_flower.seeding import generator
+from fedrec_flower.seeding import Seed, generator
 from fedrec_flower.training import CONTROL, Trained, Versions
 
 _ODD = "wrong_shape: it has not the layout of the others"
@@ -37,7 +37,7 @@ class Sending:
         stacked: whether the server must see every update by itself.
         cost: what sending costs.
         chance: where the randomness of privacy comes from.
-        seed: the experiment's, for the rounding of compression.
+        seed: what the rounding of compression follows from; see `seeding`.
     """
 
     privacy: NoPrivacy
@@ -51,7 +51,7 @@ class Sending:
     stacked: bool
     cost: Cost
     chance: Chance
-    seed: int
+    seed: Seed
 
     def answer(self, given: Versions, num_items: int) -> Answer:
         """What the node tells before any client has replied.

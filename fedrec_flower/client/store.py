@@ -1,10 +1,10 @@
 """Personal parameters on the node's own disk: memory-mapped, private, in no message."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,9 +13,11 @@ from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.errors import FedrecError, TrainingError
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.prepared import ClientData, starts
-from fedrec_flower.seeding import generator
+from fedrec_flower.seeding import SECRET_BYTES, Secret, Seed, generator
 from fedrec_flower.training import Cohort, Touched, Versions
 from fedrec_flower.writing import give_name
+
+SECRET_FILE = "secret"  # noqa: S105  # a name, no password
 
 _PRIVATE_FOLDER = 0o700
 
@@ -34,7 +36,7 @@ class ClientStore:
         names: the personal parameters kept here.
         tuned: the shared parameters of which each client keeps its tuned copy.
         client_offsets: int64 (num_clients + 1,), position of each client's first user.
-        seed: the experiment's seed, for initial values.
+        seed: what initial values follow from; see `seeding`.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class ClientStore:
         names: list[str],
         tuned: list[str],
         client_offsets: NDArray[np.int64],
-        seed: int,
+        seed: Seed,
     ) -> None:
         self.folder, self.seed = folder, seed
         self._model, self._names, self._tuned = model, names, tuned
@@ -214,8 +216,65 @@ class ClientStore:
         return self._open[path]
 
 
+def node_secret(folder: Path) -> Secret:
+    """The secret of a node, made by its first use; nodes that share a folder share it.
+
+    It is kept for as long as the folder, so a run that goes on after an interruption draws as it
+    would have.
+
+    Args:
+        folder: where the node keeps what is personal; the secret is the file `secret` in it.
+
+    Raises:
+        FedrecError: if it cannot be written or read, or was removed while clients' parameters
+            that follow from it are there.
+    """
+    path = folder / SECRET_FILE
+    # Asked first: what is here was made after the secret, perhaps by another process just now.
+    in_use = folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
+    if in_use and not path.exists():
+        raise FedrecError(
+            f"{path} is missing, though the clients' parameters beside it were drawn from it: "
+            "restore it, or start a new run"
+        )
+    _make_once(path, lambda file: file.write(os.urandom(SECRET_BYTES)))
+    try:
+        return Secret(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise FedrecError(f"{path} cannot be used ({error}): start a new run") from error
+
+
+def share_secret(source: Path, target: Path) -> None:
+    """Let the nodes of a folder draw as those of another, if these have a secret.
+
+    Args:
+        source: the folder of nodes that have worked.
+        target: a folder whose nodes have not.
+    """
+    if (source / SECRET_FILE).exists():
+        secret = (source / SECRET_FILE).read_bytes()
+        _make_once(target / SECRET_FILE, lambda file: file.write(secret))
+
+
 def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Make an array file of zeros unless it exists; of several processes, the first one wins."""
+    """Make an array file of zeros unless it exists."""
+
+    def write(file: BinaryIO) -> None:
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
+        # Claimed now: a page of a sparse file that finds the disk full later kills the process
+        # without a word.
+        end = file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        file.truncate(end)
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(file.fileno(), 0, end)
+
+    _make_once(path, write)
+
+
+def _make_once(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Make a file unless it exists; of several processes, the first one wins."""
     if path.exists():
         return
     try:
@@ -224,15 +283,7 @@ def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         handle, scratch = mkstemp(prefix=".", dir=path.parent)  # readable by its owner alone
         try:
             with os.fdopen(handle, "wb") as file:
-                header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                file.flush()
-                # Claimed now: a page of a sparse file that finds the disk full later kills the
-                # process without a word.
-                end = file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize
-                file.truncate(end)
-                if hasattr(os, "posix_fallocate"):  # macOS has none
-                    os.posix_fallocate(file.fileno(), 0, end)
+                write(file)
             give_name(Path(scratch), path)  # never replaces what another process made
         finally:
             Path(scratch).unlink(missing_ok=True)

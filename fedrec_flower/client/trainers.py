@@ -21,7 +21,7 @@ from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.prepared import ClientData, Columns, Prepared, starts
 from fedrec_flower.privacy import Chance, NoPrivacy
-from fedrec_flower.seeding import generator
+from fedrec_flower.seeding import Seed, generator
 from fedrec_flower.training import Engine, Versions
 
 _LOG = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class ExactTrainer:
         shares: whether anything travels. If not, each client solves its own statistics whenever
             it is scored: matrices of items by items, one per client, would fill a disk.
         num_rounds: how often it does.
-        seed: the experiment's seed, for initial values.
+        seed: what initial values follow from; see `seeding`.
         attack: who claims to have had something else.
         faults: who is absent.
         privacy: how users bound or disguise what they tell.
@@ -173,7 +173,7 @@ class ExactTrainer:
     model: ExactRecommender
     shares: bool
     num_rounds: int
-    seed: int
+    seed: Seed
     attack: NoAttack
     faults: NoFaults
     privacy: NoPrivacy

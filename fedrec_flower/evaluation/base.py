@@ -10,6 +10,7 @@ from fedrec_flower.errors import ConfigError
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData, Columns
+from fedrec_flower.seeding import Seed
 
 Values = dict[str, NDArray[np.float64]]  # metric -> one value per user or held-out interaction
 Records = dict[str, NDArray[Any]]  # column -> one row per user or per test interaction
@@ -88,7 +89,13 @@ class Evaluator(Protocol):
         ...
 
     def evaluate(
-        self, model: Recommender, data: ClientData, num_items: int, seed: int, *, lists: bool = True
+        self,
+        model: Recommender,
+        data: ClientData,
+        num_items: int,
+        seed: Seed,
+        *,
+        lists: bool = True,
     ) -> Evaluation:
         """Score one client's held-out interactions; make recommended lists only if asked to."""
         ...

@@ -1,7 +1,7 @@
 """Negatives of the sampled protocol: drawn for many users at once, each user's by itself.
 
-A user's draws hang on (seed, user code) and on nothing else: not on who is drawn for beside it,
-on its client, or on the round.
+A user's draws hang on (seed or secret, user code) and on nothing else: not on who is drawn for
+beside it, on its client, or on the round.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.prepared import Columns
-from fedrec_flower.seeding import below, draw, streams
+from fedrec_flower.seeding import Seed, Streams, below, draw, streams
 
 _AT_ONCE = 1_000_000  # draws; bounds memory where a small catalogue puts many users in a batch
 
@@ -21,7 +21,7 @@ def draw_negatives(
     known: Sequence[Columns],
     num_items: int,
     num_negatives: int,
-    seed: int,
+    seed: Seed,
 ) -> NDArray[np.int64]:
     """Draw items each user never interacted with, without replacement, uniformly.
 
@@ -30,7 +30,7 @@ def draw_negatives(
         known: parts of the data; together, all that these users ever interacted with.
         num_items: size of the catalogue.
         num_negatives: items per user, at least 1.
-        seed: the experiment's seed.
+        seed: what draws follow from; see `seeding`.
 
     Returns:
         int64 (num_users, num_negatives), distinct within a row.
@@ -57,9 +57,7 @@ def _require_enough(codes: NDArray[np.int32], left: NDArray[np.int64], num_negat
         )
 
 
-def _draw(
-    stream: NDArray[np.uint64], met: NDArray[np.bool_], num_negatives: int
-) -> NDArray[np.int64]:
+def _draw(stream: Streams, met: NDArray[np.bool_], num_negatives: int) -> NDArray[np.int64]:
     """Take each stream's first new items; a user who knows too much for that draws otherwise.
 
     Both ways treat all items that a user has not met alike, so every set of them is as likely.
@@ -88,7 +86,7 @@ def _is_first(item: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _lowest(
-    stream: NDArray[np.uint64], met: NDArray[np.bool_], num_negatives: int, first: int
+    stream: Streams, met: NDArray[np.bool_], num_negatives: int, first: int
 ) -> NDArray[np.int64]:
     """Give every item random bits, from counter `first` on; take the items of the lowest bits."""
     bits = draw(stream[:, None], first + np.arange(met.shape[1])) >> np.uint64(1)

@@ -26,6 +26,7 @@ from fedrec_flower.interactions import Part
 from fedrec_flower.metrics.ranking import Metric, Ranks, parse_metric
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData, Columns
+from fedrec_flower.seeding import Seed
 
 Ranked = dict[tuple[Part, str], NDArray[np.int64]]  # (part, protocol) -> rank of each item
 
@@ -123,7 +124,13 @@ class RankingEvaluation:
         return mean, standard_error
 
     def evaluate(
-        self, model: Recommender, data: ClientData, num_items: int, seed: int, *, lists: bool = True
+        self,
+        model: Recommender,
+        data: ClientData,
+        num_items: int,
+        seed: Seed,
+        *,
+        lists: bool = True,
     ) -> Evaluation:
         """Rank the held-out items of each of the client's users.
 
@@ -131,7 +138,7 @@ class RankingEvaluation:
             model: holds the client's parameters: its users' rows, every item's row.
             data: the client's data.
             num_items: size of the catalogue.
-            seed: the experiment's seed; draws the sampled negatives.
+            seed: what the sampled negatives follow from; see `seeding`.
             lists: whether the records hold the recommended lists, which cost more passes.
 
         Raises:
@@ -149,7 +156,7 @@ class RankingEvaluation:
         return Evaluation(on_test.values | chosen_by, on_test.records)
 
     def _rank(
-        self, model: Recommender, data: ClientData, num_items: int, seed: int, *, lists: bool
+        self, model: Recommender, data: ClientData, num_items: int, seed: Seed, *, lists: bool
     ) -> Evaluation:
         """Rank both parts by one pass over the catalogue."""
         batches = [
@@ -167,7 +174,7 @@ class RankingEvaluation:
         return Evaluation({Part.VALIDATION: on_validation, Part.TEST: on_test}, records)
 
     def _rank_users(
-        self, data: ClientData, users: slice, scores: Scores, seed: int, *, lists: bool
+        self, data: ClientData, users: slice, scores: Scores, seed: Seed, *, lists: bool
     ) -> tuple[Ranked, Records]:
         """Rank the held-out items of a few users; `scores` loses those that are no candidates."""
         parts = [

@@ -19,6 +19,7 @@ from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, scor
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.prepared import ClientData, Columns
+from fedrec_flower.seeding import Seed
 
 Errors = dict[Part, NDArray[np.float64]]  # of each held-out rating, raw units, signed
 
@@ -81,7 +82,13 @@ class RatingEvaluation:
         return root, standard_error / (2 * root) if root else 0.0
 
     def evaluate(
-        self, model: Recommender, data: ClientData, num_items: int, seed: int, *, lists: bool = True
+        self,
+        model: Recommender,
+        data: ClientData,
+        num_items: int,
+        seed: Seed,
+        *,
+        lists: bool = True,
     ) -> Evaluation:
         """Predict the held-out ratings of each of the client's users.
 

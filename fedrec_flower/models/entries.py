@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.prepared import Columns, starts
-from fedrec_flower.seeding import below, draw, scatter
+from fedrec_flower.seeding import Streams, below, draw, scatter
 
 Index = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -35,17 +35,20 @@ class Entries:
     in_order: bool
 
     @classmethod
-    def unordered(cls, history: Columns, num_negatives: int, num_items: int) -> "Entries":
+    def unordered(
+        cls, history: Columns, num_negatives: int, num_items: int, key: bytes | None = None
+    ) -> "Entries":
         """Every item had, followed by items that were drawn for it and the user did not have.
 
-        The draws hang on what the user had and on nothing else: whoever reads the same history
-        again, in training or evaluation, draws the same.
+        The draws hang on what the user had and on the key: whoever reads the same history again,
+        in training or evaluation, draws the same.
 
         Args:
             history: what the users had.
             num_negatives: how many items are drawn for each; one that the user did have gets no
                 weight.
             num_items: size of the catalogue.
+            key: 32 bytes of a node's secret; None: anyone who guesses a history can repeat them.
         """
         width, had = 1 + num_negatives, history.item.astype(np.int64)
         length, owner = np.diff(history.offsets), history.users()
@@ -53,7 +56,7 @@ class Entries:
         weight, target = np.ones_like(item, np.float32), np.zeros_like(item, np.float32)
         item[:, 0], target[:, 0] = had, 1.0 if history.rating is None else history.rating
         if num_negatives:
-            drawn = _draw(history, num_negatives, num_items)
+            drawn = _draw(history, num_negatives, num_items, key)
             item[:, 1:] = drawn
             known = np.isin(owner[:, None] * num_items + drawn, owner * num_items + had)
             weight[:, 1:] = ~known
@@ -116,11 +119,11 @@ def take(history: Columns, users: Index, at_most: int | None) -> Columns:
     return Columns(offsets, history.item[source], rating)
 
 
-def _draw(history: Columns, num_negatives: int, num_items: int) -> Index:
+def _draw(history: Columns, num_negatives: int, num_items: int, key: bytes | None) -> Index:
     """Items (n, num_negatives) for each of the items had, uniform over the catalogue."""
     owner = history.users()
     had = np.zeros(len(history.offsets) - 1, np.uint64)
     np.add.at(had, owner, scatter(history.item.astype(np.uint64) + np.uint64(1)))
     place = np.arange(len(owner)) - history.offsets[owner]
     counter = place[:, None] * num_negatives + np.arange(num_negatives)
-    return below(draw(scatter(had)[owner, None], counter), num_items)
+    return below(draw(Streams(scatter(had)[owner, None], key), counter), num_items)

@@ -88,6 +88,7 @@ class HistoryRecommender(Recommender):
         num_negatives: how many items that the user did not have are read beside each one they
             had, where order does not matter.
         noise_dim: how many normal draws each user gets in a local epoch.
+        key: 32 bytes of a node's secret, by which such items are drawn; see `Entries.unordered`.
     """
 
     history_rows: ClassVar[frozenset[str]]
@@ -101,6 +102,7 @@ class HistoryRecommender(Recommender):
     input_dropout: float = 0.0
     num_negatives: int = 0
     noise_dim: int = 0
+    key: bytes | None = None
 
     def __init__(self, num_users: int) -> None:
         super().__init__()
@@ -169,7 +171,7 @@ class HistoryRecommender(Recommender):
         if self.window:
             return Entries.ordered(history, self.window)
         known = history if self.rates else Columns(history.offsets, history.item, None)
-        return Entries.unordered(known, self.num_negatives, num_items)
+        return Entries.unordered(known, self.num_negatives, num_items, self.key)
 
     def whole(self, history: Columns, num_items: int) -> History:
         """All there is to read of histories over whole item tables, nothing dropped."""

@@ -14,7 +14,7 @@ from torch import nn
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.models.exact import ExactRecommender, Sums
 from fedrec_flower.prepared import Columns
-from fedrec_flower.seeding import draw, scatter
+from fedrec_flower.seeding import Streams, draw, scatter
 
 
 class RandomScores(ExactRecommender):
@@ -46,8 +46,8 @@ class RandomScores(ExactRecommender):
 
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `ExactRecommender.score_histories`."""
-        streams = scatter(self.value("key")[users].view(np.uint32).astype(np.uint64))
-        bits = draw(streams, np.arange(self.num_items))
+        starts = scatter(self.value("key")[users].view(np.uint32).astype(np.uint64))
+        bits = draw(Streams(starts), np.arange(self.num_items))
         # The 24 bits that a float32 holds.
         return (bits >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.seeding import generator
+from fedrec_flower.seeding import Seed, generator
 
 Floats = NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -39,17 +39,27 @@ class Chance:
     """Gives each purpose its draws.
 
     Attributes:
-        seed: the experiment's seed, whose noise anyone who knows it can take off again; None for
-            the operating system's generator.
+        seed: the experiment's seed, whose noise anyone who knows it can take off again. With a
+            node's secret, or None on the server, noise comes from the operating system.
     """
 
-    seed: int | None
+    seed: Seed | None
 
     def source(self, role: str, round_: int = 0, client: int = 0) -> Source:
-        """The draws of one purpose; from a seed they are the same every time."""
+        """The draws of one purpose; the same every time with the experiment's seed alone."""
+        if isinstance(self.seed, int):
+            return _Seeded(generator(self.seed, role, round_, client))
+        return _System()
+
+    def lasting(self, role: str, client: int) -> Source:
+        """Draws that a client must repeat in every round, by the node's secret or the seed.
+
+        Raises:
+            ValueError: on a server without a seed, which has nothing to repeat them by.
+        """
         if self.seed is None:
-            return _System()
-        return _Seeded(generator(self.seed, role, round_, client))
+            raise ValueError("lasting draws need a node's secret or a seed")
+        return _Seeded(generator(self.seed, role, 0, client))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 Source: Lin et al. 2020, "FedRec: federated recommendation with explicit feedback": some items
 without a rating are given a virtual one (user averaging), and trained on like the others. For
-implicit feedback they count as interactions. From a seed a client adds the same items in every
-round; drawn anew each time, as by a deployment, the items that stay betray themselves.
+implicit feedback they count as interactions. A client adds the same items in every round, for
+items drawn anew each time would give away those that stay: they follow from the node's secret, or
+from the seed, by which a server that knows it tells them from the client's own.
 """
 
 from dataclasses import dataclass, replace
@@ -72,7 +73,7 @@ class PseudoItems(NoPrivacy):
         cuts = data.train.offsets
         users = [data.train.slice(user, user + 1) for user in range(len(cuts) - 1)]
         filled = [
-            self._filled(own, num_items, chance.source("pseudo-items", client=data.first + user))
+            self._filled(own, num_items, chance.lasting("pseudo-items", data.first + user))
             for user, own in enumerate(users)
         ]
         ratings = [own.rating for own in filled if own.rating is not None]

@@ -57,6 +57,6 @@ def outside(run: Circumstances, *, trusts_server: bool) -> list[str]:
 
 def about_noise(chance: Chance) -> str:
     """Where the noise came from."""
-    if chance.seed is None:
-        return "from the operating system's generator"
-    return "seeded, so that the run repeats: whoever knows the seed can take it off"
+    if isinstance(chance.seed, int):
+        return "seeded, so that the run repeats: whoever knows the seed can take it off"
+    return "from the operating system's generator"

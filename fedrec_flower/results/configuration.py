@@ -24,7 +24,11 @@ PATIENCE = {"min_completion", "max_retries", "reply_timeout"}
 # Groups one may do without; versions before one came did.
 _OPTIONAL = ("privacy", "secure_aggregation", "compression", "faults", "attack")
 # Likewise settings, and what was so before they came.
-_BEFORE = {"evaluation.test_history": "train", "reply_timeout": 24 * 3600.0}
+_BEFORE = {
+    "evaluation.test_history": "train",
+    "reply_timeout": 24 * 3600.0,
+    "randomness": "seeded",
+}
 # Where runs of a model differ in many settings, one of these says it best; earlier ones first.
 _TELLING = [
     f"{group}.name"

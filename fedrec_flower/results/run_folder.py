@@ -160,7 +160,9 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove what only an unfinished run needs, all at once or where it was cut short."""
-        for folder in (self.path / "checkpoints", *(self.path / "clients").glob("*/")):
+        clients = self.path / "clients"
+        (clients / "secret").unlink(missing_ok=True)  # nobody draws by it any more
+        for folder in (self.path / "checkpoints", *clients.glob("*/")):
             if folder.is_dir():
                 shutil.rmtree(folder)
 

@@ -19,6 +19,7 @@ from fedrec_flower.aggregation import Updates
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.prepared import ClientData
+from fedrec_flower.seeding import Seed
 from fedrec_flower.splits import Negatives
 from fedrec_flower.training.cohort import Cohort, Index
 from fedrec_flower.training.correction import Correction, Guide, Unguided, num_steps
@@ -87,7 +88,7 @@ class Engine(ABC):
         task: "ranking" samples negatives, "rating" predicts raw ratings.
         negatives: the pool negatives are drawn from; "legacy" leaks.
         num_items: size of the catalogue.
-        seed: the experiment's seed.
+        seed: what draws follow from; see `seeding`.
         look_ahead: length of a step, in units of the learning rates, that goes before every step:
             plain descent on the first half of the batch. There the gradient of the other half is
             taken, and applied where the first step began. None: whole batches, no step ahead.
@@ -101,7 +102,7 @@ class Engine(ABC):
         task: Task,
         negatives: Negatives,
         num_items: int,
-        seed: int,
+        seed: Seed,
         look_ahead: float | None = None,
     ) -> None:
         self.model, self.training, self.negatives = model, training, negatives

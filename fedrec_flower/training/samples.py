@@ -1,7 +1,8 @@
 """What clients train on in one epoch: their interactions and freshly drawn negatives.
 
 Both engines call this module, so both see the same samples in the same order; every draw hangs on
-(seed, role, round, client, counter) and so on nothing else, not even on who else is in the cohort.
+(seed or secret, role, round, client, counter) and so on nothing else, not even on who else is in
+the cohort.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.errors import DataError
 from fedrec_flower.prepared import starts
-from fedrec_flower.seeding import below, draw, streams
+from fedrec_flower.seeding import Seed, Streams, below, draw, streams
 from fedrec_flower.training.cohort import Cohort, Index, owners
 
 Task = Literal["ranking", "rating"]
@@ -56,14 +57,14 @@ class Sampler:
             negatives, which are dealt out to as many samples as that makes.
         num_negatives: negatives per interaction; a multiple of the places for them in a sample.
         num_items: size of the catalogue.
-        seed: the experiment's seed.
+        seed: what draws follow from; see `seeding`.
     """
 
     task: Task
     width: int
     num_negatives: int
     num_items: int
-    seed: int
+    seed: Seed
 
     @property
     def per_interaction(self) -> int:
@@ -193,10 +194,10 @@ class Sampler:
 
 
 def _addresses(
-    seed: int, role: str, cohort: Cohort, sizes: Index, round_: int, epoch: int
-) -> tuple[NDArray[np.uint64], Index]:
+    seed: Seed, role: str, cohort: Cohort, sizes: Index, round_: int, epoch: int
+) -> tuple[Streams, Index]:
     """Stream and counter of each draw of a local epoch, `sizes` draws per client, for `draw`."""
-    stream = np.repeat(streams(seed, role, round_, cohort.clients), sizes)
+    stream = streams(seed, role, round_, cohort.clients).repeat(sizes)
     counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
     return stream, counter
 

@@ -92,7 +92,7 @@ def open_fresh(data: Prepared, tmp_path: Path) -> Open:
             "secure_aggregation": {
                 "_target_": "fedrec_flower.secure_aggregation.NoSecureAggregation"
             },
-            "noise_seed": 1,
+            "randomness": "seeded",
             "limits": {"weight": 1e3, "value": 1e6},
             "prepared": str(data.path),
             "store": str(tmp_path / name),
