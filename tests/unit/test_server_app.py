@@ -21,4 +21,6 @@ def test_the_server_app_runs_an_experiment_over_the_grid_it_is_given(tmp_path: P
         run_config={"overrides": overrides},
     )
     app(grid=InProcessGrid(client_app, 2), context=context)
-    assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["randomness"] == "private"

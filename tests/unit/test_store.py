@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fedrec_flower.client import ClientStore
+from fedrec_flower.client.store import node_secret
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.models import MF, NCF, Recommender
 from fedrec_flower.models.base import Tensors
@@ -261,3 +262,40 @@ def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
         assert_array_equal(one.load(data.client(client), "evaluated-0")[name], expected)
     assert name not in one.load(data.client(2), "evaluated-0")  # it never trained
     assert name not in one.gather(*laid_out(data, [1]))  # training begins from the server's
+
+
+# --- the node's secret --------------------------------------------------------------------------
+
+
+def test_a_secret_is_made_once_however_many_ask_at_the_same_time(tmp_path: Path) -> None:
+    folder, start = tmp_path / "run" / "clients", Barrier(8)
+
+    def ask(_: int) -> bytes:
+        start.wait()
+        return node_secret(folder).at("test", "role", 0)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = set(pool.map(ask, range(8)))
+    assert len(told) == 1
+    assert {node_secret(folder).at("test", "role", 0)} == told
+    assert node_secret(tmp_path / "another").at("test", "role", 0) not in told
+    assert [path.name for path in folder.iterdir()] == ["secret"]
+
+
+def test_a_secret_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    node_secret(tmp_path / "run" / "clients")
+    file = tmp_path / "run" / "clients" / "secret"
+    assert S_IMODE(file.stat().st_mode) == 0o600
+    assert len(file.read_bytes()) == 32
+
+
+def test_a_secret_that_is_damaged_or_lost_is_an_error_not_another_secret(tmp_path: Path) -> None:
+    node_secret(tmp_path)
+    (tmp_path / "secret").write_bytes(b"short")
+    with pytest.raises(FedrecError, match=r"secret cannot be used \(a secret has 32 bytes, not 5"):
+        node_secret(tmp_path)
+    (tmp_path / "secret").unlink()
+    (tmp_path / "current").mkdir()
+    with pytest.raises(FedrecError, match="secret is missing, though the clients' parameters"):
+        node_secret(tmp_path)
+    assert not (tmp_path / "secret").exists()

@@ -1,0 +1,249 @@
+"""Under randomness=private no client draw follows from the seed, which the server knows."""
+
+import base64
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from flwr.common.serde import recorddict_to_proto
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fedrec_flower import seeding
+from fedrec_flower.cli import compose
+from fedrec_flower.client import node as nodes
+from fedrec_flower.client.store import SECRET_FILE, node_secret
+from fedrec_flower.errors import ConfigError
+from fedrec_flower.experiment import run
+from fedrec_flower.privacy.wording import about_noise
+from fedrec_flower.results import RunFolder
+from fedrec_flower.seeding import Secret, Seed
+from fedrec_flower.spying import RunScene
+from tests.interrupted_runs import go_on, interrupted
+
+if TYPE_CHECKING:
+    from tests.federations import Federate, Federated
+
+PRIVATE = "randomness=private"
+QUICK = ("num_rounds=1", "evaluation.every=1")
+SECAGG = (
+    "secure_aggregation=secagg",
+    "strategy.aggregation=all_clients",
+    "federation.num_nodes=3",
+)
+RUNS = {
+    "finetuned": ("model=mf", "finetune_epochs=1"),
+    "compressed": ("model=mf", "compression=int8"),
+    "masked": ("model=mf", *SECAGG),
+    "pseudo items": ("model=mf", "privacy=pseudo_items"),
+    "silos": ("model=autoencoder", "partition=silo_random", "partition.num_clients=4"),
+    "latent noise": ("model=multvae",),
+    "negatives of histories": ("model=fedrecon",),
+    "histories left out": ("model=two_tower",),
+    "solved alone": ("model=ials", "strategy=local_only"),
+}
+CLIENTS = {
+    "compression",
+    "evaluation-negatives",
+    "initial-personal",
+    "input-dropout",
+    "latent-noise",
+    "negatives",
+    "pseudo-items",
+    "secure-rounding",
+    "shuffle",
+    "shuffle-users",
+    "support-negatives",
+}
+
+
+@dataclass
+class Drawn:
+    """The roles of draws, by what they followed from."""
+
+    by_seed: set[str] = field(default_factory=set)
+    by_secret: set[str] = field(default_factory=set)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    """Every draw of the package is seen, wherever its function was imported to."""
+    seen = Drawn()
+
+    def watched(real: Any) -> Any:
+        def watch(seed: Seed, role: str, *rest: Any, **named: Any) -> Any:
+            if not isinstance(seed, Secret):
+                seen.by_seed.add(role)
+            return real(seed, role, *rest, **named)
+
+        return watch
+
+    for real in (seeding.generator, seeding.streams):
+        for name, module in list(sys.modules.items()):
+            if name.startswith("fedrec_flower") and getattr(module, real.__name__, None) is real:
+                monkeypatch.setattr(module, real.__name__, watched(real))
+    told = Secret.at
+
+    def at(self: Secret, purpose: str, role: str, round_: int, client: int = 0) -> bytes:
+        seen.by_secret.add(role)
+        return told(self, purpose, role, round_, client)
+
+    monkeypatch.setattr(Secret, "at", at)
+    return seen
+
+
+@pytest.fixture
+def one_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes of all runs have the same secret."""
+    monkeypatch.setattr(nodes, "node_secret", lambda _: Secret(bytes(range(32))))
+
+
+def sent(ran: "Federated") -> dict[str, bytes]:
+    """What the nodes sent of their training, a name an array."""
+    replies = [m for m in ran.tap.replies if m.metadata.message_type.startswith("train")]
+    return {
+        f"{place}/{name}": array.numpy().tobytes()
+        for place, reply in enumerate(replies)
+        for record in reply.content.array_records.values()
+        for name, array in record.items()
+    }
+
+
+# --- the finding: the seed in the job is a trapdoor ---------------------------------------------
+
+
+def test_the_seed_in_the_job_tells_no_draw_of_a_client(federate: "Federate", drawn: Drawn) -> None:
+    for words in RUNS.values():
+        federate(*QUICK, *words, PRIVATE)
+        assert not drawn.by_seed & CLIENTS, words
+    # Every such draw was made, so none of the above was true of nothing.
+    assert drawn.by_secret == CLIENTS
+    drawn.by_secret.clear()
+    federate(*QUICK, *RUNS["finetuned"])
+    assert not drawn.by_secret
+    assert {"negatives", "shuffle", "initial-personal"} < drawn.by_seed
+
+
+@pytest.mark.parametrize("name", ["finetuned", "negatives of histories"])
+def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
+    federate: "Federate", name: str
+) -> None:
+    words = (*QUICK, *RUNS[name], PRIVATE, "clients_per_round=9")
+    one, other = federate(*words), federate(*words)
+    mine, theirs = sent(one), sent(other)
+    assert mine.keys() == theirs.keys()
+    tables = [key for key in mine if "item" in key]
+    assert tables
+    assert not [key for key in tables if mine[key] == theirs[key]]
+    participated = one.outcome.rounds_participated
+    assert_array_equal(participated, other.outcome.rounds_participated)
+    for tensor, value in one.setup.initial(one.strategy).items():
+        assert_array_equal(value, other.setup.initial(other.strategy)[tensor])
+    assert json.loads(one.job)["seed"] == json.loads(other.job)["seed"]
+
+
+def test_no_message_holds_the_secret(federate: "Federate") -> None:
+    for words in (RUNS["finetuned"], RUNS["masked"]):
+        ran = federate(*QUICK, *words, PRIVATE)
+        secret = (ran.store / SECRET_FILE).read_bytes()
+        forms = [secret, secret.hex().encode(), base64.b64encode(secret)]
+        for message in ran.tap.asked + ran.tap.replies:
+            wire = recorddict_to_proto(message.content).SerializeToString()
+            assert not [form for form in forms if form in wire]
+        state = "".join(repr(context.state) for context in ran.tap.contexts)
+        assert secret.hex() not in state
+
+
+def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "Federate") -> None:
+    ran = federate(*QUICK, "model=mf", PRIVATE)
+    trainer: Any = nodes.open_node(ran.job).trainer
+    for chance in (ran.setup.guard.chance, trainer.sending.chance):
+        one, again = (chance.source("noise", 1, 2).normal((4,)) for _ in "ab")
+        assert not np.intersect1d(one, again).size
+        assert about_noise(chance) == "from the operating system's generator"
+
+
+def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "Federate") -> None:
+    ran = federate("model=mf", "privacy=pseudo_items", PRIVATE)
+    trainer: Any = nodes.open_node(ran.job).trainer
+    data = ran.setup.data.client(3)
+    first, later = (trainer.sending.disguise(data, ran.setup.data.num_items) for _ in "ab")
+    assert len(first.train.item) == 2 * len(data.train.item)
+    assert_array_equal(first.train.item, later.train.item)
+
+
+# --- laws that private runs keep ----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_secret")
+@pytest.mark.parametrize("change", ["federation.num_nodes=5", "training.engine=sequential"])
+@pytest.mark.parametrize("model", ["mf", "multvae"])
+def test_given_one_secret_hosting_and_engines_change_nothing(
+    federate: "Federate", model: str, change: str
+) -> None:
+    words = (f"model={model}", PRIVATE, "federation.num_nodes=1", "training.engine=vectorized")
+    one, other = federate(*words), federate(*words, change)
+    for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):
+        for name, tensor in ours.items():
+            assert_allclose(theirs[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("one_secret")
+def test_the_same_secret_repeats_a_private_run(federate: "Federate") -> None:
+    one, again = (federate("model=mf", PRIVATE) for _ in "ab")
+    assert sent(one) == sent(again)
+
+
+def test_a_private_run_that_was_interrupted_goes_on_with_its_secret(tmp_path: Path) -> None:
+    words = ["experiment=smoke", PRIVATE, "checkpoint_every=1", "num_rounds=3"]
+    words += [f"dataset.cache_dir={tmp_path / 'cache'}"]
+    interrupted(words, tmp_path / "rest", 5)
+    secret = (tmp_path / "rest" / "clients" / SECRET_FILE).read_bytes()
+    go_on(words, tmp_path / "rest")
+    summary = json.loads((tmp_path / "rest" / "summary.json").read_text())
+    assert summary["resumed_after"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "node_secret", lambda _: Secret(secret))
+        run(compose(words)[0], RunFolder.create(tmp_path / "whole"))
+    for name in ("rounds.csv", "model.safetensors", "recommendations.csv"):
+        whole, rest = ((tmp_path / way / name).read_bytes() for way in ("whole", "rest"))
+        assert whole == rest, name
+
+
+def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federate") -> None:
+    ran = federate("model=mf", "attack=interaction_inference", *QUICK, PRIVATE)
+    initial = ran.setup.initial(ran.strategy)
+    scene = RunScene(ran.setup.data, ran.setup.guard, ran.strategy, ran.outcome, initial, ran.store)
+    with scene.another_round("initial") as played:
+        total = played.total()["item_embedding.weight"]
+    (reply,) = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
+    update = reply.content.array_records["update"]["item_embedding.weight"].numpy()
+    touched = total[np.any(total != 0, axis=1)]
+    assert_allclose(np.sort(update.ravel()), np.sort(touched.ravel()), rtol=1e-4, atol=1e-6)
+
+
+# --- what a run says, and what it refuses -------------------------------------------------------
+
+
+def test_a_run_says_its_randomness_and_leaves_no_secret_behind(tmp_path: Path) -> None:
+    words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "num_rounds=1"]
+    for randomness in ("seeded", "private"):
+        folder = RunFolder.create(tmp_path / randomness)
+        summary = run(compose([*words, f"randomness={randomness}"])[0], folder)
+        assert summary["randomness"] == randomness
+        assert not (folder.path / "clients" / SECRET_FILE).exists()
+
+
+def test_another_randomness_is_refused(federate: "Federate") -> None:
+    with pytest.raises(ConfigError, match="randomness=secret is unknown: choose seeded or private"):
+        federate("randomness=secret")
+
+
+def test_a_private_job_that_says_another_word_is_private(federate: "Federate") -> None:
+    ran = federate(*QUICK, "model=mf")
+    job = json.loads(ran.job) | {"randomness": "whatever", "store": str(ran.store / "other")}
+    assert isinstance(nodes.open_node(json.dumps(job)).seed, Secret)
+    assert isinstance(node_secret(ran.store / "other"), Secret)
