@@ -8,6 +8,22 @@ _ENGINES = {"simulation", "in_process", "deployment"}  # the same numbers on eac
 _APART = ("configuration", "label", "seed", "split_sha256")  # the last tells folds apart
 
 
+TRAPDOOR = (
+    "randomness=seeded: client draws follow from the seed, which the server knows; these figures "
+    "hold only for an observer without the seed"
+)
+"""What goes with every figure about what an observer learns of clients, where runs are seeded."""
+
+
+def is_seeded(frame: pd.DataFrame) -> bool:
+    """Whether clients of any run drew by the seed, as in all runs that do not say how they did.
+
+    Args:
+        frame: with a row or several per run, and perhaps a column `randomness`.
+    """
+    return "randomness" not in frame or bool((frame["randomness"] != "private").any())
+
+
 def is_engine(federation: Any) -> bool:
     """Whether a run is one of a federation, by the name of what carried it; unnamed ones are."""
     return bool(pd.isna(federation)) or federation in _ENGINES

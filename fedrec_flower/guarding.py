@@ -63,14 +63,15 @@ class Guard:
         measures = chosen.trusts_server or not deployed
         release: Release = config["release"] or ("last" if chosen.guarantees else "validation")
         _check_release(config, release, measures=measures)
+        repeats = config["randomness"] == "seeded" and not deployed
         published = Published(
             metrics=measures,
             choice=release == "validation",
             catalogue=config["dataset"].get("catalogue") != "items",
+            seed=repeats,
         )
         run = _circumstances(config, data, model, secure.clip_range, rounded, published)
         node = {**config["privacy"], **chosen.settle(run)}
-        repeats = config["randomness"] == "seeded" and not deployed
         chance = Chance(config["seed"] if repeats else None)
         privacy: NoPrivacy = build("privacy", node)
         return cls(node, privacy, secure, run, chance, deployed, release)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedrec_flower.errors import FedrecError
-from fedrec_flower.frames import once
+from fedrec_flower.frames import TRAPDOOR, is_seeded, once
 from fedrec_flower.plots.naming import series_labels
 from fedrec_flower.plots.style import FAINT, Look, canvas, legend_beside, looks
 
@@ -53,7 +53,8 @@ def what_the_curious_learn(summaries: pd.DataFrame) -> Figure:
     figure, axes = canvas(
         "What the curious learn",
         "filled: what the mechanism leaves to those it protects from (under central_dp the server "
-        "is trusted); bars: one sd over seeds; a coin has .5",
+        "is trusted); bars: one sd over seeds; a coin has .5"
+        + (f". {TRAPDOOR}" if is_seeded(known) else ""),
         x="AUC over users" if views is _MODEL else "AUC among equally popular items",
         y="",
         size=(7.5, 2.0 + 0.35 * len(merit)),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedrec_flower.errors import FedrecError
-from fedrec_flower.frames import once
+from fedrec_flower.frames import TRAPDOOR, is_seeded, once
 from fedrec_flower.plots.naming import metric_label
 from fedrec_flower.plots.style import canvas, legend_beside, looks
 
@@ -29,12 +29,14 @@ def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
     Raises:
         FedrecError: if no completed run reports the metric.
     """
-    table = _table(summaries, metric)
+    known = _known(summaries, metric)
+    table = _table(known, metric)
     infinite = 2.0 * float(table["epsilon"].max()) if table["epsilon"].notna().any() else 1.0
     figure, axes = canvas(
         "What privacy costs",
         "the smaller epsilon, the stronger the guarantee; dotted: no noise. Accuracies on "
-        "different data do not compare, their losses do",
+        "different data do not compare, their losses do"
+        + (f". {TRAPDOOR}" if is_seeded(known) else ""),
         x="epsilon, for the delta of each run",
         y=f"Test {metric_label(metric)}",
         size=(7.0, 4.6),
@@ -57,14 +59,19 @@ def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
     return figure
 
 
-def _table(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row per series and epsilon (missing: infinite): mean and bar."""
+def _known(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The completed runs that report the metric, each once."""
     column = f"test.{metric}"
     if column not in summaries:
         raise FedrecError(f"no run reports the test metric {metric}: choose one that they report")
     known = once(summaries[(summaries["status"] == "completed") & summaries[column].notna()])
     if known.empty:
         raise FedrecError(f"no completed run reports the test metric {metric}: run some first")
+    return known
+
+
+def _table(known: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row per series and epsilon (missing: infinite): mean and bar."""
     series = [
         f"{model}, {dataset}, {users:,} users"
         for model, dataset, users in zip(
@@ -75,7 +82,7 @@ def _table(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
     epsilon = known["epsilon"].astype(float).round(1)
     groups = known.assign(series=series, epsilon=epsilon).groupby(
         ["series", "epsilon"], dropna=False
-    )[column]
+    )[f"test.{metric}"]
     table = groups.agg(mean="mean", bar="std").reset_index()
     return table.assign(bar=table["bar"].fillna(0.0))
 

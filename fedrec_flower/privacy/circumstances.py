@@ -16,11 +16,13 @@ class Published:
         metrics: whether clients' held-out items are scored, and the results published.
         choice: whether validation chooses the round that is released, or when the run ends.
         catalogue: whether the ids of the items are those that clients' interactions name.
+        seed: whether clients' draws and the noise follow from the seed of the configuration.
     """
 
     metrics: bool
     choice: bool
     catalogue: bool
+    seed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,8 @@ class PseudoItems(NoPrivacy):
 
     def curator(self, run: Circumstances, chance: Chance) -> "Masked":
         """See `NoPrivacy.curator`."""
-        del run, chance
-        return Masked()
+        del run
+        return Masked(seeded=isinstance(chance.seed, int))
 
     def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:
         """See `NoPrivacy.disguise`."""
@@ -103,16 +103,22 @@ class PseudoItems(NoPrivacy):
 
 
 class Masked(Curator):
-    """Promises nothing and says so."""
+    """Promises nothing and says so.
+
+    Args:
+        seeded: whether the sampled items follow from the experiment's seed.
+    """
+
+    def __init__(self, *, seeded: bool) -> None:
+        self._seeded = seeded
 
     def facts(self) -> dict[str, Any]:
         """See `Curator.facts`."""
-        return {
-            "privacy": {
-                "mechanism": "pseudo items: hiding, not a guarantee",
-                "does_not_cover": "anyone who can tell sampled items from chosen ones",
-            }
-        }
+        told = "anyone who can tell sampled items from chosen ones"
+        if self._seeded:
+            told += ": whoever knows the seed (randomness=seeded), as the server does, can"
+        mechanism = "pseudo items: hiding, not a guarantee"
+        return {"privacy": {"mechanism": mechanism, "does_not_cover": told}}
 
 
 def _chosen(source: Source, size: int, count: int) -> NDArray[np.int64]:

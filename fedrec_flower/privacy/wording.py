@@ -30,6 +30,10 @@ _CATALOGUE = (
     "item ids, in model.safetensors and recommendations.csv, and the number of items: the "
     "catalogue is the items that interactions name, also those of a single user"
 )
+_SEED = (
+    "an observer who knows the seed (randomness=seeded), as the server does: the noise and every "
+    "draw of a client follow from it"
+)
 _SETTINGS = (
     "a server that departs from the protocol: nodes take the settings of the mechanism from it, "
     "and answer as often as they are asked"
@@ -45,6 +49,8 @@ def outside(run: Circumstances, *, trusts_server: bool) -> list[str]:
             concerns the messages of the nodes too.
     """
     published, sentences = run.published, list[str]()
+    if published.seed:
+        sentences.append(_SEED)
     if published.metrics:
         sentences += [_METRICS] if trusts_server else [_METRICS, _SUMS]
     if published.choice:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fedrec_flower.errors import FedrecError
-from fedrec_flower.frames import once
+from fedrec_flower.frames import is_seeded, once
 from fedrec_flower.results.configuration import Settings, differing, is_federated, said
 from fedrec_flower.results.load import IDENTITY, load_settings, load_summaries
 
@@ -57,7 +57,7 @@ def comparison(path: str | Path) -> pd.DataFrame:
         - label (see `load_runs`), dataset, task, protocol (split and negatives), candidates
           (what is ranked), model, strategy, partition, federation, settings (everything in which
           it differs from other rows of its model), configuration
-        - seeds (how many, or how many folds), seed (which), num_rounds, selected_round,
+        - seeds (how many, or how many folds), seed (which), randomness, num_rounds, selected_round,
           num_clients, clients_per_round, num_test_users
         - for each metric its mean over seeds (`ndcg@10`), standard deviation over seeds
           (`ndcg@10_sd`, missing for one seed) and standard error over users (`ndcg@10_se`, of
@@ -120,6 +120,7 @@ def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]
         "settings": told_apart(str(first["configuration"]), settings),
         "seeds": len(runs),
         "seed": _listed(runs["seed"]),
+        "randomness": "seeded" if is_seeded(runs) else "private",
         **_rounds(runs),
         **{key: value for name in metrics for key, value in _metric(runs, name).items()},
         **_fairness(runs),

@@ -5,12 +5,22 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
+from fedrec_flower.frames import TRAPDOOR, is_seeded
 from fedrec_flower.results.leaderboard import ACTIVITY_GAP, ATTACK, ERRORS, FIELD, metrics_of
 from fedrec_flower.results.tables import markdown
 
 _HEADLINE = ("ndcg@10", "hr@10", "ndcg@10_99neg", "hr@10_99neg", *ERRORS)
 _ATTACK = ("auc", "advantage", "precision", "recall", "exposure@10", "ndcg@10_honest")
-_NAMES = ("dataset", "task", "protocol", "candidates", "strategy", "partition", "federation")
+_NAMES = (
+    "dataset",
+    "task",
+    "protocol",
+    "candidates",
+    "strategy",
+    "partition",
+    "federation",
+    "randomness",
+)
 _ORIGIN = ("num_test_users", "split_sha256", "commit", "versions")
 _LEVEL = 0.05
 _UNBEATEN = " ≈"  # beside what is not shown to be worse than the best
@@ -146,6 +156,9 @@ def _caption(table: pd.DataFrame) -> Iterator[str]:
             f"Activity gap: {headline(table)[0]} of the most active quarter of the users, less "
             "that of the least active."
         )
+    guarded = np.isfinite(table["epsilon"]).any()
+    if is_seeded(table) and (guarded or f"{ATTACK}exposed" in table or f"{ATTACK}auc" in table):
+        yield f"{TRAPDOOR}."
     common = [name for name in (*_NAMES, *_ORIGIN) if name in table]
     same = [name for name in common if name not in _differing(table, common)]
     told = [f"{name} {table[name].iloc[0]}" for name in same if table[name].iloc[0]]

@@ -38,7 +38,7 @@ RUN = Circumstances(
     retries=True,
     clip_range=inf,
     rounding=0.0,
-    published=Published(metrics=True, choice=False, catalogue=True),
+    published=Published(metrics=True, choice=False, catalogue=True, seed=False),
 )
 SUMS = replace(RUN, model="EASE", statistics=True, bounded_statistics=True, num_rounds=1)
 WAY = Way(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from fedrec_flower import plots
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import TRAPDOOR
 
 
 def runs() -> pd.DataFrame:
@@ -57,3 +58,10 @@ def test_a_run_made_again_moves_no_point() -> None:
     figure = plots.privacy_utility(pd.concat([told, again], ignore_index=True), "ndcg@10")
     line = next(line for line in figure.axes[0].lines if line.get_linestyle() == "-")
     assert np.asarray(line.get_ydata()).tolist() == pytest.approx([0.105, 0.305])
+
+
+@pytest.mark.parametrize("randomness", ["seeded", "private"])
+def test_that_noise_follows_from_a_known_seed_is_said_in_the_figure(randomness: str) -> None:
+    figure = plots.privacy_utility(runs().assign(randomness=randomness), "ndcg@10")
+    shown = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    assert (TRAPDOOR in shown) == (randomness == "seeded")

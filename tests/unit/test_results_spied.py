@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from fedrec_flower import plots
 from fedrec_flower.compare import compare
 from fedrec_flower.errors import FedrecError
+from fedrec_flower.frames import TRAPDOOR
 from fedrec_flower.results import comparison, load_summaries, readable
 from tests.run_folders import write_config, write_run
 
@@ -19,8 +20,8 @@ SECRET = PLAIN | {"auc": 0.6, "exposed": "sum"}
 NOISY = PLAIN | {"auc": 0.5, "exposed": "release", "release/auc": 0.5}
 
 
-def _wrote(folder: Path, found: dict[str, Any], mechanism: str, seed: int = 1) -> None:
-    run = write_run(folder, attack=found, seed=seed, label=mechanism)
+def _wrote(folder: Path, found: dict[str, Any], mechanism: str, seed: int = 1, **told: str) -> None:
+    run = write_run(folder, attack=found, seed=seed, label=mechanism, **told)
     write_config(run, model__name="mf", federation__name="in_process", privacy__name=mechanism)
 
 
@@ -107,3 +108,24 @@ def test_a_run_that_was_spied_on_again_counts_once(tmp_path: Path) -> None:
     (bar,) = (c for c in drawn(tmp_path).axes[0].containers if isinstance(c, ErrorbarContainer))
     assert bar.lines[0] is not None
     assert np.asarray(bar.lines[0].get_xdata()).tolist() == [0.9]
+
+
+@pytest.mark.parametrize("randomness", [None, "seeded", "private"])
+def test_that_the_server_knows_the_seed_is_said_wherever_an_attack_on_a_seeded_run_is_shown(
+    tmp_path: Path, randomness: str | None
+) -> None:
+    told = {} if randomness is None else {"randomness": randomness}  # earlier versions said none
+    _wrote(tmp_path / "a", PLAIN, "none", **told)
+    _wrote(tmp_path / "b", SECRET, "secret", randomness="private")
+    shown = " ".join(text.get_text() for text in drawn(tmp_path).texts)
+    for text in (" ".join(shown.split()), readable(comparison(tmp_path))):
+        assert (TRAPDOOR in text) == (randomness != "private")
+    table = comparison(tmp_path).set_index("attack/exposed")
+    assert table.loc["update", "randomness"] == (randomness or "seeded")
+
+
+def test_tables_of_guarantees_say_so_too_and_others_need_not(tmp_path: Path) -> None:
+    for name, epsilon in (("guarded", 2.0), ("plain", None)):
+        write_run(tmp_path / name / "0", epsilon=epsilon, delta=1e-5)
+        text = readable(comparison(tmp_path / name))
+        assert (TRAPDOOR in text) == (name == "guarded")
