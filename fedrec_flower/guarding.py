@@ -107,6 +107,11 @@ class Guard:
                 "the noise of privacy is seeded, so that the run repeats: whoever knows the seed "
                 "can take it off; randomness=private draws it from the operating system"
             )
+        if isinstance(self.secure, SecAgg) and self.run.published.seed:
+            _LOG.warning(
+                "clients draw by the seed, so that the run repeats: a server that knows the seed, "
+                "as it does, can take masked sums apart; randomness=private draws by node secrets"
+            )
         if self.privacy.guarantees and self.run.published.choice:
             _LOG.warning(
                 "the released round is chosen by exact validation, which privacy does not cover: "

@@ -26,6 +26,7 @@ from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.cohort_client import CohortClient
 from fedrec_flower.client.node import Node, open_node
 from fedrec_flower.client.store import share_secret
+from fedrec_flower.frames import TRAPDOOR
 from fedrec_flower.guarding import Guard
 from fedrec_flower.interactions import Part
 from fedrec_flower.models import Recommender
@@ -109,6 +110,11 @@ class RunScene:
     def participated(self) -> NDArray[np.int64]:
         """See `Scene.participated`."""
         return self.outcome.rounds_participated
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the clients' draws follow from the seed, which no attack here makes use of."""
+        return bool(self.strategy.plan.job["randomness"] == "seeded")
 
     @contextmanager
     def another_round(self, at: Moment) -> Iterator["PlayedRound"]:
@@ -203,10 +209,12 @@ def spy(attack: NoAttack, scene: RunScene) -> dict[str, Any]:
         scene: the run that is over.
 
     Returns:
-        The entry "attack" of the summary; nothing if nobody spies.
+        The entry "attack" of the summary, with a caveat where clients drew by the seed; nothing
+        if nobody spies.
     """
     found = attack.spied(scene)
     if not found:
         return {}
-    _LOG.info("%s", attack.said(found))
-    return {"attack": found}
+    caveat = {"randomness": TRAPDOOR} if scene.seeded else {}
+    _LOG.info("%s", "; ".join([attack.said(found), *caveat.values()]))
+    return {"attack": found | caveat}

@@ -18,10 +18,11 @@ from fedrec_flower.client import node as nodes
 from fedrec_flower.client.store import SECRET_FILE, node_secret
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.experiment import run
+from fedrec_flower.frames import TRAPDOOR
 from fedrec_flower.privacy.wording import about_noise
 from fedrec_flower.results import RunFolder
 from fedrec_flower.seeding import Secret, Seed
-from fedrec_flower.spying import RunScene
+from fedrec_flower.spying import RunScene, spy
 from tests.interrupted_runs import go_on, interrupted
 
 if TYPE_CHECKING:
@@ -110,6 +111,12 @@ def sent(ran: "Federated") -> dict[str, bytes]:
         for record in reply.content.array_records.values()
         for name, array in record.items()
     }
+
+
+def scene(ran: "Federated") -> RunScene:
+    """What an attack looks at."""
+    initial = ran.setup.initial(ran.strategy)
+    return RunScene(ran.setup.data, ran.setup.guard, ran.strategy, ran.outcome, initial, ran.store)
 
 
 # --- the finding: the seed in the job is a trapdoor ---------------------------------------------
@@ -215,9 +222,7 @@ def test_a_private_run_that_was_interrupted_goes_on_with_its_secret(tmp_path: Pa
 
 def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federate") -> None:
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, PRIVATE)
-    initial = ran.setup.initial(ran.strategy)
-    scene = RunScene(ran.setup.data, ran.setup.guard, ran.strategy, ran.outcome, initial, ran.store)
-    with scene.another_round("initial") as played:
+    with scene(ran).another_round("initial") as played:
         total = played.total()["item_embedding.weight"]
     (reply,) = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     update = reply.content.array_records["update"]["item_embedding.weight"].numpy()
@@ -225,7 +230,27 @@ def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federat
     assert_allclose(np.sort(update.ravel()), np.sort(touched.ravel()), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("randomness", ["seeded", "private"])
+def test_an_attack_on_a_seeded_run_says_that_the_server_knows_the_seed(
+    federate: "Federate", randomness: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran = federate("model=mf", "attack=interaction_inference", *QUICK, f"randomness={randomness}")
+    with caplog.at_level("INFO", "fedrec_flower"):
+        found = spy(ran.setup.attack, scene(ran))["attack"]
+    assert (found.get("randomness") == TRAPDOOR) == (randomness == "seeded")
+    assert (TRAPDOOR in caplog.text) == (randomness == "seeded")
+
+
 # --- what a run says, and what it refuses -------------------------------------------------------
+
+
+@pytest.mark.parametrize("randomness", ["seeded", "private"])
+def test_masks_under_a_known_seed_are_warned_of(
+    federate: "Federate", randomness: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "fedrec_flower"):
+        federate("num_rounds=0", "model=mf", *SECAGG, f"randomness={randomness}")
+    assert ("can take masked sums apart" in caplog.text) == (randomness == "seeded")
 
 
 def test_a_run_says_its_randomness_and_leaves_no_secret_behind(tmp_path: Path) -> None:
