@@ -114,7 +114,9 @@ def test_a_run_that_was_spied_on_again_counts_once(tmp_path: Path) -> None:
 def test_that_the_server_knows_the_seed_is_said_wherever_an_attack_on_a_seeded_run_is_shown(
     tmp_path: Path, randomness: str | None
 ) -> None:
-    told = {} if randomness is None else {"randomness": randomness}  # earlier versions said none
+    told: dict[str, Any] = (
+        {} if randomness is None else {"randomness": randomness}
+    )  # earlier versions said none
     _wrote(tmp_path / "a", PLAIN, "none", **told)
     _wrote(tmp_path / "b", SECRET, "secret", randomness="private")
     shown = " ".join(text.get_text() for text in drawn(tmp_path).texts)
