@@ -13,7 +13,7 @@ from fedrec_flower.aggregation import HUGE, Limits
 from fedrec_flower.attacks import NoAttack
 from fedrec_flower.config import build
 from fedrec_flower.evaluation import Bounds, Evaluator
-from fedrec_flower.federation import Engine, federate
+from fedrec_flower.federation import Engine, InProcess, federate
 from fedrec_flower.guarding import Guard
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.base import Tensors
@@ -25,9 +25,11 @@ from fedrec_flower.publish import publish
 from fedrec_flower.report import Record
 from fedrec_flower.results import RunFolder, SavedModel, taken_over
 from fedrec_flower.seeding import generator
+from fedrec_flower.shadowing import Shadows
 from fedrec_flower.splits.digest import split_sha256
 from fedrec_flower.spying import RunScene, check_attack, spy
-from fedrec_flower.strategies import FederatedStrategy, Plan
+from fedrec_flower.strategies import FederatedStrategy, Outcome, Plan
+from fedrec_flower.strategies.plan import Unobserved
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
             initial = setup.initial(strategy)
             outcome = federate(engine or setup.engine, strategy, initial, log)
         kept = folder.path / "clients"
-        scene = RunScene(setup.data, setup.guard, strategy, outcome, initial, kept)
+        shadows = Shadows(config, setup.data, run_quietly)
+        scene = RunScene(setup.data, setup.guard, strategy, outcome, initial, kept, shadows)
         record.learn(spy(setup.attack, scene))
         publish(record, setup.data, outcome, setup.attack)
     folder.tidy()
@@ -82,6 +85,7 @@ class Setup:
         model: the recommender, without users.
         plan: the run, as the strategy sees it.
         engine: carries messages.
+        num_nodes: how many nodes host the clients.
         seed: the experiment's seed.
         source: what another run has learnt, to start from; None to start afresh.
         guard: what protects the clients.
@@ -93,6 +97,7 @@ class Setup:
     model: Recommender
     plan: Plan
     engine: Engine
+    num_nodes: int
     seed: int
     source: SavedModel | None
     guard: Guard
@@ -119,16 +124,33 @@ class Setup:
         }
 
 
-def set_up(config: Config, folder: RunFolder, *, deployed: bool = False) -> Setup:
+def run_quietly(config: Config, data: Prepared, folder: RunFolder) -> Outcome:
+    """Run a federation in this process, on prepared data, without checks, tables or a bar.
+
+    Args:
+        config: the resolved configuration; data, engine and number of nodes are not taken from it.
+        data: the prepared data.
+        folder: for what the clients keep, and Flower's log.
+    """
+    setup = set_up(config, folder, data=data)
+    strategy = build("strategy", config["strategy"], plan=setup.plan, observer=Unobserved())
+    engine = InProcess(setup.num_nodes)
+    return federate(engine, strategy, setup.initial(strategy), folder.path / "flower.log")
+
+
+def set_up(
+    config: Config, folder: RunFolder, *, deployed: bool = False, data: Prepared | None = None
+) -> Setup:
     """Prepare the data, build the model, check that what is asked for is possible.
 
     Args:
         config: see `run`.
         folder: see `run`.
         deployed: whether the federation is real, so that noise must not repeat.
+        data: takes the place of the data that the configuration describes.
     """
     checking.check_numbers(config)
-    data = prepare_data(config)
+    data = prepare_data(config) if data is None else data
     known = {
         "num_users": 1,  # the server has no users; personal tables live on the nodes
         "num_items": data.num_items,
@@ -152,7 +174,9 @@ def set_up(config: Config, folder: RunFolder, *, deployed: bool = False) -> Setu
     checking.check_nodes(nodes, data)
     plan.secure.check(nodes, plan.clients_per_round)
     engine = build("federation", {**config["federation"], "num_nodes": nodes})
-    return Setup(data, model, plan, engine, config["seed"], source, guard, attack, left_out)
+    return Setup(
+        data, model, plan, engine, nodes, config["seed"], source, guard, attack, left_out
+    )
 
 
 def fit_evaluation(

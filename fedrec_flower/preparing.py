@@ -17,7 +17,7 @@ from fedrec_flower.errors import DataError
 from fedrec_flower.features import item_features, user_features
 from fedrec_flower.hashing import tie_hash
 from fedrec_flower.interactions import Ids, Interactions, Part, Partition, Split
-from fedrec_flower.prepared import MANIFEST, Prepared, starts
+from fedrec_flower.prepared import MANIFEST, Columns, Prepared, starts
 
 _FORMAT = 4  # raise it when the layout of the folder changes
 
@@ -48,6 +48,43 @@ def prepare(
             reason = f"cannot write the prepared data below {cache}: {error.strerror}"
             raise DataError(f"{reason}; free space or set dataset.cache_dir=") from error
     return Prepared(path)
+
+
+def reassigned(
+    data: Prepared, histories: Columns, inside: NDArray[np.bool_], path: Path
+) -> Prepared:
+    """Write the same federation with other users in training, as `split=cold_users` has them.
+
+    Args:
+        data: the prepared data; users, items and clients stay.
+        histories: the interactions of every user.
+        inside: bool (num_users,), whose histories are training data. Of all others the last
+            interaction is test and those before it are validation.
+        path: the folder to write, new.
+    """
+    shutil.copytree(data.path, path)
+    held_out = histories.of(~inside)
+    last = np.zeros(len(held_out.item), np.bool_)
+    last[held_out.offsets[1:][np.diff(held_out.offsets) > 0] - 1] = True
+    parts = {
+        Part.TRAIN: histories.of(inside),
+        Part.VALIDATION: _rows(held_out, ~last),
+        Part.TEST: _rows(held_out, last),
+    }
+    for part, columns in parts.items():
+        name = part.name.lower()
+        _save(path, f"{name}_offsets", columns.offsets)
+        _save(path, f"{name}_item", columns.item)
+        if columns.rating is not None:
+            _save(path, f"{name}_rating", columns.rating)
+    return Prepared(path)
+
+
+def _rows(columns: Columns, kept: NDArray[np.bool_]) -> Columns:
+    """Some rows of all."""
+    per_user = np.bincount(columns.users()[kept], minlength=len(columns.offsets) - 1)
+    rating = None if columns.rating is None else columns.rating[kept]
+    return Columns(starts(per_user), columns.item[kept], rating)
 
 
 def _is_whole(path: Path) -> bool:

@@ -8,7 +8,7 @@ spent of its budget stay as they are.
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import UpdateSum
 from fedrec_flower.attacks import NoAttack
-from fedrec_flower.attacks.scene import Circumstances, Moment, Seen, View
+from fedrec_flower.attacks.scene import Circumstances, Claims, Moment, Seen, Shadow, View
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.cohort_client import CohortClient
 from fedrec_flower.client.node import Node, open_node
@@ -92,6 +92,7 @@ class RunScene:
         outcome: what it gave back.
         initial: the shared parameters it began with.
         store: folder of what the clients keep.
+        shadow: see `Scene.shadow`.
     """
 
     data: Prepared
@@ -100,6 +101,7 @@ class RunScene:
     outcome: Outcome
     initial: Tensors
     store: Path
+    shadow: Callable[[int, Claims, NDArray[np.bool_]], Shadow]
 
     @property
     def shared(self) -> Seen:

@@ -129,6 +129,7 @@ class _TappedGrid(InProcessGrid):
 class Federated:
     """A federation after its last round, and everything it said."""
 
+    config: dict[str, Any]
     setup: Setup
     strategy: FederatedStrategy
     outcome: Outcome
@@ -196,7 +197,7 @@ def run(folder: Path, cache: Path, overrides: Sequence[str], meddle: Meddle | No
     tap = Tap(config["federation"]["num_nodes"], meddle or (lambda _, replies: replies))
     initial = setup.initial(strategy)
     outcome = federation.federate(tap, strategy, initial, folder / "flower.log")
-    return Federated(setup, strategy, outcome, watcher, folder / "clients", tap)
+    return Federated(config, setup, strategy, outcome, watcher, folder / "clients", tap)
 
 
 def _defaults(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -1,32 +1,40 @@
 """Membership inference: was a user there when the published model was trained?
 
-Whoever has the shared parameters and a user's history folds the user in: finds the vector that
-explains the history best. Item vectors were fitted to the histories of those who trained, so
-these are explained with less error than those of strangers. Nothing of the run but its result is
-looked at.
+An attacker who has the shared parameters and a user's history finds the user vector that explains
+the history best. Item vectors were fitted to the histories of those who trained, so these are
+explained with less error than those of strangers: the *familiarity* of a history.
+
+With `method=shadow` the attacker also trains shadow federations, with the run's own configuration,
+on random halves of the users, and compares a user's familiarity with what it is by models trained
+with and without that user; see `likelihood`. The attacked run gives nothing but its result.
+
+An attack shows that a model tells at least so much: every figure is a lower bound of the leak.
 
 Sources: Yeom et al. 2018, "Privacy risk in machine learning", section 3, for telling members by
-their loss; Hu, Koren and Volinsky 2008, equation 4, for folding in.
+their loss; Carlini et al. 2022 for shadow models; Hu, Koren and Volinsky 2008, equation 4, for
+folding in.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.attacks.likelihood import Flags, calibrated, halves
 from fedrec_flower.attacks.matching import auc, auc_error
 from fedrec_flower.attacks.none import NoAttack
 from fedrec_flower.attacks.reading import by_item
-from fedrec_flower.attacks.scene import Circumstances, Scene
+from fedrec_flower.attacks.scene import Circumstances, Claims, Scene, Seen
 from fedrec_flower.errors import require
 from fedrec_flower.interactions import Part
-from fedrec_flower.prepared import Prepared
+from fedrec_flower.prepared import Columns, Prepared
 
 Floats = NDArray[np.float64]
 
 _FEWEST = 2  # of each kind, or there is no error to tell
+_FEWEST_SHADOWS = 4  # two with each user and two without, or there is no variance
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,10 @@ class MembershipInference(NoAttack):
     Members are users who trained, non-members those whose whole history is held out.
 
     Attributes:
+        method: "familiarity": the published model alone; "shadow": calibrated by shadow
+            federations, which is stronger and costs `num_shadows` federations like the run's own.
+        num_shadows: how many shadow federations are trained, an even number; unused by
+            "familiarity".
         unseen_weight: weight of the items outside a history, against 1 for those in it.
         ridge: L2 pull on a user's vector, as a share of the mean squared length of a column of
             the table of item vectors.
@@ -44,11 +56,17 @@ class MembershipInference(NoAttack):
         ConfigError: if a value is impossible.
     """
 
+    method: Literal["familiarity", "shadow"]
+    num_shadows: int
     unseen_weight: float
     ridge: float
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
+        require(
+            self.num_shadows >= _FEWEST_SHADOWS and self.num_shadows % 2 == 0,
+            f"attack.num_shadows must be an even number from {_FEWEST_SHADOWS}: {self.num_shadows}",
+        )
         require(
             0 <= self.unseen_weight <= 1,
             f"attack.unseen_weight must be from 0 to 1: {self.unseen_weight}",
@@ -76,28 +94,72 @@ class MembershipInference(NoAttack):
 
         Returns:
             auc over users, its standard error auc_se, advantage (2 auc - 1), and how many members
-            and non-members they are.
+            and non-members they are. With shadow federations also their number, the AUC and error
+            of each way to score (familiarity, online, offline), and `strongest`, the way with the
+            highest AUC, whose figures the first three are.
         """
-        tables = by_item(scene.shared, scene.data.num_items)
-        histories, member = _claims(scene.data, scene.participated)
-        score = self.familiarity(np.concatenate(tables, axis=1), histories)
-        ours, others = score[member], score[~member]
-        counts = {"num_members": len(ours), "num_strangers": len(others)}
+        claims, num_items = claimed(scene.data), scene.data.num_items
+        membership = _membership(scene.data, claims, scene.participated)
+        targets = np.flatnonzero(membership >= 0)
+        member = membership[targets] == 1
+        counts: dict[str, Any] = {
+            "num_members": int(member.sum()),
+            "num_strangers": int((~member).sum()),
+        }
         if min(counts.values()) < _FEWEST:
             return counts
-        area = auc(ours, others)
-        error = auc_error(ours, others)
-        return {"auc": area, "auc_se": error, "advantage": 2 * area - 1, **counts}
+        scores = {"familiarity": self._scores(scene.shared, num_items, claims, targets)}
+        if self.method == "shadow":
+            scores |= self._by_shadows(scene, claims, targets, scores["familiarity"])
+        each = {way: _figures(score, member) for way, score in scores.items()}
+        if self.method == "familiarity":
+            return {**each["familiarity"], **counts}
+        strongest = max(each, key=lambda way: each[way]["auc"])
+        more = {f"{way}/{name}": each[way][name] for way in each for name in ("auc", "auc_se")}
+        return {
+            **each[strongest],
+            "strongest": strongest,
+            "num_shadows": self.num_shadows,
+            **more,
+            **counts,
+        }
 
     def said(self, figures: Mapping[str, Any]) -> str:
         """See `NoAttack.said`."""
         if "auc" not in figures:
             return "membership inference found too few members or strangers to compare"
+        how = ""
+        if "strongest" in figures:
+            plain = figures["familiarity/auc"]
+            how = f" ({figures['strongest']}, {figures['num_shadows']} shadow federations"
+            how += f"; without them {plain:.3f})"
         return (
             f"membership inference from the published model: AUC {figures['auc']:.3f} ± "
-            f"{figures['auc_se']:.3f} over {figures['num_members']} users who trained and "
-            f"{figures['num_strangers']} who did not"
+            f"{figures['auc_se']:.3f}{how} over {figures['num_members']} users who trained and "
+            f"{figures['num_strangers']} who did not; a lower bound of what the model tells"
         )
+
+    def _by_shadows(
+        self, scene: Scene, claims: Claims, targets: NDArray[np.int64], score: Floats
+    ) -> dict[str, Floats]:
+        """Scores of the targets, calibrated by shadow federations; see `calibrated`."""
+        data, found, trained = scene.data, [], []
+        for number in range(self.num_shadows):
+            shadow = scene.shadow(number, claims, halves(number, data.num_users))
+            found.append(self._scores(shadow.shared, data.num_items, claims, targets))
+            trained.append(shadow.trained[targets])
+        return calibrated(score, np.stack(found), np.stack(trained))
+
+    def _scores(
+        self, shared: Seen, num_items: int, claims: Claims, targets: NDArray[np.int64]
+    ) -> Floats:
+        """float64 (num_targets,): the familiarity of each target's history, spread out."""
+        histories = [claims.slice(user, user + 1).item for user in targets.tolist()]
+        vectors = np.concatenate(by_item(shared, num_items), axis=1)
+        # The logarithm of the error is nearer to a normal distribution than the error itself.
+        error = np.maximum(-self.familiarity(vectors, histories), np.finfo(float).tiny)
+        score: Floats = -np.log(error)
+        return score
 
     def familiarity(self, vectors: Floats, histories: list[NDArray[np.int32]]) -> Floats:
         """How well a vector of its own explains each history.
@@ -123,17 +185,33 @@ class MembershipInference(NoAttack):
         return np.array(found)
 
 
-def _claims(
-    data: Prepared, participated: NDArray[np.int64]
-) -> tuple[list[NDArray[np.int32]], NDArray[np.bool_]]:
-    """Histories of members, who trained, and of strangers, who did not; and who is a member."""
+def claimed(data: Prepared) -> Claims:
+    """The history of each user that an attacker has: what it trained on, or all that is held out.
+
+    Args:
+        data: the prepared data.
+    """
     train, *held_out = (data.part(part) for part in Part)
-    asked = np.repeat(participated > 0, np.diff(data.client_offsets))
-    histories, member = [], []
-    for user in range(data.num_users):
-        trained = train.slice(user, user + 1).item
-        claimed = np.concatenate([part.slice(user, user + 1).item for part in held_out])
-        if (asked[user] and len(trained)) or (not len(trained) and len(claimed)):
-            histories.append(trained if len(trained) else claimed)
-            member.append(bool(len(trained)))
-    return histories, np.array(member, np.bool_)
+    trains = np.diff(train.offsets) > 0
+    claims = train
+    for part in held_out:
+        claims = claims.then(part.of(~trains))
+    return claims
+
+
+def _membership(
+    data: Prepared, claims: Columns, participated: NDArray[np.int64]
+) -> NDArray[np.int8]:
+    """int8 (num_users,): 1 for members, who trained, 0 for strangers, -1 for all others."""
+    trains = np.diff(data.part(Part.TRAIN).offsets) > 0
+    asked: Flags = np.repeat(participated > 0, np.diff(data.client_offsets))
+    stranger = ~trains & (np.diff(claims.offsets) > 0)
+    return np.where(trains & asked, 1, np.where(stranger, 0, -1)).astype(np.int8)
+
+
+def _figures(score: Floats, member: Flags) -> dict[str, float]:
+    """How well a score tells members from strangers; one that is missing is as any other's."""
+    known = np.where(np.isnan(score), np.nanmedian(score), score)
+    ours, others = known[member], known[~member]
+    area = auc(ours, others)
+    return {"auc": area, "auc_se": auc_error(ours, others), "advantage": 2 * area - 1}

@@ -8,9 +8,10 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.prepared import Prepared
+from fedrec_flower.prepared import Columns, Prepared
 
 Seen = Mapping[str, NDArray[np.float64]]  # tensor name -> what was sent or released of it
+Claims = Columns  # the history of each user that an attacker has
 Moment = Literal["initial", "final"]
 View = Literal["update", "sum", "release"]
 
@@ -66,6 +67,19 @@ class Round(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a shadow federation published.
+
+    Attributes:
+        shared: the shared parameters.
+        trained: bool (num_users,), who trained.
+    """
+
+    shared: Seen
+    trained: NDArray[np.bool_]
+
+
 class Scene(Protocol):
     """A run that is over."""
 
@@ -86,4 +100,15 @@ class Scene(Protocol):
 
     def another_round(self, at: Moment) -> AbstractContextManager[Round]:
         """Play one more round, from the initial or from the published parameters."""
+        ...
+
+    def shadow(self, number: int, claims: Claims, inside: NDArray[np.bool_]) -> Shadow:
+        """Train a federation like the run's own on other users; or read it if it is kept.
+
+        Args:
+            number: from zero; decides its seed.
+            claims: the histories of all users.
+            inside: bool (num_users,), whose histories are training data; those of all others are
+                held out.
+        """
         ...

@@ -107,6 +107,29 @@ class Observer(Protocol):
         ...
 
 
+class Unobserved:
+    """An `Observer` that ignores every event."""
+
+    def began(self, round_: int) -> None:
+        """See `Observer.began`."""
+
+    def trained(
+        self,
+        round_: int,
+        loss: float,
+        num_clients: int,
+        lost: Mapping[str, int],
+        more: Mapping[str, float],
+    ) -> None:
+        """See `Observer.trained`."""
+
+    def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
+        """See `Observer.evaluated`."""
+
+    def reached(self, checkpoint: Checkpoint) -> None:
+        """See `Observer.reached`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluated:
     """One evaluated round.

@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fedrec_flower.cli import compose
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.experiment import run
+from fedrec_flower.experiment import run, run_quietly
 from fedrec_flower.results import RunFolder
+from fedrec_flower.shadowing import Shadows
 from fedrec_flower.spying import RunScene, check_attack, spy
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ LOCAL = (*ALL, "privacy=local_dp", *LOUD)
 def scene(ran: "Federated") -> RunScene:
     setup = ran.setup
     initial = setup.initial(ran.strategy)
-    return RunScene(setup.data, setup.guard, ran.strategy, ran.outcome, initial, ran.store)
+    shadows = Shadows(ran.config, setup.data, run_quietly)
+    return RunScene(setup.data, setup.guard, ran.strategy, ran.outcome, initial, ran.store, shadows)
 
 
 def spied(ran: "Federated") -> dict[str, Any]:
@@ -180,6 +182,22 @@ def test_who_trained_is_known_by_a_model_that_learnt_them_by_heart(federate: "Fe
     assert (found["num_members"], found["num_strangers"]) == (15, 9)
     assert found["auc"] > 0.75
     assert found["auc_se"] > 0
+
+
+BY_HEART = (
+    *("model=mf", "model.embedding_dim=16", "num_rounds=20", "evaluation.every=20"),
+    *("training.learning_rate=20.0", "training.batch_size=null", "training.weight_decay=0.0"),
+    *("dataset.num_users=60", "dataset.num_interactions=1500", "dataset.num_items=120"),
+)
+SHADOWS = (*MEMBERS, "attack.method=shadow", "attack.num_shadows=8")
+
+
+def test_shadow_federations_find_more_members_than_familiarity_alone(federate: "Federate") -> None:
+    found = spied(federate(*BY_HEART, *SHADOWS))
+    assert found["auc"] == found[f"{found['strongest']}/auc"]
+    assert found["auc"] >= found["familiarity/auc"]
+    assert found["offline/auc"] > found["familiarity/auc"] + 0.02
+    assert found["num_shadows"] == 8
 
 
 def test_who_never_trained_is_no_member(federate: "Federate") -> None:
