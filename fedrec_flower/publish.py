@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedrec_flower.attacks import NoAttack
+from fedrec_flower.attacks import LOWER_BOUND, NoAttack
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.interactions import Part, genre_flags
 from fedrec_flower.metrics.beyond_accuracy import beyond_accuracy
@@ -63,7 +63,7 @@ def publish(record: Record, data: Prepared, outcome: Outcome, attack: NoAttack) 
     _keep_selected(folder.path / "clients", selected.slot)
     record.learn(_summary(record, data, outcome, notes))
     if measured and (achieved := attack.measured(data, _recommended(notes))):
-        record.learn({"attack": achieved})
+        record.learn({"attack": achieved | LOWER_BOUND})
     record.learn({"status": "completed"})
     folder.write_summary(record.summary)
     try:

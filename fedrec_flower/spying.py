@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import UpdateSum
-from fedrec_flower.attacks import NoAttack
+from fedrec_flower.attacks import LOWER_BOUND, NoAttack
 from fedrec_flower.attacks.scene import Circumstances, Claims, Moment, Seen, Shadow, View
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.cohort_client import CohortClient
@@ -204,7 +204,7 @@ def _summed(answer: Answer) -> UpdateSum:
 
 
 def spy(attack: NoAttack, scene: RunScene) -> dict[str, Any]:
-    """Let the attack look at a run, and say in one sentence what it found.
+    """Let the attack look at a run, and log in one sentence what it found: a lower bound.
 
     Args:
         attack: who spies, if anybody.
@@ -219,4 +219,4 @@ def spy(attack: NoAttack, scene: RunScene) -> dict[str, Any]:
         return {}
     caveat = {"randomness": TRAPDOOR} if scene.seeded else {}
     _LOG.info("%s", "; ".join([attack.said(found), *caveat.values()]))
-    return {"attack": found | caveat}
+    return {"attack": found | LOWER_BOUND | caveat}

@@ -10,6 +10,9 @@ from fedrec_flower.aggregation.updates import Tensors, Updates
 from fedrec_flower.attacks.scene import Circumstances, Scene
 from fedrec_flower.prepared import ClientData, Prepared
 
+LOWER_BOUND = {"bound": "lower"}
+"""Beside the figures of every attack in a summary: a stronger attack may achieve more."""
+
 
 class NoAttack:
     """`attack=none`: clients are honest, and nobody looks closer than he must."""

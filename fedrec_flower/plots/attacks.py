@@ -29,7 +29,7 @@ def attacks_on_defences(table: pd.DataFrame) -> Figure:
     exposure, ndcg = (_field(named, value) for value in ("exposure", "ndcg"))
     size = (3.6 + 2 * _WIDE * exposure.shape[1], 2.6 + _HIGH * exposure.shape[0])
     figure, (left, right) = panels(
-        f"What attacks achieve against which strategy{datasets(table)}",
+        f"What attacks achieve against which strategy, lower bounds{datasets(table)}",
         "honest users alone, on test, at the round that validation selected; attacks in rows, "
         f"with the share of malicious clients; seeds: {seeds}",
         xs=[

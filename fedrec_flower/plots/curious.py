@@ -1,4 +1,4 @@
-"""What the curious learn, mechanism by mechanism."""
+"""What attacks learn under each mechanism: lower bounds of what is leaked."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,9 @@ def is_spied_on(summaries: pd.DataFrame) -> bool:
 
 
 def what_the_curious_learn(summaries: pd.DataFrame) -> Figure:
-    """Draw the AUC of inference from every place where somebody could stand.
+    """Draw the AUC of inference from each view of the messages.
+
+    Every AUC is a lower bound of what is leaked: a stronger attack may find more.
 
     Points are means over seeds, bars one standard deviation over seeds where there are several.
     A filled point is what a mechanism leaves to those it protects from, a hollow one what it
@@ -51,9 +53,9 @@ def what_the_curious_learn(summaries: pd.DataFrame) -> Figure:
     views = {view: name for view, name in _VIEWS.items() if _column(view) in known} or _MODEL
     merit = known.groupby("series")["attack.auc"].mean().sort_values(ascending=False)
     figure, axes = canvas(
-        "What the curious learn",
+        "What attacks learn: lower bounds",
         "filled: what the mechanism leaves to those it protects from (under central_dp the server "
-        "is trusted); bars: one sd over seeds; a coin has .5"
+        "is trusted); bars: one sd over seeds; chance is 0.5; a stronger attack may find more"
         + (f". {TRAPDOOR}" if is_seeded(known) else ""),
         x="AUC over users" if views is _MODEL else "AUC among equally popular items",
         y="",

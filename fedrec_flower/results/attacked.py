@@ -61,7 +61,8 @@ def attacked_told(table: pd.DataFrame) -> str:
     return markdown(wide.reset_index()) + (
         f"\nHow many honest users find a promoted item that they never had among their {k} best, "
         f"mean over the promoted items; in brackets NDCG@{k} of honest users on test. At the round "
-        f"that validation selected; seeds: {seeds}.\n"
+        f"that validation selected; seeds: {seeds}. Exposures are lower bounds: a stronger attack "
+        "may achieve more.\n"
     )
 
 

@@ -156,6 +156,8 @@ def _caption(table: pd.DataFrame) -> Iterator[str]:
             f"Activity gap: {headline(table)[0]} of the most active quarter of the users, less "
             "that of the least active."
         )
+    if any(str(name).startswith(ATTACK) for name in table):
+        yield "Figures of attacks are lower bounds: a stronger attack may achieve more."
     guarded = np.isfinite(table["epsilon"]).any()
     if is_seeded(table) and (guarded or f"{ATTACK}exposed" in table or f"{ATTACK}auc" in table):
         yield f"{TRAPDOOR}."

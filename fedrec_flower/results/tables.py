@@ -23,7 +23,8 @@ def final_table(summary: Mapping[str, Any]) -> RenderableType:
 
     Returns:
         A table of metrics (validation and test at the selected round, with standard errors
-        over users) and one of costs; a leaky protocol is said in red between them.
+        over users), one of what an attack achieved if there was one, and one of costs; a leaky
+        protocol is said in red between them.
     """
     shown: list[RenderableType] = [
         Text(_title(summary), "bold"),
@@ -32,6 +33,8 @@ def final_table(summary: Mapping[str, Any]) -> RenderableType:
     ]
     if "legacy" in str(summary.get("protocol")):
         shown.append(Text(_LEAKY, "bold red"))
+    if attacked := summary.get("attack"):
+        shown += [_attack_table(attacked), Text(_attack_caption(attacked), "dim")]
     return Group(*shown, _cost_table(summary))
 
 
@@ -94,6 +97,29 @@ def _metric_table(summary: Mapping[str, Any]) -> Table:
 def _number(value: float | None, error: float | None = None) -> str:
     text = "-" if pd.isna(value) else f"{value:.4f}"
     return text if error is None else f"{text} ± {error:.4f}"
+
+
+def _attack_table(figures: Mapping[str, Any]) -> Table:
+    """What an attack achieved: the figures of the run as a whole, not those of its single views."""
+    table = Table("attack")
+    table.add_column("achieved", justify="right")
+    for name, value in figures.items():
+        if "/" not in name and not name.endswith("_se") and name != "bound":
+            error = figures.get(f"{name}_se")
+            is_measured = isinstance(value, float)
+            table.add_row(name, _number(value, error) if is_measured else str(value))
+    return table
+
+
+def _attack_caption(figures: Mapping[str, Any]) -> str:
+    if any(name.startswith("exposure@") for name in figures):
+        return (
+            "exposure: share of honest users that find a target among their best items, mean over "
+            "targets (attack=watch: without an attack); a lower bound: stronger attacks may do more"
+        )
+    return (
+        "lower bounds of what is leaked: a stronger attack may find more; an AUC of 0.5 is chance"
+    )
 
 
 def _cost_table(summary: Mapping[str, Any]) -> Table:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fedrec_flower.attacks.likelihood import halves
+from fedrec_flower.attacks.membership_inference import claimed
 from fedrec_flower.cli import compose
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.experiment import run, run_quietly
@@ -164,7 +166,7 @@ def test_no_more_victims_are_looked_at_than_asked_for(federate: "Federate") -> N
 def test_clients_that_send_nothing_are_no_victims(federate: "Federate") -> None:
     gone = ("faults=custom", "faults.dropout=1.0", "min_completion=0.0", "max_retries=0")
     found = spied(federate("model=mf", SPY, *gone))
-    assert (found["exposed"], found["num_victims"]) == ("update", 0)
+    assert (found["exposed"], found["num_victims"], found["bound"]) == ("update", 0, "lower")
     assert "auc" not in found
 
 
@@ -184,20 +186,55 @@ def test_who_trained_is_known_by_a_model_that_learnt_them_by_heart(federate: "Fe
     assert found["auc_se"] > 0
 
 
-BY_HEART = (
-    *("model=mf", "model.embedding_dim=16", "num_rounds=20", "evaluation.every=20"),
-    *("training.learning_rate=20.0", "training.batch_size=null", "training.weight_decay=0.0"),
-    *("dataset.num_users=60", "dataset.num_interactions=1500", "dataset.num_items=120"),
+FEW = (
+    *("model=mf", "model.embedding_dim=16", "num_rounds=10", "evaluation.every=10"),
+    *("training.batch_size=null", "training.weight_decay=0.0"),
+    *("dataset.num_users=40", "dataset.num_interactions=600", "dataset.num_items=80"),
+    *(*MEMBERS, "attack.method=shadow", "attack.num_shadows=6"),
 )
-SHADOWS = (*MEMBERS, "attack.method=shadow", "attack.num_shadows=8")
 
 
-def test_shadow_federations_find_more_members_than_familiarity_alone(federate: "Federate") -> None:
-    found = spied(federate(*BY_HEART, *SHADOWS))
-    assert found["auc"] == found[f"{found['strongest']}/auc"]
-    assert found["auc"] >= found["familiarity/auc"]
-    assert found["offline/auc"] > found["familiarity/auc"] + 0.02
-    assert found["num_shadows"] == 8
+def test_shadow_federations_find_members_that_familiarity_alone_does_not(
+    federate: "Federate",
+) -> None:
+    found = spied(federate(*FEW, "training.learning_rate=20.0"))
+    assert found["online/auc"] > found["familiarity/auc"] + 0.02
+    ways = [found[f"{way}/auc"] for way in ("familiarity", "online", "offline")]
+    assert found["auc"] == max(ways) == found[f"{found['strongest']}/auc"]
+    assert found["advantage"] == pytest.approx(2 * found["auc"] - 1)
+    assert (found["num_shadows"], found["num_members"], found["num_strangers"]) == (6, 24, 16)
+
+
+def test_shadow_federations_find_nobody_in_a_model_that_learnt_from_nobody(
+    federate: "Federate",
+) -> None:
+    rates = ("training.learning_rate=0.0", "training.dense_learning_rate=0.0")
+    many = ("dataset.num_users=200", "dataset.num_interactions=3000", "num_rounds=1")
+    found = spied(federate(*FEW, *rates, *many, "attack.num_shadows=4"))
+    for way in ("familiarity", "online", "offline"):
+        assert abs(found[f"{way}/auc"] - 0.5) < 2 * found[f"{way}/auc_se"] < 0.1
+
+
+def test_a_shadow_federation_repeats_is_kept_and_depends_on_no_seed_of_the_run(
+    federate: "Federate", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*FEW, "num_rounds=2", "evaluation.every=2")
+    one, other = (scene(federate(*words, f"seed={seed}")) for seed in (1, 2))
+    assert (one.participated > 0).all()
+    claims, inside = claimed(one.data), halves(0, 40)
+    trained = one.shadow(0, claims, inside)
+    assert_array_equal(trained.trained, inside)
+    every = one.data.path.parent.with_name("shadows").rglob("0.safetensors")
+    kept = max(every, key=lambda file: file.stat().st_mtime_ns)
+    assert [file.name for file in kept.parent.iterdir()] == ["0.safetensors"]
+    before = kept.read_bytes()
+    kept.unlink()
+    one.shadow(0, claims, inside)
+    assert kept.read_bytes() == before
+    monkeypatch.setattr(Shadows, "_train", None)
+    again = other.shadow(0, claimed(other.data), inside)
+    for name, value in trained.shared.items():
+        assert_array_equal(again.shared[name], value)
 
 
 def test_who_never_trained_is_no_member(federate: "Federate") -> None:

@@ -10,7 +10,13 @@ TWO_TASTES = np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3)
 
 
 def attack(unseen_weight: float = 0.1, ridge: float = 1e-3) -> MembershipInference:
-    return MembershipInference(unseen_weight, ridge)
+    return MembershipInference("familiarity", 4, unseen_weight, ridge)
+
+
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_shadow_federations_come_in_pairs(number: int) -> None:
+    with pytest.raises(ConfigError, match=rf"attack\.num_shadows must be an even .* 4: {number}"):
+        MembershipInference("shadow", number, 0.1, 1e-3)
 
 
 def test_a_history_of_what_goes_together_is_more_familiar() -> None:

@@ -17,7 +17,7 @@ from fedrec_flower.errors import DataError
 from fedrec_flower.hashing import tie_hash
 from fedrec_flower.interactions import Interactions, Part, Partition, Split
 from fedrec_flower.prepared import Prepared
-from fedrec_flower.preparing import prepare
+from fedrec_flower.preparing import prepare, reassigned
 from fedrec_flower.splits.histories import cut, num_later
 from fedrec_flower.splits.ordering import order_in_time
 
@@ -275,3 +275,22 @@ def test_a_cook_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no ratings"):
         prepare(tmp_path, {}, burn)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_users_train_where_a_federation_is_reassigned(cooked: Cooked, tmp_path: Path) -> None:
+    data = cook_once(cooked, folder=tmp_path)
+    train, validation, test = (data.part(part) for part in Part)
+    histories = train.then(validation).then(test)
+    inside = np.arange(data.num_users) % 3 == 0
+    other = reassigned(data, histories, inside, tmp_path / "other")
+    for user in range(data.num_users):
+        whole = histories.slice(user, user + 1)
+        parts = [other.part(part).slice(user, user + 1) for part in Part]
+        count = len(whole.item)
+        lengths = [count, 0, 0] if inside[user] else [0, count - 1, 1]
+        assert [len(part.item) for part in parts] == lengths
+        assert np.concatenate([part.item for part in parts]).tolist() == whole.item.tolist()
+        assert whole.rating is not None
+        rated = [part.rating for part in parts if part.rating is not None]
+        assert np.concatenate(rated).tolist() == whole.rating.tolist()
+    assert data.part(Part.TRAIN).item.tolist() == train.item.tolist()  # the original stays

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedrec_flower.attacks import LOWER_BOUND
 from fedrec_flower.errors import FedrecError
 from fedrec_flower.results import (
     RunFolder,
@@ -211,6 +212,22 @@ def test_the_final_table_gives_result_error_and_cost() -> None:
     ):
         assert told in printed
     assert "Leaky" not in printed
+
+
+def test_the_final_table_shows_what_a_poisoning_achieved() -> None:
+    assert "exposure" not in _printed(summary())
+    achieved = {"exposure@10": 0.742, "ndcg@10_honest": 0.05, "num_targets": 5, "malicious": 47}
+    printed = _printed(summary(attack=achieved | LOWER_BOUND))
+    for shown in ("exposure@10", "0.7420", "ndcg@10_honest", "47", "attack=watch", "lower bound"):
+        assert shown in printed
+
+
+def test_the_final_table_shows_what_an_inference_found() -> None:
+    found = {"auc": 0.918, "auc_se": 0.0125, "advantage": 0.836, "update/auc": 0.777}
+    printed = _printed(summary(attack=found | LOWER_BOUND))
+    for shown in ("0.9180 ± 0.0125", "advantage", "lower bounds of what is leaked"):
+        assert shown in printed
+    assert "0.777" not in printed  # one view of many: in summary.json
 
 
 def test_the_final_table_of_the_legacy_protocol_says_it_leaks() -> None:
