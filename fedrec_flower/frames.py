@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-_ENGINES = {"simulation", "in_process", "deployment"}  # the same numbers on each
+_ENGINES = {"simulation", "in_process", "deployment"}  # the same results on each, up to rounding
 _APART = ("configuration", "label", "seed", "split_sha256")  # the last tells folds apart
 
 

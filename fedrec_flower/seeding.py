@@ -1,4 +1,4 @@
-"""One generator per role: results depend on no order, engine, hosting or worker.
+"""One generator per role: draws depend on no order, engine, hosting or worker.
 
 A draw is named by its address: role, round and client. What the address is combined with decides
 who can repeat the draw. The experiment's seed is known to everyone who reads the configuration,

@@ -96,7 +96,7 @@ class InProcess:
     """`federation=in_process`: starts in milliseconds; for tests, notebooks, small sweeps.
 
     Attributes:
-        num_nodes: how many nodes host the clients; results do not depend on it.
+        num_nodes: how many nodes host the clients; see the package for what depends on it.
     """
 
     num_nodes: int

@@ -102,7 +102,7 @@ class Simulation:
     """`federation=simulation`: the default.
 
     Attributes:
-        num_nodes: how many nodes host the clients; results do not depend on it.
+        num_nodes: how many nodes host the clients; see the package for what depends on it.
         num_cpus: CPUs that one node takes while it works.
         num_gpus: GPUs that one node takes while it works, fractions allowed.
         address: of a running Ray cluster, such as "ray://head:10001"; None starts Ray here.

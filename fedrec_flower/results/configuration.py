@@ -108,7 +108,7 @@ def digest(settings: Settings) -> str:
 def differing(experiments: Sequence[Settings]) -> list[str]:
     """The names of settings that are not the same in all experiments, most telling first."""
     names = dict.fromkeys([*_TELLING, *(name for each in experiments for name in each)])
-    # Last, for the name of a choice tells its class, and engines give the same numbers.
+    # Last: the name of a choice tells its class, and engines differ by rounding at most.
     last = ("federation.", "_target_")
     ordered = sorted(names, key=lambda n: (n.endswith(last[1]), n.startswith(last[0])))
     return [name for name in ordered if len({shown(each, name) for each in experiments}) > 1]

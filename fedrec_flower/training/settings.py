@@ -14,7 +14,7 @@ class LocalTraining:
     Attributes:
         engine: how a node trains its clients: "vectorized" many at once (MF with SGD in a
             compiled loop), "sequential" one after another in an ordinary PyTorch loop, the
-            reference. Both give the same numbers.
+            reference. Both give the same results up to rounding.
         device: where the vectorized engine computes: "cpu", "cuda", or "auto" for CUDA where there
             is one and the compiled loop cannot do the work.
         memory_budget_mb: megabytes that clients trained at once may take together.

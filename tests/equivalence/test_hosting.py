@@ -1,4 +1,4 @@
-"""Which node hosts which client never changes the mathematics."""
+"""Which node hosts which client changes results by rounding alone."""
 
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ def test_one_node_two_nodes_and_a_node_per_client_learn_the_same(
     table = one.metric_table()
     for other in others:
         for key, value in other.metric_table().items():
-            assert value == pytest.approx(table[key], abs=1e-5)
+            assert value == pytest.approx(table[key], abs=5e-7)
         for round_, loss in other.watcher.losses.items():
             assert loss == pytest.approx(one.watcher.losses[round_], rel=1e-5)
         for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):

@@ -1,4 +1,4 @@
-"""A model gets the fastest engine that gives it the same numbers, and is told when it does not."""
+"""A model gets the fastest engine that gives the same up to rounding; a warning says if not."""
 
 import logging
 from typing import Any, ClassVar
