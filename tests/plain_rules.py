@@ -46,7 +46,8 @@ RULES: dict[str, Rule] = {
     "norm_bound": partial(norm_bound, bound=None),
     "krum": partial(krum, liars=SHARE),
     "multi_krum": partial(multi_krum, liars=SHARE),
-    "bulyan": partial(bulyan, liars=SHARE),
+    "bulyan": partial(bulyan, liars=SHARE, election="once"),
+    "bulyan_recursive": partial(bulyan, liars=SHARE, election="recursive"),
 }
 EVERY_RULE = pytest.mark.parametrize("name", RULES)
 
@@ -96,6 +97,15 @@ def elected(vectors: Array, liars: int, count: int) -> list[int]:
     return best
 
 
+def elected_one_by_one(vectors: Array, liars: int, count: int) -> list[int]:
+    """El Mhamdi et al. 2018, section 4: Krum among the remaining ones, until enough are chosen."""
+    remaining, chosen = list(range(len(vectors))), []
+    while len(chosen) < count:
+        best = int(np.argmin(scores(vectors[remaining], liars)))
+        chosen.append(remaining.pop(best))
+    return chosen
+
+
 def near_the_median(values: Array, count: int) -> Array:
     rising = np.sort(values, axis=0)  # of two that are equally near, the lower
     order = np.argsort(np.abs(rising - np.median(values, axis=0)), axis=0, kind="stable")[:count]
@@ -122,10 +132,12 @@ def plain_coordinatewise(cohort: Sequence[Client], per_row: PerRow, rule: Plain)
 def plain_election(name: str, values: Array, weights: Array, vectors: Array) -> Array:
     """What a rule makes of values, elected by vectors: both (n, ...)."""
     count = len(values)
-    liars = tolerated(count, SHARE, 4 if name == "bulyan" else 2)
-    size = {"krum": 1, "multi_krum": count - liars, "bulyan": count - 2 * liars}[name]
-    best = elected(vectors, liars, size)
-    if name == "bulyan":
+    is_bulyan = name.startswith("bulyan")
+    liars = tolerated(count, SHARE, 4 if is_bulyan else 2)
+    size = {"krum": 1, "multi_krum": count - liars}.get(name, count - 2 * liars)
+    choose = elected_one_by_one if name == "bulyan_recursive" else elected
+    best = choose(vectors, liars, size)
+    if is_bulyan:
         return near_the_median(values[best], count - 4 * liars)
     return np.asarray(np.average(values[best], axis=0, weights=weights[best]))
 

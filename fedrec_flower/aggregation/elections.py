@@ -14,6 +14,7 @@ Source: Blanchard et al. 2017 (Krum, Multi-Krum); El Mhamdi et al. 2018 (Bulyan)
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from fedrec_flower.aggregation.votes import (
     touches,
 )
 
+Ballot = Literal["once", "recursive"]
 KRUM_NEEDS, BULYAN_NEEDS = 2, 4  # f liars need as many times f, and three more, to be outvoted
 
 
@@ -64,20 +66,32 @@ def multi_krum(
 
 
 def bulyan(
-    updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow, liars: float
+    updates: Updates,
+    shapes: Shapes,
+    tables: Collection[str],
+    per_row: PerRow,
+    liars: float,
+    election: Ballot,
 ) -> Tensors:
-    """Of the n - 2f clients with the lowest scores, the mean of the n - 4f nearest the median.
+    """Of n - 2f elected clients, the mean of the n - 4f values nearest the median.
 
-    The nearest are sought for each place by itself, and weights play no part. Clients are elected
-    by one count of scores, as Flower does; the paper counts anew after each.
+    The nearest are sought for each place by itself, and weights play no part.
 
-    Arguments: see `krum`; `liars` in [0, .25).
+    Args:
+        updates: see `krum`, like all but the last two.
+        shapes: full shapes of the parameters.
+        tables: names of the parameters with a row per item.
+        per_row: who is compared with whom.
+        liars: share of the clients that may lie, in [0, .25).
+        election: "once": the n - 2f clients with the lowest scores, as Flower does; "recursive":
+            the client with the lowest score among the remaining ones, n - 2f times, as in the
+            paper. That takes n^3 comparisons of distances.
     """
 
     def rule(n: int, f: int) -> Rule:
         return partial(_near_the_median, num_near=n - 4 * f)
 
-    core = _Election(liars, BULYAN_NEEDS, lambda n, f: n - 2 * f, rule)
+    core = _Election(liars, BULYAN_NEEDS, lambda n, f: n - 2 * f, rule, election)
     return core.hold(updates, shapes, tables, per_row)
 
 
@@ -101,12 +115,15 @@ class _Election:
         needs: see `tolerated`.
         num_elected: from the numbers of voters and of liars, how many are elected.
         rule: from the same numbers, what is made of the elected clients' values.
+        ballot: "once": all by the same scores; "recursive": one after another, each by the scores
+            among those that remain.
     """
 
     liars: float
     needs: int
     num_elected: Callable[[int, int], int]
     rule: Callable[[int, int], Rule]
+    ballot: Ballot = "once"
 
     def hold(
         self, updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow
@@ -152,20 +169,58 @@ class _Election:
         """
         count = clients.shape[1]
         liars = tolerated(count, self.liars, self.needs)
-        order = np.lexsort((clients, _scores(products, liars)), axis=-1)
-        return order[:, : self.num_elected(count, liars)]
+        num_elected = self.num_elected(count, liars)
+        distances = _distances(products)
+        if self.ballot == "once":
+            order = np.lexsort((clients, _scores(distances, count, liars)), axis=-1)
+            return order[:, :num_elected]
+        return _one_by_one(distances, clients, num_elected, liars)
 
 
-def _scores(products: NDArray[np.float64], liars: int) -> NDArray[np.float64]:
-    """Krum's scores, (num_rows, n), from products of what n voters say, (num_rows, n, n)."""
-    count = products.shape[1]
-    if count == 1:
-        return np.zeros(products.shape[:2])
+def _one_by_one(
+    distances: NDArray[np.float64], clients: NDArray[np.int64], num_elected: int, liars: int
+) -> NDArray[np.int64]:
+    """The voter with the lowest score, then that of the remaining ones, and so on.
+
+    Source: El Mhamdi et al. 2018, section 4.
+
+    Args:
+        distances: float64 (num_rows, n, n), infinite on the diagonal; changed in place.
+        clients: int64 (num_rows, n), codes of the voters; of equal scores, the lowest wins.
+        num_elected: how many are elected.
+        liars: how many of the voters may lie.
+
+    Returns:
+        int64 (num_rows, num_elected), places among the voters.
+    """
+    rows, count = np.arange(len(clients)), clients.shape[1]
+    elected = np.empty((len(clients), num_elected), np.int64)
+    gone = np.zeros(clients.shape, np.bool_)
+    for place in range(num_elected):
+        scores = _scores(distances.copy(), count - place, liars)
+        first = np.lexsort((clients, scores, gone), axis=-1)[:, 0]
+        elected[:, place], gone[rows, first] = first, True
+        distances[rows, first], distances[rows, :, first] = np.inf, np.inf
+    return elected
+
+
+def _distances(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances from products, both (num_rows, n, n); of a voter to itself: infinite."""
     squares = np.einsum("rii->ri", products)
     # Two that are each other's nearest must tie to the bit, or rounding would elect.
     distances = products + products.swapaxes(1, 2)
     np.subtract(squares[:, :, None] + squares[:, None], distances, out=distances)
     np.einsum("rii->ri", distances)[:] = np.inf
+    return distances
+
+
+def _scores(distances: NDArray[np.float64], count: int, liars: int) -> NDArray[np.float64]:
+    """Krum's scores, (num_rows, n), among so many voters; changes the distances in place.
+
+    Voters that take no part any more must be infinitely far from all others.
+    """
+    if count == 1:
+        return np.zeros(distances.shape[:2])
     num_near = max(1, count - liars - 2)
     distances.partition(num_near - 1, axis=-1)
     scores: NDArray[np.float64] = distances[..., :num_near].sum(axis=-1)

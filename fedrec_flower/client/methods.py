@@ -5,7 +5,7 @@ lost or left out, so it keeps what it learnt from a round that the server then t
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.training import CONTROL, Trained
 
+Weighting = Literal["uniform", "examples"]
+
 
 @dataclass(frozen=True, slots=True)
 class Plain:
@@ -23,6 +25,8 @@ class Plain:
     Attributes:
         pull: see `training.Guide`.
         look_ahead: see `training.Engine`.
+        weighting: "examples": a client's update, and its loss, weigh its `num_examples`;
+            "uniform": those of every client with training data weigh 1.
     """
 
     keeps: ClassVar[str] = ""  # what clients keep from round to round goes by this name
@@ -30,6 +34,7 @@ class Plain:
 
     pull: float = 0.0
     look_ahead: float | None = None
+    weighting: Weighting = "examples"
 
     def shift(self, layout: Updates, controls: Tensors, kept: Keeping) -> Tensors:
         """What is added to the gradients beside the pull; see `training.Guide`.
@@ -131,8 +136,12 @@ class Guided:
         return self.method.shift(layout, self.controls, self.kept)
 
     def sent(self, trained: Trained) -> Trained:
-        """What was trained, with what the clients send of it."""
-        return replace(trained, updates=self.method.sent(trained, self.controls, self.kept))
+        """What was trained, with what the clients send of it and what it weighs."""
+        updates = self.method.sent(trained, self.controls, self.kept)
+        if self.method.weighting == "uniform":
+            weights = (updates.weights > 0).astype(updates.weights.dtype)
+            updates = replace(updates, weights=weights)
+        return replace(trained, updates=updates)
 
 
 def _laid_out(controls: Tensors, layout: Updates, tables: frozenset[str]) -> Tensors:

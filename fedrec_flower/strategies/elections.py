@@ -77,14 +77,45 @@ class MultiKrum(Krum):
 
 
 class Bulyan(Krum):
-    """The middle of what clients near their neighbours say. Arguments: see `Krum`."""
+    """The middle of what clients near their neighbours say.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+        aggregation: see `Krum`, like all that follow `election`.
+        byzantine_share: share of a cohort that may lie.
+        election: "once": all by the same scores, as in Flower; "recursive": one by one, each by
+            the scores among those that remain, as in the paper; see `aggregation.bulyan`.
+        server_optimizer: how the server steps.
+        server_learning_rate: its learning rate.
+        beta1: decay of its first moment.
+        beta2: decay of its second moment.
+        tau: floor of its denominator.
+    """
 
     needs: ClassVar[int] = BULYAN_NEEDS
 
+    def __init__(
+        self,
+        plan: Plan,
+        observer: Observer,
+        aggregation: Literal["all_clients", "touched_clients"],
+        byzantine_share: float,
+        election: Literal["once", "recursive"],
+        server_optimizer: ServerOptimizer,
+        server_learning_rate: float,
+        beta1: float,
+        beta2: float,
+        tau: float,
+    ) -> None:
+        rates = (server_learning_rate, beta1, beta2, tau)
+        super().__init__(plan, observer, aggregation, byzantine_share, server_optimizer, *rates)
+        self.election = election
+
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
         """See `RobustStrategy.rule`."""
-        tables = self.plan.item_tables
-        return bulyan(updates, shapes, tables, self.aggregation, self.byzantine_share)
+        tables, share = self.plan.item_tables, self.byzantine_share
+        return bulyan(updates, shapes, tables, self.aggregation, share, self.election)
 
 
 def _check(share: float, cohort: int, needs: int) -> None:

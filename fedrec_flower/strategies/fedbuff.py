@@ -8,7 +8,7 @@ train when their reply is due, from the parameters they were given, so a run is 
 
 Source: Nguyen et al. 2022, "Federated learning with buffered asynchronous aggregation", Algorithm
 1; the staleness function of section 5 has an exponent of 1/2. Updates are weighted by
-`num_examples` as everywhere here.
+`num_examples` by default, uniformly, as in the paper, with `weighting=uniform`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,6 +39,8 @@ class FedBuff(SteppingStrategy):
         plan: the run; `clients_per_round` clients are at work at any time.
         observer: hears of every round.
         aggregation: see `FederatedStrategy`.
+        weighting: what each client weighs in the means: "examples", its training interactions;
+            "uniform", one, as in the paper.
         buffer_size: replies that the server waits for; None for a fifth of those at work.
         staleness_exponent: a reply counts (1 + moves since)^-exponent; 0: age does not matter.
         latency_spread: standard deviation of the logarithm of how slow devices are, and how busy.
@@ -60,6 +62,7 @@ class FedBuff(SteppingStrategy):
         plan: Plan,
         observer: Observer,
         aggregation: Literal["all_clients", "touched_clients"],
+        weighting: Literal["uniform", "examples"],
         buffer_size: int | None,
         staleness_exponent: float,
         latency_spread: float,
@@ -85,10 +88,15 @@ class FedBuff(SteppingStrategy):
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
         super().__init__(replace(plan, clients_per_round=size), observer, aggregation, step)
         self._exponent, self._spread = staleness_exponent, latency_spread
-        self._per_example = per_example
+        self._per_example, self._weighting = per_example, weighting
         self._flights = Flights(plan.seed, most, at_work, self._duration)
         self._held: dict[int, Tensors] = {}  # what clients at work were given, by server update
         self._age: Codes = np.zeros(most, np.int64)  # moves of the server since each was called
+
+    def local(self) -> dict[str, Any]:
+        """See `FederatedStrategy.local`."""
+        method = "fedrec_flower.client.methods.Plain"
+        return {"_target_": method, "weighting": self._weighting}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

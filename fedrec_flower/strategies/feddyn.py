@@ -7,9 +7,10 @@ of the clients' parameters and on by what it has gathered of their updates so fa
 -h / alpha: each round adds the cohort's mean update times its share of all clients. Nothing more
 than in plain averaging travels.
 
-What is gathered is a mean over all clients, weighted by `num_examples`, whatever `aggregation` says
-of the mean that the server goes to: who does not touch a row stays where it was given. A row that
-nobody touches in a round stays where it is.
+What is gathered is a mean over all clients, whatever `aggregation` says of the mean that the server
+goes to: who does not touch a row stays where it was given. Both means are weighted by
+`num_examples` by default, uniformly, as in the paper, with `weighting=uniform`. A row that nobody
+touches in a round stays where it is.
 """
 
 from typing import Any, Literal
@@ -31,6 +32,8 @@ class FedDyn(FederatedStrategy):
         plan: the run.
         observer: hears of every round.
         aggregation: see `FederatedStrategy`.
+        weighting: what each client weighs in the means: "examples", its training interactions;
+            "uniform", one, as in the paper.
         alpha: share of its way from the given parameters that a client takes back at every step,
             in (0, 1].
 
@@ -43,17 +46,19 @@ class FedDyn(FederatedStrategy):
         plan: Plan,
         observer: Observer,
         aggregation: Literal["all_clients", "touched_clients"],
+        weighting: Literal["uniform", "examples"],
         alpha: float,
     ) -> None:
         require(0 < alpha <= 1, f"strategy.alpha must be in (0, 1]: {alpha}")
         require_sgd(plan, "feddyn")
         super().__init__(plan, observer, aggregation)
-        self.alpha = alpha
+        self.alpha, self._weighting = alpha, weighting
         self._gathered: Tensors = {}
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
-        return {"_target_": "fedrec_flower.client.methods.Dynamic", "pull": self.alpha}
+        method = "fedrec_flower.client.methods.Dynamic"
+        return {"_target_": method, "pull": self.alpha, "weighting": self._weighting}
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
         """See `FederatedStrategy.move`."""

@@ -3,11 +3,12 @@
 "Fair Resource Allocation in Federated Learning". The paper's F_k(w), the loss of what a client was
 given, would cost every client a pass over its data. The mean training loss of its local pass, as
 it met its batches, stands for it: with one full batch that is F_k(w) exactly, on its sampled
-negatives; with more steps it is somewhat smaller. Clients are weighted by `num_examples` beside.
+negatives; with more steps it is somewhat smaller. Beside their losses, clients are
+weighted by `num_examples` by default, uniformly, as in the algorithm, with `weighting=uniform`.
 A client tells its loss itself, so the paper's rule lets one liar decide alone: losses are capped.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ class QFedAvg(SteppingStrategy):
         plan: the run.
         observer: hears of every round.
         aggregation: see `FederatedStrategy`.
+        weighting: what each client weighs in the means: "examples", its training interactions;
+            "uniform", one, as in the paper.
         q: how much more say larger losses have; 0 is plain averaging.
         lipschitz: how fast the gradient of a client's loss may change, in units of 1 / rate; the
             larger, the shorter the steps of long updates. None: 1 / training.learning_rate, as in
@@ -50,6 +53,7 @@ class QFedAvg(SteppingStrategy):
         plan: Plan,
         observer: Observer,
         aggregation: Literal["all_clients", "touched_clients"],
+        weighting: Literal["uniform", "examples"],
         q: float,
         lipschitz: float | None,
         loss_cap: float,
@@ -68,7 +72,12 @@ class QFedAvg(SteppingStrategy):
         rate = plan.job["training"]["learning_rate"]
         by_rate = 1 / rate if rate else 0.0  # at no rate nobody moves
         self.q, self.lipschitz = q, by_rate if lipschitz is None else lipschitz
-        self.loss_cap = loss_cap
+        self.loss_cap, self._weighting = loss_cap, weighting
+
+    def local(self) -> dict[str, Any]:
+        """See `FederatedStrategy.local`."""
+        method = "fedrec_flower.client.methods.Plain"
+        return {"_target_": method, "weighting": self._weighting}
 
     def move_by_each(
         self, parameters: Tensors, updates: Updates, losses: NDArray[np.float64]

@@ -4,8 +4,9 @@ Each local step adds the server's control less the client's own to the gradient;
 `client.methods.Scaffold` for what clients do. Controls travel down and their changes up, as many
 bytes as the parameters each way, and every client keeps its own on its node's disk.
 
-The server's control is the mean of all clients' controls, weighted by `num_examples` as their
-updates are: a round adds the cohort's mean change times its share of all clients. It takes that
+The server's control is the mean of all clients' controls, weighted as their updates are: by
+`num_examples` by default, uniformly, as in the paper, with `weighting=uniform`. A round adds the
+cohort's mean change times its share of all clients. It takes that
 mean over all clients whatever `aggregation` says of the step, row by row: who touches no sample of
 an item has no gradient there, and so a control of zero. Clients are corrected on the rows they
 touch alone. When all have settled, the server's control is zero and the clients' gradients cancel
@@ -34,6 +35,8 @@ class Scaffold(SteppingStrategy):
         plan: the run.
         observer: hears of every round.
         aggregation: see `FederatedStrategy`.
+        weighting: what each client weighs in the means: "examples", its training interactions;
+            "uniform", one, as in the paper.
         server_optimizer: how the server steps, named as the strategy that averages and steps so;
             the paper's is "fedavg".
         server_learning_rate: its learning rate.
@@ -50,6 +53,7 @@ class Scaffold(SteppingStrategy):
         plan: Plan,
         observer: Observer,
         aggregation: Literal["all_clients", "touched_clients"],
+        weighting: Literal["uniform", "examples"],
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
         beta1: float,
@@ -61,11 +65,13 @@ class Scaffold(SteppingStrategy):
         controls = {f"{CONTROL}{name}" for name in plan.item_tables}
         with_controls = replace(plan, item_tables=plan.item_tables | controls)
         super().__init__(with_controls, observer, aggregation, step)
+        self._weighting = weighting
         self._control: Tensors = {}
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
-        return {"_target_": "fedrec_flower.client.methods.Scaffold"}
+        method = "fedrec_flower.client.methods.Scaffold"
+        return {"_target_": method, "weighting": self._weighting}
 
     def begin(self, initial: Tensors) -> Tensors:
         """See `FederatedStrategy.begin`; all controls are zero."""

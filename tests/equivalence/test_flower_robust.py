@@ -27,7 +27,10 @@ PAIRS: dict[str, tuple[FedAvg, Any]] = {
         MultiKrum(num_malicious_nodes=NUM_LIARS, num_nodes_to_select=NUM_CLIENTS - NUM_LIARS),
         partial(multi_krum, liars=SHARE),
     ),
-    "bulyan": (Bulyan(num_malicious_nodes=NUM_LIARS), partial(bulyan, liars=SHARE)),
+    "bulyan": (
+        Bulyan(num_malicious_nodes=NUM_LIARS),
+        partial(bulyan, liars=SHARE, election="once"),
+    ),
 }
 
 

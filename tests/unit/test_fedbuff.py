@@ -208,6 +208,7 @@ def again(ran: "Federated") -> FedBuff:
     node = {
         "_target_": "fedrec_flower.strategies.FedBuff",
         "aggregation": "touched_clients",
+        "weighting": "examples",
         "buffer_size": 4,
         "staleness_exponent": 0.5,
         "latency_spread": 0.5,

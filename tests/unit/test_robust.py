@@ -57,7 +57,7 @@ def test_the_trimmed_mean_is_that_of_a_plain_loop(cohort: list[Client], per_row:
 
 
 @EVERY_HOW
-@pytest.mark.parametrize("name", ["krum", "multi_krum", "bulyan"])
+@pytest.mark.parametrize("name", ["krum", "multi_krum", "bulyan", "bulyan_recursive"])
 @given(cohort=COHORTS)
 def test_an_election_is_that_of_a_plain_loop(
     cohort: list[Client], name: str, per_row: PerRow
