@@ -19,6 +19,7 @@ from fedrec_flower.training import LocalTraining, check_engine
 Config = Mapping[str, Any]
 
 RANDOMNESS = ("seeded", "private")
+_LARGEST_SEED = 2**63 - 1  # of a column of integers
 
 
 def check_numbers(config: Config) -> None:
@@ -32,6 +33,11 @@ def check_numbers(config: Config) -> None:
     require(
         config["randomness"] in RANDOMNESS,
         f"randomness={config['randomness']} is unknown: choose {' or '.join(RANDOMNESS)}",
+    )
+    require(
+        config["seed"] <= _LARGEST_SEED,
+        f"seed={config['seed']} could not be read back from the results: give one up to "
+        f"{_LARGEST_SEED}",
     )
     for name in ("checkpoint_every", "patience"):
         _require_at_least(name, 1 if config[name] is None else config[name], 1)

@@ -23,6 +23,7 @@ from fedrec_flower.results import (
     load_runs,
     load_settings,
     load_summaries,
+    read_table,
     readable,
     skewed,
     skewed_told,
@@ -72,7 +73,7 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     _draw(runs, to, shown, headline(table))
     _draw_sweep(runs, to, shown)
     if published is not None:
-        plots.save(plots.leak(load_summaries(runs), pd.read_csv(published)), to, "leak")
+        plots.save(plots.leak(load_summaries(runs), read_table(published)), to, "leak")
     return text
 
 

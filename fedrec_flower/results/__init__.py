@@ -8,7 +8,13 @@ from fedrec_flower.results.clock import clock, clock_told, timed
 from fedrec_flower.results.configuration import varied
 from fedrec_flower.results.goal import way_to_goal, way_told
 from fedrec_flower.results.leaderboard import comparison
-from fedrec_flower.results.load import load_per_user, load_runs, load_settings, load_summaries
+from fedrec_flower.results.load import (
+    load_per_user,
+    load_runs,
+    load_settings,
+    load_summaries,
+    read_table,
+)
 from fedrec_flower.results.paired import leaderboard
 from fedrec_flower.results.readable import headline, readable
 from fedrec_flower.results.resuming import claimed, resume, told_before
@@ -40,6 +46,7 @@ __all__ = [
     "load_settings",
     "load_summaries",
     "markdown",
+    "read_table",
     "readable",
     "resume",
     "skewed",

@@ -26,6 +26,16 @@ IDENTITY = (
 )  # fmt: skip
 """What tells runs apart, in every frame given here; see `load_runs`."""
 
+_IDS = ("user_id", "item_id", "held_out_item_id")
+_NAMES = (
+    "run", "label", "dataset", "model", "strategy", "partition", "federation", "protocol", "task",
+    "candidates", "configuration", "settings", "name", "title", "top_genre", "group", "attack",
+)  # fmt: skip
+
+_LARGEST = 2**63 - 1  # of a column of integers
+_COUNTS = ("seed", "num_rounds", "clients_per_round", "num_clients", "selected_round")
+_FIGURES = ("validation", "test", "test_standard_error", "seconds", "bytes", "fairness")
+
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
 
@@ -108,9 +118,9 @@ def load_per_user(path: str | Path) -> pd.DataFrame:
 
     Returns:
         One row per run and user: run, the columns that name it as in `load_runs`, and those of
-        `per_user.csv`: user_id, num_train, and held_out_item_id, rank_full and rank_99neg (1 is
-        the best rank), or for rating tasks squared_error and absolute_error (sums over the
-        user's test ratings) and num_ratings.
+        `per_user.csv`: user_id (text), num_train, and held_out_item_id (text), rank_full and
+        rank_99neg (1 is the best rank), or for rating tasks squared_error and absolute_error
+        (sums over the user's test ratings) and num_ratings.
 
     Raises:
         FedrecError: if there is no run that can be read.
@@ -122,9 +132,25 @@ def load_per_user(path: str | Path) -> pd.DataFrame:
     def read(run: _Run, identity: dict[str, Any]) -> pd.DataFrame:
         if run.summary["status"] != "completed":
             return pd.DataFrame()
-        return _with_columns(identity, pd.read_csv(run.folder / "per_user.csv"))
+        return _with_columns(identity, read_table(run.folder / "per_user.csv"))
 
     return _concatenated(_from_each_run(path, read))
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read one of our own tables: a run's, one that `compare` wrote, or of `results/published`.
+
+    Ids and names come back as the text that was written, "007", "NA" and "null" too; no type is
+    guessed from what they look like. Names that are missing are missing; ids never are.
+
+    Args:
+        path: the CSV file.
+    """
+    columns = pd.read_csv(path, nrows=0).columns
+    # Only an empty cell is a gap, and none is where an id stands.
+    gaps = {name: [""] for name in columns if name not in _IDS}
+    texts = dict.fromkeys((*_IDS, *_NAMES), "str")
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=gaps)
 
 
 def load_settings(path: str | Path) -> dict[str, Settings]:
@@ -178,8 +204,9 @@ def _those_readable(
     for item in items:
         try:
             found.append(read(item))
-        except (OSError, ValueError) as error:
-            warnings.warn(f"{name(item)} is skipped: {error}", stacklevel=4)
+        except Exception as error:  # noqa: BLE001  # whatever is odd about a run is its own affair
+            reason = str(error) or type(error).__name__
+            warnings.warn(f"{name(item)} is skipped: {reason}", stacklevel=4)
     return found
 
 
@@ -187,15 +214,43 @@ def _open(root: Path, folder: Path) -> _Run:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     if not isinstance(summary, dict) or "status" not in summary:
         raise ValueError("summary.json is not the summary of a run")
+    _check(summary)
     name = folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
     return _Run(name, folder, summary, settings_of(folder, summary))
+
+
+def _check(summary: Mapping[str, Any]) -> None:
+    """Refuse a summary whose values have types or sizes that no run writes.
+
+    Raises:
+        ValueError: names the value.
+    """
+    for name in IDENTITY:
+        if name != "seed" and not isinstance(summary.get(name), str | None):
+            raise ValueError(f"{name} in summary.json is not text: {summary[name]!r}")
+    for name in _COUNTS:
+        value = summary.get(name)
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (is_integer and abs(value) <= _LARGEST):
+            raise ValueError(f"{name} in summary.json is not an integer of 64 bits: {value!r}")
+    for name in _FIGURES:
+        figures = summary.get(name) or {}
+        if not isinstance(figures, dict) or not all(map(_is_number, figures.values())):
+            raise ValueError(f"{name} in summary.json is not a table of numbers: {figures!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _read_rounds(path: Path) -> pd.DataFrame:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]  # a run killed while writing may leave half a row
-    kinds = {"round": "int64", "phase": "str", "metric": "str", "value": "float64"}
-    return pd.read_csv(io.StringIO(whole), dtype=kinds | {"num_clients": "int64"})
+    numbers = {"round": "int64", "value": "float64", "num_clients": "int64"}
+    table = pd.read_csv(io.StringIO(whole), dtype={"phase": "str", "metric": "str"} | numbers)
+    if missing := sorted({"phase", "metric", *numbers} - set(table)):
+        raise ValueError(f"rounds.csv has no column {missing[0]}")
+    return table
 
 
 def _with_columns(values: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:

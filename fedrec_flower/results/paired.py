@@ -1,6 +1,7 @@
 """Each row of the leaderboard against the best one, user by user."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,7 +107,14 @@ def _of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     keys = ["configuration", "seed"]
     if column_of(metric) not in per_user:
         return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=keys))
-    return of_users(per_user, metric).pivot_table("total", "user_id", keys)
+    table = of_users(per_user, metric).pivot_table("total", "user_id", keys)
+    # The bootstrap draws users by their place: ids that are numbers stand in numeric order.
+    return table.loc[sorted(table.index, key=_in_order)]
+
+
+def _in_order(user_id: str) -> tuple[int, str]:
+    is_number = user_id.isascii() and user_id.isdigit()
+    return (int(user_id) if is_number else sys.maxsize, user_id)
 
 
 def _require_equal_splits(runs: pd.DataFrame) -> None:

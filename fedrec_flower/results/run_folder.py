@@ -144,7 +144,11 @@ class RunFolder:
             frame: any columns; floats are written in full.
         """
         with replacing(self.path / f"{name}.csv", private=True) as partial:
-            frame.to_csv(partial, index=False, lineterminator="\n")
+            # The csv module quotes a line feed, but not a carriage return, which readers break at.
+            texts = (frame[column].astype(str) for column in _texts(frame))
+            is_broken = any(column.str.contains("\r").any() for column in texts)
+            quoting = csv.QUOTE_NONNUMERIC if is_broken else csv.QUOTE_MINIMAL
+            frame.to_csv(partial, index=False, lineterminator="\n", quoting=quoting)
 
     def write_model(self, parameters: Mapping[str, NDArray[Any]], item_ids: Ids) -> None:
         """Write the shared parameters to `model.safetensors`.
@@ -175,6 +179,11 @@ class RunFolder:
 def holds_a_run(path: Path) -> bool:
     """Whether a run, finished or not, has left anything in a folder."""
     return any((path / name).exists() for name in _A_RUN)
+
+
+def _texts(frame: pd.DataFrame) -> list[str]:
+    """The columns that may hold text."""
+    return [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
 
 
 def _csv_lines(rows: Iterable[Iterable[Any]]) -> bytes:
