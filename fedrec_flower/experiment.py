@@ -174,9 +174,7 @@ def set_up(
     checking.check_nodes(nodes, data)
     plan.secure.check(nodes, plan.clients_per_round)
     engine = build("federation", {**config["federation"], "num_nodes": nodes})
-    return Setup(
-        data, model, plan, engine, nodes, config["seed"], source, guard, attack, left_out
-    )
+    return Setup(data, model, plan, engine, nodes, config["seed"], source, guard, attack, left_out)
 
 
 def fit_evaluation(

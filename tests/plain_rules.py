@@ -99,7 +99,7 @@ def elected(vectors: Array, liars: int, count: int) -> list[int]:
 
 def elected_one_by_one(vectors: Array, liars: int, count: int) -> list[int]:
     """El Mhamdi et al. 2018, section 4: Krum among the remaining ones, until enough are chosen."""
-    remaining, chosen = list(range(len(vectors))), []
+    remaining, chosen = list(range(len(vectors))), list[int]()
     while len(chosen) < count:
         best = int(np.argmin(scores(vectors[remaining], liars)))
         chosen.append(remaining.pop(best))

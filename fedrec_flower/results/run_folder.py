@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 from safetensors.numpy import save
 
 from fedrec_flower.checkpoints import Checkpoints
@@ -145,9 +146,8 @@ class RunFolder:
         """
         with replacing(self.path / f"{name}.csv", private=True) as partial:
             # The csv module quotes a line feed, but not a carriage return, which readers break at.
-            texts = (frame[column].astype(str) for column in _texts(frame))
-            is_broken = any(column.str.contains("\r").any() for column in texts)
-            quoting = csv.QUOTE_NONNUMERIC if is_broken else csv.QUOTE_MINIMAL
+            broken = _has_returns(frame)
+            quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
             frame.to_csv(partial, index=False, lineterminator="\n", quoting=quoting)
 
     def write_model(self, parameters: Mapping[str, NDArray[Any]], item_ids: Ids) -> None:
@@ -181,9 +181,10 @@ def holds_a_run(path: Path) -> bool:
     return any((path / name).exists() for name in _A_RUN)
 
 
-def _texts(frame: pd.DataFrame) -> list[str]:
-    """The columns that may hold text."""
-    return [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+def _has_returns(frame: pd.DataFrame) -> bool:
+    """Whether a text in a table holds a carriage return."""
+    columns = (column for _, column in frame.items() if not is_numeric_dtype(column))
+    return any(column.astype(str).str.contains("\r").any() for column in columns)
 
 
 def _csv_lines(rows: Iterable[Iterable[Any]]) -> bytes:

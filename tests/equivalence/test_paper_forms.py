@@ -6,6 +6,7 @@ which stays with its client, one user each. Clients take full-batch steps.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,17 @@ class Client:
         return shared, float(np.mean(losses))
 
 
+def always(correction: Array, shared: Array) -> Array:
+    """The same correction wherever the client stands."""
+    del shared
+    return correction
+
+
+def bent(given: Array, kept: Array, alpha: float, shared: Array) -> Array:
+    """FedDyn's: the pull towards what was given, less the gradient of the last stop."""
+    return alpha * (shared - given) - kept
+
+
 def clients(ran: "Federated") -> list[Client]:
     data, size = ran.setup.data, ran.setup.data.num_items + 1
     made = []
@@ -105,7 +117,7 @@ def scaffold(ran: "Federated") -> Array:
     for round_ in range(1, ROUNDS + 1):
         asked, moves, changes = cohort(ran, round_), [], []
         for client in (everyone[code] for code in asked):
-            local, _ = client.train(server, lambda _, c=control, own=client.kept: c - own)
+            local, _ = client.train(server, partial(always, control - client.kept))
             new = (client.kept - control + (server - local) / (STEPS * RATE)) * client.touched
             moves.append(local - server)
             changes.append(new - client.kept)
@@ -123,7 +135,7 @@ def feddyn(ran: "Federated") -> Array:
         asked, locals_ = cohort(ran, round_), []
         for client in (everyone[code] for code in asked):
             given, kept = server, client.kept
-            local, _ = client.train(given, lambda at, g=given, k=kept: alpha * (at - g) - k)
+            local, _ = client.train(given, partial(bent, given, kept, alpha))
             client.kept = kept - alpha * (local - given)
             locals_.append(local)
         gathered -= alpha * np.sum([local - server for local in locals_], axis=0) / len(everyone)
