@@ -105,6 +105,12 @@ def test_a_run_whose_tables_cannot_be_read_is_skipped(tmp_path: Path) -> None:
 
 
 def test_a_seed_that_cannot_be_read_back_is_refused_at_the_start() -> None:
-    config = {"num_rounds": 1, "max_retries": 0, "finetune_epochs": 0, "seed": 2**63, "randomness": "seeded"}
+    config = {
+        "num_rounds": 1,
+        "max_retries": 0,
+        "finetune_epochs": 0,
+        "seed": 2**63,
+        "randomness": "seeded",
+    }
     with pytest.raises(ConfigError, match=r"seed=9223372036854775808 could not be read back"):
         check_numbers(config)
