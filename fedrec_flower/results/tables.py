@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+_CAVEATS = ("bound", "randomness")  # of the figures of an attack, said below them
 _LEAKY = (
     "Leaky protocol (split.negatives=legacy): no held-out item was ever a training negative, "
     "so these figures are too high; never compare them with honest ones."
@@ -104,7 +105,7 @@ def _attack_table(figures: Mapping[str, Any]) -> Table:
     table = Table("attack")
     table.add_column("achieved", justify="right")
     for name, value in figures.items():
-        if "/" not in name and not name.endswith("_se") and name != "bound":
+        if "/" not in name and not name.endswith("_se") and name not in _CAVEATS:
             error = figures.get(f"{name}_se")
             is_measured = isinstance(value, float)
             table.add_row(name, _number(value, error) if is_measured else str(value))
@@ -117,9 +118,8 @@ def _attack_caption(figures: Mapping[str, Any]) -> str:
             "exposure: share of honest users that find a target among their best items, mean over "
             "targets (attack=watch: without an attack); a lower bound: stronger attacks may do more"
         )
-    return (
-        "lower bounds of what is leaked: a stronger attack may find more; an AUC of 0.5 is chance"
-    )
+    bound = "lower bounds of what is leaked: a stronger attack may find more; AUC 0.5 is chance"
+    return "; ".join([bound, *filter(None, [figures.get("randomness")])])
 
 
 def _cost_table(summary: Mapping[str, Any]) -> Table:

@@ -17,11 +17,12 @@ from fedrec_flower.cli import compose
 from fedrec_flower.client import node as nodes
 from fedrec_flower.client.store import SECRET_FILE, node_secret
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.experiment import run
+from fedrec_flower.experiment import run, run_quietly
 from fedrec_flower.frames import TRAPDOOR
 from fedrec_flower.privacy.wording import about_noise
 from fedrec_flower.results import RunFolder
 from fedrec_flower.seeding import Secret, Seed
+from fedrec_flower.shadowing import Shadows
 from fedrec_flower.spying import RunScene, spy
 from tests.interrupted_runs import go_on, interrupted
 
@@ -116,7 +117,9 @@ def sent(ran: "Federated") -> dict[str, bytes]:
 def scene(ran: "Federated") -> RunScene:
     """What an attack looks at."""
     initial = ran.setup.initial(ran.strategy)
-    return RunScene(ran.setup.data, ran.setup.guard, ran.strategy, ran.outcome, initial, ran.store)
+    shadows = Shadows(ran.config, ran.setup.data, run_quietly)
+    told = (ran.setup.data, ran.setup.guard, ran.strategy, ran.outcome, initial, ran.store)
+    return RunScene(*told, shadows)
 
 
 # --- the finding: the seed in the job is a trapdoor ---------------------------------------------

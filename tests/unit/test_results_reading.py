@@ -224,8 +224,8 @@ def test_the_final_table_shows_what_a_poisoning_achieved() -> None:
 
 def test_the_final_table_shows_what_an_inference_found() -> None:
     found = {"auc": 0.918, "auc_se": 0.0125, "advantage": 0.836, "update/auc": 0.777}
-    printed = _printed(summary(attack=found | LOWER_BOUND))
-    for shown in ("0.9180 ± 0.0125", "advantage", "lower bounds of what is leaked"):
+    printed = _printed(summary(attack=found | LOWER_BOUND | {"randomness": "a trapdoor"}))
+    for shown in ("a trapdoor", "0.9180 ± 0.0125", "advantage", "lower bounds of what is leaked"):
         assert shown in printed
     assert "0.777" not in printed  # one view of many: in summary.json
 

@@ -20,7 +20,7 @@ SECRET = PLAIN | {"auc": 0.6, "exposed": "sum"}
 NOISY = PLAIN | {"auc": 0.5, "exposed": "release", "release/auc": 0.5}
 
 
-def _wrote(folder: Path, found: dict[str, Any], mechanism: str, seed: int = 1, **told: str) -> None:
+def _wrote(folder: Path, found: dict[str, Any], mechanism: str, seed: int = 1, **told: Any) -> None:
     run = write_run(folder, attack=found, seed=seed, label=mechanism, **told)
     write_config(run, model__name="mf", federation__name="in_process", privacy__name=mechanism)
 
