@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedrec_flower.config import build
+from fedrec_flower.datasets import lists_items
 from fedrec_flower.errors import require
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.exact import ExactRecommender
@@ -67,7 +68,7 @@ class Guard:
         published = Published(
             metrics=measures,
             choice=release == "validation",
-            catalogue=config["dataset"].get("catalogue") != "items",
+            catalogue=not lists_items(build("dataset", config["dataset"])),
             seed=repeats,
         )
         run = _circumstances(config, data, model, secure.clip_range, rounded, published)
@@ -111,6 +112,12 @@ class Guard:
             _LOG.warning(
                 "clients draw by the seed, so that the run repeats: a server that knows the seed, "
                 "as it does, can take masked sums apart; randomness=private draws by node secrets"
+            )
+        if self.privacy.guarantees and self.run.published.catalogue:
+            _LOG.warning(
+                "the catalogue is the items that interactions name, and its ids are published: an "
+                "item of a single user tells of it; dataset=file takes the catalogue from a table "
+                "by dataset.items_path and dataset.catalogue=items"
             )
         if self.privacy.guarantees and self.run.published.choice:
             _LOG.warning(

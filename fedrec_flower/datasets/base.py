@@ -45,6 +45,15 @@ class Dataset(Protocol):
         ...
 
 
+def lists_items(dataset: Dataset) -> bool:
+    """Whether the catalogue is known without the interactions, so that its ids tell nothing.
+
+    A dataset says so by a property `lists_items`; one that does not takes the items that its
+    interactions name.
+    """
+    return bool(getattr(dataset, "lists_items", False))
+
+
 def cache_root(cache_dir: str | None) -> Path:
     """The folder a user chose, or else this program's place in the user's own cache folder."""
     if cache_dir:  # an empty one would litter wherever the user stands

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,32 @@ def encode(
         name,
         ticks_per_second,
     )
+
+
+def coded_by(items: RawTable, found: Interactions) -> Interactions:
+    """The same interactions over the catalogue of a table, items that nobody met included.
+
+    Args:
+        items: attributes of items by their original id in column `item`.
+        found: interactions over the items that they name.
+
+    Returns:
+        Interactions whose item codes are the sorted order of the table's ids.
+
+    Raises:
+        DataError: if an id is missing or repeated in the table, or an item is not in it.
+    """
+    ids = np.sort(_original_ids(items.frame["item"].dropna().to_numpy()))
+    attributes = _attributes(items, "item", ids)  # complains of what is missing or repeated
+    code_of = {text: code for code, text in enumerate(ids.astype(np.str_).tolist())}
+    codes = np.array([code_of.get(text, -1) for text in found.item_ids.astype(np.str_).tolist()])
+    if (codes < 0).any():
+        unknown = found.item_ids[int((codes < 0).argmax())]
+        raise DataError(
+            f"{items.file} has no item {unknown}, which an interaction names: add it there, or set "
+            "dataset.catalogue=interactions"
+        )
+    return replace(found, item=codes.astype(np.int32)[found.item], item_ids=ids, items=attributes)
 
 
 def _codes(raw: RawTable, column: str) -> tuple[NDArray[np.int32], Ids]:

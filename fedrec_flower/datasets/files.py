@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fedrec_flower.datasets.attributes import read_attributes
 from fedrec_flower.datasets.base import Duplicates, Fingerprint, cache_root, content_digest
-from fedrec_flower.datasets.encoding import encode
+from fedrec_flower.datasets.encoding import coded_by, encode
 from fedrec_flower.datasets.formats import is_atomic, read_columns
 from fedrec_flower.datasets.tables import RawTable
-from fedrec_flower.errors import ConfigError
+from fedrec_flower.errors import ConfigError, require
 from fedrec_flower.interactions import Interactions
 
 _NEEDED = {"user", "item"}
@@ -23,7 +24,7 @@ _TYPES = {"rating": "float32", "timestamp": "int64"}
 
 @dataclass(frozen=True, slots=True)
 class FileDataset:
-    """Interactions from files of the user's own; the catalogue is the items they name.
+    """Interactions from files of the user's own.
 
     The format follows the ending: .csv, .tsv, .parquet, or .inter with .item and .user (RecBole);
     any other needs `separator`. Ids stay as they are written: "007" is not 7.
@@ -37,6 +38,8 @@ class FileDataset:
             for an .inter file the .item file beside it.
         item_columns: the item table's name for `title`, `year` and `genres` ("|" between
             genres); None leaves a column its own name.
+        catalogue: "interactions": the items that they name; "items": those of the item table,
+            also the ones that nobody met, so that the ids tell nothing of any user.
         users_path: attributes of users, likewise.
         separator: what stands between two cells of a text file; None goes by the ending.
         cache_dir: folder for prepared data; None is the user's cache folder.
@@ -49,6 +52,7 @@ class FileDataset:
     columns: Mapping[str, str | None]
     items_path: str | None
     item_columns: Mapping[str, str | None]
+    catalogue: Literal["interactions", "items"]
     users_path: str | None
     separator: str | None
     cache_dir: str | None
@@ -61,6 +65,18 @@ class FileDataset:
         for word in sorted(_NEEDED):
             if not self.columns.get(word):
                 raise ConfigError(f"dataset.columns.{word} is missing: name the {word} column")
+
+        known = self.catalogue in ("interactions", "items")
+        require(known, f"dataset.catalogue={self.catalogue} must be interactions or items")
+        require(
+            self.catalogue == "interactions" or self._items is not None,
+            "dataset.catalogue=items needs a table of items: set dataset.items_path",
+        )
+
+    @property
+    def lists_items(self) -> bool:
+        """See `base.lists_items`."""
+        return self.catalogue == "items"
 
     @property
     def cache_path(self) -> Path:
@@ -80,6 +96,7 @@ class FileDataset:
             "files": "; ".join(f"{file}: {content_digest(file)}" for file in files if file),
             "columns": json.dumps(dict(self.columns), sort_keys=True),
             "item_columns": json.dumps(dict(self.item_columns), sort_keys=True),
+            "catalogue": self.catalogue,
             "separator": self.separator,
             "duplicates": self.duplicates,
             "min_interactions": self.min_interactions,
@@ -93,14 +110,17 @@ class FileDataset:
             ConfigError: if the ending of a file says nothing and `separator` is None.
         """
         wanted = {ours: theirs for ours, theirs in self.columns.items() if theirs is not None}
-        return encode(
+        items = self._table(self._items, "item", self.item_columns)
+        listed = items if self.lists_items else None
+        found = encode(
             read_columns(self._interactions, wanted, _TYPES, self.separator),
             name=self.name,
             duplicates=self.duplicates,
             min_interactions=self.min_interactions,
             users=self._table(self._users, "user", {}),
-            items=self._table(self._items, "item", self.item_columns),
+            items=items if listed is None else None,
         )
+        return found if listed is None else coded_by(listed, found)
 
     @property
     def _interactions(self) -> Path:

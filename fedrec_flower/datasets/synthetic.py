@@ -86,6 +86,11 @@ class Synthetic:
             )
 
     @property
+    def lists_items(self) -> bool:
+        """See `base.lists_items`; the number of items is given."""
+        return True
+
+    @property
     def cache_path(self) -> Path:
         """The folder for prepared data; it need not exist yet."""
         return cache_root(self.cache_dir)

@@ -21,6 +21,7 @@ def dataset(path: Path, columns: Mapping[str, str | None] = COLUMNS, **options: 
         "columns": columns,
         "items_path": None,
         "item_columns": {"title": None, "year": None, "genres": None},
+        "catalogue": "interactions",
         "users_path": None,
         "separator": None,
         "cache_dir": None,
@@ -203,3 +204,33 @@ def test_a_file_of_equal_size_and_time_is_another_file(tmp_path: Path) -> None:
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (stamp.st_size, stamp.st_mtime_ns)
     assert dataset(path).fingerprint() != before
+
+
+LISTED = "what,title\nx,One\nz,Nobody met it\ny,Two\n"
+
+
+def test_an_item_of_a_single_user_is_not_published_where_a_table_gives_the_catalogue(
+    tmp_path: Path,
+) -> None:
+    # Before, the ids of the model's rows told that somebody had y.
+    table = written(tmp_path, "items.csv", LISTED)
+    without = written(tmp_path, "without.csv", ROWS.replace("NA,y", "NA,x"))
+    with_it = written(tmp_path, "with.csv", ROWS)
+    about: dict[str, Any] = {"items_path": str(table), "item_columns": {"title": "title"}}
+    loaded = [dataset(p, catalogue="items", **about).load() for p in (without, with_it)]
+    for found in loaded:
+        assert found.item_ids.tolist() == ["x", "y", "z"]
+        assert found.items["title"].tolist() == ["One", "Two", "Nobody met it"]
+    assert loaded[1].item_ids[loaded[1].item].tolist() == ["x", "y"]
+    assert dataset(with_it, **about).load().item_ids.tolist() == ["x", "y"]  # as ever
+
+
+def test_a_catalogue_needs_a_table_with_every_item(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", ROWS)
+    with pytest.raises(ConfigError, match=r"set dataset.items_path"):
+        dataset(path, catalogue="items")
+    with pytest.raises(ConfigError, match=r"catalogue=table must be"):
+        dataset(path, catalogue="table")
+    table = written(tmp_path, "items.csv", "what\nx\n")
+    with pytest.raises(DataError, match=r"items.csv has no item y, which an interaction names"):
+        dataset(path, catalogue="items", items_path=str(table)).load()

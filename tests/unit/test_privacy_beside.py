@@ -10,9 +10,11 @@ import pytest
 from flwr.app import Message
 
 from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
+from fedrec_flower.cli import compose
 from fedrec_flower.client.app import app
+from fedrec_flower.config import build
 from fedrec_flower.errors import ConfigError, TrainingError
-from fedrec_flower.experiment import run
+from fedrec_flower.experiment import run, set_up
 from fedrec_flower.federation import InProcessGrid
 from fedrec_flower.interactions import Part
 from fedrec_flower.privacy import Chance, LocalDP
@@ -159,7 +161,7 @@ def test_what_is_published_beside_is_named_value_by_value(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
     named = " ".join(federate(*mechanism).outcome.privacy["privacy"]["does_not_cover"])
-    for value in ("metrics", "clients.csv", "split_sha256", "times", "item ids", "attack", "hyper"):
+    for value in ("metrics", "clients.csv", "split_sha256", "times", "attack", "hyper-parameters"):
         assert value in named
     assert ("evaluation sums that each node sends" in named) == (mechanism is not CENTRAL)
     assert "loss" not in named  # nobody publishes one
@@ -206,3 +208,27 @@ def test_a_deployed_node_under_local_privacy_refuses_to_be_scored(federate: "Fed
 def test_a_deployed_run_under_local_privacy_cannot_choose_by_validation(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set release=last"):
         deployed(tmp_path / "run", tmp_path / "cache", *LOCAL, "release=validation")
+
+
+# --- the catalogue ------------------------------------------------------------------------------
+
+
+def test_a_catalogue_that_interactions_name_is_named_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [f"{u},{(u + i) % 24},{10 * u + i}" for u in range(24) for i in range(8)]
+    (tmp_path / "met.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    (tmp_path / "items.csv").write_text("item_id\n" + "\n".join(map(str, range(60))) + "\n")
+    file = ("dataset=file", f"dataset.path={tmp_path / 'met.csv'}", "dataset.columns.rating=null")
+    here = ("evaluation.num_negatives=0", f"dataset.cache_dir={tmp_path}")
+    listed = (f"dataset.items_path={tmp_path / 'items.csv'}", "dataset.catalogue=items")
+    told = {}
+    for name, more in {"met": (), "listed": listed}.items():
+        caplog.clear()
+        config, _ = compose([*LOCAL, *file, *here, *more])
+        setup = set_up(config, RunFolder.create(tmp_path / name))
+        setup.guard.check(build("strategy", config["strategy"], plan=setup.plan, observer=None))
+        named = " ".join(setup.plan.curator.facts()["privacy"]["does_not_cover"])
+        told[name] = ("the catalogue is the items" in caplog.text, "item ids" in named)
+        assert setup.data.num_items == (60 if more else 24)
+    assert told == {"met": (True, True), "listed": (False, False)}
