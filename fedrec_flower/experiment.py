@@ -52,6 +52,8 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
     Raises:
         FedrecError: a mistake that the user can mend; the folder keeps what it had.
     """
+    if engine is not None:  # clients that drew by the server's seed would hide nothing from it
+        config = {**config, "randomness": "private"}
     saved = folder.checkpoints.newest()
     with Record(folder, config, saved) as record:
         setup = set_up(config, folder, deployed=engine is not None)
