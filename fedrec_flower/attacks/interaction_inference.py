@@ -1,26 +1,32 @@
 """Interaction inference: which items does a client have, judging by what leaves its device?
 
-An honest but curious server keeps to the protocol and looks closely. When the run is over, one
-more round is played as the run would have played it, and read at each place where somebody could
-stand: one client's message, the sum over the cohort, and that sum with the server's noise.
+An honest but curious server keeps to the protocol and looks closely. After the run one of its
+rounds, or one more, is played again as the run plays it, and read at each place where somebody
+could stand: one client's message ("update"), the sum over the cohort ("sum"), that sum with the
+server's noise ("release"), and all sums or releases up to this one ("sums", "releases").
+
+Each view is read by every method that applies to it, and the figure of a view is that of the method
+that found most. All figures are lower bounds of what a view leaks: a better attack may find more.
 
 Sources: Chai et al. 2021, "Secure federated matrix factorization", for ratings that gradients tell;
 Yuan et al. 2023, "Interaction-level membership inference attack against federated
-recommender systems", for the question asked here.
+recommender systems", for the question asked here; and those of the methods.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.attacks.least_squares import LeastSquares
+from fedrec_flower.attacks.many_rounds import regressed, separated, told_apart
 from fedrec_flower.attacks.matching import Matching, Pairs, auc
 from fedrec_flower.attacks.none import NoAttack
 from fedrec_flower.attacks.reading import guess, readings
-from fedrec_flower.attacks.scene import Circumstances, Moment, Round, Scene
+from fedrec_flower.attacks.scene import Circumstances, Moment, Round, Scene, Sum, View
 from fedrec_flower.errors import require
 from fedrec_flower.interactions import Part
 from fedrec_flower.prepared import Prepared
@@ -28,9 +34,12 @@ from fedrec_flower.seeding import generator
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Method = Literal["reading", "least_squares", "regression", "separation", "strongest"]
 
-_HEADLINE = ("auc", "auc_se", "precision", "recall")
+_HEADLINE = ("auc", "auc_se", "precision", "recall", "method")
+_FIGURES = ("auc", "auc_all_items", "precision", "recall")
 _EACH_SIDE = 5  # items a little more popular, and as many a little less, beside each of a client's
+_REFINEMENTS = 3  # of least squares
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +64,32 @@ class InteractionInference(NoAttack):
     """`attack=interaction_inference`: what a message, a sum and a release tell of one client.
 
     Attributes:
-        at: "initial" plays a round from the initial parameters, "final" from the published ones.
+        method: how to read them. "reading": the direction in which rows moved. "least_squares": a
+            sum as a linear system; needs clients whose draws follow from the seed. "regression" and
+            "separation": the sums of many rounds. "strongest": every method that can be used.
+        round: the round that is looked at, or "last": one more after the last round.
+        side_knowledge: what the server knows beside its messages. "activities": how many items each
+            client has in training.
         num_victims: how many clients of the cohort are looked at, at most.
         seed: the experiment's seed.
 
     Raises:
-        ConfigError: if there is no victim.
+        ConfigError: if a value is impossible.
     """
 
-    at: Moment
+    method: Method
+    round: Moment
+    side_knowledge: Literal["none", "activities"]
     num_victims: int
     seed: int
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         require(self.num_victims >= 1, f"attack.num_victims must be 1 or more: {self.num_victims}")
+        require(
+            self.round == "last" or self.round >= 1,
+            f"attack.round must be 1 or more, or last: {self.round}",
+        )
 
     def check(self, run: Circumstances) -> None:
         """See `NoAttack.check`."""
@@ -90,6 +110,36 @@ class InteractionInference(NoAttack):
             "attack=interaction_inference has nothing to read: choose another model, or "
             "attack=none",
         )
+        require(
+            self.round == "last" or self.round <= run.num_rounds,
+            f"attack.round={self.round} is after the last of num_rounds={run.num_rounds}: lower it",
+        )
+        require(
+            self.round in ("last", 1) or run.replayable,
+            f"attack.round={self.round} plays the rounds before it again, which needs faults=none "
+            f"and a server that moves by one sum a round, and {run.strategy} does not: choose 1 or "
+            "last",
+        )
+        if self.method in ("reading", "strongest"):
+            return
+        require(
+            run.factors and run.ranks,
+            f"attack.method={self.method} solves for clients' vectors, and model={run.model} has "
+            "none that it multiplies with item vectors it sends, or a client holds several users, "
+            "or task is not ranking: choose model=mf with partition=user, or attack.method=reading",
+        )
+        require(
+            self.method != "least_squares" or run.seeded,
+            "attack.method=least_squares needs to know the clients' draws, and with "
+            "randomness=private they follow from a secret: choose randomness=seeded, or "
+            "attack.method=strongest",
+        )
+        require(
+            run.replayable,
+            f"attack.method={self.method} plays the run again, which needs faults=none and a "
+            f"server that moves by one sum a round, and {run.strategy} does not: choose "
+            "attack.method=reading",
+        )
 
     def spied(self, scene: Scene) -> dict[str, Any]:
         """What was found out.
@@ -98,28 +148,80 @@ class InteractionInference(NoAttack):
             scene: the run that is over.
 
         Returns:
-            For each view ("update", "sum", "release") means over victims, as "view/figure": auc
-            among equally popular items (see `matching`) and its standard error, auc_all_items,
-            precision and recall of `reading.guess`; for sums also auc_without, the same reading
-            had the client stayed away, so that the difference is what taking part tells. Of the
-            two ways of reading, each view has the one that tells more. Beside them, for the view
-            that the mechanism in force leaves ("exposed"), auc, auc_se, advantage (2 auc - 1),
-            precision and recall; how many victims; and what is known without looking:
-            auc_of_popularity, among all items, and auc_of_counts, of exact counts in the cohort.
+            For each view that a method reads means over victims, as "view/figure": auc among
+            equally popular items (see `matching`) and its standard error, auc_all_items, precision
+            and recall, all of the `method` that found most; and auc and auc_se of each method, as
+            "view/method/auc". For sums also auc_without, the same reading had the client stayed
+            away, so that the difference is what taking part tells; and, where the sum was
+            separated, auc_anonymous: of the source that fits each victim best, as if somebody had
+            told whose each is, beside auc_anonymous_chance, the same of random sources. Beside
+            them, for the view that the mechanism in force leaves ("exposed"), auc, auc_se,
+            advantage (2 auc - 1), precision, recall and method; how many victims; and what is known
+            without looking: auc_of_popularity, among all items, and auc_of_counts, of exact counts
+            in the cohort, the best there is against clients that the server cannot tell apart.
         """
-        with scene.another_round(self.at) as played:
+        solves = self.method != "reading" and scene.factors is not None
+        with scene.another_round(self.round, remember=solves) as played:
             victims = self._victims(scene.data, played.cohort)
-            figures = _views(played, victims, scene.data.num_items)
-            if not figures:  # nobody was asked, or nobody has anything to hide
+            told, anonymous = _Told(victims, scene.data.num_items), {}
+            sent = told.messages(played) if victims else []
+            if not sent:  # nobody was asked, or nobody has anything to hide
                 return {"exposed": played.exposed, "num_victims": 0}
-            headline = {name: figures[f"{played.exposed}/{name}"] for name in _HEADLINE}
+            told.read_messages(sent)
+            if self._uses("reading"):
+                told.read_sums(played, sent)
+            if solves:
+                anonymous = self._solve(scene, played, told)
+            figures = told.figures() | anonymous
+            exposed = _exposed(played.exposed, figures)
             return {
-                **headline,
-                "advantage": 2 * headline["auc"] - 1,
-                "exposed": played.exposed,
-                **_known(scene.data, played.cohort, victims),
+                **{name: figures[f"{exposed}/{name}"] for name in _HEADLINE},
+                "advantage": 2 * figures[f"{exposed}/auc"] - 1,
+                "exposed": exposed,
+                "num_victims": float(len(told.victims)),
+                **_known(scene.data, played.cohort, told.victims),
                 **figures,
             }
+
+    def _solve(self, scene: Scene, played: Round, told: "_Told") -> dict[str, float]:
+        """Read sums and releases by the methods that solve for clients' vectors."""
+        seen = {"sum": [*played.earlier, played.whole]}
+        if played.released is not None:
+            seen["release"] = [*played.earlier_released, played.released]
+        factors, anonymous = scene.factors, {}
+        if factors is None:
+            return {}
+        known = scene.data.num_examples if self.side_knowledge == "activities" else None
+        clients = np.array([victim.client for victim in told.victims])
+        count = scene.data.num_clients
+        for view, sums in seen.items():
+            if self._uses("least_squares"):
+                with scene.imitation() as imitation:
+                    if imitation is not None:
+                        attack = LeastSquares(
+                            imitation, factors, scene.data.num_items, _REFINEMENTS, known
+                        )
+                        for each in sums[:-1]:
+                            attack.read(each)
+                        score = attack.read(sums[-1])
+                        places = np.searchsorted(sums[-1].cohort, clients)
+                        told.score(view, "least_squares", score[places], _half)
+            if len(sums) > 1 and self._uses("regression"):
+                score = regressed(sums, factors, clients, known, count)
+                told.score(f"{view}s", "regression", score, _top(sums))
+            if self._uses("separation"):
+                rng = generator(self.seed, "attack-separation")
+                rounds = separated(sums, factors, rng)
+                if len(rounds) > 1:
+                    score = told_apart(rounds, clients, count)
+                    told.score(f"{view}s", "separation", score, _top(sums))
+                anonymous[f"{view}/auc_anonymous"] = told.best_of(rounds[-1].sources.T)
+                chance = rng.normal(size=rounds[-1].sources.T.shape)
+                anonymous[f"{view}/auc_anonymous_chance"] = told.best_of(chance)
+        return anonymous
+
+    def _uses(self, method: Method) -> bool:
+        return self.method in (method, "strongest")
 
     def said(self, figures: Mapping[str, Any]) -> str:
         """See `NoAttack.said`."""
@@ -129,9 +231,11 @@ class InteractionInference(NoAttack):
             "update": "one client's message",
             "sum": "the sum over a cohort",
             "release": "what is released of the sum",
+            "sums": "the sums over the cohorts of all rounds",
+            "releases": "what is released of the sums of all rounds",
         }
         return (
-            f"interaction inference from {views[figures['exposed']]}: "
+            f"interaction inference from {views[figures['exposed']]} by {figures['method']}: "
             f"AUC {figures['auc']:.3f} ± {figures['auc_se']:.3f} among equally popular items, "
             f"precision {figures['precision']:.2f}, recall {figures['recall']:.2f}"
         )
@@ -160,54 +264,127 @@ def _counts(data: Prepared) -> Codes:
     return np.bincount(data.part(Part.TRAIN).item, minlength=data.num_items)
 
 
-def _views(played: Round, victims: Sequence[Victim], num_items: int) -> dict[str, float]:
-    """The figures of every view there is, as "view/figure"."""
-    total = played.total()
-    released = played.released(total)
-    sums = {"sum": total} if released is None else {"sum": total, "release": released}
-    whole = {view: readings(seen, num_items) for view, seen in sums.items()}
-    told: dict[str, list[Floats]] = {view: [] for view in ("update", *sums)}
-    without: dict[str, list[Floats]] = {view: [] for view in sums}
-    for victim in victims:
-        message = played.message(victim.client)
-        if message is None:
-            continue
-        told["update"].append(_told(readings(message, num_items), victim))
-        for view, seen in sums.items():
-            told[view].append(_told(whole[view], victim))
-            left = {name: value - message[name] for name, value in seen.items()}
-            without[view].append(_told(readings(left, num_items), victim))
-    if not told["update"]:
-        return {}
-    found = {"num_victims": float(len(told["update"]))}
-    for view, rows in told.items():
-        figures = _figures(rows, without.get(view, []))
-        found |= {f"{view}/{name}": value for name, value in figures.items()}
-    return found
+class _Told:
+    """What each method reads of each view, against the truth.
+
+    Attributes:
+        victims: those of whom a message arrived.
+    """
+
+    def __init__(self, victims: Sequence[Victim], num_items: int) -> None:
+        self.victims = list(victims)
+        self._num_items = num_items
+        self._rows: dict[tuple[str, str], Floats] = {}  # view, method -> (victims, figures)
+        self._without: dict[str, Floats] = {}
+
+    def messages(self, played: Round) -> list[Mapping[str, Floats]]:
+        """What each victim sends; who sends nothing is none."""
+        sent = [(victim, played.message(victim.client)) for victim in self.victims]
+        self.victims = [victim for victim, message in sent if message is not None]
+        return [message for _, message in sent if message is not None]
+
+    def read_messages(self, sent: Sequence[Mapping[str, Floats]]) -> None:
+        """Read single messages by the direction in which rows moved."""
+        rows = [self._readings(message, [v]) for message, v in zip(sent, self.victims, strict=True)]
+        self._keep_better("update", np.concatenate(rows, axis=1))
+
+    def read_sums(self, played: Round, sent: Sequence[Mapping[str, Floats]]) -> None:
+        """Read sum and release by the direction in which rows moved."""
+        views = {"sum": played.whole.seen}
+        if played.released is not None:
+            views["release"] = played.released.seen
+        for view, seen in views.items():
+            best = self._keep_better(view, self._readings(seen, self.victims))
+            left = [
+                self._readings({n: value - message[n] for n, value in seen.items()}, [victim])
+                for message, victim in zip(sent, self.victims, strict=True)
+            ]
+            self._without[view] = np.concatenate(left, axis=1)[best]
+
+    def score(
+        self, view: str, method: str, scores: Floats, named: Callable[[Floats], Codes]
+    ) -> None:
+        """Judge scores (victims, num_items) that a method gave each victim."""
+        self._rows[view, method] = np.array(
+            [_found(s, named(s), v) for s, v in zip(scores, self.victims, strict=True)]
+        )
+
+    def best_of(self, sources: Floats) -> float:
+        """The mean AUC if every victim is given the source that fits it best, each to one.
+
+        Args:
+            sources: float64 (k, num_items), either sign.
+        """
+        from scipy.optimize import linear_sum_assignment  # here: few runs are attacked
+
+        areas = np.array([[v.pairs.auc(source) for source in sources] for v in self.victims])
+        areas = np.maximum(areas, 1 - areas)
+        row, column = linear_sum_assignment(-areas)
+        return float(areas[row, column].mean())
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of every view there is, as "view/figure"."""
+        found: dict[str, Any] = {}
+        for view in dict.fromkeys(view for view, _ in self._rows):
+            methods = {m: rows for (v, m), rows in self._rows.items() if v == view}
+            best = max(methods, key=lambda method: float(methods[method][:, 0].mean()))
+            means = methods[best].mean(axis=0).tolist()
+            found[f"{view}/method"] = best
+            found |= {f"{view}/{n}": m for n, m in zip(_FIGURES, means, strict=True)}
+            found[f"{view}/auc_se"] = _error(methods[best][:, 0])
+            if view in self._without:
+                found[f"{view}/auc_without"] = float(self._without[view][:, 0].mean())
+            for method, rows in methods.items():
+                found[f"{view}/{method}/auc"] = float(rows[:, 0].mean())
+                found[f"{view}/{method}/auc_se"] = _error(rows[:, 0])
+        return found
+
+    def _readings(self, seen: Mapping[str, Floats], victims: Sequence[Victim]) -> Floats:
+        """float64 (2, victims, figures): of each of the two readings."""
+        scores = readings(seen, self._num_items)
+        named = guess(scores)
+        return np.array([[_found(score, named, victim) for victim in victims] for score in scores])
+
+    def _keep_better(self, view: str, rows: Floats) -> int:
+        """Keep the one of two readings that tells more; which it was."""
+        best = int(rows[:, :, 0].mean(axis=1).argmax())
+        self._rows[view, "reading"] = rows[best]
+        return best
 
 
-def _told(scores: Floats, victim: Victim) -> Floats:
-    """float64 (2, 4): of each reading auc, auc_all_items, precision and recall."""
-    named = guess(scores)
-    hits = len(np.intersect1d(named, victim.own, assume_unique=True))
-    found = [hits / max(len(named), 1), hits / len(victim.own)]
-    return np.array(
-        [
-            [victim.pairs.auc(score), auc(score[victim.own], score[victim.others]), *found]
-            for score in scores
-        ]
-    )
+def _found(score: Floats, named: Codes, victim: Victim) -> list[float]:
+    """auc, auc_all_items, precision and recall of a score and of the items that it names."""
+    hits = len(np.intersect1d(named, victim.own))
+    whole = auc(score[victim.own], score[victim.others])
+    return [victim.pairs.auc(score), whole, hits / max(len(named), 1), hits / len(victim.own)]
 
 
-def _figures(rows: Sequence[Floats], without: Sequence[Floats]) -> dict[str, float]:
-    """Means over victims of the reading that tells most."""
-    each = np.stack(rows)
-    best = int(each[:, :, 0].mean(axis=0).argmax())
-    names = ("auc", "auc_all_items", "precision", "recall")
-    means = dict(zip(names, each[:, best].mean(axis=0).tolist(), strict=True))
-    error = float(each[:, best, 0].std(ddof=min(1, len(each) - 1)) / np.sqrt(len(each)))
-    away = {"auc_without": float(np.stack(without)[:, best, 0].mean())} if without else {}
-    return means | {"auc_se": error} | away
+def _error(values: Floats) -> float:
+    return float(values.std(ddof=min(1, len(values) - 1)) / np.sqrt(len(values)))
+
+
+def _half(score: Floats) -> Codes:
+    """The items that least squares names: nearer to one than to nothing."""
+    return np.flatnonzero(score > 0.5)  # noqa: PLR2004
+
+
+def _top(sums: Sequence[Sum]) -> Callable[[Floats], Codes]:
+    """Names as many items as a client has on average, as far as weights tell."""
+    weight = sum(each.weight for each in sums) / max(sum(len(each.cohort) for each in sums), 1)
+    count = max(round(weight), 1)
+    return lambda score: np.argsort(-score, kind="stable")[:count].astype(np.int64)
+
+
+def _exposed(view: View, figures: Mapping[str, Any]) -> str:
+    """What a mechanism leaves: who has one sum has those of all rounds; of both the stronger.
+
+    Where a method does not read it, the nearest view that it reads.
+    """
+    for views in ((view, f"{view}s"), ("sum", "sums"), ("update",)):
+        seen = [each for each in views if f"{each}/auc" in figures]
+        if seen:
+            return max(seen, key=lambda each: float(figures[f"{each}/auc"]))
+    raise ValueError(f"no view was read of {view}")
 
 
 def _known(data: Prepared, cohort: Codes, victims: Sequence[Victim]) -> dict[str, float]:

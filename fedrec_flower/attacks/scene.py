@@ -1,6 +1,6 @@
-"""What a curious onlooker has before him: a run that is over, and a round played once more."""
+"""What an attacker of a run has to look at: a run that is over, and its rounds played again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -8,12 +8,14 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.aggregation.updates import Tensors, Updates
+from fedrec_flower.models.base import Factors
 from fedrec_flower.prepared import Columns, Prepared
 
 Seen = Mapping[str, NDArray[np.float64]]  # tensor name -> what was sent or released of it
 Claims = Columns  # the history of each user that an attacker has
-Moment = Literal["initial", "final"]
-View = Literal["update", "sum", "release"]
+Moment = int | Literal["last"]  # a round of the run, or one more after its last round
+View = Literal["update", "sum", "release", "sums", "releases"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Circumstances:
         vectors: whether trained vectors of items are among the shared parameters.
         by_item: whether what clients send tells items apart.
         num_strangers: users without an interaction in training, and with some elsewhere.
+        num_rounds: rounds of training.
+        replayable: whether the run's rounds can be played again without its messages.
+        factors: whether each client is one user, and scores are products with its vector.
+        ranks: whether the task is to rank.
+        seeded: whether clients' draws follow from the seed that the server knows.
     """
 
     strategy: str
@@ -39,10 +46,81 @@ class Circumstances:
     vectors: bool
     by_item: bool
     num_strangers: int
+    num_rounds: int
+    replayable: bool
+    factors: bool
+    ranks: bool
+    seeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What a server has of one round under secure aggregation, or what it released of it.
+
+    Attributes:
+        round: the round.
+        cohort: int64 (n,), the clients behind it, ascending.
+        given: the shared parameters that the clients started from.
+        seen: the sum over them, weight times change.
+        weight: the sum of their weights.
+        clip_norm: no change is longer; infinity where none is clipped.
+        noise_std: standard deviation of the noise in each value.
+    """
+
+    round: int
+    cohort: NDArray[np.int64]
+    given: Tensors
+    seen: Seen
+    weight: float
+    clip_norm: float
+    noise_std: float
+
+
+class Imitation(Protocol):
+    """The clients' code in the hands of a server that knows the seed of their draws.
+
+    It has no data of theirs: it is told what each is supposed to have had.
+    """
+
+    def vectors(self, clients: NDArray[np.int64]) -> NDArray[np.float64]:
+        """float64 (n, d): the clients' vectors, as they are now in the imitation."""
+        ...
+
+    def updates(
+        self, played: Sum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
+    ) -> Updates:
+        """What clients would send, after clipping, if these were their items.
+
+        Args:
+            played: the round that they take part in.
+            histories: item codes by client, at least one each.
+            keep: whether their vectors are changed for later rounds.
+        """
+        ...
 
 
 class Round(Protocol):
-    """One more round, as the run would have played it."""
+    """A round of the run played again, or one more after the last."""
+
+    @property
+    def earlier(self) -> Sequence[Sum]:
+        """The sums of the rounds before it, in their order, if they were asked for."""
+        ...
+
+    @property
+    def earlier_released(self) -> Sequence[Sum]:
+        """What was released of the rounds before it; empty where no noise is added."""
+        ...
+
+    @property
+    def whole(self) -> Sum:
+        """The sum over the cohort: the most that secure aggregation leaves to a server."""
+        ...
+
+    @property
+    def released(self) -> Sum | None:
+        """What the server lets out of the sum, its noise added; None if it adds none."""
+        ...
 
     @property
     def cohort(self) -> NDArray[np.int64]:
@@ -56,14 +134,6 @@ class Round(Protocol):
 
     def message(self, client: int) -> Seen | None:
         """What one client of the cohort sends; None if nothing arrives. Ask once per client."""
-        ...
-
-    def total(self) -> Seen:
-        """The sum over the cohort: the most that secure aggregation leaves to a server."""
-        ...
-
-    def released(self, total: Seen) -> Seen | None:
-        """What the server lets out of the sum, its noise added; None if it adds none."""
         ...
 
 
@@ -98,8 +168,26 @@ class Scene(Protocol):
         """int64 (num_clients,): how often each client was asked."""
         ...
 
-    def another_round(self, at: Moment) -> AbstractContextManager[Round]:
-        """Play one more round, from the initial or from the published parameters."""
+    @property
+    def factors(self) -> Factors | None:
+        """What scores are made of, where clients' vectors can be solved for; None elsewhere.
+
+        Each client is one user whose vector stays with it, the task is to rank, and the rounds of
+        the run can be played again.
+        """
+        ...
+
+    def another_round(self, at: Moment, *, remember: bool) -> AbstractContextManager[Round]:
+        """Play a round of the run again, or one more from the published parameters.
+
+        Args:
+            at: which round.
+            remember: whether the sums of the rounds before it are wanted.
+        """
+        ...
+
+    def imitation(self) -> AbstractContextManager[Imitation | None]:
+        """The clients' code with their draws; None where these follow from a secret."""
         ...
 
     def shadow(self, number: int, claims: Claims, inside: NDArray[np.bool_]) -> Shadow:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.federations import Federate, Federated
 
 SPY = "attack=interaction_inference"
+READ = "attack.method=reading"
 ALL = ("model=mf", "strategy.aggregation=all_clients")
 SECRET = (*ALL, "secure_aggregation=secagg", "federation.num_nodes=5")
 LOUD = ("privacy.target_epsilon=null", "privacy.noise_multiplier=10.0", "privacy.clip_norm=0.01")
@@ -43,12 +44,12 @@ def spied(ran: "Federated") -> dict[str, Any]:
 # --- what is seen where -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", ["initial", "final"])
+@pytest.mark.parametrize("at", ["1", "last"])
 @pytest.mark.parametrize("model", ["mf", "ncf", "lightgcn"])
 def test_a_plain_message_tells_what_its_client_has(
     federate: "Federate", model: str, at: str
 ) -> None:
-    found = spied(federate(f"model={model}", SPY, f"attack.at={at}"))
+    found = spied(federate(f"model={model}", SPY, READ, f"attack.round={at}"))
     assert found["exposed"] == "update"
     assert found["auc"] == found["update/auc"] > 0.95
     assert found["advantage"] == pytest.approx(2 * found["auc"] - 1)
@@ -65,7 +66,8 @@ def test_statistics_of_one_client_tell_all_of_it(federate: "Federate", model: st
 
 
 def test_a_mechanism_decides_what_is_exposed(federate: "Federate") -> None:
-    secret, central, local = (spied(federate(*words, SPY)) for words in (SECRET, CENTRAL, LOCAL))
+    ways = (SECRET, CENTRAL, LOCAL)
+    secret, central, local = (spied(federate(*words, SPY, READ)) for words in ways)
     assert (secret["exposed"], secret["auc"]) == ("sum", secret["sum/auc"])
     assert (central["exposed"], central["auc"]) == ("release", central["release/auc"])
     assert (local["exposed"], local["auc"]) == ("update", local["update/auc"])
@@ -76,8 +78,8 @@ def test_a_mechanism_decides_what_is_exposed(federate: "Federate") -> None:
 
 
 def test_pseudo_items_are_named_as_often_as_those_that_they_hide(federate: "Federate") -> None:
-    plain = spied(federate(*ALL, SPY, "attack.at=initial"))
-    masked = spied(federate(*ALL, "privacy=pseudo_items", SPY, "attack.at=initial"))
+    plain = spied(federate(*ALL, SPY, READ, "attack.round=1"))
+    masked = spied(federate(*ALL, "privacy=pseudo_items", SPY, READ, "attack.round=1"))
     assert masked["recall"] > 0.9
     assert masked["precision"] == pytest.approx(plain["precision"] / 2, abs=0.1)
 
@@ -85,11 +87,11 @@ def test_pseudo_items_are_named_as_often_as_those_that_they_hide(federate: "Fede
 def test_messages_add_up_to_the_sum_that_is_read(federate: "Federate") -> None:
     for words in (("model=mf",), ("model=ncf", "strategy=median"), ("model=ease", "num_rounds=1")):
         ran = federate(*words, SPY, "clients_per_round=7")
-        with scene(ran).another_round("final") as played:
-            total = played.total()
+        with scene(ran).another_round("last", remember=False) as played:
+            total = played.whole.seen
             messages = [played.message(client) for client in played.cohort.tolist()]
             assert len(messages) == 7
-            assert played.released(total) is None
+            assert played.released is None
         for name, value in total.items():
             parts = [message[name] for message in messages if message is not None]
             assert_allclose(sum(parts), value, rtol=1e-4, atol=1e-5)
@@ -97,8 +99,8 @@ def test_messages_add_up_to_the_sum_that_is_read(federate: "Federate") -> None:
 
 def test_the_first_round_is_played_as_it_was(federate: "Federate") -> None:
     ran = federate("model=mf", SPY, "num_rounds=1", "evaluation.every=1", "clients_per_round=9")
-    with scene(ran).another_round("initial") as played:
-        cohort, total = played.cohort, played.total()
+    with scene(ran).another_round(1, remember=False) as played:
+        cohort, total = played.cohort, played.whole.seen
     assert_array_equal(cohort, np.flatnonzero(ran.outcome.rounds_participated))
     (reply,) = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     sent = reply.content.array_records["update"]["item_bias.weight"].numpy()
@@ -112,8 +114,8 @@ def test_a_round_after_the_last_one_is_the_one_that_would_have_followed(
     words = ("model=mf", SPY, "evaluation.every=2", "training.learning_rate=5.0")
     ran, longer = (federate(*words, f"num_rounds={rounds}") for rounds in (2, 3))
     assert ran.outcome.selected.round == 2  # what is published is where training ended
-    with scene(ran).another_round("final") as played:
-        total = played.total()
+    with scene(ran).another_round("last", remember=False) as played:
+        total = played.whole.seen
     *_, reply = [m for m in longer.tap.replies if m.metadata.message_type == "train"]
     sent = reply.content.array_records["update"]
     for name, value in total.items():
@@ -122,12 +124,80 @@ def test_a_round_after_the_last_one_is_the_one_that_would_have_followed(
 
 def test_what_is_released_is_the_sum_with_the_noise_of_the_mechanism(federate: "Federate") -> None:
     ran = federate(*CENTRAL, SPY)
-    with scene(ran).another_round("final") as played:
-        total = played.total()
-        released = played.released(total)
+    with scene(ran).another_round("last", remember=False) as played:
+        total, released = played.whole.seen, played.released
     assert released is not None
-    noise = np.concatenate([(released[name] - total[name]).ravel() for name in released])
+    noise = np.concatenate([(released.seen[name] - total[name]).ravel() for name in total])
     assert noise.std() == pytest.approx(10.0 * 0.01, rel=0.15)
+    assert released.noise_std == pytest.approx(10.0 * 0.01)
+
+
+# --- many clients behind a sum -----------------------------------------------------------------
+
+# Eight clients a sum, told apart by vectors of 16 dimensions.
+WIDE = (
+    *SECRET[1:],
+    *("model=mf", "strategy=fedadam", "strategy.aggregation=touched_clients"),
+    *("dataset.num_items=200", "dataset.num_interactions=700", "model.embedding_dim=16"),
+    *("training.learning_rate=20.0", "training.batch_size=null", "training.local_epochs=2"),
+    *("training.weight_decay=0.0001", "clients_per_round=8", "attack.method=strongest"),
+)
+WHOLE = ("clients_per_round=24", "model.embedding_dim=32")
+
+
+@pytest.mark.parametrize("round_", ["1", "3", "last"])
+def test_one_sum_is_solved_by_a_server_that_knows_the_seed(
+    federate: "Federate", round_: str
+) -> None:
+    solved = ("attack.method=least_squares", f"attack.round={round_}")
+    found = spied(federate(SPY, *WIDE, *WHOLE, *solved))
+    assert (found["exposed"], found["method"]) == ("sum", "least_squares")
+    assert found["auc"] == found["sum/least_squares/auc"] > 0.9
+
+
+def test_one_sum_is_not_solved_where_draws_follow_from_a_secret(federate: "Federate") -> None:
+    found = spied(federate(SPY, *WIDE, *WHOLE, "randomness=private", "attack.round=1"))
+    assert "sum/least_squares/auc" not in found
+    assert found["sum/auc"] < 0.65
+    assert found["sum/auc"] < found["auc_of_counts"] + 0.05
+
+
+def test_noise_on_the_sum_does_not_hide_it_from_the_server_that_adds_it(
+    federate: "Federate",
+) -> None:
+    loud = ("privacy=central_dp", "min_completion=0.0", "privacy.sampling=fixed", *LOUD)
+    wide = [word for word in WIDE if "aggregation=touched" not in word]
+    solved = ("attack.method=least_squares", "attack.round=1", "strategy.aggregation=all_clients")
+    found = spied(federate(SPY, *wide, *loud, *solved))
+    assert found["exposed"] == "release"
+    assert found["sum/least_squares/auc"] > 0.8
+    assert found["release/least_squares/auc"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_server_sees_the_sums_of_all_rounds_and_the_strongest_view_is_headlined(
+    federate: "Federate",
+) -> None:
+    longer = ("num_rounds=6", "randomness=private", "attack.side_knowledge=activities")
+    found = spied(federate(SPY, *WIDE, *longer))
+    views = {"sum/auc", "sums/auc", "sums/regression/auc", "sums/separation/auc"}
+    assert views <= found.keys()
+    assert found["auc"] == max(found["sum/auc"], found["sums/auc"])
+    assert found["sum/auc_anonymous"] > 0.5 < found["sum/auc_anonymous_chance"]
+
+
+def test_the_sums_of_earlier_rounds_are_those_of_the_run(federate: "Federate") -> None:
+    ran = federate(SPY, "model=mf", "strategy=fedadam", "clients_per_round=9", "randomness=private")
+    state = ran.strategy.state()
+    with scene(ran).another_round(3, remember=True) as played:
+        sums = [*played.earlier, played.whole]
+    replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
+    assert [each.round for each in sums] == [1, 2, 3]
+    for each, reply in zip(sums, replies, strict=True):
+        sent = reply.content.array_records["update"]["item_bias.weight"].numpy()
+        told = each.seen["item_bias.weight"]
+        assert_allclose(np.sort(sent.ravel()), np.sort(told[told != 0]), rtol=1e-4, atol=1e-6)
+    for name, value in ran.strategy.state().items():
+        assert_array_equal(value, state[name])
 
 
 # --- and nothing is changed -------------------------------------------------------------------
@@ -158,14 +228,14 @@ def test_the_same_seed_finds_the_same(federate: "Federate") -> None:
 
 
 def test_no_more_victims_are_looked_at_than_asked_for(federate: "Federate") -> None:
-    few = spied(federate("model=mf", SPY, "attack.num_victims=3"))
+    few = spied(federate("model=mf", SPY, READ, "attack.num_victims=3"))
     assert few["num_victims"] == 3
-    assert spied(federate("model=mf", SPY))["num_victims"] <= 24
+    assert spied(federate("model=mf", SPY, READ))["num_victims"] <= 24
 
 
 def test_clients_that_send_nothing_are_no_victims(federate: "Federate") -> None:
     gone = ("faults=custom", "faults.dropout=1.0", "min_completion=0.0", "max_retries=0")
-    found = spied(federate("model=mf", SPY, *gone))
+    found = spied(federate("model=mf", SPY, READ, *gone))
     assert (found["exposed"], found["num_victims"], found["bound"]) == ("update", 0, "lower")
     assert "auc" not in found
 
@@ -254,6 +324,14 @@ def test_who_never_trained_is_no_member(federate: "Federate") -> None:
         ((SPY, "strategy=scaffold"), "Scaffold gives clients more than the shared parameters"),
         ((SPY, "strategy=clustered", "strategy.num_clusters=2"), "Clustered gives clients more"),
         ((SPY, "model=two_tower"), "model=TwoTower send tells no item from another"),
+        ((SPY, "attack.round=4"), "attack.round=4 is after the last of num_rounds=3"),
+        ((SPY, "attack.round=2", "strategy=median"), "moves by one sum a round, and Median does"),
+        ((SPY, "model=ncf", "attack.method=separation"), "solves for clients' vectors, and model="),
+        (
+            (SPY, "randomness=private", "attack.method=least_squares"),
+            "needs to know the clients' draws, and with randomness=private they follow",
+        ),
+        ((SPY, "strategy=median", "attack.method=regression"), "plays the run again, which needs"),
         ((SPY, "model=random", "num_rounds=0"), "model=RandomScores send tells no item"),
         (("attack=membership_inference",), r"there are 0: choose split=cold_users"),
         (("model=ease", "num_rounds=1", *MEMBERS), r"model=EASE under Sums publishes none"),
@@ -272,15 +350,20 @@ def test_a_victim_is_needed(federate: "Federate") -> None:
         federate(SPY, "attack.num_victims=0")
 
 
+def test_a_round_is_counted_from_one(federate: "Federate") -> None:
+    with pytest.raises(ConfigError, match=r"attack.round must be 1 or more, or last: 0"):
+        federate(SPY, "attack.round=0")
+
+
 def test_one_sentence_says_what_was_found(
     federate: "Federate", caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "fedrec_flower"):
-        spied(federate("model=mf", SPY))
+        spied(federate("model=mf", SPY, READ))
         spied(federate("model=mf", *MEMBERS))
     said = [r.getMessage() for r in caplog.records if " inference from " in r.getMessage()]
     assert [sentence.partition(":")[0] for sentence in said] == [
-        "interaction inference from one client's message",
+        "interaction inference from one client's message by reading",
         "membership inference from the published model",
     ]
 
