@@ -335,7 +335,7 @@ class _Told:
             if view in self._without:
                 found[f"{view}/auc_without"] = float(self._without[view][:, 0].mean())
             for method, rows in methods.items():
-                found[f"{view}/{method}/auc"] = float(rows[:, 0].mean())
+                found[f"{view}/{method}/auc"] = float(rows.mean(axis=0)[0])
                 found[f"{view}/{method}/auc_se"] = _error(rows[:, 0])
         return found
 

@@ -56,21 +56,28 @@ class Imitated:
     @classmethod
     def of(cls, updates: Updates, cohort: Codes, factors: Factors, num_items: int) -> "Imitated":
         """Lay out updates by client."""
-        place = {client: n for n, client in enumerate(cohort.tolist())}
         weights = updates.row_weights
         vectors = updates.tensors[factors.item] * weights[:, None]
         biases = updates.tensors[factors.item_bias][:, 0] * weights
-        whole = np.concatenate([vectors, biases[:, None]], axis=1)
-        change = np.zeros((len(cohort), num_items))
         directions = np.zeros((len(cohort), vectors.shape[1]))
-        for n, client in enumerate(updates.clients.tolist()):
+        places = np.searchsorted(cohort, updates.clients)
+        for n, place in enumerate(places.tolist()):
             rows = slice(int(updates.offsets[n]), int(updates.offsets[n + 1]))
-            change[place[client], updates.rows[rows]] = biases[rows]
             length = float(biases[rows] @ biases[rows])
-            directions[place[client]] = biases[rows] @ vectors[rows] / max(length, 1e-30)
+            directions[place] = biases[rows] @ vectors[rows] / max(length, 1e-30)
+        whole = np.concatenate([vectors, biases[:, None]], axis=1)
         total = np.zeros((num_items, whole.shape[1]))
         add_rows(total, updates.rows, whole)
-        return cls(change, directions, total)
+        return cls(changes(updates, cohort, factors, num_items), directions, total)
+
+
+def changes(updates: Updates, cohort: Codes, factors: Factors, num_items: int) -> Floats:
+    """float64 (n, num_items): what clients change item biases by, times their weights."""
+    found = np.zeros((len(cohort), num_items))
+    owners = np.searchsorted(cohort, updates.clients)[updates.owners]
+    biases = updates.tensors[factors.item_bias][:, 0] * updates.row_weights
+    found[owners, updates.rows] = biases
+    return found
 
 
 @dataclass(slots=True)
@@ -226,7 +233,9 @@ class _Guess:
         """float64 (n, num_items): what clients of such activity do to items they do not have."""
         one = np.zeros(1, np.int64)  # the only item that is spared
         supposed = {c: np.repeat(one, int(m)) for c, m in zip(self._cohort, sizes, strict=True)}
-        change = self._attack.imitated(self._played, supposed).change
+        attack = self._attack
+        updates = attack.imitation.updates(self._played, supposed, keep=False)
+        change = changes(updates, self._played.cohort, attack.factors, attack.num_items)
         change[:, one] = 0.0
         return change
 

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 _NOISE = 1.0  # ridge, as a multiple of the mean variance of a round under D
-LATEST = 30  # rounds that are separated: vectors grow, so that later ones are told apart better
+LATEST = 45  # rounds that are separated: vectors grow, so that later ones are told apart better
 
 
 def regressed(
