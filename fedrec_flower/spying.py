@@ -249,9 +249,8 @@ class _Asked:
         """The sum over the cohort, what is released of it, and what the server moves by."""
         clip_norm, std = self.curator.clip_norm, self.curator.noise_std
         total = _summed(self.answer(node, self.cohort.tolist()))
-        known = {"round": self.round, "cohort": self.cohort, "given": self.given}
         whole = Sum(
-            **known, seen=total.tensors, weight=total.weight, clip_norm=clip_norm, noise_std=0.0
+            self.round, self.cohort, self.given, total.tensors, total.weight, clip_norm, 0.0
         )
         if not self.curator.noisy:
             return whole, None, total

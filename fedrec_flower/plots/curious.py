@@ -16,6 +16,8 @@ _VIEWS = {  # as a summary names them -> what one sees there
     "update": "one client's message",
     "sum": "the sum over a cohort",
     "release": "that sum with noise",
+    "sums": "the sums of all rounds",
+    "releases": "these with noise",
 }
 _MODEL = {"": "the published model"}
 _COIN = 0.5

@@ -10,7 +10,11 @@ from fedrec_flower.results.leaderboard import ACTIVITY_GAP, ATTACK, ERRORS, FIEL
 from fedrec_flower.results.tables import markdown
 
 _HEADLINE = ("ndcg@10", "hr@10", "ndcg@10_99neg", "hr@10_99neg", *ERRORS)
-_ATTACK = ("auc", "advantage", "precision", "recall", "exposure@10", "ndcg@10_honest")
+_ATTACK = (
+    *("auc", "advantage", "precision", "recall", "exposure@10", "ndcg@10_honest"),
+    *("sum/auc", "sums/auc", "release/auc", "releases/auc", "auc_of_counts"),
+    *("sum/auc_anonymous", "sum/auc_anonymous_chance"),
+)
 _NAMES = (
     "dataset",
     "task",

@@ -225,8 +225,8 @@ def test_a_private_run_that_was_interrupted_goes_on_with_its_secret(tmp_path: Pa
 
 def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federate") -> None:
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, PRIVATE)
-    with scene(ran).another_round("initial") as played:
-        total = played.total()["item_embedding.weight"]
+    with scene(ran).another_round(1, remember=False) as played:
+        total = played.whole.seen["item_embedding.weight"]
     (reply,) = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     update = reply.content.array_records["update"]["item_embedding.weight"].numpy()
     touched = total[np.any(total != 0, axis=1)]
