@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedrec_flower.errors import ConfigError, FedrecError
 from fedrec_flower.wording import reword, unknown_option, unreadable, unusable
+from fedrec_flower.writing import print_anything
 
 if TYPE_CHECKING:
     from fedrec_flower.results import RunFolder
@@ -273,6 +274,7 @@ def _say(sentence: str, code: int) -> int:
 
 def _log_to_stderr() -> None:
     """Show what the program says, and which job of a sweep Hydra begins."""
+    print_anything()
     logging.basicConfig(format="%(message)s")
     for name in ("fedrec_flower", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -32,6 +32,7 @@ from fedrec_flower.results import (
     way_to_goal,
     way_told,
 )
+from fedrec_flower.writing import print_anything
 
 
 def compare(runs: Path, to: Path, metric: str | None, published: Path | None = None) -> str:
@@ -173,6 +174,7 @@ def main() -> None:
         help="a search's settings by validation, no test, no figures",
     )
     parser.add_argument("--published", type=Path, help="table of published figures, for the leak")
+    print_anything()
     chosen = parser.parse_args()
     try:
         if chosen.choose:

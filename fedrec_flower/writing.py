@@ -1,9 +1,11 @@
-"""Writing files so that a killed run, or a full disk, leaves no half of one behind."""
+"""Writing files so that a killed run or a full disk leaves no half of one; text on any terminal."""
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from filelock import SoftFileLock
@@ -12,6 +14,13 @@ from fedrec_flower.errors import FedrecError
 
 _PRIVATE = 0o600
 _PATIENCE = 60.0  # seconds; a killed process may leave a lock behind
+
+
+def print_anything() -> None:
+    """Let stdout and stderr print any text: what their encoding lacks is printed as "?"."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextmanager

@@ -10,10 +10,12 @@ from fedrec_flower.benchmark.rounds import rounds_table
 from fedrec_flower.benchmark.scale import SHAPES, scale_table
 from fedrec_flower.benchmark.secure import secure_table
 from fedrec_flower.results import markdown
+from fedrec_flower.writing import print_anything
 
 
 def main() -> None:
     """Measure, print and save the tables that are asked for."""
+    print_anything()
     chosen = _parser().parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     if chosen.cohorts:

@@ -117,7 +117,7 @@ def _free_place(middle: NDArray[np.float64], name: str, room: Bbox, taken: Seque
 
 
 def _places(middle: NDArray[np.float64], name: str) -> Iterator[Bbox]:
-    width = TextPath((0, 0), name, size=_POINTS).get_extents().width + _GAP
+    width = TextPath((0, 0), name.replace("$", r"\$"), size=_POINTS).get_extents().width + _GAP
     height = _POINTS * _HIGH
     for distance in _DISTANCES:
         for direction in _DIRECTIONS:

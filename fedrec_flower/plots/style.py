@@ -7,11 +7,16 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from warnings import catch_warnings, filterwarnings
 
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from fedrec_flower.errors import FedrecError
@@ -46,6 +51,34 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
         label: Look(COLOURS[n % len(COLOURS)], MARKERS[n // len(COLOURS) % len(MARKERS)])
         for n, label in enumerate(sorted(set(labels)))
     }
+
+
+class _PlainFigure(Figure):
+    """A figure that shows texts as they are: ids, labels and genres may hold dollar signs.
+
+    Matplotlib would take what stands between two of them for a formula.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        """See `Figure.draw`."""
+        for artist in self.findobj(Text):
+            if isinstance(artist, Text):
+                artist.set_parse_math(False)
+        for axes in self.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                _keep_powers(axis)
+        super().draw(renderer)
+
+
+def _keep_powers(axis: Axis) -> None:
+    """Let the powers of a logarithmic axis be formulas."""
+    for formatter, ticks in (
+        (axis.get_major_formatter(), axis.get_major_ticks()),
+        (axis.get_minor_formatter(), axis.get_minor_ticks()),
+    ):
+        if isinstance(formatter, LogFormatter):
+            for tick in ticks:
+                tick.label1.set_parse_math(True)
 
 
 def canvas(
@@ -87,7 +120,7 @@ def panels(
     Returns:
         The figure and the axes of each panel, as in `canvas`.
     """
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    figure = _PlainFigure(figsize=size, layout="constrained", facecolor="white")
     every: list[Axes] = list(figure.subplots(1, len(xs), sharey=not ys, squeeze=False)[0])
     folded = textwrap.fill(subtitle, width=int(size[0] * 14))
     # The blank lines keep room for the subtitle, which needs another size and colour.
@@ -152,9 +185,11 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, dpi=150)
         # Otherwise ids in the SVG are random and its metadata hold the date.
-        with rc_context({"svg.hashsalt": name}):
+        with rc_context({"svg.hashsalt": name}), catch_warnings():
+            # A name in a script that the font lacks is drawn as boxes, without a word per letter.
+            filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(png, dpi=150)
             figure.savefig(svg, metadata={"Date": None})
     except OSError as error:
         raise FedrecError(
