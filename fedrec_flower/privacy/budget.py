@@ -4,6 +4,7 @@ from math import isinf
 
 from fedrec_flower.aggregation import HUGE
 from fedrec_flower.errors import require
+from fedrec_flower.privacy.accounting import LEAST_DELTA, epsilon_of
 
 
 def check_budget(
@@ -26,6 +27,31 @@ def check_budget(
         require(target_epsilon > 0, f"privacy.target_epsilon must be above 0: {target_epsilon}")
     if delta is not None:
         require(0 < delta < 1, f"privacy.delta must be between 0 and 1: {delta}")
+        require(
+            delta >= LEAST_DELTA,
+            f"privacy.delta={delta:g} is too small to be computed with: give {LEAST_DELTA:g} or "
+            "more",
+        )
+
+
+def check_cost(noise_multiplier: float, delta: float, releases: int) -> None:
+    """Refuse noise so small that its epsilon exceeds all numbers.
+
+    Args:
+        noise_multiplier: standard deviation over sensitivity; 0 for no noise, and no promise.
+        delta: see `accounting.epsilon_of`.
+        releases: how many there will be.
+
+    Raises:
+        ConfigError: names the value and what to give.
+    """
+    if noise_multiplier:
+        epsilon = epsilon_of(((noise_multiplier, 1.0, max(releases, 1)),), delta)
+        require(
+            not isinf(epsilon),
+            f"privacy.noise_multiplier={noise_multiplier:g} is too small for any guarantee: raise "
+            "it, or set it to 0 for no noise",
+        )
 
 
 def check_clipping(

@@ -18,7 +18,7 @@ from fedrec_flower.errors import require
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.prepared import Columns
 from fedrec_flower.privacy.accounting import default_delta, noise_multiplier_for
-from fedrec_flower.privacy.budget import check_budget, check_clipping
+from fedrec_flower.privacy.budget import check_budget, check_clipping, check_cost
 from fedrec_flower.privacy.chance import Chance
 from fedrec_flower.privacy.circumstances import (
     Circumstances,
@@ -138,6 +138,7 @@ class CentralDP(NoPrivacy):
         multiplier, rate = self.noise_multiplier, run.rate if self.sampling == "poisson" else 1.0
         if self.target_epsilon is not None:
             multiplier = noise_multiplier_for(self.target_epsilon, delta, rate, run.num_rounds)
+        check_cost(multiplier or 0.0, delta, run.num_rounds)
         noise = run.clients_per_round / 20 if self.count_noise is None else self.count_noise
         require(
             not self.adaptive_clipping or (multiplier or 0.0) < 2 * noise,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedrec_flower.aggregation import Updates, UpdateSum
 from fedrec_flower.errors import require
 from fedrec_flower.privacy.accounting import default_delta, epsilon_of, noise_multiplier_for
-from fedrec_flower.privacy.budget import check_budget, check_clipping
+from fedrec_flower.privacy.budget import check_budget, check_clipping, check_cost
 from fedrec_flower.privacy.chance import Chance, Source, laplace
 from fedrec_flower.privacy.circumstances import (
     Circumstances,
@@ -107,6 +107,7 @@ class LocalDP(NoPrivacy):
             multiplier = _APART * noise_multiplier_for(target, delta, 1.0, rounds)
         elif target is not None:
             multiplier = 0.0 if isinf(target) else _APART * rounds / target
+        check_cost((multiplier or 0.0) / _APART, delta, rounds)
         return {"noise_multiplier": multiplier, "target_epsilon": None, "delta": delta}
 
     def epsilon(self, times: int) -> float:
