@@ -20,6 +20,7 @@ from fedrec_flower.models.base import Tensors
 from fedrec_flower.partitions.statistics import partition_table
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.preparing import prepare
+from fedrec_flower.privacy import Curator
 from fedrec_flower.progress import Progress
 from fedrec_flower.publish import publish
 from fedrec_flower.report import Record
@@ -170,7 +171,8 @@ def set_up(
     attack: NoAttack = build(
         "attack", config["attack"], seed=config["seed"], data=data, model=model
     )
-    plan = make_plan(config, data, model, evaluator, folder, guard)
+    curator = guard.curator(folder.path, source)
+    plan = make_plan(config, data, model, evaluator, folder, guard, curator)
     asked = config["federation"].get("num_nodes")
     nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked
     checking.check_nodes(nodes, data)
@@ -242,6 +244,7 @@ def make_plan(
     evaluator: Evaluator,
     folder: RunFolder,
     guard: Guard,
+    curator: Curator,
 ) -> Plan:
     """Turn the configuration into what the strategy needs.
 
@@ -274,7 +277,7 @@ def make_plan(
         reply_timeout=config["reply_timeout"],
         checkpoint_every=config["checkpoint_every"],
         patience=config["patience"],
-        curator=guard.curator(),
+        curator=curator,
         secure=guard.secure,
     )
 

@@ -3,18 +3,21 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import inf, prod, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedrec_flower.config import build
 from fedrec_flower.datasets import lists_items
-from fedrec_flower.errors import require
+from fedrec_flower.errors import ConfigError, require
 from fedrec_flower.models import Recommender
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.prepared import Prepared
 from fedrec_flower.privacy import Chance, Circumstances, Curator, NoPrivacy, Published, Way
+from fedrec_flower.privacy.ledger import LEDGER, Ledger, Spent
+from fedrec_flower.results import SavedModel
 from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
 from fedrec_flower.strategies import FederatedStrategy
 from fedrec_flower.strategies.plan import Release
@@ -34,6 +37,7 @@ class Guard:
         chance: where its randomness comes from.
         deployed: whether the federation is real.
         release: which evaluated round is released.
+        budget: the epsilon that the run may cost; infinity without a limit.
     """
 
     node: Mapping[str, Any]
@@ -43,6 +47,7 @@ class Guard:
     chance: Chance
     deployed: bool
     release: Release
+    budget: float
 
     @classmethod
     def of(
@@ -75,16 +80,59 @@ class Guard:
         node = {**config["privacy"], **chosen.settle(run)}
         chance = Chance(config["seed"] if repeats else None)
         privacy: NoPrivacy = build("privacy", node)
-        return cls(node, privacy, secure, run, chance, deployed, release)
+        return cls(
+            node, privacy, secure, run, chance, deployed, release, _budget(config["privacy"])
+        )
 
     @property
     def measures(self) -> bool:
         """Whether clients are scored: their exact sums would tell an untrusted server too much."""
         return self.run.published.metrics
 
-    def curator(self) -> Curator:
-        """The server's side, at its beginning."""
-        return self.privacy.curator(self.run, self.chance)
+    def curator(self, folder: Path | None = None, source: SavedModel | None = None) -> Curator:
+        """The server's side, at its beginning.
+
+        Args:
+            folder: the run's folder, where its account is kept; None to keep none.
+            source: the model that the run starts from.
+
+        Raises:
+            ConfigError: if the guarantee would not cover what that model was learnt from.
+            DataError: if the folder's account cannot be read.
+        """
+        fresh = self.privacy.draws and self.chance.seed is None  # seeded noise repeats
+        path = folder / LEDGER if folder is not None and fresh else None
+        ledger = Ledger(path, self.budget, self._spent_by(source))
+        return self.privacy.curator(self.run, self.chance, ledger)
+
+    def _spent_by(self, source: SavedModel | None) -> Spent:
+        """The guarantee of the model that the run starts from, which is added to that of the run.
+
+        Raises:
+            ConfigError: if it has none, or one for other units.
+        """
+        promises = self.privacy.guarantees and self.node.get("noise_multiplier") != 0
+        if source is None or not promises:
+            return Spent()
+        told = source.privacy
+        if told is None:
+            raise ConfigError(
+                f"init_from={source.path} was trained without a privacy guarantee, and epsilon "
+                "would not cover what it tells of its users: start from a run with the same "
+                f"privacy={self.node['name']}, or leave init_from null"
+            )
+        own = self.privacy.curator(self.run, self.chance).facts()["privacy"]["neighbours"]
+        require(
+            told["neighbours"] == own,
+            f"init_from={source.path} protects that {told['neighbours']}, this run that {own}: "
+            "epsilons of different guarantees cannot be added, so choose privacy as there",
+        )
+        _LOG.warning(
+            "epsilon and delta are sums: the model in init_from has already spent epsilon=%g, "
+            "delta=%g",
+            *(told["epsilon"], told["delta"]),
+        )
+        return Spent(told["epsilon"], told["delta"])
 
     def job(self) -> dict[str, Any]:
         """What nodes must know; see `client.node.open_node`."""
@@ -124,6 +172,11 @@ class Guard:
                 "the released round is chosen by exact validation, which privacy does not cover: "
                 "release=last releases the last"
             )
+
+
+def _budget(privacy: Mapping[str, Any]) -> float:
+    target = privacy.get("target_epsilon")
+    return inf if target is None else float(target)
 
 
 def _check_release(config: Mapping[str, Any], release: Release, *, measures: bool) -> None:

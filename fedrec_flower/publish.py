@@ -59,7 +59,7 @@ def publish(record: Record, data: Prepared, outcome: Outcome, attack: NoAttack) 
         folder.write_table("recommendations", _recommendations(data, notes))
     clients = data.clients.assign(rounds_participated=outcome.rounds_participated)
     folder.write_table("clients", clients)
-    folder.write_model(selected.parameters, data.item_ids)
+    folder.write_model(selected.parameters, data.item_ids, outcome.privacy)
     _keep_selected(folder.path / "clients", selected.slot)
     record.learn(_summary(record, data, outcome, notes))
     if measured and (achieved := attack.measured(data, _recommended(notes))):

@@ -110,6 +110,13 @@ def noise_multiplier_for(target_epsilon: float, delta: float, rate: float, steps
     return high
 
 
+def accountant(rate: float) -> str:
+    """How `epsilon_of` accounts for releases of a sampling rate, in words."""
+    if rate >= 1:
+        return "exact, Balle and Wang 2018"
+    return "PRV, of Opacus; Renyi outside of its range"
+
+
 def default_delta(num_units: int) -> float:
     """A delta below one in the number of protected units: num_units ** -1.1.
 

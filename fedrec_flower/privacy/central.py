@@ -32,6 +32,7 @@ from fedrec_flower.privacy.circumstances import (
 )
 from fedrec_flower.privacy.clipping import clipped, norms, whole_norms
 from fedrec_flower.privacy.gaussian import GaussianCurator
+from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 from fedrec_flower.privacy.none import NoPrivacy
 
 UNCLIPPED = "unclipped"  # beside an update, by Andrew et al.: half a vote on whether it was short
@@ -164,9 +165,11 @@ class CentralDP(NoPrivacy):
             return multiplier
         return float((multiplier**-2 - (2 * noise) ** -2) ** -0.5)
 
-    def curator(self, run: Circumstances, chance: Chance) -> GaussianCurator:
+    def curator(
+        self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER
+    ) -> GaussianCurator:
         """See `NoPrivacy.curator`; of a settled configuration."""
-        return GaussianCurator(self, run, chance, UNCLIPPED)
+        return GaussianCurator(self, run, chance, ledger, UNCLIPPED)
 
     def apply(self, updates: Updates, tables: Collection[str], clip_norm: float) -> Updates:
         """See `NoPrivacy.apply`."""

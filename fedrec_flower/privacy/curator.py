@@ -31,6 +31,11 @@ class Curator:
         return {}
 
     @property
+    def is_spent(self) -> bool:
+        """Whether another release would cost more than the budget allows."""
+        return False
+
+    @property
     def clip_norm(self) -> float:
         """What clients are told to bound their updates by in this round."""
         return inf

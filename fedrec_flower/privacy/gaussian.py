@@ -1,21 +1,24 @@
 """The trusted server of central differential privacy: samples, adds noise once, keeps account."""
 
 from collections.abc import Mapping
-from math import exp, isfinite
+from math import ceil, exp, isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import HUGE, UpdateSum
-from fedrec_flower.privacy.accounting import History, epsilon_of, joined
+from fedrec_flower.privacy.accounting import History, accountant, epsilon_of, joined
 from fedrec_flower.privacy.chance import Chance
 from fedrec_flower.privacy.circumstances import Circumstances
 from fedrec_flower.privacy.curator import Curator, State
-from fedrec_flower.privacy.wording import about_noise, outside
+from fedrec_flower.privacy.ledger import Account, Ledger
+from fedrec_flower.privacy.wording import about_noise, before_this_run, outside
 
 if TYPE_CHECKING:
     from fedrec_flower.privacy.central import CentralDP
+
+_FIGURES = 100  # epsilons that rounds.csv has of a run, at most
 
 
 class GaussianCurator(Curator):
@@ -25,17 +28,26 @@ class GaussianCurator(Curator):
         privacy: the mechanism, settled.
         run: the run.
         chance: where noise and cohorts come from.
+        ledger: where the account is kept; it counts releases that a checkpoint has lost.
         votes: name of what clients tell beside their updates where clipping adapts.
     """
 
     def __init__(
-        self, privacy: "CentralDP", run: Circumstances, chance: Chance, votes: str
+        self,
+        privacy: "CentralDP",
+        run: Circumstances,
+        chance: Chance,
+        ledger: Ledger,
+        votes: str,
     ) -> None:
         self._privacy, self._run, self._chance, self._votes = privacy, run, chance, votes
+        self._ledger = ledger
         self._multiplier, self._delta = privacy.noise_multiplier or 0.0, privacy.delta or 0.0
         self._clip_norm = privacy.clip_norm
         self._history: History = ()
         self._participated = np.zeros(run.num_clients, np.int64)
+        if (account := ledger.read()) is not None:
+            self._take(account)
 
     @property
     def noisy(self) -> bool:
@@ -66,9 +78,25 @@ class GaussianCurator(Curator):
         return multiplier * (self._clip_norm + self._run.rounding) if multiplier else 0.0
 
     @property
+    def is_spent(self) -> bool:
+        """See `Curator.is_spent`; the noise suffices for all rounds, each released once."""
+        if self._num_releases < self._run.num_rounds:
+            return False
+        return epsilon_of(self._after_another, self._delta) > self._ledger.budget
+
+    @property
     def epsilon(self) -> float:
-        """What has been spent."""
-        return epsilon_of(self._history, self._delta)
+        """What has been spent, the model that the run started from included."""
+        return epsilon_of(self._history, self._delta) + self._ledger.before.epsilon
+
+    @property
+    def delta(self) -> float:
+        """The probability that the guarantee of `epsilon` leaves out."""
+        return self._delta + self._ledger.before.delta
+
+    @property
+    def _num_releases(self) -> int:
+        return sum(count for _, _, count in self._history)
 
     def cohort(self, sampled: NDArray[np.int64], round_: int) -> NDArray[np.int64]:
         """See `Curator.cohort`; with Poisson sampling, each client by a coin of its own."""
@@ -82,23 +110,35 @@ class GaussianCurator(Curator):
         self, total: UpdateSum, shapes: Mapping[str, tuple[int, ...]], round_: int
     ) -> UpdateSum:
         """See `Curator.release`; weights and touched rows are not released."""
-        std, noisy = self.noise_std, {}
+        self._account()  # before anything is drawn: a release that nobody counted must not be
+        std, noisy = self.noise_std, dict[str, NDArray[np.float64]]()
         for name, shape in shapes.items():
             value = total.tensors.get(name, np.zeros(shape))
             scale = (self._privacy.count_noise or 0.0) if name == self._votes else std
             source = self._chance.source(f"privacy-noise/{name}", round_)
             noisy[name] = value + scale * source.normal(shape) if scale else value
-        self._account()
         if self._votes in noisy:
             self._adapt(float(noisy.pop(self._votes)[0]))
         return UpdateSum(noisy, float(self._run.clients_per_round), np.zeros(0))
 
     def _account(self) -> None:
         if self._privacy.sampling == "poisson":
-            self._history = joined(self._history, (self._multiplier, self._run.rate, 1))
-        else:  # no reward for chance: whoever was asked most often has spent most
-            most = int(self._participated.max())
-            self._history = ((self._multiplier, 1.0, most),) if most else ()
+            self._history = self._after_another
+        else:
+            self._history = self._asked_most()
+        self._ledger.write(self._spending())
+
+    @property
+    def _after_another(self) -> History:
+        """What the releases would be after one more, whoever takes part."""
+        if self._privacy.sampling == "poisson":
+            return joined(self._history, (self._multiplier, self._run.rate, 1))
+        return self._asked_most(more=1)
+
+    def _asked_most(self, more: int = 0) -> History:
+        """Without reward for sampling: the client that was asked most often has spent most."""
+        most = int(self._participated.max()) + more
+        return ((self._multiplier, 1.0, most),) if most else ()
 
     def _adapt(self, votes: float) -> None:
         """Move the bound towards the quantile, geometrically (Andrew et al. 2021, equation 2)."""
@@ -108,8 +148,15 @@ class GaussianCurator(Curator):
 
     def figures(self) -> dict[str, float]:
         """See `Curator.figures`."""
-        adapts = self._privacy.adaptive_clipping
-        return {"epsilon": self.epsilon} | ({"clip_norm": self._clip_norm} if adapts else {})
+        figures = {"clip_norm": self._clip_norm} if self._privacy.adaptive_clipping else {}
+        # A figure costs a Fourier transform: of a long run, some rounds have one, the last always.
+        if self._num_releases % ceil(self._run.num_rounds / _FIGURES) and not self._is_last:
+            return figures
+        return {"epsilon": self.epsilon, "delta": self.delta, **figures}
+
+    @property
+    def _is_last(self) -> bool:
+        return self._num_releases >= self._run.num_rounds
 
     def facts(self) -> dict[str, Any]:
         """See `Curator.facts`."""
@@ -117,19 +164,20 @@ class GaussianCurator(Curator):
         what = f"one {privacy.unit}'s"
         return {
             "epsilon": self.epsilon,
-            "delta": self._delta,
+            "delta": self.delta,
             "privacy": {
                 "mechanism": "central differential privacy: the server is trusted",
                 "unit": privacy.unit,
                 "neighbours": f"{what} data are there or not"
                 if poisson
                 else f"{what} updates are there or are zero",
-                "accountant": "PRV, of Opacus",
+                "accountant": accountant(self._run.rate if poisson else 1.0),
                 "noise_multiplier": self._multiplier,
                 "clip_norm": self._clip_norm if isfinite(self._clip_norm) else None,
                 "sampling": privacy.sampling,
                 "sampling_rate": self._run.rate,
-                "num_releases": sum(count for _, _, count in self._history),
+                "num_releases": self._num_releases,
+                **before_this_run(self._ledger.before),
                 "noise": about_noise(self._chance),
                 "covers": "the shared parameters of every round and all that is computed from "
                 "them; personal parameters never leave their client and are not released",
@@ -139,15 +187,21 @@ class GaussianCurator(Curator):
 
     def state(self) -> State:
         """See `Curator.state`."""
+        return {**self._spending(), "clip_norm": np.array([self._clip_norm])}
+
+    def _spending(self) -> State:
+        """What has been spent, and by whom."""
         return {
             "history": np.array(self._history, np.float64).reshape(-1, 3),
-            "clip_norm": np.array([self._clip_norm]),
             "participated": self._participated.copy(),
         }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See `Curator.restore`."""
-        rows = state["history"].tolist()
-        self._history = tuple((noise, rate, int(count)) for noise, rate, count in rows)
+        self._take(self._ledger.resumed(state))
         self._clip_norm = float(state["clip_norm"][0])
-        self._participated = np.array(state["participated"], np.int64)
+
+    def _take(self, spending: Account) -> None:
+        rows = np.reshape(spending["history"], (-1, 3)).tolist()
+        self._history = tuple((noise, rate, int(count)) for noise, rate, count in rows)
+        self._participated = np.array(spending["participated"], np.int64)

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import Updates, UpdateSum
 from fedrec_flower.errors import require
-from fedrec_flower.privacy.accounting import default_delta, epsilon_of, noise_multiplier_for
+from fedrec_flower.privacy.accounting import (
+    accountant,
+    default_delta,
+    epsilon_of,
+    noise_multiplier_for,
+)
 from fedrec_flower.privacy.budget import check_budget, check_clipping, check_cost
 from fedrec_flower.privacy.chance import Chance, Source, laplace
 from fedrec_flower.privacy.circumstances import (
@@ -27,8 +32,9 @@ from fedrec_flower.privacy.circumstances import (
 )
 from fedrec_flower.privacy.clipping import clipped
 from fedrec_flower.privacy.curator import Curator, State
+from fedrec_flower.privacy.ledger import NO_LEDGER, Account, Ledger
 from fedrec_flower.privacy.none import NoPrivacy
-from fedrec_flower.privacy.wording import about_noise, outside
+from fedrec_flower.privacy.wording import about_noise, before_this_run, outside
 
 _APART = 2.0  # clip norms between the updates of any two clients, at most
 
@@ -120,9 +126,11 @@ class LocalDP(NoPrivacy):
             return epsilon_of(((multiplier / _APART, 1.0, times),), self.delta or 0.0)
         return times * _APART / multiplier if multiplier else inf
 
-    def curator(self, run: Circumstances, chance: Chance) -> "LocalCurator":
+    def curator(
+        self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER
+    ) -> "LocalCurator":
         """See `NoPrivacy.curator`; of a settled configuration."""
-        return LocalCurator(self, run, chance)
+        return LocalCurator(self, run, chance, ledger)
 
     def apply(self, updates: Updates, tables: Collection[str], clip_norm: float) -> Updates:
         """See `NoPrivacy.apply`; the bound is the client's own, whatever the server says."""
@@ -162,11 +170,16 @@ class LocalCurator(Curator):
         privacy: the mechanism, settled.
         run: the run.
         chance: where noise comes from, to be told.
+        ledger: where the account is kept; it counts messages that a checkpoint has lost.
     """
 
-    def __init__(self, privacy: LocalDP, run: Circumstances, chance: Chance) -> None:
-        self._privacy, self._run, self._chance = privacy, run, chance
+    def __init__(
+        self, privacy: LocalDP, run: Circumstances, chance: Chance, ledger: Ledger
+    ) -> None:
+        self._privacy, self._run, self._chance, self._ledger = privacy, run, chance, ledger
         self._participated = np.zeros(run.num_clients, np.int64)
+        if (account := ledger.read()) is not None:
+            self._take(account)
 
     @property
     def hides_losses(self) -> bool:
@@ -174,35 +187,59 @@ class LocalCurator(Curator):
         return True
 
     @property
+    def is_spent(self) -> bool:
+        """See `Curator.is_spent`: whether no client is left that may be asked."""
+        return not self._may_be_asked.any()
+
+    @property
     def epsilon(self) -> float:
         """What the client has spent that was asked most often."""
         most = int(self._participated.max(initial=0))
-        return self._privacy.epsilon(most) if most else 0.0
+        return (self._privacy.epsilon(most) if most else 0.0) + self._ledger.before.epsilon
+
+    @property
+    def delta(self) -> float:
+        """The probability that the guarantee of `epsilon` leaves out."""
+        own = self._privacy.delta if self._privacy.mechanism == "gaussian" else 0.0
+        return (own or 0.0) + self._ledger.before.delta
+
+    @property
+    def _may_be_asked(self) -> NDArray[np.bool_]:
+        """Which clients have budget left: the noise suffices for one message a round."""
+        if isinf(self._ledger.budget):
+            return np.ones(len(self._participated), bool)
+        return self._participated < self._run.num_rounds
 
     def cohort(self, sampled: NDArray[np.int64], round_: int) -> NDArray[np.int64]:
-        """See `Curator.cohort`; a client that is asked counts as one that answered."""
+        """See `Curator.cohort`; a client that is asked counts as one that answered.
+
+        A client whose budget is spent is not asked, however often rounds are tried again.
+        """
         del round_
-        self._participated[sampled] += 1
-        return sampled
+        asked = sampled[self._may_be_asked[sampled]]
+        self._participated[asked] += 1
+        self._ledger.write(self.state())
+        return asked
 
     def figures(self) -> dict[str, float]:
         """See `Curator.figures`."""
-        return {"epsilon": self.epsilon}
+        return {"epsilon": self.epsilon, "delta": self.delta}
 
     def facts(self) -> dict[str, Any]:
         """See `Curator.facts`."""
         privacy, gaussian = self._privacy, self._privacy.mechanism == "gaussian"
         return {
             "epsilon": self.epsilon,
-            "delta": privacy.delta if gaussian else 0.0,
+            "delta": self.delta,
             "privacy": {
                 "mechanism": f"local differential privacy, {privacy.mechanism} noise",
                 "unit": privacy.unit,
                 "neighbours": f"one {privacy.unit}'s data are replaced by any other",
-                "accountant": "PRV, of Opacus" if gaussian else "epsilons of messages add up",
+                "accountant": accountant(1.0) if gaussian else "epsilons of messages add up",
                 "noise_multiplier": privacy.noise_multiplier,
                 "clip_norm": privacy.clip_norm,
                 "most_messages_of_a_client": int(self._participated.max(initial=0)),
+                **before_this_run(self._ledger.before),
                 "noise": about_noise(self._chance),
                 "covers": "every update that a client sends, even if the server is not trusted, "
                 "and all that is computed from them; epsilon is that of the client asked most",
@@ -216,4 +253,7 @@ class LocalCurator(Curator):
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See `Curator.restore`."""
-        self._participated = np.array(state["participated"], np.int64)
+        self._take(self._ledger.resumed(state))
+
+    def _take(self, account: Account) -> None:
+        self._participated = np.array(account["participated"], np.int64)

@@ -12,6 +12,7 @@ from fedrec_flower.prepared import ClientData, Columns
 from fedrec_flower.privacy.chance import Chance
 from fedrec_flower.privacy.circumstances import Circumstances, Way
 from fedrec_flower.privacy.curator import Curator
+from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 
 
 class NoPrivacy:
@@ -58,9 +59,9 @@ class NoPrivacy:
         del run
         return {}
 
-    def curator(self, run: Circumstances, chance: Chance) -> Curator:
-        """The server's side, for one run."""
-        del run, chance
+    def curator(self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER) -> Curator:
+        """The server's side, for one run; it keeps its account in the ledger."""
+        del run, chance, ledger
         return Curator()
 
     def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:

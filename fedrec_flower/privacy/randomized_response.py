@@ -25,6 +25,7 @@ from fedrec_flower.privacy.circumstances import (
     require_sum_alone,
 )
 from fedrec_flower.privacy.curator import Curator
+from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 from fedrec_flower.privacy.none import NoPrivacy
 from fedrec_flower.privacy.wording import about_noise, outside
 
@@ -84,8 +85,11 @@ class RandomizedResponse(NoPrivacy):
             "lies anew each time: set num_rounds=1",
         )
 
-    def curator(self, run: Circumstances, chance: Chance) -> "ResponseCurator":
-        """See `NoPrivacy.curator`."""
+    def curator(
+        self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER
+    ) -> "ResponseCurator":
+        """See `NoPrivacy.curator`; a user answers once, which needs no ledger."""
+        del ledger
         return ResponseCurator(self, run, chance)
 
     def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:

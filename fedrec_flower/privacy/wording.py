@@ -2,6 +2,7 @@
 
 from fedrec_flower.privacy.chance import Chance
 from fedrec_flower.privacy.circumstances import Circumstances
+from fedrec_flower.privacy.ledger import Spent
 
 _ALWAYS = (
     "per-user and per-client tables and files of the run folder (per_user.csv, "
@@ -59,6 +60,13 @@ def outside(run: Circumstances, *, trusts_server: bool) -> list[str]:
         sentences.append(_CATALOGUE)
     sentences += _ALWAYS
     return sentences if trusts_server else [*sentences, _SETTINGS]
+
+
+def before_this_run(spent: Spent) -> dict[str, float]:
+    """What of epsilon and delta the model that the run started from had spent."""
+    if spent == Spent():
+        return {}
+    return {"epsilon_of_init_from": spent.epsilon, "delta_of_init_from": spent.delta}
 
 
 def about_noise(chance: Chance) -> str:

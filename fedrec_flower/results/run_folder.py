@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -150,17 +151,23 @@ class RunFolder:
             quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
             frame.to_csv(partial, index=False, lineterminator="\n", quoting=quoting)
 
-    def write_model(self, parameters: Mapping[str, NDArray[Any]], item_ids: Ids) -> None:
+    def write_model(
+        self,
+        parameters: Mapping[str, NDArray[Any]],
+        item_ids: Ids,
+        privacy: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Write the shared parameters to `model.safetensors`.
 
         Args:
             parameters: tensor name to array, any shapes.
             item_ids: original ids of the items, in the order of the tables' rows; a later run
                 may start from here: see `transfer`.
+            privacy: the guarantee that covers them, as in summary.json; empty without one.
         """
         whole = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
         with replacing(self.path / MODEL) as partial:
-            partial.write_bytes(save(whole, metadata(item_ids)))
+            partial.write_bytes(save(whole, metadata(item_ids, privacy)))
 
     def tidy(self) -> None:
         """Remove what only an unfinished run needs, all at once or where it was cut short."""

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ Tensors = dict[str, NDArray[np.float32]]
 
 MODEL = "model.safetensors"
 ITEM_IDS = "item_ids"  # in the file's metadata: JSON, the original id of each row of item tables
+_PRIVACY = "privacy"  # likewise: epsilon, delta and neighbours of the guarantee, where there is one
 _VERSIONS = "versions"  # among parameters of several versions: which one each client was given
 
 
@@ -31,11 +33,14 @@ class SavedModel:
         path: the file they come from.
         parameters: by name; of several versions the mean over the clients.
         item_ids: the original id, as text, of each row of the tables with a row per item.
+        privacy: the guarantee that covers the parameters: `epsilon`, `delta`, and `neighbours`,
+            the data sets that it makes alike; None without one.
     """
 
     path: Path
     parameters: Tensors
     item_ids: list[str]
+    privacy: Mapping[str, Any] | None
 
     @classmethod
     def read(cls, source: str) -> "SavedModel":
@@ -55,23 +60,34 @@ class SavedModel:
         )
         try:
             with safe_open(path, framework="numpy") as file:
-                told = (file.metadata() or {}).get(ITEM_IDS)
+                beside = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         except SafetensorError as error:
             raise ConfigError(
                 f"init_from={source} cannot be read ({error}): name a run's {MODEL}"
             ) from error
-        if told is None:
+        if (told := beside.get(ITEM_IDS)) is None:
             raise ConfigError(
                 f"init_from={source} does not tell which items its rows are of: run it again with "
                 "this version"
             )
-        return cls(path, _one_version(arrays), [str(item) for item in json.loads(told)])
+        item_ids = [str(item) for item in json.loads(told)]
+        return cls(path, _one_version(arrays), item_ids, json.loads(beside.get(_PRIVACY, "null")))
 
 
-def metadata(item_ids: Ids) -> dict[str, str]:
-    """What the file of a model tells beside the parameters."""
-    return {ITEM_IDS: json.dumps(item_ids.tolist())}
+def metadata(item_ids: Ids, privacy: Mapping[str, Any]) -> dict[str, str]:
+    """What the file of a model tells beside the parameters.
+
+    Args:
+        item_ids: see `RunFolder.write_model`.
+        privacy: see `RunFolder.write_model`.
+    """
+    told = {ITEM_IDS: json.dumps(item_ids.tolist())}
+    if not isfinite(privacy.get("epsilon", inf)):
+        return told
+    guarantee = {name: privacy[name] for name in ("epsilon", "delta")}
+    guarantee["neighbours"] = privacy["privacy"]["neighbours"]
+    return told | {_PRIVACY: json.dumps(guarantee)}
 
 
 def taken_over(

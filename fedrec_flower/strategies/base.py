@@ -6,6 +6,7 @@ never on node ids, which Flower draws at random.
 """
 
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -42,6 +43,8 @@ from fedrec_flower.strategies.replies import (
 )
 from fedrec_flower.strategies.resuming import ResumableStrategy
 from fedrec_flower.strategies.sampling import sample_clients
+
+_LOG = logging.getLogger(__name__)
 
 
 class FederatedStrategy(ResumableStrategy):
@@ -142,6 +145,12 @@ class FederatedStrategy(ResumableStrategy):
             self._train(grid, self._round)
             self._evaluate(grid, self._round)
             self._keep(grid)
+        if self._round < self.plan.num_rounds and self.plan.curator.is_spent:
+            _LOG.warning(
+                "training ends after round %d of %d: rounds that were trained again after an "
+                "interruption cost privacy.target_epsilon too, and another would exceed it",
+                *(self._round, self.plan.num_rounds),
+            )
         return Outcome(
             selected=self._evaluate_selected(grid),
             best_test=self._selection.best_test,

@@ -127,10 +127,25 @@ class EvaluatingStrategy(Strategy):
     def _is_over(self) -> bool:
         patience = self.plan.patience
         impatient = patience is not None and self._selection.waited >= patience
-        return impatient or self._round == self.plan.num_rounds
+        return impatient or self._round == self.plan.num_rounds or self._is_spent()
+
+    def _is_spent(self) -> bool:
+        """Whether the budget of privacy ends the run; what was released until now can be used.
+
+        Raises:
+            TrainingError: if nothing can be.
+        """
+        if self.plan.curator.is_spent and not self._round:
+            raise TrainingError(
+                "privacy.target_epsilon is spent on rounds of this folder that were interrupted, "
+                "and no checkpoint keeps what they learnt: allow more in a new folder, and set "
+                "checkpoint_every=1 there"
+            )
+        return self.plan.curator.is_spent
 
     def _is_evaluated(self, round_: int) -> bool:
-        return not round_ % self.plan.evaluator.every or round_ == self.plan.num_rounds
+        last = round_ == self.plan.num_rounds or (round_ and self.plan.curator.is_spent)
+        return last or not round_ % self.plan.evaluator.every
 
     def _evaluate_selected(self, grid: Grid) -> Evaluated:
         """Evaluate the selected round on every client; nodes note per-user results."""

@@ -25,7 +25,7 @@ TABLES = ["table"]
 
 
 def saved(item_ids: list[Any], **parameters: Any) -> SavedModel:
-    return SavedModel(Path("there"), parameters, [str(item) for item in item_ids])
+    return SavedModel(Path("there"), parameters, [str(item) for item in item_ids], None)
 
 
 @given(
