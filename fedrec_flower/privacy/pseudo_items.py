@@ -18,6 +18,7 @@ from fedrec_flower.prepared import ClientData, Columns, starts
 from fedrec_flower.privacy.chance import Chance, Source
 from fedrec_flower.privacy.circumstances import Circumstances, Way
 from fedrec_flower.privacy.curator import Curator
+from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 from fedrec_flower.privacy.none import NoPrivacy
 
 
@@ -63,9 +64,9 @@ class PseudoItems(NoPrivacy):
         """See `NoPrivacy.most_weight`; pseudo items count like others."""
         return float(most_examples + round(self.ratio * most_examples))
 
-    def curator(self, run: Circumstances, chance: Chance) -> "Masked":
-        """See `NoPrivacy.curator`."""
-        del run
+    def curator(self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER) -> "Masked":
+        """See `NoPrivacy.curator`; nothing is spent."""
+        del run, ledger
         return Masked(seeded=isinstance(chance.seed, int))
 
     def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:

@@ -134,7 +134,7 @@ def test_epsilon_is_the_accountants_for_what_happened() -> None:
     for round_ in range(3):
         keeper.release(nothing(), SHAPES, round_)
     assert keeper.epsilon == epsilon_of(((1.0, 0.1, 3),), 1e-3)
-    assert keeper.figures() == {"epsilon": keeper.epsilon}
+    assert keeper.figures() == {"epsilon": keeper.epsilon, "delta": 1e-3}
 
 
 def test_a_fixed_cohort_is_accounted_for_by_who_was_asked_most() -> None:

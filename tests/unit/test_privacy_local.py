@@ -91,7 +91,7 @@ def test_what_is_spent_is_that_of_the_client_asked_most_and_survives() -> None:
     assert keeper.epsilon == 0.0
     for round_, cohort in enumerate(([1, 2], [2, 3], [2, 4])):
         keeper.cohort(np.array(cohort), round_)
-    assert keeper.figures() == {"epsilon": epsilon_of(((2.0, 1.0, 3),), 1e-4)}
+    assert keeper.figures() == {"epsilon": epsilon_of(((2.0, 1.0, 3),), 1e-4), "delta": 1e-4}
     again.restore(keeper.state())
     assert again.facts() == keeper.facts()
 
