@@ -214,7 +214,8 @@ def _renyi_step(noise: float, rate: float) -> NDArray[np.float64]:
         total = largest + log(float(np.exp(terms - largest).sum()) * mesh / noise)
         allowance = _ROUNDING * (1 + abs(largest))
         spent[place] = (total - log(2 * pi) / 2 + allowance) / (order - 1)
-    return np.maximum(spent, 0.0)
+    bounds: NDArray[np.float64] = np.maximum(spent, 0.0)
+    return bounds
 
 
 def _prv_epsilon(history: History, delta: float) -> float:
