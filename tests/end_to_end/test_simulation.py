@@ -51,6 +51,27 @@ def test_simulation_equals_in_process_to_the_byte_and_other_hosting_to_rounding(
     assert other.summary["federation"] == "simulation"
 
 
+def test_a_private_simulation_equals_a_private_run_in_process_given_its_secret(
+    make_run: "MakeRun", cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedrec_flower.client import node
+    from fedrec_flower.results import RunFolder
+    from fedrec_flower.seeding import Secret
+
+    words = (*WORDS, "model=mf", "randomness=private")
+    engine = ("federation=simulation", f"federation.address={cluster}", "federation.num_nodes=3")
+    with monkeypatch.context() as patch:  # or the secret would be gone with the run
+        patch.setattr(RunFolder, "tidy", lambda _: None)
+        simulated = make_run(*words, *engine)
+    secret = Secret((simulated.folder / "clients" / "secret").read_bytes())
+    monkeypatch.setattr(node, "node_secret", lambda _: secret)
+    one, other = make_run(*words), make_run(*words, "seed=2")
+    assert one.table("per_user").equals(simulated.table("per_user"))
+    expected = pytest.approx(list(one.table("rounds")["value"]), abs=1e-5)
+    assert list(simulated.table("rounds")["value"]) == expected
+    assert list(other.table("rounds")["value"]) != expected
+
+
 def test_a_node_that_fails_says_why(make_run: "MakeRun", cluster: str) -> None:
     from fedrec_flower.errors import TrainingError
 
