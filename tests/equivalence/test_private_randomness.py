@@ -37,14 +37,11 @@ SECAGG = (
     "federation.num_nodes=3",
 )
 RUNS = {
-    "finetuned": ("model=mf", "finetune_epochs=1"),
-    "compressed": ("model=mf", "compression=int8"),
-    "masked": ("model=mf", *SECAGG),
-    "pseudo items": ("model=mf", "privacy=pseudo_items"),
+    "finetuned, compressed": ("model=mf", "finetune_epochs=1", "compression=int8"),
+    "pseudo items, masked": ("model=mf", "privacy=pseudo_items", *SECAGG),
     "silos": ("model=autoencoder", "partition=silo_random", "partition.num_clients=4"),
     "latent noise": ("model=multvae",),
     "negatives of histories": ("model=fedrecon",),
-    "histories left out": ("model=two_tower",),
     "solved alone": ("model=ials", "strategy=local_only"),
 }
 CLIENTS = {
@@ -103,6 +100,12 @@ def one_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "node_secret", lambda _: Secret(bytes(range(32))))
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than a run this small."""
+    monkeypatch.setattr("fedrec_flower.publish._draw", lambda *_: None)
+
+
 def sent(ran: "Federated") -> dict[str, bytes]:
     """What the nodes sent of their training, a name an array."""
     replies = [m for m in ran.tap.replies if m.metadata.message_type.startswith("train")]
@@ -132,12 +135,12 @@ def test_the_seed_in_the_job_tells_no_draw_of_a_client(federate: "Federate", dra
     # Every such draw was made, so none of the above was true of nothing.
     assert drawn.by_secret == CLIENTS
     drawn.by_secret.clear()
-    federate(*QUICK, *RUNS["finetuned"])
+    federate(*QUICK, *RUNS["finetuned, compressed"])
     assert not drawn.by_secret
     assert {"negatives", "shuffle", "initial-personal"} < drawn.by_seed
 
 
-@pytest.mark.parametrize("name", ["finetuned", "negatives of histories"])
+@pytest.mark.parametrize("name", ["finetuned, compressed", "negatives of histories"])
 def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
     federate: "Federate", name: str
 ) -> None:
@@ -156,7 +159,7 @@ def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
 
 
 def test_no_message_holds_the_secret(federate: "Federate") -> None:
-    for words in (RUNS["finetuned"], RUNS["masked"]):
+    for words in (RUNS["finetuned, compressed"], RUNS["pseudo items, masked"]):
         ran = federate(*QUICK, *words, PRIVATE)
         secret = (ran.store / SECRET_FILE).read_bytes()
         forms = [secret, secret.hex().encode(), base64.b64encode(secret)]
@@ -194,7 +197,8 @@ def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "F
 def test_given_one_secret_hosting_and_engines_change_nothing(
     federate: "Federate", model: str, change: str
 ) -> None:
-    words = (f"model={model}", PRIVATE, "federation.num_nodes=1", "training.engine=vectorized")
+    nodes_and_engine = ("federation.num_nodes=1", "training.engine=vectorized")
+    words = (*QUICK, f"model={model}", PRIVATE, *nodes_and_engine)
     one, other = federate(*words), federate(*words, change)
     for ours, theirs in ((one.shared, other.shared), (one.personal, other.personal)):
         for name, tensor in ours.items():
@@ -207,6 +211,7 @@ def test_the_same_secret_repeats_a_private_run(federate: "Federate") -> None:
     assert sent(one) == sent(again)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_private_run_that_was_interrupted_goes_on_with_its_secret(tmp_path: Path) -> None:
     words = ["experiment=smoke", PRIVATE, "checkpoint_every=1", "num_rounds=3"]
     words += [f"dataset.cache_dir={tmp_path / 'cache'}"]
@@ -256,6 +261,7 @@ def test_masks_under_a_known_seed_are_warned_of(
     assert ("can take masked sums apart" in caplog.text) == (randomness == "seeded")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_says_its_randomness_and_leaves_no_secret_behind(tmp_path: Path) -> None:
     words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "num_rounds=1"]
     for randomness in ("seeded", "private"):
