@@ -56,6 +56,9 @@ def calibrated(score: Floats, shadow_scores: Floats, trained: Flags) -> dict[str
           attacked model's scores are shifted by a constant so that their mean lies between
           the two: the attacked model was trained on another number of users.
         - offline: the score minus its mean by models trained without the user.
+        - centered: the score minus the middle between its two means. It is the online attack if
+          training on a user raises the score of each user alike, and stands few shadow models and
+          noise best: it has no quotient or product of noisy means.
     """
     with_user, spread_with = _moments(shadow_scores, trained)
     without, spread_without = _moments(shadow_scores, ~trained)
@@ -64,6 +67,7 @@ def calibrated(score: Floats, shadow_scores: Floats, trained: Flags) -> dict[str
         "online": _log_normal(centered, with_user, spread_with)
         - _log_normal(centered, without, spread_without),
         "offline": score - without,
+        "centered": score - (with_user + without) / 2,
     }
 
 

@@ -269,7 +269,7 @@ def test_shadow_federations_find_members_that_familiarity_alone_does_not(
 ) -> None:
     found = spied(federate(*FEW, "training.learning_rate=20.0"))
     assert found["online/auc"] > found["familiarity/auc"] + 0.02
-    ways = [found[f"{way}/auc"] for way in ("familiarity", "online", "offline")]
+    ways = [found[f"{way}/auc"] for way in ("familiarity", "online", "offline", "centered")]
     assert found["auc"] == max(ways) == found[f"{found['strongest']}/auc"]
     assert found["advantage"] == pytest.approx(2 * found["auc"] - 1)
     assert (found["num_shadows"], found["num_members"], found["num_strangers"]) == (6, 24, 16)
@@ -281,7 +281,7 @@ def test_shadow_federations_find_nobody_in_a_model_that_learnt_from_nobody(
     rates = ("training.learning_rate=0.0", "training.dense_learning_rate=0.0")
     many = ("dataset.num_users=200", "dataset.num_interactions=3000", "num_rounds=1")
     found = spied(federate(*FEW, *rates, *many, "attack.num_shadows=4"))
-    for way in ("familiarity", "online", "offline"):
+    for way in ("familiarity", "online", "offline", "centered"):
         assert abs(found[f"{way}/auc"] - 0.5) < 2 * found[f"{way}/auc_se"] < 0.1
 
 

@@ -28,7 +28,7 @@ def test_each_user_is_in_half_of_the_shadow_federations() -> None:
     assert_array_equal(halves(4, 30), halves(4, 30))
 
 
-@pytest.mark.parametrize("way", ["online", "offline"])
+@pytest.mark.parametrize("way", ["online", "offline", "centered"])
 def test_calibration_finds_members_that_the_plain_score_does_not_tell(way: str) -> None:
     score, shadows, trained, member = _scores(gap=2.0)
     ratio = calibrated(score, shadows, trained)[way]
@@ -36,7 +36,7 @@ def test_calibration_finds_members_that_the_plain_score_does_not_tell(way: str) 
     assert auc(ratio[member], ratio[~member]) > 0.85
 
 
-@pytest.mark.parametrize("way", ["online", "offline"])
+@pytest.mark.parametrize("way", ["online", "offline", "centered"])
 def test_where_training_leaves_no_trace_calibration_finds_nothing(way: str) -> None:
     score, shadows, trained, member = _scores(gap=0.0)
     ratio = calibrated(score, shadows, trained)[way]
@@ -57,6 +57,15 @@ def test_the_likelihood_ratio_by_hand() -> None:
     assert shift == 0
     assert_allclose(found["online"], ratio)
     assert_allclose(found["offline"], [5 - 1, 0 - 2])
+    assert_allclose(found["centered"], [5 - 3, 0 - 2])
+
+
+def test_where_means_are_noisy_the_centered_score_is_the_strongest() -> None:
+    score, shadows, trained, member = _scores(gap=0.7)
+    found = {
+        way: auc(r[member], r[~member]) for way, r in calibrated(score, shadows, trained).items()
+    }
+    assert max(found, key=lambda way: found[way]) == "centered"
 
 
 def test_a_user_in_every_shadow_federation_has_no_calibrated_score() -> None:
