@@ -275,7 +275,7 @@ def make_plan(
         min_completion=config["min_completion"],
         max_retries=config["max_retries"],
         reply_timeout=config["reply_timeout"],
-        checkpoint_every=config["checkpoint_every"],
+        checkpoint_every=guard.secure.checkpoint_every(config["checkpoint_every"]),
         patience=config["patience"],
         curator=curator,
         secure=guard.secure,
@@ -291,7 +291,6 @@ def make_job(config: Config, data: Prepared, store: Path, guard: Guard) -> dict[
         store: where nodes keep what stays with their clients.
         guard: what protects the clients.
     """
-    most = guard.privacy.most_weight(data.most_examples)
     groups = ("model", "training", "evaluation", "compression", "faults", "attack")
     return {group: dict(config[group]) for group in (*groups, "secure_aggregation")} | {
         **guard.job(),
@@ -302,7 +301,7 @@ def make_job(config: Config, data: Prepared, store: Path, guard: Guard) -> dict[
         "num_rounds": config["num_rounds"],
         "freeze": list(config["freeze"]),
         "finetune_epochs": config["finetune_epochs"],
-        "limits": asdict(Limits(most, HUGE)),
+        "limits": asdict(Limits(guard.most_weight, HUGE)),
         "prepared": str(data.path.resolve()),
         "store": str(store.resolve()),
         # A node keeps a job open: a folder that was removed and used again is another job.

@@ -38,6 +38,7 @@ class Guard:
         deployed: whether the federation is real.
         release: which evaluated round is released.
         budget: the epsilon that the run may cost; infinity without a limit.
+        most_weight: the largest weight of what one client sends.
     """
 
     node: Mapping[str, Any]
@@ -48,6 +49,7 @@ class Guard:
     deployed: bool
     release: Release
     budget: float
+    most_weight: float
 
     @classmethod
     def of(
@@ -62,7 +64,11 @@ class Guard:
             deployed: whether the federation is real, so that noise must not repeat.
         """
         chosen: NoPrivacy = build("privacy", config["privacy"])
-        most = chosen.most_weight(data.most_examples)
+        solved = isinstance(model, ExactRecommender)
+        users = int(np.diff(data.client_offsets).max()) if solved else 1
+        most = chosen.most_weight(data.most_examples, users)
+        if config["secure_aggregation"].get("weights") == "equal" and not solved:
+            most = 1.0
         secure = build("secure_aggregation", config["secure_aggregation"], client_weight=most)
         # Whoever adds noise covers what rounding adds to a contribution; nobody else need know.
         rounded = secure.most_rounded(data.num_clients) if chosen.draws else 0.0
@@ -80,9 +86,8 @@ class Guard:
         node = {**config["privacy"], **chosen.settle(run)}
         chance = Chance(config["seed"] if repeats else None)
         privacy: NoPrivacy = build("privacy", node)
-        return cls(
-            node, privacy, secure, run, chance, deployed, release, _budget(config["privacy"])
-        )
+        budget = _budget(config["privacy"])
+        return cls(node, privacy, secure, run, chance, deployed, release, budget, most)
 
     @property
     def measures(self) -> bool:

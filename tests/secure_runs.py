@@ -9,7 +9,12 @@ from numpy.testing import assert_allclose
 if TYPE_CHECKING:
     from tests.federations import Federated, Meddle
 
-SECURE = ("secure_aggregation=secagg", "secure_aggregation.num_neighbours=null")
+SECURE = (
+    "secure_aggregation=secagg",
+    "secure_aggregation.num_neighbours=null",
+    "secure_aggregation.min_clients=2",
+    "secure_aggregation.weights=examples",
+)
 NODES = ("federation.num_nodes=6", "clients_per_round=18", "evaluation.num_clients=12")
 SHORT = (*NODES, "num_rounds=2", "evaluation.every=2")
 RUNS = {

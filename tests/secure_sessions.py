@@ -8,15 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.secure_aggregation import (
+    Contribution,
     Coordinator,
     Member,
+    Rules,
     TooFewError,
+    Wanted,
     neighbourhoods,
 )
 
 STAGES = ("advertise", "share", "mask", "unmask")
 
 Vector = NDArray[Any]
+
+LENIENT = Rules(share=0.5, min_nodes=2, min_clients=1)
 
 
 def schedule(rng: np.random.Generator, num_members: int, rates: Sequence[float]) -> list[set[int]]:
@@ -34,26 +39,44 @@ class Session:
         threshold: how many shares make up a secret.
         num_neighbours: of each member; None for all.
         silent: who says nothing from each of the four stages on.
+        rules: what every member demands.
         coordinator: the server's side.
         states: what each member remembers.
-        heard: the masked vectors, as the coordinator got them.
+        parts: what the members have masked, as the coordinator got it.
     """
 
     vectors: Sequence[Vector]
     threshold: int
     num_neighbours: int | None = None
     silent: Sequence[set[int]] = field(default_factory=lambda: [set[int]() for _ in STAGES])
-    heard: dict[int, Vector] = field(default_factory=dict)
+    parts: dict[int, Contribution] = field(default_factory=dict)
+    rules: Rules = LENIENT
 
     def __post_init__(self) -> None:
         neighbours = neighbourhoods(len(self.vectors), self.num_neighbours)
         self.coordinator = Coordinator(neighbours, self.threshold)
-        fresh = [Member.fresh(place, self.threshold) for place in range(len(self.vectors))]
+        everyone = range(len(self.vectors))
+        fresh = [Member.fresh(place, self.threshold, self.rules) for place in everyone]
         self.states: list[Mapping[str, Any]] = [member.state() for member in fresh]
+
+    @property
+    def heard(self) -> dict[int, Vector]:
+        """The masked vectors."""
+        return {place: part.vector for place, part in self.parts.items()}
+
+    def wanted(self, place: int, survivors: frozenset[int], dropouts: frozenset[int]) -> Wanted:
+        """A request to a member, with the numbers of clients as its neighbours gave them."""
+        others = sorted((survivors - {place}) & self.parts.keys())
+        return Wanted(
+            survivors,
+            dropouts,
+            {other: self.parts[other].clients for other in others},
+            {other: self.parts[other].tags[place] for other in others},
+        )
 
     def member(self, place: int) -> Member:
         """The member as a worker finds it that has never seen it before."""
-        return Member.restored(self.states[place])
+        return Member.restored(self.states[place], self.rules)
 
     def run(self) -> Vector:
         """The sum over `coordinator.masked`.
@@ -72,10 +95,10 @@ class Session:
             if place in self._talking(2):
                 member = self.member(place)
                 member.open(encrypted)
-                self.heard[place] = member.mask(self.vectors[place])
+                self.parts[place] = member.mask(self.vectors[place], clients=1)
                 self.states[place] = member.state()
         revealed = {}
-        for place, wanted in self.coordinator.add(self.heard.items()).items():
+        for place, wanted in self.coordinator.add(self.parts.items()).items():
             if place in self._talking(3):
                 revealed[place] = self.member(place).unmask(wanted)
         return self.coordinator.unmask(revealed)
@@ -109,7 +132,7 @@ def vectors(
 
 def shared_among_three() -> tuple[list[Member], dict[int, dict[int, bytes]]]:
     """Three members of a session, and the shares each has sent to the others."""
-    members = [Member.fresh(place, 2) for place in range(3)]
+    members = [Member.fresh(place, 2, LENIENT) for place in range(3)]
     public = {member.place: member.public for member in members}
     sent = {m.place: m.share({p: k for p, k in public.items() if p != m.place}) for m in members}
     return members, sent

@@ -29,6 +29,7 @@ def expected(*, stacked: bool = False, losses_below_zero: bool = False) -> Expec
         limits,
         stacked,
         statistics=False,
+        rows=True,
         losses_below_zero=losses_below_zero,
     )
 

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import UpdateSum
 from fedrec_flower.benchmark.measuring import in_new_process, peak_memory_mb
-from fedrec_flower.secure_aggregation import CohortSum, Coordinator, Member, PublicKeys, SecAgg
+from fedrec_flower.secure_aggregation import (
+    CohortSum,
+    Contribution,
+    Coordinator,
+    Member,
+    PublicKeys,
+    SecAgg,
+)
 from fedrec_flower.seeding import generator
 
 SETTINGS = ((100, 20, 0.0), (100, 20, 0.1), (100, None, 0.0), (100, None, 0.1))
@@ -68,7 +75,18 @@ def measure(
     Raises:
         TooFewError: if too few members are left.
     """
-    settings = SecAgg(num_neighbours, 0.6, 3, 1.0, None, 32, "stochastic", float(_WEIGHT))
+    settings = SecAgg(
+        num_neighbours=num_neighbours,
+        threshold=0.6,
+        min_nodes=3,
+        min_clients=3,
+        weights="powers",
+        clip_range=1.0,
+        value_bits=None,
+        modulus_bits=32,
+        rounding="stochastic",
+        client_weight=float(_WEIGHT),
+    )
     nobody = np.zeros(num_nodes, np.int64)
     meter = _Meter({"node": 0.0, "server": 0.0}, nobody, nobody.copy())
     coordinator = settings.coordinator(num_nodes)
@@ -103,10 +121,11 @@ def _session(
 ) -> Any:
     """All four exchanges; the sum as integers."""
     everyone, threshold = range(len(said)), coordinator.threshold
-    members = [meter.time("node", Member.fresh, place, threshold) for place in everyone]
+    rules = settings.rules
+    members = [meter.time("node", Member.fresh, place, threshold, rules) for place in everyone]
     public = {place: members[place].public for place in everyone}
     meter.up[:] += [_num_bytes(public[place]) for place in everyone]
-    sent, vectors, told = {}, {}, {}
+    sent, parts, told = {}, dict[int, Contribution](), {}
     for place, keys in meter.time("server", coordinator.advertised, public).items():
         sent[place] = meter.time("node", members[place].share, keys)
         meter.down[place] += sum(_PLACE + _num_bytes(pair) for pair in keys.values())
@@ -117,11 +136,13 @@ def _session(
             rng = generator(1, "benchmark-rounding", 0, place)
             meter.time("node", members[place].open, box)
             vector = meter.time("node", settings.encoded, said[place], 1, len(said), rng)
-            vectors[place] = meter.time("node", members[place].mask, vector)
-            meter.up[place] += vectors[place].nbytes
-    for place, wanted in meter.time("server", coordinator.add, vectors.items()).items():
+            part = parts[place] = meter.time("node", members[place].mask, vector, 1)
+            tags = sum(_PLACE + len(tag) for tag in part.tags.values())
+            meter.up[place] += part.vector.nbytes + _PLACE + tags
+    for place, wanted in meter.time("server", coordinator.add, parts.items()).items():
         told[place] = meter.time("node", members[place].unmask, wanted)
         meter.down[place] += _PLACE * len(wanted.survivors | wanted.dropouts)
+        meter.down[place] += sum(_PLACE + len(tag) for tag in wanted.tags.values())
         shares = [*told[place].seeds.values(), *told[place].keys.values()]
         meter.up[place] += sum(_PLACE + len(share) for share in shares)
     return meter.time("server", coordinator.unmask, told)

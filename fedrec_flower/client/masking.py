@@ -3,17 +3,27 @@
 It is remembered in the state that Flower keeps for each node and hands to whichever worker serves
 it: in memory, never on a disk that nodes share. The last stage empties it; a session that never
 got there is overwritten by the next.
+
+A client is in one released sum of a round at most. Two sums of the same parameters would differ by
+the updates of the clients that are in one of them alone, and one client would be exposed. So the
+node notes on its disk, before it reveals a share, that the round holds its clients. Where the round
+is tried again, by the same server or after a crash by one that has gone back to a checkpoint, these
+clients are left out as "answered". Fresh draws would not help: a client's own items stay the same.
+Sums of different rounds are not kept apart: cohorts that differ by few clients tell of these.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isnan
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedrec_flower.client.cohort_client import CohortClient
 from fedrec_flower.client.node import Node
+from fedrec_flower.client.trainers import ExactTrainer
 from fedrec_flower.secure_aggregation import (
     CohortSum,
     Member,
@@ -52,12 +62,15 @@ def serve(
         config: as for training; needed by the stage that trains.
         request: `stage` and `session`, and what `strategies.masked` puts beside them.
         parameters: as for training; empty in the other stages.
-        state: what the node remembers; changed.
+        state: what the node remembers from stage to stage; changed.
 
     Raises:
         RefusedError: if the request is one that no honest server makes.
     """
-    member, content = _recalled(request, state), RecordDict()
+    secure = node.secure
+    if not isinstance(secure, SecAgg):
+        raise RefusedError("a masked sum is asked for, but the run does not aggregate securely")
+    member, content = _recalled(request, state, secure), RecordDict()
     said: dict[str, Any]
     if request["stage"] == "advertise":
         keys = member.public
@@ -68,50 +81,74 @@ def serve(
         said = {"places": list(encrypted), "values": list(encrypted.values())}
     elif request["stage"] == "mask":
         member.open(dict(zip(request["places"], request["values"], strict=True)))
-        vector, said = _trained(node, config, request["cohort"], parameters)
-        content["masked"] = ArrayRecord({"vector": Array(member.mask(vector))})
+        vector, replied, said = _trained(node, secure, config, request, parameters)
+        part = member.mask(vector, replied)
+        content["masked"] = ArrayRecord({"vector": Array(part.vector)})
+        said |= {"replied": replied, "places": list(part.tags), "tags": list(part.tags.values())}
     else:
-        told = member.unmask(_wanted(request))
-        said = {"survivors": list(told.seeds), "seeds": list(told.seeds.values())}
-        said |= {"dropouts": list(told.keys), "keys": list(told.keys.values())}
+        revealed = member.unmask(_wanted(request))
+        node.store.answer(*_in_vector(state))
+        said = {"survivors": list(revealed.seeds), "seeds": list(revealed.seeds.values())}
+        said |= {"dropouts": list(revealed.keys), "keys": list(revealed.keys.values())}
     content["said"] = ConfigRecord(said)
-    _remember(member, request, state)
+    _remember(member, request, config, state)
     return content
 
 
 def _wanted(request: Fields) -> Wanted:
-    return Wanted(frozenset(request["survivors"]), frozenset(request["dropouts"]))
+    return Wanted(
+        frozenset(request["survivors"]),
+        frozenset(request["dropouts"]),
+        dict(zip(request["places"], request["clients"], strict=True)),
+        dict(zip(request["places"], request["tags"], strict=True)),
+    )
 
 
 def _trained(
-    node: Node, config: Fields, cohort: int, parameters: list[NDArray[Any]]
-) -> tuple[NDArray[Any], dict[str, Any]]:
-    """The node's vector, in clear, and whom it says to be lost: kinds, no details."""
-    clients = config["clients"]
-    answer = CohortClient(node, clients).train(parameters, dict(config))
-    if answer.total is None or not isinstance(node.secure, SecAgg):
+    node: Node, secure: SecAgg, config: Fields, request: Fields, parameters: list[NDArray[Any]]
+) -> tuple[NDArray[Any], int, dict[str, Any]]:
+    """The node's vector, in clear; how many clients it holds; and the lost ones, by kind alone."""
+    clients, round_ = config["clients"], config["round"]
+    fresh = node.store.unanswered(clients, round_)
+    answer = CohortClient(node, fresh).train(parameters, dict(config))
+    if (total := answer.total) is None:
         raise RefusedError("a masked sum is asked for, but the run sends no sums to be masked")
+    trainer = node.trainer
+    if isinstance(trainer, ExactTrainer) and not trainer.privacy.hides_rows:
+        # Sums of statistics are not divided by their weight, so nobody needs the true one.
+        total = replace(total, weight=answer.replied * secure.client_weight)
+    if not request["rows"]:
+        total = replace(total, row_weight=np.zeros(0))
     loss = 0.0 if isnan(answer.loss) else answer.loss  # statistics have none
-    said = CohortSum(answer.total, loss, answer.replied, clipped=0)
-    rng = generator(node.seed, "secure-rounding", config["round"], clients[0])
-    reasons = [reason.partition(":")[0] for reason in answer.lost.values()]
-    lost = {"clients": list(answer.lost), "reasons": reasons}
-    return node.secure.encoded(said, len(clients), cohort, rng), lost
+    summed = CohortSum(total, loss, answer.replied, clipped=0)
+    rng = generator(node.seed, "secure-rounding", round_, clients[0])
+    lost = answer.lost | dict.fromkeys(set(clients) - set(fresh), "answered")
+    reasons = [reason.partition(":")[0] for reason in lost.values()]
+    vector = secure.encoded(summed, len(clients), request["cohort"], rng)
+    return vector, answer.replied, {"clients": list(lost), "reasons": reasons}
 
 
-def _recalled(request: Fields, state: RecordDict) -> Member:
+def _recalled(request: Fields, state: RecordDict, secure: SecAgg) -> Member:
     """The member of the session that the request belongs to; a new one where it begins."""
     if request["stage"] == "advertise":
-        return Member.fresh(request["place"], request["threshold"])
+        return Member.fresh(request["place"], request["threshold"], secure.rules)
     kept = state.config_records.get(_STATE, ConfigRecord())
     if kept.get("session") != request["session"]:
         raise RefusedError(f"stage {request['stage']} is asked for in a session never begun")
-    return Member.restored(kept)
+    return Member.restored(kept, secure.rules)
 
 
-def _remember(member: Member, request: Fields, state: RecordDict) -> None:
+def _in_vector(state: RecordDict) -> tuple[list[int], int]:
+    """The clients that the node was asked about when it made its vector, and the round."""
+    kept: Any = state.config_records[_STATE]
+    return list(kept["asked"]), kept["round"]
+
+
+def _remember(member: Member, request: Fields, config: Fields, state: RecordDict) -> None:
     if member.stage == Stage.OVER:
         del state.config_records[_STATE]
         return
     kept = member.state() | {"session": request["session"]}
+    if member.stage == Stage.UNMASK:
+        kept |= {"asked": list(config["clients"]), "round": config["round"]}
     state.config_records[_STATE] = ConfigRecord(kept)

@@ -115,15 +115,15 @@ def open_node(job: str) -> Node:
     seed: Seed = spec["seed"] if seeded else node_secret(Path(spec["store"]))
     if isinstance(model, HistoryRecommender) and isinstance(seed, Secret):
         model.key = seed.at("model", "support-negatives", 0)
-    store, trainer = _learning(spec, data, model, shared_names, seed)
+    most = spec["limits"]["weight"]
+    secure = build("secure_aggregation", spec["secure_aggregation"], client_weight=most)
+    store, trainer = _learning(spec, data, model, shared_names, seed, secure)
     evaluator = build("evaluation", spec["evaluation"], **facts)
     finetuning = None
     if spec.get("finetune_epochs"):
         epochs = spec["finetune_epochs"]
         engine = _engine(spec, model, data.num_items, seed, local_epochs=epochs)
         finetuning = Finetuning(model, engine, store)
-    most = spec["limits"]["weight"]
-    secure = build("secure_aggregation", spec["secure_aggregation"], client_weight=most)
     privacy: NoPrivacy = build("privacy", spec["privacy"])
     scores = privacy.trusts_server or not spec["deployed"]
     return Node(
@@ -141,7 +141,12 @@ def open_node(job: str) -> Node:
 
 
 def _learning(
-    spec: dict[str, Any], data: Prepared, model: Recommender, shared_names: list[str], seed: Seed
+    spec: dict[str, Any],
+    data: Prepared,
+    model: Recommender,
+    shared_names: list[str],
+    seed: Seed,
+    secure: SecAgg | NoSecureAggregation,
 ) -> tuple[ClientStore, Trainer]:
     """What the clients keep, and what they learn by."""
     folder = Path(spec["store"])
@@ -172,6 +177,7 @@ def _learning(
     owing = shapes if compression.remembers else {}
     sending = Sending(
         privacy=privacy,
+        weigh=secure.weighed,
         compression=compression,
         owed=store.keeping("owed", owing, tables),
         attack=attack,

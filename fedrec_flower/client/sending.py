@@ -1,7 +1,7 @@
 """From what a client learnt to what the server may use: each update's way, client by client."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ class Sending:
 
     Attributes:
         privacy: what the client does to its update to protect itself.
+        weigh: what updates weigh, float64 (num_clients,), given the clients' interactions.
         compression: how its message is made smaller.
         owed: what the clients' messages have lost and go on owing.
         attack: what malicious clients send instead.
@@ -41,6 +42,7 @@ class Sending:
     """
 
     privacy: NoPrivacy
+    weigh: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     compression: Compression
     owed: Keeping
     attack: NoAttack
@@ -89,6 +91,8 @@ class Sending:
     ) -> None:
         """Let a chunk of clients send what they learnt; the answer grows in place."""
         protected = self.privacy.apply(trained.updates, self.tables, clip_norm)
+        if (weights := self.weigh(protected.weights)) is not protected.weights:
+            protected = replace(protected, weights=weights)
         sent, num_bytes = self._compressed(protected, round_)
         answer.bytes_up += int(num_bytes.sum()) if self.names else 0
         cohort = trained.cohort

@@ -19,6 +19,8 @@ from fedrec_flower.writing import give_name
 
 SECRET_FILE = "secret"  # noqa: S105  # a name, no password
 
+_ANSWERED = "answered.npy"  # in no slot: going back to a checkpoint leaves it as it is
+
 _PRIVATE_FOLDER = 0o700
 
 
@@ -146,6 +148,20 @@ class ClientStore:
                 "failed or was silent: the round cannot be evaluated again"
             )
 
+    def unanswered(self, clients: Sequence[int], round_: int) -> list[int]:
+        """The clients whose updates have been in no sum of this round or of a later one."""
+        last = self._answered()[np.array(clients, np.int64)]
+        return [client for client, known in zip(clients, last, strict=True) if known < round_]
+
+    def answer(self, clients: Sequence[int], round_: int) -> None:
+        """Remember, whatever checkpoint the run goes back to, that a sum of the round holds them.
+
+        Raises:
+            FedrecError: if it cannot be written.
+        """
+        answered, codes = self._answered(), np.array(clients, np.int64)
+        answered[codes] = np.maximum(answered[codes], round_)
+
     def note(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
         """Write rows of a table about users, which the run's owner may read on this disk."""
         shape = (num_rows, *values.shape[1:])
@@ -203,6 +219,10 @@ class ClientStore:
     def _written(self, slot: str, kind: str = "written") -> NDArray[Any]:
         """Which clients have personal parameters here, or "tuned" copies."""
         return self._array(Path(slot) / f"{kind}.npy", (self._rows["client"],), np.bool_)
+
+    def _answered(self) -> NDArray[Any]:
+        """int64 (num_clients,): the last round whose sum holds each client's update, or 0."""
+        return self._array(Path(_ANSWERED), (self._rows["client"],), np.int64)
 
     def _rounds(self, slot: str) -> NDArray[Any]:
         """One more than the round of which each client's part is; zero where there is none."""

@@ -133,6 +133,11 @@ class CentralDP(NoPrivacy):
                 "to false",
             )
 
+    def most_weight(self, most_examples: int, most_users: int) -> float:
+        """See `NoPrivacy.most_weight`; every update weighs 1, statistics as many as their users."""
+        del most_examples
+        return float(most_users)
+
     def settle(self, run: Circumstances) -> Mapping[str, Any]:
         """See `NoPrivacy.settle`."""
         delta = default_delta(run.num_clients) if self.delta is None else self.delta

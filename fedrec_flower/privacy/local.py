@@ -105,6 +105,11 @@ class LocalDP(NoPrivacy):
             "privacy=randomized_response, or a model that is trained by gradients",
         )
 
+    def most_weight(self, most_examples: int, most_users: int) -> float:
+        """See `NoPrivacy.most_weight`; every update weighs 1, statistics as many as their users."""
+        del most_examples
+        return float(most_users)
+
     def settle(self, run: Circumstances) -> Mapping[str, Any]:
         """See `NoPrivacy.settle`; a client may be asked in every round."""
         delta = default_delta(run.num_clients) if self.delta is None else self.delta

@@ -50,8 +50,14 @@ class NoPrivacy:
         """Refuse a run that the mechanism does not cover; ConfigError with the reason."""
         del run, way
 
-    def most_weight(self, most_examples: int) -> float:
-        """The largest weight of an update, where no client has more interactions than that."""
+    def most_weight(self, most_examples: int, most_users: int) -> float:
+        """The largest weight of what one client sends.
+
+        Args:
+            most_examples: training interactions of the client that has most.
+            most_users: users whose statistics one client adds up, at most; 1 if it sends an update.
+        """
+        del most_users
         return float(most_examples)
 
     def settle(self, run: Circumstances) -> Mapping[str, Any]:

@@ -60,8 +60,9 @@ class PseudoItems(NoPrivacy):
             "strategy.aggregation=all_clients",
         )
 
-    def most_weight(self, most_examples: int) -> float:
+    def most_weight(self, most_examples: int, most_users: int) -> float:
         """See `NoPrivacy.most_weight`; pseudo items count like others."""
+        del most_users
         return float(most_examples + round(self.ratio * most_examples))
 
     def curator(self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER) -> "Masked":

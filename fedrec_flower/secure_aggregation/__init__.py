@@ -21,17 +21,27 @@ Keys, seeds, coefficients of shares and the graph come from the operating system
 simulations too. Nothing is lost by it: masks cancel to the bit, so results repeat all the same.
 """
 
-from fedrec_flower.secure_aggregation.coordinator import Coordinator, TooFewError
+from fedrec_flower.secure_aggregation.coordinator import (
+    Coordinator,
+    TooFewClientsError,
+    TooFewError,
+)
 from fedrec_flower.secure_aggregation.graph import neighbourhoods
-from fedrec_flower.secure_aggregation.member import Member, RefusedError, Stage
+from fedrec_flower.secure_aggregation.member import Member, RefusedError, Rules, Stage
 from fedrec_flower.secure_aggregation.none import NoSecureAggregation
-from fedrec_flower.secure_aggregation.parcels import PublicKeys, Revealed, Wanted
+from fedrec_flower.secure_aggregation.parcels import (
+    Contribution,
+    PublicKeys,
+    Revealed,
+    Wanted,
+)
 from fedrec_flower.secure_aggregation.quantization import Quantizer
 from fedrec_flower.secure_aggregation.secagg import SecAgg
 from fedrec_flower.secure_aggregation.sums import CohortSum, decode, encode, vector_length
 
 __all__ = [
     "CohortSum",
+    "Contribution",
     "Coordinator",
     "Member",
     "NoSecureAggregation",
@@ -39,8 +49,10 @@ __all__ = [
     "Quantizer",
     "RefusedError",
     "Revealed",
+    "Rules",
     "SecAgg",
     "Stage",
+    "TooFewClientsError",
     "TooFewError",
     "Wanted",
     "decode",

@@ -12,7 +12,12 @@ import numpy as np
 
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.secure_aggregation.graph import Neighbours, is_connected, well_connected
-from fedrec_flower.secure_aggregation.parcels import PublicKeys, Revealed, Wanted
+from fedrec_flower.secure_aggregation.parcels import (
+    Contribution,
+    PublicKeys,
+    Revealed,
+    Wanted,
+)
 from fedrec_flower.secure_aggregation.primitives import (
     KeyPair,
     Masked,
@@ -26,7 +31,19 @@ Ciphertexts = Mapping[int, bytes]
 
 
 class TooFewError(TrainingError):
-    """Too many members have dropped out: nothing is released."""
+    """Too many members have dropped out: nothing is released.
+
+    Attributes:
+        kind: of the loss, for those whose vectors are not used.
+    """
+
+    kind = "too_few_nodes"
+
+
+class TooFewClientsError(TooFewError):
+    """The sum would hold too few clients: no shares are asked for."""
+
+    kind = "too_few_clients"
 
 
 @dataclass(slots=True)
@@ -39,18 +56,30 @@ class Coordinator:
     Attributes:
         neighbours: of every member, from `neighbourhoods`.
         threshold: how many shares make up a secret.
+        min_clients: fewest clients in the vectors of a member and its neighbours.
         keys: public keys of the members that advertised.
         sharing: the members that shared.
-        masked: the members whose vectors are in the sum.
+        clients: number of clients in the vector of each member that is in the sum.
         total: the sum of masked vectors; empty before the first.
     """
 
     neighbours: Neighbours
     threshold: int
+    min_clients: int = 1
     keys: dict[int, PublicKeys] = field(default_factory=dict)
     sharing: frozenset[int] = frozenset()
-    masked: frozenset[int] = frozenset()
+    clients: dict[int, int] = field(default_factory=dict)
     total: Masked = field(default_factory=lambda: np.zeros(0, np.uint32))
+
+    @property
+    def masked(self) -> frozenset[int]:
+        """The members whose vectors are in the sum."""
+        return frozenset(self.clients)
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients in the sum, as the members give it."""
+        return sum(self.clients.values())
 
     def advertised(self, keys: Mapping[int, PublicKeys]) -> dict[int, dict[int, PublicKeys]]:
         """Take public keys; give each member those of its neighbours.
@@ -76,22 +105,23 @@ class Coordinator:
             for member in sorted(self.sharing)
         }
 
-    def add(self, vectors: Iterable[tuple[int, Masked]]) -> dict[int, Wanted]:
+    def add(self, contributions: Iterable[tuple[int, Contribution]]) -> dict[int, Wanted]:
         """Add up masked vectors; give each survivor what it is to reveal.
 
         Args:
-            vectors: by member, unsigned integers, all of one kind and length.
+            contributions: by member, their vectors all of one kind and length.
 
         Raises:
             TooFewError: if the sum could not be unmasked, or could be taken apart: where the
                 graph of the survivors falls into pieces, the masks of each piece cancel.
+            TooFewClientsError: if a member would refuse, for its neighbours and itself speak for
+                too few clients.
         """
-        arrived: set[int] = set()
-        for member, vector in vectors:
-            if member in self.sharing - arrived:
-                self.total = np.add(self.total, vector) if arrived else vector.copy()
-                arrived.add(member)
-        self.masked = frozenset(arrived)
+        tags = dict[int, Mapping[int, bytes]]()
+        for member, part in contributions:
+            if member in self.sharing - tags.keys():
+                self.total = np.add(self.total, part.vector) if tags else part.vector.copy()
+                tags[member], self.clients[member] = part.tags, part.clients
         for member in sorted(self.masked | self._missing()):
             self._require_enough(len(self._holders(member) & self.masked), member)
         if not self.masked or not is_connected(self.neighbours, self.masked):
@@ -99,13 +129,24 @@ class Coordinator:
                 f"the {len(self.masked)} nodes left are not connected by masks: raise "
                 "secure_aggregation.num_neighbours"
             )
-        return {
-            member: Wanted(
-                survivors=(self.neighbours[member] & self.masked) | {member},
-                dropouts=self.neighbours[member] & self._missing(),
+        return {member: self._wanted(member, tags) for member in sorted(self.masked)}
+
+    def _wanted(self, member: int, tags: Mapping[int, Mapping[int, bytes]]) -> Wanted:
+        others = sorted(self.neighbours[member] & self.masked)
+        counts = {other: self.clients[other] for other in others}
+        around = self.clients[member] + sum(counts.values())
+        if around < self.min_clients:
+            raise TooFewClientsError(
+                f"node {member} and its neighbours speak for {around} clients, and "
+                f"secure_aggregation.min_clients={self.min_clients}: lower it, or raise "
+                "clients_per_round or secure_aggregation.num_neighbours"
             )
-            for member in sorted(self.masked)
-        }
+        return Wanted(
+            survivors=frozenset({member, *others}),
+            dropouts=self.neighbours[member] & self._missing(),
+            clients=counts,
+            tags={other: tags[other].get(member, b"") for other in others},
+        )
 
     def unmask(self, revealed: Mapping[int, Revealed]) -> Masked:
         """The sum of the vectors of all members in `masked`, from the shares of those that reply.

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from fractions import Fraction
+from hmac import compare_digest
+from math import ceil
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +17,12 @@ from flwr.common.secure_aggregation.secaggplus_utils import (
 )
 
 from fedrec_flower.errors import TrainingError
-from fedrec_flower.secure_aggregation.parcels import PublicKeys, Revealed, Wanted
+from fedrec_flower.secure_aggregation.parcels import (
+    Contribution,
+    PublicKeys,
+    Revealed,
+    Wanted,
+)
 from fedrec_flower.secure_aggregation.primitives import (
     KeyPair,
     Masked,
@@ -22,6 +30,7 @@ from fedrec_flower.secure_aggregation.primitives import (
     fresh_seed,
     self_mask,
     split,
+    tag,
 )
 
 
@@ -37,6 +46,29 @@ class Stage(IntEnum):
     MASK = 3
     UNMASK = 4
     OVER = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a member demands of every session by its own settings, whatever the server asks.
+
+    The server says who the neighbours are. Nothing certifies their public keys, so a server that
+    invents members can meet every rule.
+
+    Attributes:
+        share: of a member and its neighbours, those whose shares make up a secret; above 0.5.
+        min_nodes: fewest members whose shares may make up a secret.
+        min_clients: fewest clients in the vectors of a member and its surviving neighbours.
+    """
+
+    share: float
+    min_nodes: int
+    min_clients: int
+
+    def threshold(self, holders: int) -> int:
+        """How many shares make up a secret that so many members hold, at least."""
+        # Of the decimal number that was configured: 0.6 * 5 in floating point may exceed 3.
+        return max(ceil(Fraction(str(self.share)) * holders), self.min_nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +91,31 @@ class Member:
     Attributes:
         place: which member it is.
         threshold: how many shares make up a secret, of anyone.
+        rules: what it demands of the session.
         encryption: its pair for what others send it.
         masking: its pair for common masks.
         stage: what it does next.
         seed: of its self mask; empty before it shares.
         keys: its neighbours' public keys.
         held: the shares it holds, by whose secrets they are of.
+        clients: number of clients in its vector.
     """
 
     place: int
     threshold: int
+    rules: Rules
     encryption: KeyPair
     masking: KeyPair
     stage: Stage = Stage.SHARE
     seed: bytes = b""
     keys: dict[int, PublicKeys] = field(default_factory=dict)
     held: dict[int, Shares] = field(default_factory=dict)
+    clients: int = 0
 
     @classmethod
-    def fresh(cls, place: int, threshold: int) -> Self:
+    def fresh(cls, place: int, threshold: int, rules: Rules) -> Self:
         """A member with new keys, whose `public` ones it advertises."""
-        return cls(place, threshold, KeyPair.fresh(), KeyPair.fresh())
+        return cls(place, threshold, rules, KeyPair.fresh(), KeyPair.fresh())
 
     @property
     def public(self) -> PublicKeys:
@@ -96,8 +132,9 @@ class Member:
             For each neighbour its shares, encrypted.
 
         Raises:
-            RefusedError: if there are too few neighbours, itself among them, one of them twice,
-                or so many that two groups of them could each put a secret together.
+            RefusedError: if the threshold is below the member's rules, or there are too few
+                neighbours, itself among them, one of them twice, or so many that two groups of
+                them could each put a secret together.
         """
         self._require_stage(Stage.SHARE)
         holders = sorted({self.place, *keys})
@@ -109,6 +146,12 @@ class Member:
         _require(
             self.threshold <= len(holders) < 2 * self.threshold,
             f"a threshold of {self.threshold} does not protect a secret that {len(holders)} share",
+        )
+        least = self.rules.threshold(len(holders))
+        _require(
+            self.threshold >= least,
+            f"a threshold of {self.threshold} for {len(holders)} nodes is below the {least} that "
+            "the settings of this node demand",
         )
         self.seed, self.keys = fresh_seed(), dict(keys)
         secrets = (self.seed, self.masking.private)
@@ -137,30 +180,34 @@ class Member:
         self.held |= opened
         self.stage = Stage.MASK
 
-    def mask(self, values: Masked) -> Masked:
+    def mask(self, values: Masked, clients: int) -> Contribution:
         """Hide a vector; sums are taken modulo what its unsigned integers can hold.
 
         Args:
             values: uint32 or uint64 (length,); left unchanged.
+            clients: number of clients in the vector.
 
         Raises:
             RefusedError: if it is not the time.
         """
         self._require_stage(Stage.MASK)
         masked = values + self_mask(self.seed, len(values), values.dtype)
-        for other in self.held.keys() - {self.place}:
+        others = sorted(self.held.keys() - {self.place})
+        for other in others:
             agreed = _agreed(self.masking, self.keys[other].masking)
             common = common_mask(agreed, len(values), values.dtype)
             (np.add if self.place < other else np.subtract)(masked, common, out=masked)
-        self.stage = Stage.UNMASK
-        return masked
+        self.stage, self.clients = Stage.UNMASK, clients
+        tags = {other: tag(self._common(other), self.place, other, clients) for other in others}
+        return Contribution(masked, clients, tags)
 
     def unmask(self, wanted: Wanted) -> Revealed:
         """Reveal shares, of each member one kind at most; then there is no more to be had.
 
         Raises:
             RefusedError: if both shares of a member are asked for, shares of a stranger, those of
-                its own masking key, or the secrets of too few survivors to hide each other.
+                its own masking key, or the secrets of survivors that are too few to hide each
+                other or do not prove that their vectors hold enough clients.
         """
         self._require_stage(Stage.UNMASK)
         survivors, dropouts = wanted.survivors, wanted.dropouts
@@ -172,6 +219,7 @@ class Member:
             len(survivors) >= self.threshold,
             f"{len(survivors)} survivors are too few for a threshold of {self.threshold}",
         )
+        self._require_clients(wanted)
         revealed = Revealed(
             seeds={member: self.held[member].seed for member in survivors},
             keys={member: self.held[member].key for member in dropouts},
@@ -191,23 +239,50 @@ class Member:
             "public": [key for pair in self.keys.values() for key in _both(pair)],
             "owners": list(self.held),
             "shares": [part for one in self.held.values() for part in (one.seed, one.key)],
+            "clients": self.clients,
         }
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> Self:
+    def restored(cls, state: Mapping[str, Any], rules: Rules) -> Self:
         """The member that `state` told of, in whatever process."""
         encryption, masking = map(KeyPair.restored, state["private"])
         public, shares = _in_pairs(state["public"]), _in_pairs(state["shares"])
         return cls(
             state["place"],
             state["threshold"],
+            rules,
             encryption,
             masking,
             Stage(state["stage"]),
             state["seed"],
             {n: PublicKeys(*pair) for n, pair in zip(state["neighbours"], public, strict=True)},
             {owner: Shares(*pair) for owner, pair in zip(state["owners"], shares, strict=True)},
+            state["clients"],
         )
+
+    def _require_clients(self, wanted: Wanted) -> None:
+        """Refuse to unmask a sum that may hold fewer clients than the member's rules demand.
+
+        What the member can check are its neighbours' numbers, and the sum holds no fewer.
+        """
+        total = self.clients
+        for other in sorted(wanted.survivors - {self.place}):
+            number, code = wanted.clients.get(other, 0), wanted.tags.get(other, b"")
+            expected = tag(self._common(other), other, self.place, number)
+            _require(
+                compare_digest(code, expected),
+                f"the number of clients of member {other} is not its own",
+            )
+            total += number
+        _require(
+            total >= self.rules.min_clients,
+            f"{total} clients around member {self.place} are too few: the settings of this node "
+            f"demand {self.rules.min_clients}",
+        )
+
+    def _common(self, other: int) -> bytes:
+        """The key in common with a neighbour for what the two send each other."""
+        return _agreed(self.encryption, self.keys[other].encryption)
 
     def _require_stage(self, stage: Stage) -> None:
         _require(
@@ -217,14 +292,13 @@ class Member:
         )
 
     def _encrypted(self, holder: int, part: Shares) -> bytes:
-        key = _agreed(self.encryption, self.keys[holder].encryption)
-        return encrypt(key, share_keys_plaintext_concat(self.place, holder, part.seed, part.key))
+        text = share_keys_plaintext_concat(self.place, holder, part.seed, part.key)
+        return encrypt(self._common(holder), text)
 
     def _decrypted(self, sender: int, ciphertext: bytes) -> Shares:
-        key = _agreed(self.encryption, self.keys[sender].encryption)
         try:
             said_sender, holder, seed, private = share_keys_plaintext_separate(
-                decrypt(key, ciphertext)
+                decrypt(self._common(sender), ciphertext)
             )
         except InvalidToken as error:
             raise RefusedError(f"the shares of member {sender} have been changed") from error

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True)
 class NoSecureAggregation:
@@ -17,6 +20,14 @@ class NoSecureAggregation:
         """See `SecAgg.most_rounded`; nothing is."""
         del cohort
         return 0.0
+
+    def weighed(self, examples: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `SecAgg.weighed`; as many as the interactions."""
+        return examples
+
+    def checkpoint_every(self, asked: int | None) -> int | None:
+        """See `SecAgg.checkpoint_every`; as asked."""
+        return asked
 
     def check(self, num_nodes: int, clients_per_round: int) -> None:
         """See `SecAgg.check`; anything goes."""

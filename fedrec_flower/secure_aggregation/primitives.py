@@ -22,6 +22,7 @@ Not used, on purpose:
 """
 
 import base64
+import hmac
 import os
 from dataclasses import dataclass
 from typing import Any, Self
@@ -109,6 +110,18 @@ def self_mask(seed: bytes, length: int, dtype: DTypeLike) -> Masked:
 def common_mask(agreed: bytes, length: int, dtype: DTypeLike) -> Masked:
     """The mask that two members have in common; `agreed` as `KeyPair.agreed` gives it."""
     return self_mask(base64.urlsafe_b64decode(agreed), length, dtype)
+
+
+def tag(agreed: bytes, sender: int, receiver: int, number: int) -> bytes:
+    """A code by which the receiver knows that a number is the sender's: HMAC-SHA256, 32 bytes.
+
+    Args:
+        agreed: the key of the two, as `KeyPair.agreed` gives it.
+        sender: place of the member whose number it is.
+        receiver: place of the member that checks it.
+        number: the number.
+    """
+    return hmac.digest(agreed, f"clients {sender} {receiver} {number}".encode(), "sha256")
 
 
 def split(secret: bytes, threshold: int, num_shares: int) -> list[bytes]:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedrec_flower.errors import require
 from fedrec_flower.secure_aggregation.coordinator import Coordinator
 from fedrec_flower.secure_aggregation.graph import neighbourhoods
+from fedrec_flower.secure_aggregation.member import Rules
 from fedrec_flower.secure_aggregation.quantization import Quantizer
 from fedrec_flower.secure_aggregation.sums import CohortSum, Integers, Shapes, decode, encode
 
@@ -29,6 +30,11 @@ class SecAgg:
         threshold: share of a node and its neighbours whose shares make up its secrets, and who
             must stay to the end; above 0.5, lest two groups of them learn different secrets.
         min_nodes: nodes whose sum may be released, at least.
+        min_clients: clients whose sum may be released, at least; a node counts them over itself
+            and its neighbours.
+        weights: what a client's update weighs: "examples": as many as its interactions; "powers":
+            that number rounded up to a power of two, though no more than `client_weight`;
+            "equal": 1. The sums tell the weights of a cohort and of the rows that it touched.
         clip_range: largest magnitude of one value of an update (of a statistic: of a value per
             interaction), in its own units; what exceeds it is clipped, counted and warned of.
         value_bits: of a value of weight 1; None: as many as cannot wrap, by the size of each
@@ -44,6 +50,8 @@ class SecAgg:
     num_neighbours: int | None
     threshold: float
     min_nodes: int
+    min_clients: int
+    weights: Literal["powers", "examples", "equal"]
     clip_range: float
     value_bits: int | None
     modulus_bits: Literal[32, 64]
@@ -54,6 +62,8 @@ class SecAgg:
         """Refuse what cannot be, and what could wrap."""
         k, least, name = self.num_neighbours, self.min_nodes, "secure_aggregation"
         require(least >= _PAIR, f"{name}.min_nodes must be {_PAIR} or more: {least}")
+        fewest = self.min_clients
+        require(fewest >= _PAIR, f"{name}.min_clients must be {_PAIR} or more: {fewest}")
         require(
             k is None or (k % 2 == 0 and k >= max(_PAIR, least - 1)),
             f"{name}.num_neighbours={k} is impossible: give an even number, from "
@@ -75,6 +85,20 @@ class SecAgg:
             num_nodes >= self.min_nodes,
             f"secure_aggregation.min_nodes={self.min_nodes} is more than the {num_nodes} nodes "
             f"there are, whose sum hides little: set federation.num_nodes={self.min_nodes} or more",
+        )
+        require(
+            clients_per_round >= self.min_clients,
+            f"secure_aggregation.min_clients={self.min_clients} is more than the "
+            f"{clients_per_round} clients of a round, whose sum hides little: raise "
+            "clients_per_round, or lower min_clients",
+        )
+        nodes = num_nodes if self.num_neighbours is None else self.num_neighbours + 1
+        around = clients_per_round * min(nodes, num_nodes) / num_nodes
+        require(
+            around >= self.min_clients,
+            f"secure_aggregation.min_clients={self.min_clients} is more than the {around:.3g} "
+            "clients that a node and its neighbours have on average, and a node counts no others: "
+            "raise num_neighbours, or lower min_clients",
         )
         asked, room = self.value_bits, self._room(clients_per_round)
         wide = "" if self.modulus_bits == _WIDEST else ", or set modulus_bits=64"
@@ -119,6 +143,27 @@ class SecAgg:
         """No clients have more weight together, nor are they more."""
         return num_clients * max(1.0, self.client_weight)
 
+    def weighed(self, examples: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What clients' updates weigh.
+
+        Args:
+            examples: float64 (num_clients,), their interactions; 0 and 1 stay as they are.
+        """
+        if self.weights == "equal":
+            return np.minimum(examples, 1.0)
+        if self.weights == "examples":
+            return examples
+        powers = 2.0 ** np.ceil(np.log2(np.maximum(examples, 1.0)))
+        return np.where(examples > 0, np.minimum(powers, max(1.0, self.client_weight)), 0.0)
+
+    def checkpoint_every(self, asked: int | None) -> int | None:
+        """Rounds between checkpoints: 1, if any are asked for; None for none.
+
+        Clients do not answer a round again once its sum was released, so a run cannot go back by
+        several rounds.
+        """
+        return None if asked is None else 1
+
     def quantizer(self, cohort: int) -> Quantizer:
         """Makes integers of sums, of which no sum over so many clients wraps."""
         room = self._room(cohort)
@@ -133,7 +178,12 @@ class SecAgg:
         """The server's side of a session among members 0, 1, ..."""
         neighbours = neighbourhoods(num_members, self.num_neighbours)
         holders = 1 + max((len(others) for others in neighbours.values()), default=0)
-        return Coordinator(neighbours, max(ceil(self.threshold * holders), self.min_nodes))
+        return Coordinator(neighbours, self.rules.threshold(holders), self.min_clients)
+
+    @property
+    def rules(self) -> Rules:
+        """What each member demands of a session."""
+        return Rules(self.threshold, self.min_nodes, self.min_clients)
 
     def encoded(
         self, said: CohortSum, num_clients: int, cohort: int, rng: np.random.Generator

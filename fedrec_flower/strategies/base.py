@@ -28,6 +28,7 @@ from fedrec_flower.aggregation import (
 from fedrec_flower.errors import TrainingError
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.secure_aggregation import SecAgg
 from fedrec_flower.seeding import generator
 from fedrec_flower.strategies import messages as wire
 from fedrec_flower.strategies.expected import Expected
@@ -103,6 +104,11 @@ class FederatedStrategy(ResumableStrategy):
         usual = all(getattr(type(self), way) is getattr(FederatedStrategy, way) for way in ways)
         return usual and not self.stacked
 
+    @property
+    def by_row(self) -> bool:
+        """Whether the server must know the weight of the clients that touched each row."""
+        return self.aggregation == "touched_clients"
+
     def begin(self, initial: Tensors) -> Tensors:
         """What the first round starts from, given freshly drawn parameters; several `VERSIONS`?"""
         return initial
@@ -176,7 +182,8 @@ class FederatedStrategy(ResumableStrategy):
         for attempt in range(1 + self.plan.max_retries * (self.plan.min_completion > 0)):
             self._attempt = attempt
             asked = list(self.configure_train(round_, ArrayRecord(), nothing, grid))
-            sound = gather(self.plan.secure, grid, asked, self._post, self._expected())
+            expected, least = self._expected(), self._least
+            sound = gather(self.plan.secure, grid, asked, self._post, expected, least)
             if self._use(round_, sound)[0] is not None:
                 self._seconds["train"] += perf_counter() - self._started
                 return
@@ -187,6 +194,11 @@ class FederatedStrategy(ResumableStrategy):
         if words := words_of_nodes(lost):
             return TrainingError(f"a node failed: {words}")
         mend = "lower min_completion or mend the clients"
+        if self._losses.kinds["answered"]:
+            mend += (
+                "; clients that are in a released sum of the round do not answer it again, so "
+                "where that sum was lost or of no use, start a new run"
+            )
         if self._losses.kinds["not_finite"]:
             mend += ", or lower training.learning_rate where a loss is not finite"
         if self.plan.checkpoint_every is not None and round_ > self.plan.checkpoint_every:
@@ -248,8 +260,13 @@ class FederatedStrategy(ResumableStrategy):
     def _is_too_few(self, sound: Sound[Reply]) -> bool:
         if not sound.replies and words_of_nodes(sound.lost):
             return True  # failing is not being absent, of which any number may be allowed
+        return self.replied < self._least
+
+    @property
+    def _least(self) -> float:
+        """How many clients must reply soundly."""
         # A hair below, for .56 of 50 is a hair above 28 in floating point.
-        return self.replied < self.plan.min_completion * self.plan.clients_per_round - 1e-9
+        return self.plan.min_completion * self.plan.clients_per_round - 1e-9
 
     def _expected(self) -> Expected:
         plan, several = self.plan, VERSIONS in self._parameters
@@ -262,6 +279,7 @@ class FederatedStrategy(ResumableStrategy):
         shapes |= {name: value.shape for name, value in self.beside().items()}
         shapes |= plan.curator.beside
         solved = isinstance(plan.model, ExactRecommender)
+        hidden = isinstance(plan.secure, SecAgg) and not self.by_row
         return Expected(
             self._statistic_shapes if solved else shapes,
             plan.item_tables,
@@ -269,6 +287,7 @@ class FederatedStrategy(ResumableStrategy):
             plan.limits,
             self.stacked,
             statistics=solved,
+            rows=not solved and not hidden,
             losses_below_zero=plan.model.losses_below_zero,
         )
 

@@ -27,6 +27,7 @@ class Expected:
         limits: what no honest update exceeds; of statistics only the weight is limited.
         stacked: whether every update goes by itself.
         statistics: whether statistics travel.
+        rows: whether the weight of each row travels, by the clients that touched it.
         losses_below_zero: whether an honest client's loss may be negative.
     """
 
@@ -36,6 +37,7 @@ class Expected:
     limits: Limits
     stacked: bool
     statistics: bool
+    rows: bool
     losses_below_zero: bool
 
     def heard(self, message: Message, clients: Sequence[int]) -> Reply:
@@ -84,7 +86,7 @@ class Expected:
         self._check_rows(rows, np.array([0, rows.size]))
         num_rows = len(rows) if packed else self.num_items
         shapes = {n: self._within(n, num_rows) for n in self.shapes}
-        shapes[ROW_WEIGHT] = (0,) if self.statistics else (num_rows,)
+        shapes[ROW_WEIGHT] = (num_rows,) if self.rows else (0,)
         _check_shapes({n: v for n, v in arrays.items() if n != ROWS}, shapes)
         left_out = dict.fromkeys({*self.tables, ROW_WEIGHT} & {*shapes}, self.num_items)
         _require(
@@ -96,7 +98,7 @@ class Expected:
         for name, limit in limits.items():
             _check_values(name, arrays[name], limit * max(reply.weight, 0) * _ROUNDING)
         _require(arrays[ROW_WEIGHT].min(initial=0) >= 0, "wrong_weight: a row's is negative")
-        for name in () if self.statistics else {*self.tables} & {*self.shapes}:
+        for name in {*self.tables} & {*self.shapes} if self.rows else ():
             self._check_row_sums(name, arrays[name], arrays[ROW_WEIGHT])
 
     def _check_row_sums(

@@ -55,6 +55,11 @@ class FedDyn(FederatedStrategy):
         self.alpha, self._weighting = alpha, weighting
         self._gathered: Tensors = {}
 
+    @property
+    def by_row(self) -> bool:
+        """See `FederatedStrategy.by_row`; rows that nobody touched stay."""
+        return True
+
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
         method = "fedrec_flower.client.methods.Dynamic"

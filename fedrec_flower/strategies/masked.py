@@ -17,10 +17,12 @@ from flwr.serverapp import Grid
 from fedrec_flower.aggregation import ROW_WEIGHT
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.secure_aggregation import (
+    Contribution,
     NoSecureAggregation,
     PublicKeys,
     Revealed,
     SecAgg,
+    TooFewClientsError,
     TooFewError,
     vector_length,
 )
@@ -42,6 +44,7 @@ def gather(
     asked: Sequence[Message],
     post: Post,
     expected: Expected,
+    least: float,
 ) -> Sound[Reply]:
     """Ask the nodes to train, and hear what may be used of their replies.
 
@@ -51,9 +54,11 @@ def gather(
         asked: the requests to train, one per node.
         post: knows whom each node was asked about.
         expected: what a reply looks like; under secure aggregation, what the sum of all does.
+        least: number of clients that must reply soundly. Under secure aggregation no sum over
+            fewer is unmasked: one that was thrown away would be known all the same.
     """
     if isinstance(secure, SecAgg):
-        return Session(secure, grid, asked, post, expected).collect()
+        return Session(secure, grid, asked, post, expected, least).collect()
     replies = post.exchange(grid, asked)
     return Sound.sort_out(replies, post.asked, expected)
 
@@ -71,8 +76,10 @@ class Session:
         asked: Sequence[Message],
         post: Post,
         expected: Expected,
+        least: float,
     ) -> None:
         self._settings, self._grid, self._expected = settings, grid, expected
+        self._least = least
         self._asked, self._post, self._id = list(asked), post, uuid4().hex
         self._nodes = [message.metadata.dst_node_id for message in asked]
         self._clients = [post.asked[node] for node in self._nodes]
@@ -86,12 +93,16 @@ class Session:
             )
 
     def collect(self) -> Sound[Reply]:
-        """The sum over all nodes that stayed, as the reply of one; nothing if too few did."""
+        """The sum over all nodes that stayed, as the reply of one; nothing if too few did.
+
+        Whether the round counts is decided before shares are asked for. If the sum cannot be used
+        after that, its clients do not answer the round again: see `client.masking`.
+        """
         try:
             reply = self._sum()
             self._expected.check(reply, self._clients_of(self._coordinator.masked))
         except (TooFewError, UnsoundError) as verdict:
-            kind = "too_few_nodes: " * isinstance(verdict, TooFewError)
+            kind = f"{verdict.kind}: " if isinstance(verdict, TooFewError) else ""
             everyone = self._clients_of(range(len(self._nodes)))
             return Sound([], dict.fromkeys(everyone, f"{kind}{verdict}") | self._lost)
         alone = set(range(len(self._nodes))) - self._coordinator.masked
@@ -100,20 +111,25 @@ class Session:
 
     def _sum(self) -> Reply:
         coordinator = self._coordinator
+        self._require_enough(self._cohort)
         everyone = range(len(self._nodes))
         begin = {"stage": "advertise", "threshold": coordinator.threshold}
         heard = self._exchange({place: begin | {"place": place} for place in everyone}, _keys)
         for_neighbours = coordinator.advertised(heard)
         sent = self._exchange({m: _share(keys) for m, keys in for_neighbours.items()}, _ciphertexts)
         carried = coordinator.shared(sent)
-        boxes = {m: _mask(box, self._cohort) for m, box in carried.items()}
-        vectors = self._exchange(boxes, self._vector)
-        wanted = coordinator.add(vectors.items())
+        about = {"stage": "mask", "cohort": self._cohort, "rows": self._expected.rows}
+        boxes = {m: about | _places(box) for m, box in carried.items()}
+        wanted = coordinator.add(self._exchange(boxes, self._contribution).items())
+        self._require_enough(coordinator.num_clients)
         asked = {
             member: {
                 "stage": "unmask",
                 "survivors": sorted(shares.survivors),
                 "dropouts": sorted(shares.dropouts),
+                "places": list(shares.clients),
+                "clients": list(shares.clients.values()),
+                "tags": list(shares.tags.values()),
             }
             for member, shares in wanted.items()
         }
@@ -121,6 +137,11 @@ class Session:
         vector = coordinator.unmask(self._exchange(asked, _revealed))
         self._lost = lost  # who fell silent only now is in the sum
         return self._reply(vector)
+
+    def _require_enough(self, replied: int) -> None:
+        least = max(self._least, self._settings.min_clients)
+        if replied < least:
+            raise TooFewClientsError(f"{replied} clients are left, and a sum needs {least:g}")
 
     def _reply(self, vector: Any) -> Reply:
         shapes, num_rows = self._expected.shapes, self._num_rows
@@ -131,6 +152,11 @@ class Session:
                 "or lower the learning rates",
                 found.clipped,
                 self._settings.clip_range,
+            )
+        if found.replied != self._coordinator.num_clients:
+            raise UnsoundError(
+                f"malformed: a sum over {found.replied} clients, not the "
+                f"{self._coordinator.num_clients} that its nodes speak for"
             )
         told = set(self._clients_of(self._coordinator.masked))
         return Reply(
@@ -149,7 +175,7 @@ class Session:
 
     @property
     def _num_rows(self) -> int:
-        return 0 if self._expected.statistics else self._expected.num_items
+        return self._expected.num_items if self._expected.rows else 0
 
     # --- one exchange -----------------------------------------------------------------------
 
@@ -186,8 +212,8 @@ class Session:
             content = RecordDict({"parameters": ArrayRecord(), "config": config, "secure": secure})
         return Message(content, self._nodes[place], _KIND, group_id=asked.metadata.group_id)
 
-    def _vector(self, place: int, content: RecordDict) -> Any:
-        """A masked vector; whom its node says to be lost is noted."""
+    def _contribution(self, place: int, content: RecordDict) -> Contribution:
+        """A masked vector; the clients that its node says to be lost are noted."""
         vector = content.array_records["masked"]["vector"].numpy()
         length = vector_length(self._expected.shapes, self._num_rows)
         wanted = (self._settings.quantizer(self._cohort).dtype, (length,))
@@ -197,8 +223,12 @@ class Session:
         lost = {int(c): str(why) for c, why in zip(said["clients"], said["reasons"], strict=True)}
         if not lost.keys() <= set(self._clients[place]):
             raise ValueError("it speaks for clients that were not asked")
+        replied, asked = int(said["replied"]), len(self._clients[place])
+        if not 0 <= replied <= asked:
+            raise ValueError(f"it speaks for {replied} clients, and {asked} were asked")
+        part = Contribution(vector, replied, _by_place(said["places"], said["tags"]))
         self._lost |= lost
-        return vector
+        return part
 
     def _clients_of(self, members: Iterable[int]) -> list[int]:
         return [client for member in sorted(members) for client in self._clients[member]]
@@ -218,9 +248,8 @@ def _share(keys: Mapping[int, PublicKeys]) -> dict[str, Any]:
     }
 
 
-def _mask(ciphertexts: Mapping[int, bytes], cohort: int) -> dict[str, Any]:
-    places, values = list(ciphertexts), list(ciphertexts.values())
-    return {"stage": "mask", "places": places, "values": values, "cohort": cohort}
+def _places(ciphertexts: Mapping[int, bytes]) -> dict[str, Any]:
+    return {"places": list(ciphertexts), "values": list(ciphertexts.values())}
 
 
 def _keys(place: int, content: RecordDict) -> PublicKeys:

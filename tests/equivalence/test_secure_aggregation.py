@@ -47,7 +47,7 @@ def test_the_comparison_could_fail(federate: "Federate") -> None:
 
 @pytest.mark.parametrize("num_nodes", [3, 24])
 def test_who_hosts_whom_does_not_matter(federate: "Federate", num_nodes: int) -> None:
-    few = ("secure_aggregation=secagg", "secure_aggregation.num_neighbours=6")
+    few = (*SECURE, "secure_aggregation.num_neighbours=6")
     one, other = (
         federate(*SHORT, *few, f"federation.num_nodes={nodes}") for nodes in (6, num_nodes)
     )
@@ -96,7 +96,7 @@ def test_strategies_that_need_more_or_less_than_a_sum_are_refused(
     federate: "Federate", strategy: str, words: str
 ) -> None:
     ran = federate(f"strategy={strategy}", "num_rounds=0")
-    secure = SecAgg(4, 0.6, 3, 1.0, None, 32, "nearest", 10.0)
+    secure = SecAgg(4, 0.6, 3, 2, "examples", 1.0, None, 32, "nearest", 10.0)
     with pytest.raises(ConfigError, match=f"{words}.*or secure_aggregation=none"):
         secure.check_strategy(
             type(ran.strategy).__name__, shares=ran.strategy.shares, stacked=ran.strategy.stacked
@@ -107,10 +107,13 @@ def test_strategies_that_need_more_or_less_than_a_sum_are_refused(
 def test_clients_that_are_given_several_models_are_refused(federate: "Federate") -> None:
     ran = federate("strategy=clustered", *SHORT)
     asked = [m for m in ran.tap.asked if m.metadata.message_type == "train"][-1:]
-    secure, nowhere = SecAgg(4, 0.6, 3, 1.0, None, 32, "nearest", 10.0), InProcessGrid(app, 1)
+    secure, nowhere = (
+        SecAgg(4, 0.6, 3, 2, "examples", 1.0, None, 32, "nearest", 10.0),
+        InProcessGrid(app, 1),
+    )
     ran.strategy._post.asked = {asked[0].metadata.dst_node_id: [0]}
     with pytest.raises(ConfigError, match="clients are given several"):
-        gather(secure, nowhere, asked, ran.strategy._post, ran.strategy._expected())
+        gather(secure, nowhere, asked, ran.strategy._post, ran.strategy._expected(), 1)
 
 
 def test_a_node_knows_from_its_job_whether_to_mask(federate: "Federate") -> None:

@@ -30,7 +30,7 @@ def test_below_the_threshold_nothing_moves_and_the_round_is_tried_again(
     federate: "Federate",
 ) -> None:
     words = (*NODES, *SECURE, "num_rounds=1")
-    for stage in ("advertise", "share", "mask", "unmask"):
+    for stage in ("advertise", "share", "mask"):
         ran = federate(*words, meddle=falling_silent(stage, {1, 2, 3}, rounds=1))
         assert ran.watcher.replied == {1: 18}
         assert ran.outcome.lost.keys() <= {"silent", "too_few_nodes"}
@@ -75,7 +75,7 @@ def test_a_node_that_talks_nonsense_has_dropped_out(
     assert "malformed: it lacks 'said'" in caplog.text
 
 
-@pytest.mark.parametrize("stage", ["advertise", "share", "mask", "unmask"])
+@pytest.mark.parametrize("stage", ["advertise", "share", "mask"])
 def test_where_every_node_fails_the_round_is_tried_again_and_then_one_says_why(
     federate: "Federate", stage: str
 ) -> None:

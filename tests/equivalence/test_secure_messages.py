@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tests.federations import Federate, Federated
 
 
+NOBODY: dict[str, Any] = {"places": [], "clients": [], "tags": []}
+
+
 def masked(ran: "Federated") -> list[Any]:
     """The masked vectors that the server was sent."""
     replies = [reply for stage, reply in stages(ran) if stage == "mask"]
@@ -29,7 +32,7 @@ def test_every_message_to_the_server_is_of_keys_shares_or_masked_vectors(
     fields = {
         "advertise": {"encryption", "masking"},
         "share": {"places", "values"},
-        "mask": {"clients", "reasons"},
+        "mask": {"clients", "reasons", "replied", "places", "tags"},
         "unmask": {"survivors", "seeds", "dropouts", "keys"},
     }
     kinds = {message.metadata.message_type for message in ran.tap.asked}
@@ -41,6 +44,7 @@ def test_every_message_to_the_server_is_of_keys_shares_or_masked_vectors(
         assert set(said) == fields[stage]
         if stage == "mask":
             assert said["clients"] == said["reasons"] == []
+            assert 0 < said["replied"] <= 18
             assert list(reply.content.array_records["masked"]) == ["vector"]
         values = [v for field in said.values() for v in (field if isinstance(field, list) else [])]
         assert all(isinstance(value, bytes) or value in range(6) for value in values)
@@ -130,7 +134,15 @@ def test_a_stage_of_another_session_is_refused(ask: Callable[..., Message]) -> N
         ask("train.masked", stage="share", session="two")
 
 
+def test_a_server_that_asks_for_threshold_one_and_no_neighbours_gets_no_vector(
+    ask: Callable[..., Message],
+) -> None:
+    ask("train.masked", stage="advertise", place=0, threshold=1)
+    with pytest.raises(RefusedError, match="threshold of 1 for 1 nodes is below the 3"):
+        ask("train.masked", stage="share", places=[], encryption=[], masking=[])
+
+
 def test_shares_are_not_revealed_before_a_vector_is_masked(ask: Callable[..., Message]) -> None:
     ask("train.masked", stage="advertise", place=0, threshold=2)
     with pytest.raises(RefusedError, match="asked to unmask, but next it can share"):
-        ask("train.masked", stage="unmask", survivors=[0, 1], dropouts=[])
+        ask("train.masked", stage="unmask", survivors=[0, 1], dropouts=[], **NOBODY)

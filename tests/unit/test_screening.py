@@ -140,6 +140,7 @@ class Mischief(NoFaults):
 def sending(faults: NoFaults, *, stacked: bool) -> Sending:
     return Sending(
         privacy=NoPrivacy(),
+        weigh=lambda examples: examples,
         compression=NoCompression(NUM_ITEMS),
         owed=Keeping({}, frozenset(), lambda _: np.zeros(0)),
         attack=NoAttack(),

@@ -22,6 +22,8 @@ DEFAULT = SecAgg(
     num_neighbours=4,
     threshold=0.6,
     min_nodes=3,
+    min_clients=3,
+    weights="examples",
     clip_range=1.0,
     value_bits=None,
     modulus_bits=32,
@@ -205,6 +207,7 @@ def test_asked_bits_give_way_to_a_cohort_that_came_out_larger() -> None:
         ({"threshold": 0.5}, "threshold=0.5 is impossible"),
         ({"threshold": 1.1}, "threshold=1.1 is impossible"),
         ({"min_nodes": 1}, "min_nodes must be 2 or more"),
+        ({"min_clients": 1}, "min_clients must be 2 or more"),
         ({"clip_range": 0.0}, "clip_range must be above 0"),
     ],
 )
