@@ -285,6 +285,24 @@ def test_shadow_federations_find_nobody_in_a_model_that_learnt_from_nobody(
         assert abs(found[f"{way}/auc"] - 0.5) < 2 * found[f"{way}/auc_se"] < 0.1
 
 
+@pytest.mark.slow
+def test_shadow_federations_change_nothing_of_a_run_and_its_summary_has_their_figures(
+    tmp_path: Path,
+) -> None:
+    data = ("dataset=synthetic", "dataset.num_users=20", "dataset.num_items=40")
+    small = (*data, "dataset.num_interactions=250", "evaluation.num_negatives=9", "num_rounds=2")
+    fast = ("federation=in_process", "model=mf", "model.embedding_dim=8", *MEMBERS[1:])
+    shadow = ("attack=membership_inference", "attack.method=shadow", "attack.num_shadows=4")
+    for name, words in (("plain", ()), ("attacked", shadow)):
+        overrides = [*small, *fast, *words, f"dataset.cache_dir={tmp_path / 'cache'}"]
+        summary = run(compose(overrides)[0], RunFolder.create(tmp_path / name))
+    assert summary["attack"]["num_shadows"] == 4
+    assert summary["attack"]["bound"] == "lower"
+    for file in ("rounds.csv", "per_user.csv", "recommendations.csv", "model.safetensors"):
+        plain, attacked = ((tmp_path / name / file).read_bytes() for name in ("plain", "attacked"))
+        assert plain == attacked
+
+
 def test_a_shadow_federation_repeats_is_kept_and_depends_on_no_seed_of_the_run(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch
 ) -> None:
