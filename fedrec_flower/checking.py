@@ -66,6 +66,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     faults: NoFaults = build("faults", config["faults"], seed=config["seed"], **sizes)
     _check_faults(faults, model)
     _check_silence(build("privacy", config["privacy"]), faults, config)
+    _check_centralized(config, data)
     _check_compression(config, model)
     _check_task(config, training, evaluator)
     evaluator.check(data.num_items)
@@ -204,6 +205,28 @@ def _check_silence(privacy: NoPrivacy, faults: NoFaults, config: Config) -> None
         not (privacy.guarantees and faults.tells_activity),
         "faults.deadline leaves out the clients that train for long, which tells how much they "
         f"have, and privacy={config['privacy']['name']} hides that: set faults.deadline=null",
+    )
+
+
+def _check_centralized(config: Config, data: Prepared) -> None:
+    """Refuse to call a federation centralised.
+
+    Raises:
+        ConfigError: names the choice and the mend.
+    """
+    groups = ("federation", "strategy", "compression")
+    names = {group: config[group].get("name") for group in groups}
+    for group in ("federation", "strategy"):
+        require(
+            names[group] != "centralized" or data.num_clients == 1,
+            f"{group}=centralized is training without a federation, by one client that holds all "
+            f"the data, and there are {data.num_clients} clients: choose partition=single, or "
+            "another federation with strategy=fedavg",
+        )
+    require(
+        names["federation"] != "centralized" or names["compression"] == "none",
+        f"compression={names['compression']} has no effect under federation=centralized, which "
+        "sends nothing: choose compression=none",
     )
 
 

@@ -67,6 +67,18 @@ class Schema:
 ConfigStore.instance().store(name="schema", node=Schema)
 
 
+def _aggregation(privacy: DictConfig) -> str:
+    """How rows are averaged unless the command line says so: as privacy allows.
+
+    A mechanism that hides who had an item cannot divide by their number.
+    """
+    hides_rows = privacy.name in ("central_dp", "local_dp") or privacy.get("dense", False)
+    return "all_clients" if hides_rows else "touched_clients"
+
+
+OmegaConf.register_new_resolver("aggregation", _aggregation)
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(config: DictConfig) -> None:
     """One experiment, or one job of a sweep."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isnan
 from types import TracebackType
 from typing import Self
 
@@ -80,8 +81,10 @@ class Progress:
         """See `Observer.trained`; what is lost has rows of its own, where anything is."""
         counted = {f"lost/{kind}": float(count) for kind, count in sorted(lost.items())}
         self._folder.add_round(round_, "train", {"loss": loss, **more, **counted}, num_clients)
-        self._loss = f"loss {loss:.4f}"
-        self._bar.update(self._task, completed=round_, metrics=f"{self._shown} {self._loss}")
+        self._loss = "" if isnan(loss) else f"loss {loss:.4f}"  # a model of sums has none
+        self._bar.update(
+            self._task, completed=round_, metrics=f"{self._shown} {self._loss}".strip()
+        )
 
     def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
         """See `Observer.evaluated`."""
@@ -90,7 +93,7 @@ class Progress:
         chosen = self._plan.evaluator.select_by
         value = metrics[Part.VALIDATION].get(chosen)
         self._shown = "" if value is None else f"validation {chosen} {value:.4f}"
-        self._bar.update(self._task, metrics=f"{self._shown} {self._loss}")
+        self._bar.update(self._task, metrics=f"{self._shown} {self._loss}".strip())
         if self._bar.disable:
             line = f"round {round_}/{self._plan.num_rounds} {self._shown} {self._loss}"
             self._console.print(line.rstrip(), highlight=False)

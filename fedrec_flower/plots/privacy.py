@@ -37,7 +37,7 @@ def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
         "the smaller epsilon, the stronger the guarantee; dotted: no noise. Accuracies on "
         "different data do not compare, their losses do"
         + (f". {TRAPDOOR}" if is_seeded(known) else ""),
-        x="epsilon, for the delta of each run",
+        x="epsilon, for the delta beside each line's name",
         y=f"Test {metric_label(metric)}",
         size=(7.0, 4.6),
     )
@@ -78,6 +78,7 @@ def _table(known: pd.DataFrame, metric: str) -> pd.DataFrame:
             known["model"], known["dataset"], known["num_users"].astype(int), strict=True
         )
     ]
+    series = _with_deltas(series, known)
     # Solved noise multipliers miss their target by a hundredth at most.
     epsilon = known["epsilon"].astype(float).round(1)
     groups = known.assign(series=series, epsilon=epsilon).groupby(
@@ -85,6 +86,18 @@ def _table(known: pd.DataFrame, metric: str) -> pd.DataFrame:
     )[f"test.{metric}"]
     table = groups.agg(mean="mean", bar="std").reset_index()
     return table.assign(bar=table["bar"].fillna(0.0))
+
+
+def _with_deltas(series: list[str], known: pd.DataFrame) -> list[str]:
+    """The names of series and the deltas of their guarantees: epsilon says nothing alone."""
+    guarded = known["epsilon"].notna().to_numpy()
+    deltas = known["delta"] if "delta" in known else known["epsilon"] * float("nan")
+    told = pd.DataFrame({"series": series, "delta": deltas.to_numpy()})[guarded].dropna()
+    beside = {
+        str(name): ", ".join(f"{delta:.2g}" for delta in np.unique(own))
+        for name, own in told.groupby("series")["delta"]
+    }
+    return [f"{name}, delta {beside[name]}" if name in beside else name for name in series]
 
 
 def _ticks(epsilon: "pd.Series[float]") -> list[float]:

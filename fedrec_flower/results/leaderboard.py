@@ -68,7 +68,7 @@ def comparison(path: str | Path) -> pd.DataFrame:
           active); of ratings `negative_mse_worst_decile` and `negative_mse_activity_gap`
         - for each number that an attack came to (`attack/auc`) its mean and standard deviation over
           seeds (`attack/auc_sd`), and what it says in words (`attack/exposed`)
-        - epsilon (infinity: no guarantee), bytes_down_per_client_and_round,
+        - epsilon (infinity: no guarantee) and its delta, bytes_down_per_client_and_round,
           bytes_up_per_client_and_round, megabytes_per_client (both ways, whole run, 10**6 bytes),
           bytes_total (all clients; 0 of a centralised run), seconds_train, seconds_evaluate,
           seconds_total (wall), clients_per_second, peak_memory_mb (measured as
@@ -173,7 +173,9 @@ def _costs(runs: pd.DataFrame, *, sent: bool) -> dict[str, float]:
     epsilon = runs["epsilon"].astype(float).fillna(np.inf).max() if "epsilon" in runs else np.inf
     total = costs.get("bytes_total", np.nan)
     each = total / 1e6 / runs["num_clients"].iloc[0] if "num_clients" in runs else np.nan
-    return {"epsilon": epsilon, "megabytes_per_client": each, **costs}
+    delta = runs["delta"].astype(float).max() if "delta" in runs else np.nan
+    guarantee = {"epsilon": epsilon, "delta": delta}
+    return {**guarantee, "megabytes_per_client": each, **costs}
 
 
 def _candidates(metrics: Iterable[str]) -> str:

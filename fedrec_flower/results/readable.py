@@ -127,7 +127,17 @@ def _costs(table: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[str]"]]:
     for name, column, unit in columns:
         if column in table:
             yield name, table[column].map(lambda value, unit=unit: _count_told(value / unit))
-    yield "epsilon", table["epsilon"].map(lambda value: "∞" if np.isinf(value) else f"{value:g}")
+    deltas = table["delta"] if "delta" in table else table["epsilon"] * np.nan
+    told = [_guarantee(*pair) for pair in zip(table["epsilon"], deltas, strict=True)]
+    guarded = np.isfinite(table["epsilon"]).any()
+    yield "epsilon (delta)" if guarded else "epsilon", pd.Series(told, table.index)
+
+
+def _guarantee(epsilon: float, delta: float) -> str:
+    """Epsilon with its delta: neither says anything alone."""
+    if np.isinf(epsilon):
+        return "∞"
+    return f"{epsilon:g} ({'unknown' if np.isnan(delta) else f'{delta:.2g}'})"
 
 
 def _count_told(value: float) -> str:

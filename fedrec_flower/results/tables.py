@@ -1,6 +1,7 @@
 """Tables to be read: of one run at its end, and any frame as GitHub shows it."""
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 import pandas as pd
@@ -70,6 +71,11 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def _caption(summary: Mapping[str, Any]) -> str:
+    if summary.get("selected_round") == 0 < summary.get("num_rounds", 0):
+        return (
+            "at round 0: the untrained model was best on validation, so raise num_rounds or change "
+            f"the learning rates; {_users(summary)}"
+        )
     last = summary.get("stopped_at")
     stopped = "" if last is None else f" (stopped at {last})"
     known = pd.notna([*(summary.get("validation") or {}).values()]).any()
@@ -78,8 +84,12 @@ def _caption(summary: Mapping[str, Any]) -> str:
         chosen = "the last"
     return (
         f"at round {summary.get('selected_round')} of {summary.get('num_rounds')}{stopped}, "
-        f"{chosen}; n = {summary.get('num_test_users')} test users, ± standard error over users"
+        f"{chosen}; {_users(summary)}"
     )
+
+
+def _users(summary: Mapping[str, Any]) -> str:
+    return f"n = {summary.get('num_test_users')} test users, ± standard error over users"
 
 
 def _metric_table(summary: Mapping[str, Any]) -> Table:
@@ -130,7 +140,9 @@ def _cost_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if sizes := summary.get("bytes"):
+    if summary.get("federation") == "centralized":
+        yield "sent", "nothing: one client holds all the data"
+    elif sizes := summary.get("bytes"):
         down, up, total = (
             decimal(int(sizes[key])) for key in ("down_per_client", "up_per_client", "total")
         )
@@ -143,5 +155,12 @@ def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "peak memory", f"{memory:,.0f} MB"
     if lost := summary.get("lost_replies"):
         yield "lost", ", ".join(f"{count:,} {kind}" for kind, count in lost.items()) + " replies"
-    epsilon = summary.get("epsilon")
-    yield "privacy", "none (epsilon = infinity)" if epsilon is None else f"epsilon = {epsilon:g}"
+    yield "privacy", _guarantee(summary)
+
+
+def _guarantee(summary: Mapping[str, Any]) -> str:
+    """Epsilon with its delta: neither says anything alone."""
+    epsilon, delta = summary.get("epsilon"), summary.get("delta")
+    if epsilon is None or not isfinite(epsilon):
+        return "none (epsilon = infinity)"
+    return f"epsilon = {epsilon:g}, delta = {'unknown' if delta is None else f'{delta:.2g}'}"
