@@ -125,7 +125,9 @@ def test_a13_only_training_by_one_client_is_called_centralised(
 
 def test_a13_centralised_training_sends_nothing() -> None:
     sizes = {"bytes": {"down_per_client": 9e5, "up_per_client": 9e5, "total": 1e8}}
-    assert "nothing: one client holds all the data" in printed({"federation": "centralized", **sizes})
+    assert "nothing: one client holds all the data" in printed(
+        {"federation": "centralized", **sizes}
+    )
     assert "900.0 kB down" in printed({"federation": "simulation", **sizes})
 
 

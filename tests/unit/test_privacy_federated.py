@@ -124,7 +124,10 @@ def test_statistics_of_a_user_are_bounded_and_noisy(federate: "Federate") -> Non
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        (("model=mf", *CENTRAL[2:], *NOISE), r"set strategy.aggregation=all_clients"),
+        (
+            ("model=mf", "strategy.aggregation=touched_clients", *CENTRAL[2:], *NOISE),
+            r"set strategy.aggregation=all_clients",
+        ),
         ((*CENTRAL, *NOISE, "partition=silo_random"), r"say privacy.unit=client"),
         ((*CENTRAL, *NOISE, "strategy=median"), r"Median uses more of the clients"),
         ((*CENTRAL, *NOISE, "strategy=scaffold"), r"Scaffold uses more of the clients"),
