@@ -122,7 +122,7 @@ class Setup:
             "num_users": self.data.num_users,
             "num_items": self.data.num_items,
             "split_sha256": self.data.split_sha256,
-            "release": self.guard.release,
+            **self.guard.facts(),
             **({"left_out": self.left_out} if self.left_out else {}),
         }
 

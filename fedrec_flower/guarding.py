@@ -19,6 +19,7 @@ from fedrec_flower.privacy import Chance, Circumstances, Curator, NoPrivacy, Pub
 from fedrec_flower.privacy.ledger import LEDGER, Ledger, Spent
 from fedrec_flower.results import SavedModel
 from fedrec_flower.secure_aggregation import NoSecureAggregation, SecAgg
+from fedrec_flower.secure_aggregation import wording as masks
 from fedrec_flower.strategies import FederatedStrategy
 from fedrec_flower.strategies.plan import Release
 
@@ -138,6 +139,11 @@ class Guard:
             *(told["epsilon"], told["delta"]),
         )
         return Spent(told["epsilon"], told["delta"])
+
+    def facts(self) -> dict[str, Any]:
+        """What the summary says of the run beside what the curator gives."""
+        masked = masks.facts() if isinstance(self.secure, SecAgg) else {}
+        return {"release": self.release, **masked}
 
     def job(self) -> dict[str, Any]:
         """What nodes must know; see `client.node.open_node`."""

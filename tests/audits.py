@@ -143,16 +143,38 @@ def deployed(
         num_items: size of the catalogue.
         words: as on the command line.
         meddle: may change the replies before the server sees them; the attacker sees them before.
+            Where it raises a KeyboardInterrupt, the run goes on from its last checkpoint.
     """
     config, _ = compose([*TINY, f"federation.num_nodes={len(clients)}", *words])
     tap, data = Tap(len(clients), meddle), prepared(folder, clients, num_items)
-    place = RunFolder.create(folder / "run")
-    with patch.object(experiment, "prepare_data", lambda _: data):
-        setup = experiment.set_up(config, place, deployed=True)
-    strategy = build("strategy", config["strategy"], plan=setup.plan, observer=Watcher())
-    setup.guard.check(strategy)
-    outcome = federate(tap, strategy, setup.initial(strategy), folder / "flower.log")
-    return Deployed(setup, tap, outcome.privacy)
+    place, watcher = RunFolder.create(folder / "run"), Watcher()
+    while True:
+        with patch.object(experiment, "prepare_data", lambda _: data):
+            setup = experiment.set_up(config, place, deployed=True)
+        strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
+        setup.guard.check(strategy)
+        for checkpoint in watcher.checkpoints[-1:]:
+            strategy.resume(checkpoint)
+        try:
+            outcome = federate(tap, strategy, setup.initial(strategy), folder / "flower.log")
+        except KeyboardInterrupt:
+            continue
+        return Deployed(setup, tap, outcome.privacy)
+
+
+def killed_once() -> Meddle:
+    """Kill the server in its second round, when it and the attacker have the replies."""
+    seen: list[bool] = []
+
+    def kill(asked: list[Message], replies: list[Message]) -> list[Message]:
+        config: Any = asked[0].content.config_records["config"]
+        training = asked[0].metadata.message_type == "train"
+        if training and config["round"] == 2 and not seen:
+            seen.append(True)
+            raise KeyboardInterrupt
+        return replies
+
+    return kill
 
 
 def everything(reply: Message) -> dict[str, float]:

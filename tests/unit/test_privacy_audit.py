@@ -22,6 +22,7 @@ from tests.audits import (
     by_answers,
     by_bias,
     deployed,
+    killed_once,
     scores,
 )
 
@@ -99,12 +100,20 @@ def test_an_exact_loss_beside_a_noisy_update_breaks_the_claim(tmp_path: Path) ->
         assert told_apart(ran, 150).epsilon > claimed
 
 
+def honest(asked: list[Message], replies: list[Message]) -> list[Message]:
+    """Let everything pass."""
+    del asked
+    return replies
+
+
 def retried(asked: list[Message], replies: list[Message]) -> list[Message]:
     """Let the first attempt at each round fail, though the attacker has its messages."""
     config = asked[0].content.config_records["config"]
     return replies[:1] if config.get("attempt", 1) == 0 else replies
 
 
+# Without a target, which would end the run when it is spent.
+RESUMES = ("privacy.target_epsilon=null", "privacy.noise_multiplier=8.0", "checkpoint_every=1")
 LOCAL_CASES = {
     "gaussian": (USERS, ("privacy.target_epsilon=2.0", "num_rounds=1")),
     "gaussian, three rounds": (USERS, ("privacy.target_epsilon=2.0", "num_rounds=3")),
@@ -121,6 +130,7 @@ LOCAL_CASES = {
         USERS,
         ("privacy.target_epsilon=2.0", "min_completion=0.9", "num_rounds=1"),
     ),
+    "gaussian, killed and gone on with": (USERS, (*RESUMES, "num_rounds=2")),
 }
 
 
@@ -128,11 +138,19 @@ LOCAL_CASES = {
 @pytest.mark.parametrize("case", LOCAL_CASES)
 def test_everything_a_node_sends_tells_less_than_is_claimed(case: str, tmp_path: Path) -> None:
     clients, words = LOCAL_CASES[case]
-    meddle = {"meddle": retried} if "twice" in case else {}
-    ran = deployed(tmp_path, clients, 2, [*LOCAL, *words], **meddle)
+    meddle = {"twice": retried, "killed": killed_once()}
+    happens = next((meddle[word] for word in meddle if word in case), honest)
+    ran = deployed(tmp_path, clients, 2, [*LOCAL, *words], happens)
     found = told_apart(ran, 10_000)
     report(case, ran.facts["epsilon"], found)
     assert 0 < found.epsilon < ran.facts["epsilon"]
+
+
+def test_a_run_that_is_killed_and_gone_on_with_counts_every_message(tmp_path: Path) -> None:
+    words = [*LOCAL, *RESUMES, "num_rounds=2"]
+    ran = deployed(tmp_path, USERS, 2, words, killed_once())
+    assert len(ran.asked(0)) == 3  # the second round twice, its noise fresh
+    assert ran.facts["privacy"]["most_messages_of_a_client"] == 3
 
 
 @pytest.mark.slow

@@ -167,6 +167,15 @@ def test_what_is_published_beside_is_named_value_by_value(
     assert "loss" not in named  # nobody publishes one
 
 
+def test_what_masks_do_not_hide_is_named_value_by_value(federate: "Federate") -> None:
+    masked = ("secure_aggregation=secagg", "federation.num_nodes=8", "num_rounds=1")
+    setup = federate("model=mf", "strategy.aggregation=all_clients", *masked).setup
+    named = " ".join(setup.facts()["secure_aggregation"]["does_not_cover"])
+    for value in ("losses", "weights", "lost", "evaluation sums", "arrive", "sizes", "metrics"):
+        assert value in named
+    assert "secure_aggregation" not in federate("model=mf", "num_rounds=1").setup.facts()
+
+
 # --- deployed -----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,27 @@
+"""What summary.json says of masked sums."""
+
+from typing import Any
+
+
+def facts() -> dict[str, Any]:
+    """What masks hide from the server, and every value that they do not hide."""
+    return {
+        "secure_aggregation": {
+            "covers": "what the clients of one node send in training: of a round, the server reads "
+            "the sum over all nodes alone",
+            "does_not_cover": [
+                "the sum itself, which is exact unless privacy adds noise: of updates or "
+                "statistics, weights, training losses, numbers of clients and of clipped values, "
+                "and row weights where rows are divided by them",
+                "sums of different rounds: where few clients differ, they tell of these clients",
+                "which clients of a node were lost, and the kind of reason, such as not_finite: "
+                "sent in clear",
+                "the evaluation sums that each node sends: in clear and exact, of a single client "
+                "where it hosts one",
+                "which clients each node hosts, and when its messages arrive; their sizes are the "
+                "same for all nodes",
+                "nodes that collude with the server, from secure_aggregation.threshold on",
+                "metrics, tables and files of the run folder: they are made without masks",
+            ],
+        }
+    }
