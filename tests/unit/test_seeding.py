@@ -92,7 +92,8 @@ OF_CLIENTS = {
     *("negatives", "secure-rounding", "shuffle", "shuffle-users"),
 }
 OF_OTHERS = {
-    *("attack-matching", "attack-victims", "attackers", "clusters", "cohort", "evaluation-cohort"),
+    *("attack-matching", "attack-separation", "attack-victims", "attackers", "shadow-half"),
+    *("shadow-seed", "clusters", "cohort", "evaluation-cohort"),
     *("initial-shared", "label-flip", "paired-bootstrap", "partition", "poisoned-rows", "profile"),
     *("public", "public-negatives", "settle", "split", "targets"),
 }
