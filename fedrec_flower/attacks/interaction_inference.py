@@ -158,7 +158,7 @@ class InteractionInference(NoAttack):
             them, for the view that the mechanism in force leaves ("exposed"), auc, auc_se,
             advantage (2 auc - 1), precision, recall and method; how many victims; and what is known
             without looking: auc_of_popularity, among all items, and auc_of_counts, of exact counts
-            in the cohort, the best there is against clients that the server cannot tell apart.
+            in the cohort, the same for all its clients.
         """
         solves = self.method != "reading" and scene.factors is not None
         with scene.another_round(self.round, remember=solves) as played:
