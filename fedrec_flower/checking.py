@@ -66,7 +66,6 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     faults: NoFaults = build("faults", config["faults"], seed=config["seed"], **sizes)
     _check_faults(faults, model)
     _check_silence(build("privacy", config["privacy"]), faults, config)
-    _check_centralized(config, data)
     _check_compression(config, model)
     _check_task(config, training, evaluator)
     evaluator.check(data.num_items)
@@ -208,7 +207,7 @@ def _check_silence(privacy: NoPrivacy, faults: NoFaults, config: Config) -> None
     )
 
 
-def _check_centralized(config: Config, data: Prepared) -> None:
+def check_centralized(config: Config, data: Prepared) -> None:
     """Refuse to call a federation centralised.
 
     Raises:

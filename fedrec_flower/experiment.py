@@ -61,6 +61,7 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
         record.learn(setup.facts())
         with Progress(folder, setup.plan, record) as progress:
             strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
+            checking.check_centralized(config, setup.data)
             checking.check_strategy(strategy, setup.model)
             setup.guard.check(strategy)
             check_attack(setup.attack, strategy, setup.model, setup.data)

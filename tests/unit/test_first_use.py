@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedrec_flower.cli import compose
 from fedrec_flower.errors import ConfigError
-from fedrec_flower.experiment import set_up
+from fedrec_flower.experiment import run
 from fedrec_flower.interactions import Part
 from fedrec_flower.progress import Progress
 from fedrec_flower.results import RunFolder, comparison, final_table
@@ -120,7 +120,7 @@ def test_a13_only_training_by_one_client_is_called_centralised(
     cache = f"dataset.cache_dir={tmp_path / 'cache'}"
     config = _configured([*federation, *small, cache, "model=mf", *words])
     with pytest.raises(ConfigError, match=complaint):
-        set_up(config, RunFolder.create(tmp_path / "run"))
+        run(config | {"overrides": []}, RunFolder.create(tmp_path / "run"))
 
 
 def test_a13_centralised_training_sends_nothing() -> None:
