@@ -85,11 +85,6 @@ class RandomizedResponse(NoPrivacy):
             "lies anew each time: set num_rounds=1",
         )
 
-    def most_weight(self, most_examples: int, most_users: int) -> float:
-        """See `NoPrivacy.most_weight`; every update weighs 1, statistics as many as their users."""
-        del most_examples
-        return float(most_users)
-
     def curator(
         self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER
     ) -> "ResponseCurator":
