@@ -49,6 +49,35 @@ def check_numbers(config: Config) -> None:
     require(timeout > 0, f"reply_timeout={timeout} is impossible: give seconds above 0")
 
 
+def check_deployment(config: Config, *, deployed: bool) -> None:
+    """Refuse to deploy what belongs to simulations, and to simulate a deployment.
+
+    Args:
+        config: the resolved configuration.
+        deployed: whether Flower has given a grid, as `flwr run` does.
+
+    Raises:
+        ConfigError: names the choice and what to choose.
+    """
+    engine = config["federation"].get("name")
+    require(
+        deployed == (engine == "deployment"),
+        f"federation={engine} does not fit: `flwr run` carries a deployment and chooses it by "
+        "itself, and a run of this command needs federation=simulation or in_process",
+    )
+    require(
+        not deployed or config["randomness"] == "private",
+        f"randomness={config['randomness']} lets the server know what clients draw: leave it at "
+        "private in a deployment",
+    )
+    for group in ("attack", "faults") if deployed else ():
+        name = config[group].get("name")
+        require(
+            name == "none",
+            f"{group}={name} belongs to simulations: leave it at none in a deployment",
+        )
+
+
 def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluator) -> None:
     """Refuse what does not fit together; a wrong value is better told here than by a node.
 

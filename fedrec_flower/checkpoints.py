@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from fedrec_flower.writing import explained, replacing
+from fedrec_flower.writing import explained, inside, replacing
 
 _LOG = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class Checkpoints:
         return sorted(files, key=lambda file: -int(file.stem.removeprefix("round-")))
 
     def _snapshot(self, slot: str) -> list[Path]:
-        return sorted((self._store / slot).glob("*.npy"))
+        return sorted(inside(self._store, slot).glob("*.npy"))
 
     def _seen(self, checkpoint: Checkpoint) -> Iterator[tuple[str, list[int]]]:
         """The files that a checkpoint needs beside its own, as they are now."""

@@ -139,6 +139,27 @@ def compose(overrides: list[str]) -> tuple[dict[str, Any], Path]:
     return _resolved(config) | {"overrides": overrides}, Path(config.output_dir)
 
 
+def compose_deployment(overrides: list[str]) -> tuple[dict[str, Any], Path, str]:
+    """Compose the configuration of a run that `flwr run` has started.
+
+    Args:
+        overrides: as on the command line.
+
+    Returns:
+        The resolved configuration, the run folder that it names, not yet made, and the text of
+        its config.yaml.
+
+    Raises:
+        ConfigError: if an engine is chosen: Flower has started one already.
+    """
+    chosen = [word for word in overrides if word.partition("=")[0] == "federation"]
+    if chosen:
+        raise ConfigError(f"{chosen[0]} cannot be chosen, for Flower carries the run: leave it out")
+    words = [*overrides, "federation=deployment"]
+    config, folder = compose(words)
+    return config, folder, _repeatable(_composed(words))
+
+
 def _composed(overrides: list[str]) -> DictConfig:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", overrides)

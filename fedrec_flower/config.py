@@ -1,15 +1,105 @@
-"""From configuration nodes to objects; values are checked before anything is built."""
+"""From configuration nodes to objects; classes and values are checked before anything is built.
+
+A configuration may come from a stranger: in a run folder that was passed on, or in the job of a
+server. So it names nothing but classes of the group that it configures, of this package or of a
+plug-in. Plug-ins are packages that declare an entry point of `fedrec_flower.plugins`, and those
+that the user names on the command line (`plugins=[my_package]`), the owner of a node in its
+`--node-config`, or either in the environment variable FEDREC_FLOWER_PLUGINS. No configuration can
+name one. To import a module is to run it, so names are looked at before anything is imported.
+"""
 
 import inspect
+import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from fedrec_flower.errors import ConfigError
+
+_PLUGINS = "FEDREC_FLOWER_PLUGINS"  # inherited by worker processes
+_OURS = "fedrec_flower"
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The classes of one group of the configuration.
+
+    Attributes:
+        package: where ours are, below this package.
+        base: what each of them extends, as package.module.class; "" for a protocol.
+        methods: what each of them has, where the group is a protocol.
+    """
+
+    package: str
+    base: str = ""
+    methods: tuple[str, ...] = ()
+
+    def includes(self, found: Any) -> bool:
+        """Whether an object is one of these classes."""
+        if not inspect.isclass(found):
+            return False
+        if self.base:
+            module, _, name = f"{_OURS}.{self.base}".rpartition(".")
+            return issubclass(found, getattr(import_module(module), name))
+        return all(callable(getattr(found, name, None)) for name in self.methods)
+
+
+_KINDS = {
+    "attack": _Kind("attacks", "attacks.NoAttack"),
+    "compression": _Kind("compression", "compression.Compression"),
+    "dataset": _Kind("datasets", methods=("load", "fingerprint")),
+    "evaluation": _Kind("evaluation", methods=("evaluate", "finish")),
+    "faults": _Kind("faults", "faults.NoFaults"),
+    "federation": _Kind("federation", methods=("run",)),
+    "local": _Kind("client.methods", "client.methods.Plain"),
+    "model": _Kind("models", "models.Recommender"),
+    "partition": _Kind("partitions", methods=("assign",)),
+    "privacy": _Kind("privacy", "privacy.NoPrivacy"),
+    "secure_aggregation": _Kind("secure_aggregation", methods=("check", "check_strategy")),
+    "split": _Kind("splits", methods=("split",)),
+    "strategy": _Kind("strategies", "strategies.FederatedStrategy"),
+    "training": _Kind("training", "training.LocalTraining"),
+}
+
+
+def trust(packages: str) -> None:
+    """Let configurations name classes of these packages, in this process and its workers.
+
+    Args:
+        packages: names of top-level packages, separated by commas; brackets around them, blanks
+            and an empty text do no harm.
+
+    Raises:
+        ConfigError: if a name cannot be that of a package.
+    """
+    names = [name.strip(" '\"") for name in packages.strip().strip("[]").split(",")]
+    for name in filter(None, names):
+        if not name.isidentifier():
+            raise ConfigError(
+                f"plugins={packages} names no packages: write plugins=[my_package], without dots"
+            )
+    known = [*filter(None, os.environ.get(_PLUGINS, "").split(","))]
+    os.environ[_PLUGINS] = ",".join(dict.fromkeys([*known, *filter(None, names)]))
+
+
+def trusted() -> list[str]:
+    """The packages of plug-ins: those that were named, and those that are installed as such."""
+    named = os.environ.get(_PLUGINS, "").split(",")
+    return [*filter(None, named), *_installed()]
+
+
+@cache
+def _installed() -> list[str]:
+    return [point.module for point in entry_points(group=f"{_OURS}.plugins")]
 
 
 def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
@@ -24,8 +114,8 @@ def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
         An instance of the target.
 
     Raises:
-        ConfigError: if the target cannot be found, or an argument is unknown, missing or of a
-            wrong type; names the value and the mend.
+        ConfigError: if the target is no class of this group, or cannot be found, or an argument
+            is unknown, missing or of a wrong type; names the value and the mend.
     """
     target = _locate(group, node.get("_target_", ""))
     accepted = inspect.signature(target).parameters
@@ -37,7 +127,29 @@ def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
     return target(**checked, **injected)
 
 
-def _locate(group: str, path: str) -> Any:
+def _locate(group: str, path: Any) -> Any:
+    """The class that a path names, which is one of the group's.
+
+    Raises:
+        ConfigError: if it is not, or cannot be imported; what is refused is not even imported.
+    """
+    kind = _KINDS[group]
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or "__main__" in path.split(".")[1:]:
+        raise ConfigError(f"{group}._target_={path!r} is no class: name one by its full path")
+    ours, (top, *_) = f"{_OURS}.{kind.package}", path.split(".")
+    if not any(path.startswith(f"{package}.") for package in (ours, *trusted())):
+        raise ConfigError(
+            f"{group}._target_={path!r} is refused, because it is outside {ours} and of no "
+            f"plug-in: if you know and trust its code, add plugins=[{top}] on the command line"
+        )
+    found = _imported(group, path)
+    if not kind.includes(found):
+        wanted = kind.base.rpartition(".")[2] or " and ".join(f"{m}()" for m in kind.methods)
+        raise ConfigError(f"{group}._target_={path!r} is refused: name a class with {wanted}")
+    return found
+
+
+def _imported(group: str, path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(import_module(module), name)

@@ -3,15 +3,17 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from flwr.serverapp import Grid
 
 from fedrec_flower import __version__, checking
 from fedrec_flower.aggregation import HUGE, Limits
 from fedrec_flower.attacks import NoAttack
 from fedrec_flower.config import build
+from fedrec_flower.cores import allowed_cores
 from fedrec_flower.evaluation import Bounds, Evaluator
 from fedrec_flower.federation import Engine, InProcess, federate
 from fedrec_flower.guarding import Guard
@@ -37,15 +39,17 @@ _LOG = logging.getLogger(__name__)
 Config = Mapping[str, Any]
 
 
-def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict[str, Any]:
+def run(
+    config: Config, folder: RunFolder, engine: Engine | None = None, *, grid: Grid | None = None
+) -> dict[str, Any]:
     """Run an experiment and fill its folder.
 
     Args:
         config: the resolved configuration: a mapping per group, and the values no group owns.
         folder: the run's folder, new; or that of an unfinished run of the same configuration,
             which goes on from its last checkpoint (see `results.resume`).
-        engine: takes the place of the one that the configuration describes: a deployment, in
-            which the noise of privacy comes from the operating system.
+        engine: takes the place of the one that the configuration describes.
+        grid: what a deployment's messages go through; None in a simulation.
 
     Returns:
         The summary, as in summary.json.
@@ -53,11 +57,9 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
     Raises:
         FedrecError: a mistake that the user can mend; the folder keeps what it had.
     """
-    if engine is not None:  # clients that drew by the server's seed would hide nothing from it
-        config = {**config, "randomness": "private"}
     saved = folder.checkpoints.newest()
     with Record(folder, config, saved) as record:
-        setup = set_up(config, folder, deployed=engine is not None)
+        setup = set_up(config, folder, grid)
         record.learn(setup.facts())
         with Progress(folder, setup.plan, record) as progress:
             strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
@@ -75,7 +77,7 @@ def run(config: Config, folder: RunFolder, engine: Engine | None = None) -> dict
         shadows = Shadows(config, setup.data, run_quietly)
         scene = RunScene(setup.data, setup.guard, strategy, outcome, initial, kept, shadows)
         record.learn(spy(setup.attack, scene))
-        publish(record, setup.data, outcome, setup.attack)
+        publish(record, setup.data, outcome, setup.attack, deployed=grid is not None)
     folder.tidy()
     return record.summary
 
@@ -143,17 +145,18 @@ def run_quietly(config: Config, data: Prepared, folder: RunFolder) -> Outcome:
 
 
 def set_up(
-    config: Config, folder: RunFolder, *, deployed: bool = False, data: Prepared | None = None
+    config: Config, folder: RunFolder, grid: Grid | None = None, *, data: Prepared | None = None
 ) -> Setup:
     """Prepare the data, build the model, check that what is asked for is possible.
 
     Args:
         config: see `run`.
         folder: see `run`.
-        deployed: whether the federation is real, so that noise must not repeat.
+        grid: see `run`; with one, the noise of privacy comes from the operating system.
         data: takes the place of the data that the configuration describes.
     """
     checking.check_numbers(config)
+    checking.check_deployment(config, deployed=grid is not None)
     data = prepare_data(config) if data is None else data
     known = {
         "num_users": 1,  # the server has no users; personal tables live on the nodes
@@ -168,17 +171,22 @@ def set_up(
     model.freeze(config["freeze"])
     config, evaluator, left_out = fit_evaluation(config, data, known)
     checking.check(config, data, model, evaluator)
-    guard = Guard.of(config, data, model, deployed=deployed)
+    guard = Guard.of(config, data, model, deployed=grid is not None)
     attack: NoAttack = build(
         "attack", config["attack"], seed=config["seed"], data=data, model=model
     )
     curator = guard.curator(folder.path, source)
-    plan = make_plan(config, data, model, evaluator, folder, guard, curator)
-    asked = config["federation"].get("num_nodes")
-    nodes = min(cpu_count() or 1, data.num_clients) if asked is None else asked
-    checking.check_nodes(nodes, data)
-    plan.secure.check(nodes, plan.clients_per_round)
-    engine = build("federation", {**config["federation"], "num_nodes": nodes})
+    deployed = grid is not None
+    plan = make_plan(
+        config, data, model, evaluator, folder, guard, curator, deployed=deployed
+    )
+    if grid is None:
+        nodes = _num_nodes(config, data)
+        plan.secure.check(nodes, plan.clients_per_round)
+        engine = build("federation", {**config["federation"], "num_nodes": nodes})
+    else:
+        nodes = 0  # which nodes there are, they say themselves
+        engine = build("federation", config["federation"], grid=grid)
     return Setup(data, model, plan, engine, nodes, config["seed"], source, guard, attack, left_out)
 
 
@@ -202,6 +210,14 @@ def fit_evaluation(
         _LOG.warning("%s", sentence)
     changed = {name: getattr(fitted, name, value) for name, value in config["evaluation"].items()}
     return {**config, "evaluation": changed}, fitted, left_out
+
+
+def _num_nodes(config: Config, data: Prepared) -> int:
+    """How many nodes a simulation has: one per core, unless the configuration says."""
+    asked = config["federation"].get("num_nodes")
+    nodes = min(allowed_cores(), data.num_clients) if asked is None else asked
+    checking.check_nodes(nodes, data)
+    return int(nodes)
 
 
 def read_source(config: Config, model: Recommender) -> SavedModel | None:
@@ -246,6 +262,8 @@ def make_plan(
     folder: RunFolder,
     guard: Guard,
     curator: Curator,
+    *,
+    deployed: bool,
 ) -> Plan:
     """Turn the configuration into what the strategy needs.
 
@@ -257,9 +275,10 @@ def make_plan(
     checking.require_some("clients_per_round", cohort, data.num_clients)
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
     checking.require_some("evaluation.num_clients", sampled, data.num_clients)
-    job = make_job(config, data, folder.path / "clients", guard)
+    job = make_job(config, data, guard)
     return Plan(
         job=job,
+        place={} if deployed else make_place(data, folder.path / "clients"),
         seed=config["seed"],
         num_clients=data.num_clients,
         num_items=data.num_items,
@@ -276,6 +295,7 @@ def make_plan(
         min_completion=config["min_completion"],
         max_retries=config["max_retries"],
         reply_timeout=config["reply_timeout"],
+        node_patience=config["federation"].get("patience", 0.0),
         checkpoint_every=guard.secure.checkpoint_every(config["checkpoint_every"]),
         patience=config["patience"],
         curator=curator,
@@ -283,13 +303,12 @@ def make_plan(
     )
 
 
-def make_job(config: Config, data: Prepared, store: Path, guard: Guard) -> dict[str, Any]:
+def make_job(config: Config, data: Prepared, guard: Guard) -> dict[str, Any]:
     """What every node must know; see `client.node.open_node`.
 
     Args:
         config: the resolved configuration.
         data: the prepared data.
-        store: where nodes keep what stays with their clients.
         guard: what protects the clients.
     """
     groups = ("model", "training", "evaluation", "compression", "faults", "attack")
@@ -303,8 +322,17 @@ def make_job(config: Config, data: Prepared, store: Path, guard: Guard) -> dict[
         "freeze": list(config["freeze"]),
         "finetune_epochs": config["finetune_epochs"],
         "limits": asdict(Limits(guard.most_weight, HUGE)),
-        "prepared": str(data.path.resolve()),
-        "store": str(store.resolve()),
+        "data": data.digest,
         # A node keeps a job open: a folder that was removed and used again is another job.
         "run": uuid4().hex,
     }
+
+
+def make_place(data: Prepared, store: Path) -> dict[str, str]:
+    """Where simulated nodes find their data and keep their files; see `Plan.place`.
+
+    Args:
+        data: the prepared data.
+        store: where nodes keep what stays with their clients.
+    """
+    return {"prepared": str(data.path.resolve()), "store": str(store.resolve())}

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -123,7 +124,8 @@ class Prepared:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        meta = json.loads((path / MANIFEST).read_text())["meta"]
+        manifest = json.loads((path / MANIFEST).read_text())
+        meta = manifest["meta"]
         self.name: str = meta["name"]
         self.num_users: int = meta["num_users"]
         self.num_items: int = meta["num_items"]
@@ -132,6 +134,7 @@ class Prepared:
             tuple(meta["rating_range"]) if meta["rating_range"] else None
         )
         self.split_sha256: str = meta["split_sha256"]
+        self._files: dict[str, str] = manifest["sha256"]
         self.timed: bool = meta["timed"]
         self.client_offsets = self._column("client_offsets")
         self.user_codes = self._column("user_codes")
@@ -139,6 +142,12 @@ class Prepared:
         self._attributes = self._column("attributes")
         self.num_attributes: int = self._attributes.shape[1]
         self._parts = {part: self._part(part) for part in Part}
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits, the same for the same interactions, split, partition and attributes."""
+        columns = {name: sha for name, sha in self._files.items() if name.endswith(".npy")}
+        return sha256(json.dumps(columns, sort_keys=True).encode()).hexdigest()[:16]
 
     def _column(self, name: str) -> NDArray[Any]:
         # asarray: slicing a plain view of the mapping is many times cheaper than a np.memmap.

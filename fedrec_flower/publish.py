@@ -1,7 +1,8 @@
 """The end of a completed run: per-user tables, recommendations, model, figures, summary.
 
-A researcher owns all nodes of an experiment, so the per-user results that nodes noted on their
-own disk can be gathered here. The strategy never sees them.
+A researcher owns all nodes of a simulation, so the per-user results that nodes noted on their own
+disk can be gathered here. The strategy never sees them. In a deployment they stay with the nodes:
+such a run leaves no table of users or clients.
 """
 
 import logging
@@ -36,7 +37,9 @@ written.npy tells which clients ever trained: the rows of the others are zeros.
 """
 
 
-def publish(record: Record, data: Prepared, outcome: Outcome, attack: NoAttack) -> dict[str, Any]:
+def publish(
+    record: Record, data: Prepared, outcome: Outcome, attack: NoAttack, *, deployed: bool
+) -> dict[str, Any]:
     """Write every table and figure of a completed run, and its summary.
 
     Args:
@@ -44,6 +47,7 @@ def publish(record: Record, data: Prepared, outcome: Outcome, attack: NoAttack) 
         data: the prepared data.
         outcome: what the strategy gives back.
         attack: says what it achieved.
+        deployed: whether the nodes' disks are their own.
 
     Returns:
         The complete summary.
@@ -51,27 +55,35 @@ def publish(record: Record, data: Prepared, outcome: Outcome, attack: NoAttack) 
     Raises:
         FedrecError: if the nodes' notes cannot be read here, or the disk is full.
     """
-    folder, selected = record.folder, outcome.selected
-    measured = selected.num_clients > 0  # of deployed clients under local privacy nothing is known
-    notes = _read_notes(folder.path / "clients") if measured else {}
-    if measured:
-        folder.write_table("per_user", _per_user(data, notes))
-        folder.write_table("recommendations", _recommendations(data, notes))
-    clients = data.clients.assign(rounds_participated=outcome.rounds_participated)
-    folder.write_table("clients", clients)
-    folder.write_model(selected.parameters, data.item_ids, outcome.privacy)
-    _keep_selected(folder.path / "clients", selected.slot)
-    record.learn(_summary(record, data, outcome, notes))
-    if measured and (achieved := attack.measured(data, _recommended(notes))):
-        record.learn({"attack": achieved | LOWER_BOUND})
+    folder = record.folder
+    folder.write_model(outcome.selected.parameters, data.item_ids, outcome.privacy)
+    record.learn(_summary(record, data, outcome))
+    clients = None if deployed else _publish_users(record, data, outcome, attack)
     record.learn({"status": "completed"})
     folder.write_summary(record.summary)
     try:
-        if measured:
+        if outcome.selected.num_clients:  # of deployed clients under local privacy nothing is known
             _draw(folder, clients, record.summary)
     except Exception as error:  # noqa: BLE001  # a finished run is not undone by a figure
         _LOG.warning("the run is complete but for its figures: %s", error)
     return record.summary
+
+
+def _publish_users(
+    record: Record, data: Prepared, outcome: Outcome, attack: NoAttack
+) -> pd.DataFrame:
+    """Write the tables of users and clients, and learn what follows; returns that of clients."""
+    folder, notes = record.folder, _read_notes(record.folder.path / "clients")
+    folder.write_table("per_user", _per_user(data, notes))
+    folder.write_table("recommendations", _recommendations(data, notes))
+    clients = data.clients.assign(rounds_participated=outcome.rounds_participated)
+    folder.write_table("clients", clients)
+    _keep_selected(folder.path / "clients", outcome.selected.slot)
+    test = record.summary["test"] | _beyond(data, notes)
+    record.learn({"test": test, "fairness": _fairness(data, notes)})
+    if achieved := attack.measured(data, _recommended(notes)):
+        record.learn({"attack": achieved | LOWER_BOUND})
+    return clients
 
 
 def _read_notes(store: Path) -> Notes:
@@ -135,7 +147,7 @@ def _keep_selected(store: Path, slot: str) -> None:
     (store / "PRIVATE.txt").write_text(_PRIVATE)
 
 
-def _summary(record: Record, data: Prepared, outcome: Outcome, notes: Notes) -> dict[str, Any]:
+def _summary(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
     selected, best = outcome.selected, outcome.best_test
     participations = int(outcome.rounds_participated.sum())
     trained = outcome.seconds["train"]
@@ -144,9 +156,9 @@ def _summary(record: Record, data: Prepared, outcome: Outcome, notes: Notes) -> 
         "stopped_at": outcome.stopped_at,
         "num_test_users": _num_test_users(data),
         "validation": selected.metrics[Part.VALIDATION],
-        "test": selected.metrics[Part.TEST] | (_beyond(data, notes) if notes else {}),
+        "test": selected.metrics[Part.TEST],
         "test_standard_error": selected.standard_errors[Part.TEST],
-        "fairness": _fairness(data, notes) if notes else {},
+        "fairness": {},  # takes its place here
         "best_test_round": _named(best),
         "lost_replies": dict(sorted(outcome.lost.items())),
         **outcome.privacy,
@@ -203,22 +215,23 @@ def _beyond(data: Prepared, notes: Notes) -> dict[str, float]:
     return beyond_accuracy(best, popularity, data.num_users, genres)
 
 
-def _draw(folder: RunFolder, clients: pd.DataFrame, summary: Mapping[str, Any]) -> None:
+def _draw(folder: RunFolder, clients: pd.DataFrame | None, summary: Mapping[str, Any]) -> None:
     """The figures of one run, read from its own tables like any later plot."""
     from fedrec_flower import plots  # here: matplotlib takes memory that training may need
 
     own = folder.path.resolve().name  # older runs may lie below the folder
-    runs, per_user = (
-        frame[frame["run"] == own] for frame in (load_runs(folder.path), load_per_user(folder.path))
-    )
+    runs = load_runs(folder.path)
     measured = list(summary["test_standard_error"])
     metric = next(name for name in ("ndcg@10", "rmse", *measured) if name in measured)
-    served = "rmse" if metric == "rmse" else "hr@10"
-    drawn = {
-        "convergence": plots.convergence(runs, metric),
-        "metric_by_activity": plots.metric_by_activity(by_activity(per_user, served), served),
-        "participation": plots.participation(clients),
-        "data_partition": plots.data_partition(clients),
-    }
+    drawn = {"convergence": plots.convergence(runs[runs["run"] == own], metric)}
+    if clients is not None:
+        served = "rmse" if metric == "rmse" else "hr@10"
+        users = load_per_user(folder.path)
+        activity = by_activity(users[users["run"] == own], served)
+        drawn |= {
+            "metric_by_activity": plots.metric_by_activity(activity, served),
+            "participation": plots.participation(clients),
+            "data_partition": plots.data_partition(clients),
+        }
     for name, figure in drawn.items():
         plots.save(figure, folder.figures, name)

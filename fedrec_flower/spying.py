@@ -206,9 +206,10 @@ class RunScene:
         if kept is not None and kept.is_dir():
             shutil.copytree(kept, folder / "current")
         share_secret(self.store, folder)
+        plan = self.strategy.plan
         about = {"shares": True, "stacked": False, "local": self.strategy.local()}
         place = {"store": str(folder), "run": uuid4().hex}
-        return open_node(json.dumps({**self.strategy.plan.job, **about, **place}))
+        return open_node(json.dumps({**plan.job, **plan.place, **about, **place}))
 
 
 def _exposed(curator: Curator, *, secure: bool) -> View:

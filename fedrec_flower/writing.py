@@ -1,6 +1,7 @@
 """Writing files so that a killed run or a full disk leaves no half of one; text on any terminal."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,23 @@ from fedrec_flower.errors import FedrecError
 
 _PRIVATE = 0o600
 _PATIENCE = 60.0  # seconds; a killed process may leave a lock behind
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file or folder directly inside a folder, whoever gives its name.
+
+    Args:
+        folder: the folder.
+        name: of up to 64 letters, digits, dots, underscores and hyphens; the first is a letter
+            or a digit.
+
+    Raises:
+        FedrecError: if the name is another, such as one that leads out of the folder.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise FedrecError(f"{name!r} is not the name of a file: use letters, digits, '-' and '_'")
+    return folder / name
 
 
 def print_anything() -> None:

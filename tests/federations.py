@@ -1,5 +1,6 @@
 """Small federations, run in this process by the real configuration and strategies."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -139,8 +140,9 @@ class Federated:
 
     @property
     def job(self) -> str:
-        """What every node was told of the run."""
-        return self.strategy._post.job
+        """What every node was told of the run, and where it is."""
+        address = self.strategy._post.address
+        return json.dumps({**json.loads(address.job), **json.loads(address.place)})
 
     @property
     def shared(self) -> Tensors:

@@ -56,7 +56,7 @@ def measure(engine: str, model: str, cohort: int, rounds: int, dataset: str) -> 
     with tempfile.TemporaryDirectory() as folder:
         setup = set_up(config, RunFolder(Path(folder)))
         data, size = setup.data, min(cohort, setup.data.num_clients)
-        job = {**setup.plan.job, "shares": True, "stacked": False}
+        job = {**setup.plan.job, **setup.plan.place, "shares": True, "stacked": False}
         node = open_node(json.dumps(job))
         shared = node.model.initial(node.shared_names, generator(1, "benchmark"))
         parameters = [shared[name] for name in node.shared_names]

@@ -85,18 +85,19 @@ class Node:
 
 @lru_cache(maxsize=2)
 def open_node(job: str) -> Node:
-    """Build a node from the job its messages carry; the last two jobs stay open.
+    """Build a node; the last two stay open.
 
     Args:
-        job: JSON object of configuration nodes `model`, `training`, `evaluation`, `privacy`,
-            `compression`, `secure_aggregation`, `faults`, `attack`, `task`, `negatives`, `seed`,
-            `randomness` ("seeded": clients draw by the seed, anything else: by the node's secret),
-            `shares` (whether anything travels), `stacked` (whether updates go by themselves),
-            `local` (what the strategy changes in the way clients train: a node of configuration,
-            or nothing), `finetune_epochs` (local epochs before a client is scored, none by
-            default), `freeze` (see `Recommender.freeze`, nothing by default), `limits` (what no
-            honest update exceeds), `deployed` (whether the federation is real), `prepared` and
-            `store` (folders), `num_rounds`, `run` (tells one run from another).
+        job: what its messages carry, and where the node keeps things; JSON object of configuration
+            nodes `model`, `training`, `evaluation`, `privacy`, `compression`, `secure_aggregation`,
+            `faults`, `attack`, `task`, `negatives`, `seed`, `randomness`
+            ("seeded": clients draw by the seed, anything else: by the node's secret), `shares` (whether anything travels),
+            `stacked` (whether updates go by themselves), `local` (what the strategy changes in the
+            way clients train: a node of configuration, or nothing), `finetune_epochs` (local epochs
+            before a client is scored, none by default), `freeze` (see `Recommender.freeze`, nothing
+            by default), `limits` (what no honest update exceeds), `prepared` and `store` (folders, which no message names in a
+            deployment), `deployed` (false by default), `num_rounds`, `run` (tells one run from
+            another).
     """
     spec = json.loads(job)
     data = Prepared(Path(spec["prepared"]))

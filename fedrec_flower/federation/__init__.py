@@ -8,12 +8,13 @@ results differ by rounding: metrics by less than 5e-7 in our tests.
 from typing import TYPE_CHECKING, Any
 
 from fedrec_flower.federation.base import Engine, federate
+from fedrec_flower.federation.deployment import Deployment
 from fedrec_flower.federation.in_process import InProcess, InProcessGrid
 
 if TYPE_CHECKING:
     from fedrec_flower.federation.simulation import Simulation
 
-__all__ = ["Engine", "InProcess", "InProcessGrid", "Simulation", "federate"]
+__all__ = ["Deployment", "Engine", "InProcess", "InProcessGrid", "Simulation", "federate"]
 
 
 def __getattr__(name: str) -> Any:

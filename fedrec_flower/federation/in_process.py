@@ -1,6 +1,6 @@
 """A Grid without a network: calls the ClientApp directly, so a debugger walks through a round."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -24,9 +24,15 @@ class InProcessGrid(Grid):
     Args:
         app: the ClientApp of every node.
         num_nodes: how many nodes there are; their ids are 1 to num_nodes.
+        own: what else each node's `--node-config` says; nothing by default.
     """
 
-    def __init__(self, app: ClientApp, num_nodes: int) -> None:
+    def __init__(
+        self,
+        app: ClientApp,
+        num_nodes: int,
+        own: Mapping[str, bool | int | float | str] | None = None,
+    ) -> None:
         # Flower makes a Message only inside a task; here we are the task. This file alone touches
         # internals of Flower (the task's identity, `Run`, a message's id): a test holds them
         # against the pinned version.
@@ -38,7 +44,11 @@ class InProcessGrid(Grid):
             node: Context(
                 run_id=_RUN_ID,
                 node_id=node,
-                node_config={"partition-id": node - 1, "num-partitions": num_nodes},
+                node_config={
+                    "partition-id": node - 1,
+                    "num-partitions": num_nodes,
+                    **(own or {}),
+                },
                 state=RecordDict(),
                 run_config={},
             )

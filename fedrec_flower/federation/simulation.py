@@ -2,99 +2,28 @@
 
 import signal
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
 import psutil
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
-from flwr.supercore.run import Run
 
 from fedrec_flower.client.app import app as client_app
+from fedrec_flower.cores import allowed_cores
 from fedrec_flower.errors import FedrecError, require
 from fedrec_flower.federation.logs import flower_logs_to
 from fedrec_flower.federation.mail import attentive
+from fedrec_flower.federation.stoppable import StoppableGrid
 
 _GLANCE = 0.005  # seconds between looks for replies; Flower's own grid waits 0.1
 _PATIENCE = 3.0  # seconds that an interrupted run leaves its nodes to finish what they compute
-
-
-class StoppableGrid(Grid):
-    """Flower's grid, looked at more often, and left at once when the run is interrupted.
-
-    Args:
-        grid: the engine's own grid.
-        num_nodes: nodes to wait for before the first message.
-        stop: set when the run is to end.
-        mail: to be set when there are messages for the nodes.
-    """
-
-    def __init__(
-        self, grid: Grid, num_nodes: int, stop: threading.Event, mail: threading.Event
-    ) -> None:
-        self._grid, self._num_nodes, self._stop, self._mail = grid, num_nodes, stop, mail
-
-    def set_run(self, run: Run) -> None:
-        """See `Grid.set_run`."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """See `Grid.run`."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """See `Grid.create_message`."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """All nodes, once the engine has registered every one of them."""
-        while len(nodes := list(self._grid.get_node_ids())) < self._num_nodes:
-            self._wait()
-        return nodes
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """See `Grid.push_messages`."""
-        pushed = self._grid.push_messages(messages)
-        self._mail.set()
-        return pushed
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """See `Grid.pull_messages`."""
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """See `Grid.send_and_receive`."""
-        waiting, replies = set(self.push_messages(messages)), list[Message]()
-        end = time.monotonic() + (float("inf") if timeout is None else timeout)
-        while waiting and time.monotonic() < end:
-            arrived = list(self.pull_messages(waiting))
-            replies += arrived
-            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
-            if not arrived:
-                self._wait()
-        return replies
-
-    def _wait(self) -> None:
-        if self._stop.wait(_GLANCE):
-            raise FedrecError("the run was interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +59,7 @@ class Simulation:
         @server.main()
         def main(grid: Grid, context: Context) -> None:
             del context
-            serve(StoppableGrid(grid, self.num_nodes, stop, mail))
+            serve(StoppableGrid(grid, self.num_nodes, _GLANCE, stop, mail))
 
         try:
             with (
@@ -158,7 +87,7 @@ class Simulation:
             init["address"] = "local"
             # No more workers than nodes: an idle worker still holds a few hundred megabytes.
             useful = ceil(self.num_nodes * self.num_cpus)
-            init["num_cpus"] = min(useful, max(cpu_count() or 1, ceil(self.num_cpus)))
+            init["num_cpus"] = min(useful, max(allowed_cores(), ceil(self.num_cpus)))
         else:
             init["address"] = self.address
         resources = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}

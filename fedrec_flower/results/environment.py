@@ -3,7 +3,6 @@
 No path, host name or environment variable enters: run folders are published.
 """
 
-import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from fedrec_flower.cores import allowed_cores
 
 _PACKAGES = ("fedrec-flower", "torch", "flwr", "ray", "numpy", "pandas", "hydra-core")
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -21,12 +22,13 @@ def environment() -> dict[str, Any]:
 
     Returns:
         versions {package: version, None if not installed}, platform (system and processor),
-        cores (logical), memory_gib (of the machine) and commit (see `commit`).
+        cores (logical, those that this process may use), memory_gib (of the machine) and commit
+        (see `commit`).
     """
     return {
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
+        "cores": allowed_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "commit": commit(),
     }

@@ -111,7 +111,7 @@ def load_summaries(path: str | Path) -> pd.DataFrame:
 
 
 def load_per_user(path: str | Path) -> pd.DataFrame:
-    """Gather `per_user.csv` of every run in or below a folder.
+    """Gather `per_user.csv` of every simulated run in or below a folder.
 
     Args:
         path: a run folder, or a folder with run folders at any depth.
@@ -130,8 +130,8 @@ def load_per_user(path: str | Path) -> pd.DataFrame:
     """
 
     def read(run: _Run, identity: dict[str, Any]) -> pd.DataFrame:
-        if run.summary["status"] != "completed":
-            return pd.DataFrame()
+        if run.summary["status"] != "completed" or run.summary["federation"] == "deployment":
+            return pd.DataFrame()  # in a deployment, what is known of users stays with the nodes
         return _with_columns(identity, read_table(run.folder / "per_user.csv"))
 
     return _concatenated(_from_each_run(path, read))

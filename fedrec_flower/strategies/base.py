@@ -140,8 +140,13 @@ class FederatedStrategy(ResumableStrategy):
             TrainingError: if nodes fail or stay silent once too often, or training diverges.
         """
         about = {"shares": self.shares, "stacked": self.stacked, "local": self.local()}
-        job, timeout = json.dumps({**self.plan.job, **about}), self.plan.reply_timeout
-        self._post = wire.Post(job, wire.Hosts.discover(grid, job, timeout), timeout)
+        place = json.dumps(self.plan.place) if self.plan.place else ""
+        job = json.dumps({**self.plan.job, **about})
+        address = wire.Address(job, place, self.plan.reply_timeout)
+        num_clients, patience = self.plan.num_clients, self.plan.node_patience
+        hosts = wire.Hosts.discover(grid, address, num_clients, patience)
+        self.plan.secure.check(len(hosts.clients), self.plan.clients_per_round)
+        self._post = wire.Post(address, hosts)
         if not self._round:  # no checkpoint was taken up
             self._parameters = self.begin(initial)
             self._evaluate(grid, 0)

@@ -208,9 +208,10 @@ class Session:
         if about["stage"] == "mask":
             content = RecordDict({**asked.content, "secure": secure})
         else:
-            config = ConfigRecord({"job": self._post.job})
+            config = ConfigRecord(self._post.address.fields)
             content = RecordDict({"parameters": ArrayRecord(), "config": config, "secure": secure})
-        return Message(content, self._nodes[place], _KIND, group_id=asked.metadata.group_id)
+        node, group = self._nodes[place], asked.metadata.group_id
+        return self._post.address.message(content, node, _KIND, group)
 
     def _contribution(self, place: int, content: RecordDict) -> Contribution:
         """A masked vector; the clients that its node says to be lost are noted."""

@@ -25,6 +25,8 @@ class Plan:
 
     Attributes:
         job: what every node must know, JSON-able; see `client.node.open_node`.
+        place: where simulated nodes find their data and keep their files (`prepared`, `store`);
+            empty in a deployment, whose nodes know it themselves.
         seed: the experiment's seed.
         num_clients: clients of the federation.
         num_items: size of the catalogue.
@@ -42,6 +44,7 @@ class Plan:
         min_completion: share of a cohort that must reply soundly for a round to count.
         max_retries: how often a round is tried again, each time with a fresh cohort.
         reply_timeout: seconds after which a node that has not replied is taken for silent.
+        node_patience: seconds to wait for nodes before the first round.
         checkpoint_every: rounds between checkpoints; None for none.
         patience: evaluations without a better one after which the run ends; None for no end.
         curator: says whom to ask, and what may be used of their sum.
@@ -49,6 +52,7 @@ class Plan:
     """
 
     job: Mapping[str, Any]
+    place: Mapping[str, str]
     seed: int
     num_clients: int
     num_items: int
@@ -65,6 +69,7 @@ class Plan:
     min_completion: float
     max_retries: int
     reply_timeout: float
+    node_patience: float
     checkpoint_every: int | None
     patience: int | None
     curator: Curator

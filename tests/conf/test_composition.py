@@ -82,6 +82,7 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
         model = build("model", composed("model=popularity")["model"], **facts)
     plan = Plan(
         job={"training": config["training"]},
+        place={},
         seed=1,
         num_clients=943,  # of MovieLens-100K, which experiments name
         num_items=30,
@@ -98,6 +99,7 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
         min_completion=1.0,
         max_retries=0,
         reply_timeout=60.0,
+        node_patience=0.0,
         checkpoint_every=None,
         patience=None,
         curator=Curator(),

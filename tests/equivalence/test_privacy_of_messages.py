@@ -39,8 +39,8 @@ class Eavesdropper:
 
     def __call__(self, asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
         for message in asked[:1]:
-            job: Any = message.content.config_records["config"]["job"]
-            for file in Path(json.loads(job)["store"]).glob("*/*.npy"):
+            place: Any = message.content.config_records["config"]["place"]
+            for file in Path(json.loads(place)["store"]).glob("*/*.npy"):
                 if file.parent.name != "notes" and file.stem != "written":
                     self.secrets.update(needles(np.load(file)))
         return replies

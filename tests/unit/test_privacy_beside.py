@@ -12,14 +12,14 @@ from flwr.app import Message
 from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
 from fedrec_flower.cli import compose
 from fedrec_flower.client.app import app
+from fedrec_flower.client.deployed import app as deployed_app
 from fedrec_flower.config import build
 from fedrec_flower.errors import ConfigError, TrainingError
-from fedrec_flower.experiment import run, set_up
+from fedrec_flower.experiment import prepare_data, run, set_up
 from fedrec_flower.federation import InProcessGrid
 from fedrec_flower.interactions import Part
 from fedrec_flower.privacy import Chance, LocalDP
 from fedrec_flower.results import RunFolder
-from fedrec_flower.server_app import GivenGrid
 from tests.federations import SMALL, SMALL_RANKING, SMALL_STRATEGY, _configured
 
 if TYPE_CHECKING:
@@ -184,8 +184,9 @@ def deployed(folder: Path, cache: Path, *words: str) -> dict[str, Any]:
     small = [w for w in SMALL if "embedding_dim" not in w or "model=mf" in words]
     by_strategy = SMALL_STRATEGY if "model=mf" in words else ()
     more = (*by_strategy, *SMALL_RANKING, f"dataset.cache_dir={cache}")
-    config = _configured([*small, *more, *words])
-    return run(config, RunFolder.create(folder), GivenGrid(InProcessGrid(app, 24)))
+    config = _configured(["federation=deployment", *small[1:], *more, *words])
+    own = {"prepared": str(prepare_data(config).path), "store": str(folder / "nodes")}
+    return run(config, RunFolder.create(folder), grid=InProcessGrid(deployed_app, 24, own))
 
 
 @pytest.mark.parametrize("mechanism", [LOCAL, LIES], ids=["local", "response"])

@@ -3,7 +3,6 @@
 import csv
 import getpass
 import json
-import os
 import re
 import shutil
 import signal
@@ -21,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from fedrec_flower.cores import allowed_cores
 from fedrec_flower.errors import ConfigError, FedrecError
 from fedrec_flower.results import RunFolder
 from fedrec_flower.results.environment import _version, commit
@@ -171,7 +171,7 @@ def test_the_environment_tells_versions_but_nothing_private(tmp_path: Path) -> N
     text = (run.path / "environment.json").read_text()
     assert json.loads(text) == described
     assert described["versions"]["numpy"] == np.__version__
-    assert described["cores"] == os.cpu_count()
+    assert described["cores"] == allowed_cores()
     assert described["memory_gib"] > 0
     assert all(described["versions"].values())
     strings = [described["platform"], *map(str, described["versions"].values())]
