@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,16 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedrec_flower.arguments import (
+    expand_resume,
+    plain_configurations,
+    quote_paths,
+    repeatable,
+    require_paths,
+    take_plugins,
+)
 from fedrec_flower.errors import ConfigError, FedrecError
+from fedrec_flower.signals import exit_code, interrupting
 from fedrec_flower.wording import reword, unknown_option, unreadable, unusable
 from fedrec_flower.writing import print_anything
 
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 # In a wheel conf lies inside the package, in a checkout beside it.
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-_MISTAKE, _USAGE, _INTERRUPTED = 1, 2, 130  # exit codes
+_MISTAKE, _USAGE = 1, 2  # exit codes
 
 
 @dataclass
@@ -65,6 +75,8 @@ class Schema:
 
 
 ConfigStore.instance().store(name="schema", node=Schema)
+# Hydra makes the run folder before anything of ours runs.
+OmegaConf.register_new_resolver("fedrec.expanded", lambda path: str(Path(path).expanduser()))
 
 
 def _aggregation(privacy: DictConfig) -> str:
@@ -84,7 +96,8 @@ def _job(config: DictConfig) -> None:
     """One experiment, or one job of a sweep."""
     _log_to_stderr()  # a job of a parallel sweep has a process of its own
     try:
-        _run(config)
+        with interrupting():
+            _run(config)
     except Exception as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise  # Hydra names the job, and goes on with the others
@@ -97,8 +110,8 @@ def _run(config: DictConfig) -> None:
     from fedrec_flower.results import RunFolder, claimed, resume, told_before
 
     settings = HydraConfig.get()
-    path = Path(settings.runtime.output_dir)
     resolved, text = _resolved(config), _repeatable(config)
+    path = Path(settings.runtime.output_dir)
     overrides = list(settings.overrides.task) if config.resume is None else told_before(path)
     goes_on = config.resume is not None or settings.mode is RunMode.MULTIRUN
     try:
@@ -107,8 +120,9 @@ def _run(config: DictConfig) -> None:
             if folder is not None:
                 _fill(folder, resolved | {"overrides": overrides})
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"; resume={_shown(path)} goes on with it") from interrupt
-    print(_shown(path))  # noqa: T201
+        shown = _shown(path, Path(settings.runtime.cwd))
+        raise KeyboardInterrupt(f"; resume={shown} goes on with it") from interrupt
+    print(_shown(path, Path(settings.runtime.cwd)))  # noqa: T201
 
 
 def _fill(folder: "RunFolder", config: dict[str, Any]) -> None:
@@ -136,7 +150,8 @@ def compose(overrides: list[str]) -> tuple[dict[str, Any], Path]:
             "resume= is for the command line alone: in Python, give the folder that "
             "results.resume returns to experiment.run"
         )
-    return _resolved(config) | {"overrides": overrides}, Path(config.output_dir)
+    resolved = _resolved(config) | {"overrides": overrides}
+    return resolved, Path(resolved["output_dir"]).expanduser()
 
 
 def compose_deployment(overrides: list[str]) -> tuple[dict[str, Any], Path, str]:
@@ -165,35 +180,6 @@ def _composed(overrides: list[str]) -> DictConfig:
         return hydra.compose("config", overrides)
 
 
-def _expand_resume(arguments: list[str]) -> None:
-    """Replace resume=FOLDER by the words that compose that folder's own configuration, in it.
-
-    A run that gave up may be told to be more patient; anything else would make it another run.
-
-    Raises:
-        ConfigError: if anything else was said, or the folder holds no run.
-    """
-    value = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
-    if value in ("", "null"):
-        return
-    from fedrec_flower.results.configuration import PATIENCE  # here: not every command goes on
-
-    words = [word for word in arguments[1:] if word != f"resume={value}"]
-    if others := [word for word in words if word.partition("=")[0] not in PATIENCE]:
-        raise ConfigError(
-            f"resume={value} goes on with the configuration in that folder: leave out {others[0]}"
-        )
-    folder = Path(value.strip("'\"")).absolute()
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(
-            f"resume={value} is no run (it has no config.yaml): give the folder of one; to go on "
-            "with a sweep, give its own command again"
-        )
-    quoted = "'" + str(folder).replace("'", "\\'") + "'"
-    own = [f"--config-path={folder}", f"output_dir={quoted}", f"resume={quoted}"]
-    arguments[1:] = own + words
-
-
 def _resolved(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain values, if nothing is missing and nothing unknown was added.
 
@@ -205,6 +191,7 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         if name not in names:
             raise ConfigError(unknown_option(str(name), names))
     plain = dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]  # a mapping at the root
+    require_paths({str(name): value for name, value in plain.items()})
     for field in fields(Schema):
         # Where a run is repeated, there are no groups left to choose from.
         if field.type is Any and not isinstance(plain[field.name], dict):
@@ -216,35 +203,34 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def _repeatable(config: DictConfig) -> str:
-    """What config.yaml holds: `--config-path` on its folder repeats the run, in a new folder."""
-    saved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    original = OmegaConf.load(CONF / "config.yaml")
-    saved.resume = None
-    saved.output_dir = OmegaConf.to_container(original)["output_dir"]  # type: ignore[call-overload, index]
-    logging_as_here = [entry for entry in original.defaults if "override" in str(entry)]
-    whole = {"defaults": ["schema", "_self_", *logging_as_here], "hydra": original.hydra}
-    return OmegaConf.to_yaml(OmegaConf.merge(OmegaConf.create(whole), saved))
+    """What config.yaml holds."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return repeatable(plain, CONF)
 
 
-def _shown(folder: Path) -> str:
-    """The folder as a user would type it."""
-    here = Path.cwd()
+def _shown(folder: Path, here: Path) -> str:
+    """The folder as a user would type it who stands `here`."""
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def main() -> None:
-    """Run the command line; exit code 1 for a mistake, 2 for wrong usage, 130 for Ctrl-C."""
+    """Run the command line.
+
+    Its exit code is 1 for a mistake, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM and 129
+    for SIGHUP.
+    """
     _log_to_stderr()
     whole_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra prints errors its own way unless told to let them through.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    _make_config_path_absolute(sys.argv)
+    words = sys.argv[1:]
     try:
-        _expand_resume(sys.argv)
-        _job()
+        with interrupting(), _understood(words):
+            sys.argv[1:] = words
+            _job()
     except KeyboardInterrupt as interrupt:
         kept = f"interrupted: the run folder keeps what the run had{interrupt}"
-        sys.exit(_say(kept, _INTERRUPTED))
+        sys.exit(_say(kept, exit_code()))
     except (Exception, SystemExit) as error:
         mistake = error.__cause__ if isinstance(error, SystemExit) else error
         if mistake is None:
@@ -255,6 +241,16 @@ def main() -> None:
         if whole_trace:
             raise mistake from None
         sys.exit(_say(explain(mistake), _USAGE if _is_usage(mistake) else _MISTAKE))
+
+
+@contextmanager
+def _understood(words: list[str]) -> Iterator[None]:
+    """Change the words of the command line into those that Hydra understands; see `arguments`."""
+    take_plugins(words)
+    quote_paths(words)
+    expand_resume(words)
+    with plain_configurations(words, CONF):
+        yield
 
 
 def explain(error: BaseException) -> str:
@@ -311,15 +307,3 @@ def _log_to_stderr() -> None:
     logging.basicConfig(format="%(message)s")
     for name in ("fedrec_flower", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)
-
-
-def _make_config_path_absolute(arguments: list[str]) -> None:
-    """Let --config-path be relative to where the user stands; Hydra takes it from this file."""
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name not in ("--config-path", "-cp"):
-            continue
-        if equals:
-            arguments[place] = f"{name}={Path(value).absolute()}"
-        elif place + 1 < len(arguments):
-            arguments[place + 1] = str(Path(arguments[place + 1]).absolute())

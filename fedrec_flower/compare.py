@@ -156,6 +156,13 @@ def _draw_clock(on_clock: pd.DataFrame, table: pd.DataFrame, to: Path, metric: s
     plots.save(plots.accuracy_against_clock(on_clock, table, metric), to, "clock")
 
 
+def _path(text: str) -> Path:
+    """A path that a user gives, its ~ expanded where the shell did not."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a folder")
+    return Path(text).expanduser()
+
+
 def _write(table: pd.DataFrame, text: str, to: Path, name: str) -> None:
     """Write a table as numbers and as something to read."""
     table.to_csv(to / f"{name}.csv", index=False)
@@ -165,15 +172,15 @@ def _write(table: pd.DataFrame, text: str, to: Path, name: str) -> None:
 def main() -> None:
     """Run the command line; exit code 1 for a mistake, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m fedrec_flower.compare", description=__doc__)
-    parser.add_argument("runs", type=Path, help="folder with run folders at any depth")
-    parser.add_argument("--to", type=Path, required=True, help="folder for table and figures")
+    parser.add_argument("runs", type=_path, help="folder with run folders at any depth")
+    parser.add_argument("--to", type=_path, required=True, help="folder for table and figures")
     parser.add_argument("--metric", help="metric of the figures; default ndcg@10, or rmse")
     parser.add_argument(
         "--choose",
         action="store_true",
         help="a search's settings by validation, no test, no figures",
     )
-    parser.add_argument("--published", type=Path, help="table of published figures, for the leak")
+    parser.add_argument("--published", type=_path, help="table of published figures, for the leak")
     print_anything()
     chosen = parser.parse_args()
     try:

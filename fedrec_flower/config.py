@@ -11,6 +11,7 @@ name one. To import a module is to run it, so names are looked at before anythin
 import inspect
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -138,9 +139,12 @@ def _locate(group: str, path: Any) -> Any:
         raise ConfigError(f"{group}._target_={path!r} is no class: name one by its full path")
     ours, (top, *_) = f"{_OURS}.{kind.package}", path.split(".")
     if not any(path.startswith(f"{package}.") for package in (ours, *trusted())):
+        ways = f"name a class of {ours}"
+        if top != _OURS and top not in sys.stdlib_module_names:
+            ways += f", or add plugins=[{top}] on the command line if you trust that package"
         raise ConfigError(
             f"{group}._target_={path!r} is refused, because it is outside {ours} and of no "
-            f"plug-in: if you know and trust its code, add plugins=[{top}] on the command line"
+            f"plug-in: {ways}"
         )
     found = _imported(group, path)
     if not kind.includes(found):

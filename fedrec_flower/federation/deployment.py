@@ -21,12 +21,10 @@ class Deployment:
     Attributes:
         grid: the grid that Flower gives the ServerApp.
         patience: seconds to wait, before the first round, for nodes that host all clients.
-        num_nodes: None; which nodes there are is asked of them.
     """
 
     grid: Grid
     patience: float
-    num_nodes: None = None
 
     def __post_init__(self) -> None:
         """Refuse a patience that cannot be."""

@@ -1,6 +1,5 @@
 """Flower's simulation engine: nodes are Ray actors on this machine or on a Ray cluster."""
 
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import psutil
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
+from ray._private import utils as ray_utils
 
 from fedrec_flower.client.app import app as client_app
 from fedrec_flower.cores import allowed_cores
@@ -21,6 +21,7 @@ from fedrec_flower.errors import FedrecError, require
 from fedrec_flower.federation.logs import flower_logs_to
 from fedrec_flower.federation.mail import attentive
 from fedrec_flower.federation.stoppable import StoppableGrid
+from fedrec_flower.signals import handled_by
 
 _GLANCE = 0.005  # seconds between looks for replies; Flower's own grid waits 0.1
 _PATIENCE = 3.0  # seconds that an interrupted run leaves its nodes to finish what they compute
@@ -105,31 +106,36 @@ def _root(error: BaseException) -> str:
 def _interrupted_gently(stop: threading.Event) -> Iterator[None]:
     """Let Ctrl-C set the event, and become a KeyboardInterrupt once the engine has stopped.
 
-    Raised in the midst of the engine, it would make Flower shut Ray down under threads that wait
-    for Ray, and the process would never end. A second Ctrl-C is obeyed at once all the same.
+    So do the other signals that end a job. Raised in the midst of the engine, it would make
+    Flower shut Ray down under threads that wait for Ray, and the process would never end. A
+    second signal is obeyed at once all the same.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears signals
-        return
     impatient = threading.Timer(_PATIENCE, _kill_workers)
 
     def interrupt(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
         stop.set()
-        signal.signal(signal.SIGINT, before)
         impatient.start()
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    # Ray would put a handler of SIGTERM of its own in the place of ours, twice.
+    rays, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, _keep_ours
     try:
-        yield
+        with handled_by(interrupt):
+            yield
     except Exception:
         if stop.is_set():
             raise KeyboardInterrupt from None
         raise
     finally:
+        ray_utils.set_sigterm_handler = rays
         impatient.cancel()
-        signal.signal(signal.SIGINT, before)
     if stop.is_set():
         raise KeyboardInterrupt
+
+
+def _keep_ours(handler: object) -> None:
+    del handler
 
 
 def _kill_workers() -> None:

@@ -173,7 +173,7 @@ def load_settings(path: str | Path) -> dict[str, Settings]:
 
 
 def _from_each_run(path: str | Path, read: Callable[[_Run, dict[str, Any]], _Read]) -> list[_Read]:
-    root = Path(path)
+    root = Path(path).expanduser()
     folders = [summary.parent for summary in sorted(root.rglob("summary.json"))]
     runs = _those_readable(folders, str, lambda folder: _open(root, folder))
     told = _labels(runs)

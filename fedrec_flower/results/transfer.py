@@ -52,7 +52,7 @@ class SavedModel:
         Raises:
             ConfigError: if there is no such file, or it is not one that a run has written.
         """
-        path = Path(source)
+        path = Path(source).expanduser()
         path = path / MODEL if path.is_dir() else path
         require(
             path.is_file(),

@@ -11,8 +11,10 @@ from omegaconf import OmegaConf
 
 from fedrec_flower.aggregation import Limits
 from fedrec_flower.cli import CONF, compose
+from fedrec_flower.client.app import app
 from fedrec_flower.config import build
 from fedrec_flower.evaluation import Bounds
+from fedrec_flower.federation import InProcessGrid
 from fedrec_flower.privacy import Curator
 from fedrec_flower.secure_aggregation import NoSecureAggregation
 from fedrec_flower.strategies import Plan
@@ -106,7 +108,10 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
         secure=NoSecureAggregation(),
     )
     yield build("strategy", config["strategy"], plan=plan, observer=None)
-    yield build("federation", {**config["federation"], "num_nodes": 1})
+    if config["federation"]["name"] == "deployment":
+        yield build("federation", config["federation"], grid=InProcessGrid(app, 1))
+    else:
+        yield build("federation", {**config["federation"], "num_nodes": 1})
     yield build("faults", config["faults"], seed=1, num_clients=30, num_items=30)
     yield build("compression", config["compression"], num_items=30)
     yield build("secure_aggregation", config["secure_aggregation"], client_weight=30.0)

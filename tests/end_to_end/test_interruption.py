@@ -72,9 +72,62 @@ def test_ctrl_c_leaves_no_ray_behind_and_nobody_phones_home_unless_told_to(
     assert [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def require_interrupted(process: subprocess.Popen[str], folder: Path) -> None:
+# F8: batch systems end a job by SIGTERM, a terminal that is closed by SIGHUP.
+ENDINGS = [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize("engine", ["in_process", "simulation"])
+@pytest.mark.parametrize(("number", "code"), ENDINGS)
+def test_f8_a_run_that_is_terminated_ends_as_by_ctrl_c(
+    in_terminal: "Start",
+    smoke: tuple[str, ...],
+    tmp_path: Path,
+    engine: str,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    words = (*smoke, *ENDLESS, f"federation={engine}", "output_dir=run")
+    process = in_terminal(*words, cwd=tmp_path)
+    started = when_training(process, tmp_path / "run")
+    process.send_signal(number)
+    require_interrupted(process, tmp_path / "run", code)
+    psutil.wait_procs(started, timeout=10)
+    assert [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_f8_a_sweep_that_is_terminated_ends_as_by_ctrl_c(
+    in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
+) -> None:
+    process = in_terminal("-m", *smoke, *ENDLESS, "seed=1,2", "output_dir=runs", cwd=tmp_path)
+    when_training(process, tmp_path / "runs" / "0")
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=END)
-    assert process.returncode == 130
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs" / "1").exists()
+    summary = json.loads((tmp_path / "runs" / "0" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+
+
+def test_f8_what_nohup_protects_goes_on(
+    in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
+) -> None:
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = in_terminal(*smoke, *ENDLESS, "output_dir=run", cwd=tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    when_training(process, tmp_path / "run")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    require_interrupted(process, tmp_path / "run", 143)
+
+
+def require_interrupted(process: subprocess.Popen[str], folder: Path, code: int = 130) -> None:
+    _, err = process.communicate(timeout=END)
+    assert process.returncode == code
     kept = "error: interrupted: the run folder keeps what the run had"
     assert err.splitlines()[-1] == f"{kept}; resume=run goes on with it"
     assert "Traceback" not in err
