@@ -72,8 +72,10 @@ def test_finding_9_a_target_in_a_run_folder_is_not_called(
     words = [word.format(folder)]
     if word.startswith("--"):
         words.append(f"output_dir={folder.parent / 'again'}")
-    said = command(*words).sentence()
-    assert said.startswith(f"{group}._target_='subprocess.run' is refused"), said
+    ended = command(*words)
+    said = ended.err.splitlines()[-1]
+    assert ended.code == 1
+    assert said.startswith(f"error: {group}._target_='subprocess.run' is refused"), said
     assert not mark.exists()
 
 
@@ -154,7 +156,7 @@ def test_finding_9_a_plug_in_is_named_on_the_command_line_and_nowhere_else(
         settings["model"]["_target_"] = "somebodys.Theirs"
 
     folder, _ = stolen(change)
-    assert "add plugins=[somebodys] on the command line" in command(f"resume={folder}").sentence()
+    assert "add plugins=[somebodys] on the command line" in command(f"resume={folder}").err
     ended = command(f"resume={folder}", "plugins=[somebodys]")
     assert ended.code == 0, ended.err
     assert "plugins" not in (folder / "config.yaml").read_text()
