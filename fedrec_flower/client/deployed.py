@@ -130,9 +130,9 @@ def _refuse_paths(job: Mapping[str, Any], config: Mapping[str, Any]) -> None:
 def _refuse_seeds(job: Mapping[str, Any]) -> None:
     """Refuse randomness that the server knows, and what belongs into a simulation."""
     require(
-        job["noise_seed"] is None,
-        "the job seeds the noise of privacy, which the server could then take off: start the run "
-        "through `flwr run`",
+        job["randomness"] == "private",
+        f"randomness={job['randomness']} would let the server know what clients draw, their noise "
+        "included: a deployed node accepts randomness=private alone",
     )
     for group, target in _NONE.items():
         require(

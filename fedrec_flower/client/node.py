@@ -90,14 +90,14 @@ def open_node(job: str) -> Node:
     Args:
         job: what its messages carry, and where the node keeps things; JSON object of configuration
             nodes `model`, `training`, `evaluation`, `privacy`, `compression`, `secure_aggregation`,
-            `faults`, `attack`, `task`, `negatives`, `seed`, `randomness`
-            ("seeded": clients draw by the seed, anything else: by the node's secret), `shares` (whether anything travels),
+            `faults`, `attack`, `task`, `negatives`, `seed`, `randomness` ("seeded": clients draw by
+            the seed, anything else: by the node's secret), `shares` (whether anything travels),
             `stacked` (whether updates go by themselves), `local` (what the strategy changes in the
             way clients train: a node of configuration, or nothing), `finetune_epochs` (local epochs
             before a client is scored, none by default), `freeze` (see `Recommender.freeze`, nothing
-            by default), `limits` (what no honest update exceeds), `prepared` and `store` (folders, which no message names in a
-            deployment), `deployed` (false by default), `num_rounds`, `run` (tells one run from
-            another).
+            by default), `limits` (what no honest update exceeds), `prepared` and `store` (folders,
+            which no message names in a deployment), `deployed` (false by default), `num_rounds`,
+            `run` (tells one run from another).
     """
     spec = json.loads(job)
     data = Prepared(Path(spec["prepared"]))

@@ -1,0 +1,204 @@
+"""Finding 9: a deployed node takes no path, no seed and no import from a job, and has rules."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+from fedrec_flower.cli import compose_deployment
+from fedrec_flower.client import Node, open_node, serving
+from fedrec_flower.client.deployed import app, node_of
+from fedrec_flower.errors import ConfigError, FedrecError, TrainingError
+from fedrec_flower.experiment import set_up
+from fedrec_flower.federation import InProcessGrid
+from fedrec_flower.results import RunFolder
+
+Job = dict[str, Any]
+WORDS = ("experiment=smoke", "training.engine=sequential")
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path]:
+    """The job of a deployed run, and the folder of its prepared data."""
+    cache = tmp_path_factory.mktemp("cache")
+    config, _, _ = compose_deployment([*WORDS, f"dataset.cache_dir={cache}"])
+    setup = set_up(config, RunFolder(cache / "run"), InProcessGrid(app, 1))
+    assert setup.plan.place == {}
+    about = {"shares": True, "stacked": False, "local": {}}
+    return json.loads(json.dumps({**setup.plan.job, **about})), setup.data.path
+
+
+@pytest.fixture
+def opened(job: tuple[Job, Path], tmp_path: Path) -> Callable[..., Node]:
+    """The node that a message opens, its job changed and its owner's rules added."""
+
+    def open_(
+        changes: Job | None = None, fields: Job | None = None, /, **own: bool | float | str
+    ) -> Node:
+        told, prepared = job
+        config = {"job": json.dumps(told | (changes or {})), **(fields or {})}
+        content = RecordDict({"config": ConfigRecord(config)})
+        names = {name.replace("_", "-"): value for name, value in own.items()}
+        known = {"prepared": str(prepared), "store": str(tmp_path / "store"), **names}
+        place = {"partition-id": 0, "num-partitions": 2} | known
+        context = Context(1, 1, {k: v for k, v in place.items() if v != ""}, RecordDict(), {})
+        InProcessGrid(app, 1)  # a Message is made inside a task of Flower
+        return node_of(Message(content, 1, "query"), context)
+
+    return open_
+
+
+def test_a_deployed_node_keeps_its_files_where_its_owner_says(
+    opened: Callable[..., Node], job: tuple[Job, Path], tmp_path: Path
+) -> None:
+    node = opened()
+    assert node.store.folder == tmp_path / "store" / job[0]["run"]
+    assert node.data.path == job[1]
+
+
+@pytest.mark.parametrize("name", ["prepared", "store"])
+def test_finding_9_a_path_in_a_job_is_refused(opened: Callable[..., Node], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"the server says .'{name}'.*by its own --node-config"):
+        opened({name: "/elsewhere"})
+
+
+def test_finding_9_a_place_in_a_message_is_refused(opened: Callable[..., Node]) -> None:
+    with pytest.raises(ConfigError, match=r"the server says .'place'"):
+        opened({}, {"place": "{}"})
+
+
+@pytest.mark.parametrize("run", ["../other", "/elsewhere", "a/b", "..", ""])
+def test_finding_9_a_run_is_no_path(opened: Callable[..., Node], run: str) -> None:
+    with pytest.raises(FedrecError, match="is not the name of a file"):
+        opened({"run": run})
+
+
+@pytest.mark.parametrize("slot", ["/elsewhere", "../../other", "..", ".", "a/b", ""])
+def test_finding_9_a_slot_is_no_path(
+    opened: Callable[..., Node], tmp_path: Path, slot: str
+) -> None:
+    node = opened()
+    with pytest.raises(FedrecError, match="is not the name of a file"):
+        node.store.snapshot(range(1), slice(0, 1), slot, 1)
+    with pytest.raises(FedrecError, match="is not the name of a file"):
+        node.store.require_snapshot([0], slot, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"store"}
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        *("model", "training", "evaluation", "compression", "faults", "attack"),
+        *("secure_aggregation", "privacy", "local"),
+    ],
+)
+def test_finding_9_a_job_calls_nothing_on_a_node(
+    opened: Callable[..., Node], tmp_path: Path, group: str
+) -> None:
+    mark = tmp_path / "mark"
+    with pytest.raises(ConfigError, match=rf"{group}"):
+        opened({group: {"_target_": "subprocess.run", "args": ["touch", str(mark)]}})
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"randomness": "seeded"}, "randomness=seeded would let the server know"),
+        ({"data": "0" * 16}, r"the node holds other data \([0-9a-f]{16}\) than the server \(0{16}"),
+        (
+            {"attack": {"_target_": "fedrec_flower.attacks.Profiles", "name": "popular"}},
+            "attack=popular belongs to simulations",
+        ),
+        (
+            {"faults": {"_target_": "fedrec_flower.faults.Faults", "name": "none"}},
+            "faults=none belongs to simulations",
+        ),
+    ],
+)
+def test_a_deployed_node_refuses_a_job_in_one_sentence(
+    opened: Callable[..., Node], changes: Job, complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        opened(changes)
+
+
+@pytest.mark.parametrize(
+    ("own", "complaint"),
+    [
+        ({"prepared": ""}, "the node has no prepared: start it with --node-config"),
+        ({"store": ""}, "the node has no store: start it with --node-config"),
+        ({"prepared": "/nowhere"}, "prepared=nowhere holds no prepared data"),
+        ({"require_secure_aggregation": True}, "the node requires secure aggregation"),
+        ({"max_epsilon": 8.0}, "the node allows epsilon 8 at most, and the run spends inf"),
+        ({"plugins": "a.b"}, "names no packages"),
+    ],
+)
+def test_a_deployed_node_says_what_its_owner_must_change(
+    opened: Callable[..., Node], own: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        opened(**own)
+
+
+@pytest.mark.parametrize(("noise", "fits"), [(100.0, True), (1.0, False), (0.0, False)])
+def test_a_deployed_node_computes_by_itself_what_a_run_spends(
+    opened: Callable[..., Node], noise: float, *, fits: bool
+) -> None:
+    privacy = {
+        "_target_": "fedrec_flower.privacy.LocalDP",
+        "mechanism": "gaussian",
+        "clip_norm": 1.0,
+        "clipping": "flat",
+        "noise_multiplier": noise,
+        "target_epsilon": None,
+        "delta": 1e-5,
+        "unit": "client",
+    }
+    if fits:
+        assert opened({"privacy": privacy}, max_epsilon=8.0)
+        return
+    with pytest.raises(ConfigError, match="the node allows epsilon 8 at most"):
+        opened({"privacy": privacy}, max_epsilon=8.0)
+
+
+def test_a_round_beyond_the_last_one_is_refused(opened: Callable[..., Node]) -> None:
+    with pytest.raises(ConfigError, match="round 5 is asked for, and the job has 4 rounds"):
+        opened({}, {"round": 5})
+
+
+def test_a_node_answers_for_its_own_clients_alone(opened: Callable[..., Node]) -> None:
+    node = opened()
+    config = ConfigRecord({"job": "", "clients": [59]})
+    context = Context(1, 1, {"partition-id": 0, "num-partitions": 2}, RecordDict(), {})
+    message = Message(RecordDict({"config": config}), 1, "train")
+    with pytest.raises(TrainingError, match=r"client 59 is asked for, and this node hosts clients"):
+        serving.train(node, message, context)
+
+
+def test_a_node_without_its_number_says_how_to_start_it(opened: Callable[..., Node]) -> None:
+    message = Message(RecordDict({"config": ConfigRecord({"job": ""})}), 1, "query")
+    with pytest.raises(ConfigError, match="no partition-id: start it with --node-config"):
+        serving.query(opened(), message, Context(1, 1, {}, RecordDict(), {}))
+
+
+def test_the_same_data_have_the_same_digest_wherever_they_are(
+    job: tuple[Job, Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    from fedrec_flower.prepared import Prepared
+
+    copy = shutil.copytree(job[1], tmp_path / "copy")
+    assert Prepared(copy).digest == job[0]["data"]
+    assert np.load(copy / "user_codes.npy").size == 60
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Any:
+    yield
+    open_node.cache_clear()
