@@ -91,7 +91,7 @@ class Setup:
         model: the recommender, without users.
         plan: the run, as the strategy sees it.
         engine: carries messages.
-        num_nodes: how many nodes host the clients; 0 in a deployment, whose nodes say so themselves.
+        num_nodes: how many nodes host the clients; 0 in a deployment, whose nodes say it.
         seed: the experiment's seed.
         source: what another run has learnt, to start from; None to start afresh.
         guard: what protects the clients.
