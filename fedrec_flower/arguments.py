@@ -152,7 +152,7 @@ def _as_data(folder: Path, conf: Path) -> str:
         raise ConfigError(
             f"{folder} holds no configuration of a run ({reason}): give the folder of a run"
         ) from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not content:
         raise ConfigError(f"{file} is not the configuration of a run: give the folder of a run")
     chosen = [entry for entry in content.pop("defaults", None) or [] if _chooses(entry)]
     if chosen:
