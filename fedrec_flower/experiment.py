@@ -177,9 +177,7 @@ def set_up(
     )
     curator = guard.curator(folder.path, source)
     deployed = grid is not None
-    plan = make_plan(
-        config, data, model, evaluator, folder, guard, curator, deployed=deployed
-    )
+    plan = make_plan(config, data, model, evaluator, folder, guard, curator, deployed=deployed)
     if grid is None:
         nodes = _num_nodes(config, data)
         plan.secure.check(nodes, plan.clients_per_round)

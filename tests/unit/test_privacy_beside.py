@@ -11,7 +11,6 @@ from flwr.app import Message
 
 from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
 from fedrec_flower.cli import compose
-from fedrec_flower.client.app import app
 from fedrec_flower.client.deployed import app as deployed_app
 from fedrec_flower.config import build
 from fedrec_flower.errors import ConfigError, TrainingError
