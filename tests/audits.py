@@ -4,7 +4,7 @@ Everything a node sends is looked at, not the update alone: each number of a rep
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from fedrec_flower import experiment
 from fedrec_flower.aggregation import ROW_WEIGHT
-from fedrec_flower.cli import compose
-from fedrec_flower.client.app import app
+from fedrec_flower.cli import compose_deployment
+from fedrec_flower.client.deployed import app
 from fedrec_flower.config import build
 from fedrec_flower.experiment import Setup
-from fedrec_flower.federation import federate
+from fedrec_flower.federation import InProcessGrid, federate
 from fedrec_flower.interactions import Interactions, Part, Partition, Split
 from fedrec_flower.partitions.statistics import partition_table
 from fedrec_flower.prepared import Prepared
@@ -145,13 +145,16 @@ def deployed(
         meddle: may change the replies before the server sees them; the attacker sees them before.
             Where it raises a KeyboardInterrupt, the run goes on from its last checkpoint.
     """
-    config, _ = compose([*TINY, f"federation.num_nodes={len(clients)}", *words])
-    tap, data = Tap(len(clients), meddle), prepared(folder, clients, num_items)
+    config, _, _ = compose_deployment([*TINY[1:], *words])
+    data = prepared(folder, clients, num_items)
+    own = {"prepared": str(data.path), "store": str(folder / "nodes")}
+    tap, grid = Tap(len(clients), meddle, own), InProcessGrid(app, len(clients), own)
     place, watcher = RunFolder.create(folder / "run"), Watcher()
     while True:
         with patch.object(experiment, "prepare_data", lambda _: data):
-            setup = experiment.set_up(config, place, deployed=True)
-        strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
+            setup = experiment.set_up(config, place, grid)
+        plan = replace(setup.plan, job={**setup.plan.job, "run": "one"})  # it goes on, in one store
+        strategy = build("strategy", config["strategy"], plan=plan, observer=watcher)
         setup.guard.check(strategy)
         for checkpoint in watcher.checkpoints[-1:]:
             strategy.resume(checkpoint)

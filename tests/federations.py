@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from fedrec_flower import federation
 from fedrec_flower.checkpoints import Checkpoint
 from fedrec_flower.cli import CONF, compose
+from fedrec_flower.client import deployed
 from fedrec_flower.client.app import app
 from fedrec_flower.config import build
 from fedrec_flower.experiment import Setup, set_up
@@ -97,6 +98,7 @@ class Tap:
 
     num_nodes: int
     meddle: Meddle
+    own: Mapping[str, str] | None = None  # of deployed nodes, their `--node-config`
     asked: list[Message] = field(default_factory=list)
     replies: list[Message] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
@@ -112,7 +114,7 @@ class Tap:
 
 class _TappedGrid(InProcessGrid):
     def __init__(self, tap: Tap) -> None:
-        super().__init__(app, tap.num_nodes)
+        super().__init__(app if tap.own is None else deployed.app, tap.num_nodes, tap.own)
         self._tap = tap
 
     def send_and_receive(

@@ -19,6 +19,7 @@ rules hold against jobs, not against another ClientApp.
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -74,18 +75,18 @@ def node_of(message: Message, context: Context) -> Node:
             the server is told.
     """
     serving.use_one_thread()
-    own, config = context.node_config, serving.config_of(message)
-    job = json.loads(config["job"])
+    config = serving.config_of(message)
+    _refuse_fields(json.loads(config["job"]), config)
+    return _opened(config["job"], tuple(context.node_config.items()))
+
+
+@lru_cache(maxsize=2)
+def _opened(told: str, known: tuple[tuple[str, Any], ...]) -> Node:
+    job, own = json.loads(told), dict(known)
     trust(str(own.get("plugins", "")))
     _refuse_other_data(job, folder := _folder(own, "prepared"))
-    _refuse_paths(job, config)
     _refuse_seeds(job)
     _refuse_by_rule(job, own)
-    round_ = config.get("round", 0)
-    require(
-        round_ <= job["num_rounds"],
-        f"round {round_} is asked for, and the job has {job['num_rounds']} rounds",
-    )
     # Personal parameters of one run are no start for another.
     store = inside(_folder(own, "store", create=True), job["run"])
     place = {"prepared": str(folder), "store": str(store), "deployed": True}
@@ -118,13 +119,15 @@ def _refuse_other_data(job: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def _refuse_paths(job: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _refuse_fields(job: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     told = [*(name for name in _OWN if name in job), *(["place"] if "place" in config else [])]
     require(
         not told,
         f"the server says {told[:1]}, which a node knows by its own --node-config: run the same "
         "version of the code on both sides",
     )
+    round_, last = config.get("round", 0), job["num_rounds"]
+    require(round_ <= last, f"round {round_} is asked for, and the job has {last} rounds")
 
 
 def _refuse_seeds(job: Mapping[str, Any]) -> None:

@@ -165,7 +165,7 @@ class ClientStore:
     def note(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
         """Write rows of a table about users, which the run's owner may read on this disk."""
         shape = (num_rows, *values.shape[1:])
-        table = self._array("notes", name, shape, values.dtype)
+        table = self._array(self._file("notes", name), shape, values.dtype)
         table[first : first + len(values)] = values
 
     def _initial(self, client: int) -> Tensors:
@@ -210,28 +210,28 @@ class ClientStore:
             whole = (self._rows["user"], *shape[1:])
         else:
             whole = (self._rows["client"], *shape)
-        return self._array(slot, name, whole, np.float32)
+        return self._array(self._file(slot, name), whole, np.float32)
 
     def _kept_array(self, name: str, slot: str) -> NDArray[Any]:
         shape = (self._rows["client"], *self._kept[name])
-        return self._array(slot, name, shape, np.float32)
+        return self._array(self._file(slot, name), shape, np.float32)
 
     def _written(self, slot: str, kind: str = "written") -> NDArray[Any]:
         """Which clients have personal parameters here, or "tuned" copies."""
-        return self._array(slot, kind, (self._rows["client"],), np.bool_)
+        return self._array(self._file(slot, kind), (self._rows["client"],), np.bool_)
 
     def _answered(self) -> NDArray[Any]:
         """int64 (num_clients,): the last round whose sum holds each client's update, or 0."""
-        return self._array(Path(_ANSWERED), (self._rows["client"],), np.int64)
+        return self._array(self.folder / _ANSWERED, (self._rows["client"],), np.int64)
 
     def _rounds(self, slot: str) -> NDArray[Any]:
         """One more than the round of which each client's part is; zero where there is none."""
-        return self._array(slot, "round", (self._rows["client"],), np.int64)
+        return self._array(self._file(slot, "round"), (self._rows["client"],), np.int64)
 
-    def _array(
-        self, slot: str, name: str, shape: tuple[int, ...], dtype: DTypeLike
-    ) -> NDArray[Any]:
-        path = inside(self.folder, slot) / f"{name}.npy"  # a message names the slot
+    def _file(self, slot: str, name: str) -> Path:
+        return inside(self.folder, slot) / f"{name}.npy"  # messages name slots
+
+    def _array(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         if path not in self._open:
             _create(path, shape, dtype)
             self._open[path] = np.load(path, mmap_mode="r+")

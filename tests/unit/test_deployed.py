@@ -10,7 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedrec_flower.cli import compose_deployment
-from fedrec_flower.client import Node, open_node, serving
+from fedrec_flower.client import Node, deployed, open_node, serving
 from fedrec_flower.client.deployed import app, node_of
 from fedrec_flower.errors import ConfigError, FedrecError, TrainingError
 from fedrec_flower.experiment import set_up
@@ -202,3 +202,4 @@ def test_the_same_data_have_the_same_digest_wherever_they_are(
 def _closed() -> Any:
     yield
     open_node.cache_clear()
+    deployed._opened.cache_clear()
