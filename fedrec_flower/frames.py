@@ -9,8 +9,8 @@ _APART = ("configuration", "label", "seed", "split_sha256")  # the last tells fo
 
 
 TRAPDOOR = (
-    "randomness=seeded: client draws follow from the seed, which the server knows; these figures "
-    "hold only for an observer without the seed"
+    "randomness=seeded: client draws follow from the seed, which the server knows; figures other "
+    "than those of least_squares hold only for an observer without the seed"
 )
 """What goes with every figure about what an observer learns of clients, where runs are seeded."""
 

@@ -150,9 +150,10 @@ def test_one_sum_is_solved_by_a_server_that_knows_the_seed(
     federate: "Federate", round_: str
 ) -> None:
     solved = ("attack.method=least_squares", f"attack.round={round_}")
-    found = spied(federate(SPY, *WIDE, *WHOLE, *solved))
-    assert (found["exposed"], found["method"]) == ("sum", "least_squares")
-    assert found["auc"] == found["sum/least_squares/auc"] > 0.9
+    for known, least in (("none", 0.8), ("activities", 0.9)):
+        found = spied(federate(SPY, *WIDE, *WHOLE, *solved, f"attack.side_knowledge={known}"))
+        assert (found["exposed"], found["method"]) == ("sum", "least_squares")
+        assert found["auc"] == found["sum/least_squares/auc"] > least
 
 
 def test_one_sum_is_not_solved_where_draws_follow_from_a_secret(federate: "Federate") -> None:
