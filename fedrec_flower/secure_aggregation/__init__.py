@@ -13,9 +13,15 @@ machine learning") on a graph of neighbours instead of all pairs. A round takes 
    did not, shares of its masking key. Of nobody both. The server removes the masks of the sum.
 
 What is protected: the server, honest but curious, together with fewer than a threshold of any
-node's neighbours, learns nothing of a node's vector but what the sum over all nodes tells. What is
-not: a sum over few nodes; a server that lies about public keys (nobody certifies them: an active
-adversary needs signed keys); nodes that send garbage, which the sum carries on.
+node's neighbours, learns nothing of a node's vector but what the sum over all nodes tells. A server
+that asks for less than a node's own settings demand (`Rules`) gets nothing from it. Before a member
+reveals a share, it adds its neighbours' numbers of clients, which they have authenticated, to its
+own, and refuses if the total is below `min_clients`.
+
+What is not protected: what the sum itself tells, and sums of different rounds whose cohorts differ
+by few clients; a server that invents members or swaps public keys, for nobody certifies these (an
+active adversary needs signed keys, and then the numbers of clients are to be trusted too); nodes
+that send garbage, or name more clients than they have.
 
 Keys, seeds, coefficients of shares and the graph come from the operating system's generator, in
 simulations too. Nothing is lost by it: masks cancel to the bit, so results repeat all the same.
