@@ -198,6 +198,7 @@ def _check_history(config: Config, model: Recommender) -> None:
 
 def _check_exact(config: Config, model: ExactRecommender) -> None:
     name = type(model).__name__
+    model.require_memory(model.server_bytes, "the server")
     if config["task"] == "rating":
         raise ConfigError(
             f"{name} ranks and cannot predict ratings: choose task=ranking or another model"

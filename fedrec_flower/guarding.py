@@ -66,7 +66,7 @@ class Guard:
         """
         chosen: NoPrivacy = build("privacy", config["privacy"])
         solved = isinstance(model, ExactRecommender)
-        users = int(np.diff(data.client_offsets).max()) if solved else 1
+        users = data.most_users if solved else 1
         most = chosen.most_weight(data.most_examples, users)
         if config["secure_aggregation"].get("weights") == "equal" and not solved:
             most = 1.0
@@ -221,7 +221,7 @@ def _circumstances(
     cohort = config["clients_per_round"]
     return Circumstances(
         num_clients=data.num_clients,
-        most_users=int(np.diff(data.client_offsets).max()),
+        most_users=data.most_users,
         clients_per_round=data.num_clients if cohort is None else cohort,
         num_rounds=config["num_rounds"],
         model=type(model).__name__,

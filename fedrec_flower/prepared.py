@@ -96,6 +96,22 @@ class ClientData:
         """Number of users this client holds."""
         return len(self.user_codes)
 
+    def users(self, start: int, stop: int) -> Self:
+        """Some of its users, [start, stop) counted from its first; `client` stays as it is."""
+        train, validation, test = (
+            part.slice(start, stop) for part in (self.train, self.validation, self.test)
+        )
+        codes, attributes = self.user_codes[start:stop], self.attributes[start:stop]
+        return replace(
+            self,
+            first=self.first + start,
+            user_codes=codes,
+            train=train,
+            validation=validation,
+            test=test,
+            attributes=attributes,
+        )
+
     def after_validation(self) -> Self:
         """The same client once validation is past: all but the test is known."""
         known = self.train.then(self.validation)
@@ -185,6 +201,11 @@ class Prepared:
     def most_examples(self) -> int:
         """Training interactions of the largest client."""
         return int(self.num_examples.max())
+
+    @property
+    def most_users(self) -> int:
+        """Users of the client that has most."""
+        return int(np.diff(self.client_offsets).max())
 
     @property
     def num_examples(self) -> NDArray[np.int64]:

@@ -18,13 +18,15 @@ from fedrec_flower.client.sending import Sending
 from fedrec_flower.client.store import ClientStore
 from fedrec_flower.faults import NoFaults
 from fedrec_flower.models.base import Recommender, Tensors
-from fedrec_flower.models.exact import ExactRecommender
+from fedrec_flower.models.exact import ExactRecommender, Sums
 from fedrec_flower.prepared import ClientData, Columns, Prepared, starts
 from fedrec_flower.privacy import Chance, NoPrivacy
 from fedrec_flower.seeding import Seed, generator
 from fedrec_flower.training import Engine, Versions
 
 _LOG = logging.getLogger(__name__)
+
+_CELLS_AT_ONCE = 20_000_000  # answers of users about items: 80 MB
 
 
 class Trainer(Protocol):
@@ -202,17 +204,36 @@ class ExactTrainer:
         del beside, clip_norm
         lost = self.faults.absent(clients, round_, attempt)
         present = [client for client in clients if client not in lost]
-        history = _joined([self._disguised(data).train for data in self._claims(present)])
-        share = self.privacy.user_weights(self.model, history)
-        sums = self.model.statistics(history, given.of(0), share) if self.names else {}
-        # How active users are is not told either, where rows are not.
-        weight = len(history.offsets) - 1 if self.privacy.hides_rows else len(history.item)
-        total = UpdateSum(sums, float(weight), np.zeros(0))
+        sums, weight = Sums(), 0.0
+        for history, user_offsets in self._histories(present):
+            share = self.privacy.user_weights(self.model, history, user_offsets)
+            part = self.model.statistics(history, given.of(0), share) if self.names else {}
+            sums = {name: value + sums[name] for name, value in part.items()} if sums else part
+            weight += self.privacy.statistics_weight(history, len(user_offsets) - 1)
+        total = UpdateSum(sums, weight, np.zeros(0))
         # Statistics travel as float32; of their shapes a single zero tells enough.
         sent = {n: np.broadcast_to(np.float32(0), array.shape) for n, array in sums.items()}
         cost = Cost.of({**sent, ROW_WEIGHT: total.row_weight}, [])
         bytes_up = len(present) * cost.whole if sums else 0
         return Answer(total, [], [], float("nan"), bytes_up, len(present), lost)
+
+    def _histories(self, clients: Sequence[int]) -> Iterator[tuple[Columns, NDArray[np.int64]]]:
+        """The histories that statistics are made of, and where each client's users begin.
+
+        In one piece, unless histories are as long as the catalogue.
+        """
+        claims = list(self._claims(clients))
+        if not (self.privacy.answers_all and claims):
+            held, sizes = np.diff(self.data.client_offsets), [np.zeros(0, np.int64)]
+            sizes += [held[data.client : data.client + data.num_clients] for data in claims]
+            histories = [self._disguised(data).train for data in claims]
+            yield _joined(histories), starts(np.concatenate(sizes))
+            return
+        size = max(_CELLS_AT_ONCE // self.data.num_items, 1)
+        for data in claims:
+            for start in range(0, data.num_users, size):
+                part = self._disguised(data.users(start, start + size))
+                yield part.train, starts([part.num_users])
 
     def _claims(self, clients: Sequence[int]) -> Iterator[ClientData]:
         """What clients say that they had: honest neighbours as one, each liar by itself."""

@@ -22,7 +22,14 @@ from torch import nn
 
 from fedrec_flower.errors import require
 from fedrec_flower.models.base import Tensors, normal
-from fedrec_flower.models.exact import ExactRecommender, Histories, Sums, incidence
+from fedrec_flower.models.exact import (
+    NO_NOISE,
+    ExactRecommender,
+    Histories,
+    Noise,
+    Sums,
+    incidence,
+)
 from fedrec_flower.prepared import Columns
 
 Array = NDArray[np.float64]
@@ -104,9 +111,9 @@ class IALS(ExactRecommender):
             "num_users": np.array([float(len(users))]),
         }
 
-    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
+    def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
         """See `ExactRecommender.solve`; one ridge regression per item."""
-        del parameters, noise_std
+        del parameters, noise
         count, vectors = sums["num_users_of_item"], np.zeros(sums["vectors"].shape)
         # The vector of an item that nobody had is zero.
         for items in _blocks(np.flatnonzero(count), self.embedding_dim):

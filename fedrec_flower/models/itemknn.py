@@ -25,7 +25,7 @@ from fedrec_flower.models.cooccurrence import (
     norms,
     symmetric,
 )
-from fedrec_flower.models.exact import ExactRecommender, Sums, incidence
+from fedrec_flower.models.exact import NO_NOISE, ExactRecommender, Noise, Sums, incidence
 from fedrec_flower.prepared import Columns
 
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64, whatever the catalogue
@@ -46,6 +46,8 @@ class ItemKNN(ExactRecommender):
 
     item_rows: ClassVar[frozenset[str]] = frozenset({"neighbours", "similarities"})
     statistic_names: ClassVar[tuple[str, ...]] = ("cooccurrences",)
+    node_bytes: ClassVar[float] = 18.0  # measured
+    server_bytes: ClassVar[float] = 46.0  # measured
     bounded: ClassVar[bool] = True
 
     def __init__(
@@ -67,20 +69,26 @@ class ItemKNN(ExactRecommender):
         value = None if share is None else np.sqrt(share)
         return {"cooccurrences": cooccurrences(incidence(history, self.num_items, value))}
 
-    def statistic_norms(self, history: Columns) -> NDArray[np.float64]:
-        """See `ExactRecommender.statistic_norms`; a one for each pair of items, and each item."""
-        return norms(history)
+    def statistic_norms(
+        self, history: Columns, user_offsets: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """See `ExactRecommender.statistic_norms`; of a client's co-occurrences."""
+        return norms(history, user_offsets, self.num_items)
+
+    def largest_std(self, noise: Noise) -> float:
+        """See `ExactRecommender.largest_std`; of a pair of items."""
+        return float(noise.of_pairs(np.full(2, noise.num_users))[0, 1])
 
     def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
         """See `ExactRecommender.debiased`."""
         pairs = debiased(sums["cooccurrences"], self.num_items, flip_rate, num_users)
         return {"cooccurrences": pairs}
 
-    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
+    def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
         """See `ExactRecommender.solve`; of equally similar items, the lower code is nearer."""
         del parameters
         both = symmetric(sums["cooccurrences"], self.num_items)
-        both[insignificant(both, noise_std)] = 0.0
+        both[insignificant(both, noise.of_pairs(both.diagonal()) if noise else 0.0)] = 0.0
         had = np.flatnonzero(both.diagonal())  # what nobody had is like nothing
         neighbours, similarities = np.zeros((2, self.num_items, self.num_neighbours), np.float32)
         size, kept = max(_CELLS_AT_ONCE // self.num_items, 1), min(self.num_neighbours, len(had))

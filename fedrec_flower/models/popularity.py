@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.exact import ExactRecommender, Sums
+from fedrec_flower.models.exact import NO_NOISE, ExactRecommender, Noise, Sums, incidence
 from fedrec_flower.prepared import Columns
 
 
@@ -43,18 +43,26 @@ class Popularity(ExactRecommender):
         counts = np.bincount(history.item, each, minlength=self.num_items)
         return {"num_users_of_item": counts.astype(np.float64)}
 
-    def statistic_norms(self, history: Columns) -> NDArray[np.float64]:
-        """See `ExactRecommender.statistic_norms`; a one for each item."""
-        return np.sqrt(np.diff(history.offsets))
+    def statistic_norms(
+        self, history: Columns, user_offsets: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """See `ExactRecommender.statistic_norms`; of a client's counts."""
+        by_client = Columns(history.offsets[user_offsets], history.item, None)
+        # Copied, for duplicates are summed in place, in the history's own arrays.
+        counts = incidence(by_client, self.num_items, np.ones(len(user_offsets) - 1)).copy()
+        counts.sum_duplicates()
+        client = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        squares = np.bincount(client, counts.data**2, minlength=counts.shape[0])
+        return np.sqrt(squares)
 
     def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
         """See `ExactRecommender.debiased`."""
         told = sums["num_users_of_item"]
         return {"num_users_of_item": (told - flip_rate * num_users) / (1 - 2 * flip_rate)}
 
-    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
+    def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
         """See `ExactRecommender.solve`; the counts themselves."""
-        del parameters, noise_std
+        del parameters, noise
         return {"popularity": sums["num_users_of_item"].astype(np.float32)}
 
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:

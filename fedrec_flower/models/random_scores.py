@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.exact import ExactRecommender, Sums
+from fedrec_flower.models.exact import NO_NOISE, ExactRecommender, Noise, Sums
 from fedrec_flower.prepared import Columns
 from fedrec_flower.seeding import Streams, draw, scatter
 
@@ -39,9 +39,9 @@ class RandomScores(ExactRecommender):
         del history, parameters, share
         return {}
 
-    def solve(self, sums: Sums, parameters: Tensors, noise_std: float = 0.0) -> Tensors:
+    def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
         """See `ExactRecommender.solve`; there is nothing to learn."""
-        del sums, noise_std
+        del sums, noise
         return parameters
 
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:

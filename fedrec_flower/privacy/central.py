@@ -37,7 +37,7 @@ from fedrec_flower.privacy.none import NoPrivacy
 
 UNCLIPPED = "unclipped"  # beside an update, by Andrew et al.: half a vote on whether it was short
 
-_MARGIN = 1 - 2.0**-20  # statistics are summed in float32
+_MARGIN = 1 - 2.0**-20  # a client's statistics travel in float32, and products round
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class CentralDP(NoPrivacy):
     """Whoever sees the model learns little about any one user; the server is trusted.
 
     Attributes:
-        clip_norm: no client contributes a longer update, in units of the parameters; or no user
-            longer statistics, in interactions. The first bound, where it adapts.
+        clip_norm: no client contributes a longer update, in units of the parameters; or longer
+            statistics, summed over its users, in users. The first bound, where it adapts.
         clipping: "flat" bounds the L2 norm of all that a client sends, "per_tensor" gives each
             tensor an equal share. Statistics are always clipped as a whole.
         noise_multiplier: standard deviation of the noise on the sum, in clip norms; None if it
@@ -134,9 +134,9 @@ class CentralDP(NoPrivacy):
             )
 
     def most_weight(self, most_examples: int, most_users: int) -> float:
-        """See `NoPrivacy.most_weight`; every update weighs 1, statistics as many as their users."""
-        del most_examples
-        return float(most_users)
+        """See `NoPrivacy.most_weight`; what a client sends weighs 1, whatever it holds."""
+        del most_examples, most_users
+        return 1.0
 
     def settle(self, run: Circumstances) -> Mapping[str, Any]:
         """See `NoPrivacy.settle`."""
@@ -186,9 +186,17 @@ class CentralDP(NoPrivacy):
         votes = (short - 0.5).astype(np.float32)[:, None]
         return replace(sent, tensors=sent.tensors | {UNCLIPPED: votes})
 
-    def user_weights(self, model: ExactRecommender, history: Columns) -> NDArray[np.float64]:
-        """See `NoPrivacy.user_weights`."""
-        lengths = model.statistic_norms(history)
+    def user_weights(
+        self, model: ExactRecommender, history: Columns, user_offsets: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """See `NoPrivacy.user_weights`; a client's users share what clips their sum."""
+        lengths = model.statistic_norms(history, user_offsets)
         longer = lengths > self.clip_norm
         bound = self.clip_norm * _MARGIN
-        return np.where(longer, bound / np.where(longer, lengths, 1.0), 1.0)
+        shares = np.where(longer, bound / np.where(longer, lengths, 1.0), 1.0)
+        return np.repeat(shares, np.diff(user_offsets))
+
+    def statistics_weight(self, history: Columns, num_clients: int) -> float:
+        """See `NoPrivacy.statistics_weight`; 1 for each client, whatever it holds."""
+        del history
+        return float(num_clients)

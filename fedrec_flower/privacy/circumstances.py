@@ -133,7 +133,8 @@ def require_range(clip_norm: float, run: Circumstances) -> None:
     Raises:
         ConfigError: says what to raise.
     """
-    largest = min(clip_norm, 1.0) if run.statistics else clip_norm  # a user has an item or not
+    # A user has an item or not. The counts of several users are bounded by their norm alone.
+    largest = min(clip_norm, 1.0) if run.statistics and run.most_users == 1 else clip_norm
     require(
         largest <= run.clip_range,
         f"privacy.clip_norm={clip_norm:g} lets values through that secure aggregation would clip "

@@ -15,6 +15,10 @@ from fedrec_flower.privacy.curator import Curator, State
 from fedrec_flower.privacy.ledger import Account, Ledger
 from fedrec_flower.privacy.wording import about_noise, before_this_run, outside
 
+# A node rounds its sum to float32, relatively by 2^-24 at most. The sums with and without one
+# client are rounded apart, and neither is longer than the bounds of all clients together.
+_FLOAT32 = 2.0**-23
+
 if TYPE_CHECKING:
     from fedrec_flower.privacy.central import CentralDP
 
@@ -75,7 +79,10 @@ class GaussianCurator(Curator):
         multiplier = self._privacy.update_multiplier
         # The bound may be infinite. Where sums are rounded, one client changes them by more than
         # the bound: whatever the coins of rounding, by at most so much.
-        return multiplier * (self._clip_norm + self._run.rounding) if multiplier else 0.0
+        if not multiplier:
+            return 0.0
+        rounding = self._run.rounding or self._clip_norm * self._run.num_clients * _FLOAT32
+        return multiplier * (self._clip_norm + rounding)
 
     @property
     def is_spent(self) -> bool:

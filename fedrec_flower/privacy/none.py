@@ -42,6 +42,11 @@ class NoPrivacy:
         return False
 
     @property
+    def answers_all(self) -> bool:
+        """Whether `disguise` makes histories as long as the catalogue, to be read in pieces."""
+        return False
+
+    @property
     def beside(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of what travels beside the update."""
         return {}
@@ -114,7 +119,28 @@ class NoPrivacy:
         """
         del total, clients, round_, chance, attempt
 
-    def user_weights(self, model: ExactRecommender, history: Columns) -> NDArray[np.float64] | None:
-        """float64 (num_users,): what each user's statistics are multiplied by; None for 1."""
-        del model, history
+    def user_weights(
+        self, model: ExactRecommender, history: Columns, user_offsets: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """What each user's statistics are multiplied by.
+
+        Args:
+            model: the recommender.
+            history: the users' interactions, as `disguise` left them.
+            user_offsets: int64 (num_clients + 1,), where each client's users begin.
+
+        Returns:
+            float64 (num_users,), from 0 to 1; None for 1.
+        """
+        del model, history, user_offsets
         return None
+
+    def statistics_weight(self, history: Columns, num_clients: int) -> float:
+        """The weight that the statistics of clients travel with: here their interactions.
+
+        Args:
+            history: the users' interactions, as `disguise` left them.
+            num_clients: number of clients who hold these users.
+        """
+        del num_clients
+        return float(len(history.offsets) - 1 if self.hides_rows else len(history.item))

@@ -1,15 +1,26 @@
-"""Local differential privacy for sums: every user lies about every item with a known probability.
+"""Local differential privacy for sums: every answer of a user is flipped with a known probability.
 
-Each user keeps some of its items at most, and tells of every item of the catalogue whether it had
-it, flipped with probability 1 / (1 + exp(epsilon / (2 max_items))). Two users' kept items differ in
-2 max_items answers at most, so their reports differ by a factor exp(epsilon) at most. The server
-knows the probability, and takes the lies off its sums on average.
+Each user keeps at most `max_items` of its items, drawn at random, and answers for every item of the
+catalogue whether it kept it. Each answer is flipped with probability
+1 / (1 + exp(epsilon / (2 max_items))). The kept items of two users differ in at most 2 max_items
+answers, so the probabilities of their reports differ by at most a factor exp(epsilon). The server
+knows the flip probability and the number of users, and debiases its sums.
 
-Sources: Warner 1965; Erlingsson, Pihur and Korolova 2014 (RAPPOR), its one-time response.
+A user's report is a function of its history and of a secret of its node. It is therefore the same
+however often it is asked for, in retries, resumed runs and runs of the same settings, and costs
+epsilon once (RAPPOR's permanent randomized response). Another history, epsilon, max_items or
+catalogue has a report with independent flips, which is spent for by itself.
+
+A report is dense: a user sends what num_items answers make, and its node computes the statistics
+of flip_rate * num_items items instead of the few that the user had. For co-occurrences this is
+num_items^2 operations a user.
+
+Sources: Warner 1965; Erlingsson, Pihur and Korolova 2014 (RAPPOR), section 2.
 """
 
 from dataclasses import dataclass, replace
-from math import exp, isinf, sqrt
+from hashlib import blake2b
+from math import exp, isinf
 from typing import Any
 
 import numpy as np
@@ -32,10 +43,10 @@ from fedrec_flower.privacy.wording import about_noise, outside
 
 @dataclass(frozen=True)
 class RandomizedResponse(NoPrivacy):
-    """Users who may always claim that an answer was a lie, to exact models alone.
+    """Randomized response of users about items, for exact models alone.
 
     Attributes:
-        epsilon: what a user spends; infinity: no lies.
+        epsilon: spent by a user; infinity: no answer is flipped.
         max_items: items that a user keeps at most, drawn at random.
 
     Raises:
@@ -66,8 +77,23 @@ class RandomizedResponse(NoPrivacy):
         return True
 
     @property
+    def hides_rows(self) -> bool:
+        """See `NoPrivacy.hides_rows`; every user answers about every item."""
+        return True
+
+    @property
+    def answers_all(self) -> bool:
+        """See `NoPrivacy.answers_all`."""
+        return True
+
+    def most_weight(self, most_examples: int, most_users: int) -> float:
+        """See `NoPrivacy.most_weight`; reports weigh one each, and how many there are is public."""
+        del most_examples
+        return float(most_users)
+
+    @property
     def flip_rate(self) -> float:
-        """The probability that an answer is a lie, below 1/2."""
+        """The probability that an answer is flipped, below 1/2."""
         return 0.0 if isinf(self.epsilon) else 1 / (1 + exp(self.epsilon / (2 * self.max_items)))
 
     def check(self, run: Circumstances, way: Way) -> None:
@@ -105,20 +131,29 @@ class RandomizedResponse(NoPrivacy):
     def _answers(
         self, item: NDArray[np.int32], num_items: int, chance: Chance, user: int
     ) -> NDArray[np.int32]:
-        source, had = chance.source("randomized-response", client=user), np.zeros(num_items, bool)
-        distinct = np.unique(item)
+        had, distinct = np.zeros(num_items, np.bool_), np.unique(item)
+        source = chance.lasting(self._role(distinct, num_items), user)
         had[distinct[np.argsort(source.uniform((len(distinct),)))[: self.max_items]]] = True
-        lies = source.uniform((num_items,)) < self.flip_rate
-        return np.flatnonzero(had ^ lies).astype(np.int32)
+        flipped = source.uniform((num_items,)) < self.flip_rate
+        return np.flatnonzero(had ^ flipped).astype(np.int32)
+
+    def _role(self, item: NDArray[np.int32], num_items: int) -> str:
+        """Where a report's draws come from: reports with anything different share no draw.
+
+        Two reports made with the same draws would tell by their differences where the histories
+        differ, or which answers were flipped.
+        """
+        history = blake2b(item.astype("<i4").tobytes(), digest_size=16).hexdigest()
+        return f"randomized-response/{self.epsilon!r}/{self.max_items}/{num_items}/{history}"
 
 
 class ResponseCurator(Curator):
-    """Knows the rate of lies; the model takes them off its sums.
+    """Knows the probability of a flip, by which the model debiases its sums.
 
     Args:
         privacy: the mechanism.
         run: the run.
-        chance: where lies come from, to be told.
+        chance: where flips come from, for the summary.
     """
 
     def __init__(self, privacy: RandomizedResponse, run: Circumstances, chance: Chance) -> None:
@@ -134,12 +169,6 @@ class ResponseCurator(Curator):
         """See `Curator.flip_rate`."""
         return self._privacy.flip_rate
 
-    @property
-    def noise_std(self) -> float:
-        """See `Curator.noise_std`; of the number of users of two items, lies taken off."""
-        lie = self.flip_rate
-        return sqrt(self._run.clients_per_round) * lie * (1 - lie) / (1 - 2 * lie) ** 2
-
     def figures(self) -> dict[str, float]:
         """See `Curator.figures`."""
         return {"epsilon": self._privacy.epsilon}
@@ -153,7 +182,7 @@ class ResponseCurator(Curator):
                 "mechanism": "local differential privacy, randomised response",
                 "unit": "user",
                 "neighbours": "one user's history is replaced by any other",
-                "accountant": "one report per user, bounded as its definition says",
+                "accountant": "one report per user, the same however often it is asked for",
                 "flip_rate": self.flip_rate,
                 "max_items": self._privacy.max_items,
                 "noise": about_noise(self._chance),

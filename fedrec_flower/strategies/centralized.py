@@ -5,6 +5,7 @@ from fedrec_flower.models.base import Tensors
 from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.strategies.base import FederatedStrategy
 from fedrec_flower.strategies.plan import Observer, Plan
+from fedrec_flower.strategies.sums import require_signal, solved
 
 
 class Centralized(FederatedStrategy):
@@ -19,13 +20,20 @@ class Centralized(FederatedStrategy):
 
     def __init__(self, plan: Plan, observer: Observer) -> None:
         super().__init__(plan, observer, "all_clients")
+        if isinstance(plan.model, ExactRecommender):
+            require_signal(plan.model, plan)
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
         """See `FederatedStrategy.move`."""
         model = self.plan.model
         if isinstance(model, ExactRecommender):
-            return model.solve(total.tensors, parameters)
+            return solved(model, total, parameters, self.plan.curator)
         return super().move(parameters, total)
+
+    @property
+    def by_sum_alone(self) -> bool:
+        """See `FederatedStrategy.by_sum_alone`; a mean or a solution needs nothing else."""
+        return True
 
     def step(self, parameters: Tensors, update: Tensors) -> Tensors:
         """The whole update, unbent."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.models.cooccurrence import debiased, insignificant, symmetric, without_noise
 from fedrec_flower.models.ease import EASE
+from fedrec_flower.models.exact import Noise
 from fedrec_flower.models.itemknn import ItemKNN
 from fedrec_flower.models.popularity import Popularity
 
@@ -62,7 +63,7 @@ def test_models_are_finite_however_noisy_their_sums(std: float) -> None:
     noise = np.random.default_rng(2).normal(size=int(lower.sum()))
     sums = {"cooccurrences": true_gram()[lower] + std * noise}
     for model in (EASE(1, NUM_ITEMS, 10.0), ItemKNN(1, NUM_ITEMS, 5, 0.0)):
-        for value in model.solve(sums, {}, std).values():
+        for value in model.solve(sums, {}, Noise(std)).values():
             assert np.isfinite(value).all()
 
 
@@ -70,7 +71,7 @@ def test_a_noisy_ease_is_nearer_to_the_one_without_noise_than_one_that_ignores_i
     lower, ease = np.tri(NUM_ITEMS, dtype=np.bool_), EASE(1, NUM_ITEMS, 100.0)
     truth = ease.solve({"cooccurrences": true_gram()[lower]}, {})["item_weights"]
     released = {"cooccurrences": noisy_gram(1)[lower]}
-    knowing, ignoring = (ease.solve(released, {}, std)["item_weights"] for std in (STD, 0.0))
+    knowing, ignoring = (ease.solve(released, {}, Noise(std))["item_weights"] for std in (STD, 0.0))
     assert np.linalg.norm(knowing - truth) < np.linalg.norm(ignoring - truth)
 
 
