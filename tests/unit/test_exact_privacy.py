@@ -314,7 +314,8 @@ def report(privacy: RandomizedResponse, chance: Chance, items: list[list[int]] =
 
 
 def same(one: Columns, other: Columns) -> bool:
-    return all(map(np.array_equal, (one.offsets, one.item), (other.offsets, other.item)))
+    pairs = ((one.offsets, other.offsets), (one.item, other.item))
+    return all(first.tolist() == second.tolist() for first, second in pairs)
 
 
 def test_other_settings_and_other_histories_share_no_flips() -> None:
