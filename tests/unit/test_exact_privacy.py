@@ -235,7 +235,7 @@ def test_pieces_of_a_large_cohort_add_up_to_the_whole(
 
 @EVERY_MODEL
 def test_a_centralized_solution_debiases_too(federate: "Federate", model: str) -> None:
-    asked = (f"model={model}", *ANSWERS, "privacy.epsilon=200.0")
+    asked = (f"model={model}", *ANSWERS, "privacy.epsilon=200.0", "partition=single")
     one, many = federate(*asked, "strategy=centralized"), federate(*asked)
     for name, value in many.shared.items():
         assert_array_equal(one.shared[name], value)
