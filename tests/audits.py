@@ -5,6 +5,7 @@ Everything a node sends is looked at, not the update alone: each number of a rep
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import urandom
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,7 +29,9 @@ from fedrec_flower.prepared import Prepared
 from fedrec_flower.preparing import prepare
 from fedrec_flower.privacy import Chance
 from fedrec_flower.privacy.central import UNCLIPPED
+from fedrec_flower.privacy.chance import Source
 from fedrec_flower.results import RunFolder
+from fedrec_flower.seeding import Secret
 from fedrec_flower.strategies.reading import Reply, read
 from fedrec_flower.strategies.replies import update_sum
 from fedrec_flower.training import Trained
@@ -124,8 +127,20 @@ class Deployed:
                 learnt[key] = list(train(self, clients, given, personal, round_, guide))
             return learnt[key]
 
+        lasting = Chance.lasting
+
+        def sent() -> list[Message]:
+            """One trial: whatever a node repeats follows from a secret of this trial."""
+            secret = Secret(urandom(32))
+
+            def drawn(self: Chance, role: str, client: int) -> Source:
+                return lasting(replace(self, seed=secret), role, client)
+
+            with patch.object(Chance, "lasting", drawn):
+                return [app(message, context) for message in requests]
+
         with patch.object(Engine, "train", remembered):
-            return [[app(message, context) for message in requests] for _ in range(count)]
+            return [sent() for _ in range(count)]
 
 
 def deployed(
