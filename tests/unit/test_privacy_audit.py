@@ -154,12 +154,12 @@ def test_a_run_that_is_killed_and_gone_on_with_counts_every_message(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_half_the_noise_breaks_a_local_claim(tmp_path: Path) -> None:
+def test_a_third_of_the_noise_breaks_a_local_claim(tmp_path: Path) -> None:
     ran = deployed(tmp_path, USERS, 2, [*LOCAL, "privacy.target_epsilon=2.0", "num_rounds=1"])
-    half = PropertyMock(return_value=ran.setup.guard.privacy.noise_scale / 2)  # type: ignore[attr-defined]  # LocalDP
-    with patch.object(LocalDP, "noise_scale", half):
+    third = PropertyMock(return_value=ran.setup.guard.privacy.noise_scale / 3)  # type: ignore[attr-defined]  # LocalDP
+    with patch.object(LocalDP, "noise_scale", third):
         found = told_apart(ran, 10_000)
-    report("broken: half the noise, local", ran.facts["epsilon"], found)
+    report("broken: a third of the noise, local", ran.facts["epsilon"], found)
     assert found.epsilon > ran.facts["epsilon"]
 
 
