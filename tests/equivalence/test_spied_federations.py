@@ -134,13 +134,13 @@ def test_what_is_released_is_the_sum_with_the_noise_of_the_mechanism(federate: "
 
 # --- many clients behind a sum -----------------------------------------------------------------
 
-# Eight clients a sum, told apart by vectors of 16 dimensions.
+# Ten clients a sum, told apart by vectors of 16 dimensions.
 WIDE = (
     *SECRET[1:],
     *("model=mf", "strategy=fedadam", "strategy.aggregation=touched_clients"),
     *("dataset.num_items=200", "dataset.num_interactions=700", "model.embedding_dim=16"),
     *("training.learning_rate=20.0", "training.batch_size=null", "training.local_epochs=2"),
-    *("training.weight_decay=0.0001", "clients_per_round=8", "attack.method=strongest"),
+    *("training.weight_decay=0.0001", "clients_per_round=10", "attack.method=strongest"),
 )
 WHOLE = ("clients_per_round=24", "model.embedding_dim=32")
 
