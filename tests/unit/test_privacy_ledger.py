@@ -53,7 +53,7 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
 
     def begin(*words: str, killed_in: int | None = None, name: str = "run") -> dict[str, Any]:
         folder, cache = tmp_path / name, f"dataset.cache_dir={tmp_path / 'cache'}"
-        config = _configured([*_defaults(words), cache, *words])
+        config = _configured([*_defaults(words), cache, "randomness=private", *words])
         taken = resume(folder, CONFIGURATION)
         assert taken is not None
         (folder / "config.yaml").write_text(CONFIGURATION)
