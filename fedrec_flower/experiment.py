@@ -273,7 +273,7 @@ def make_plan(
     checking.require_some("clients_per_round", cohort, data.num_clients)
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
     checking.require_some("evaluation.num_clients", sampled, data.num_clients)
-    job = make_job(config, data, guard)
+    job = make_job(config, data, guard, folder.run_id)
     return Plan(
         job=job,
         place={} if deployed else make_place(data, folder.path / "clients"),
@@ -301,13 +301,14 @@ def make_plan(
     )
 
 
-def make_job(config: Config, data: Prepared, guard: Guard) -> dict[str, Any]:
+def make_job(config: Config, data: Prepared, guard: Guard, run_id: str) -> dict[str, Any]:
     """What every node must know; see `client.node.open_node`.
 
     Args:
         config: the resolved configuration.
         data: the prepared data.
         guard: what protects the clients.
+        run_id: see `RunFolder.run_id`.
     """
     groups = ("model", "training", "evaluation", "compression", "faults", "attack")
     return {group: dict(config[group]) for group in (*groups, "secure_aggregation")} | {
@@ -321,8 +322,10 @@ def make_job(config: Config, data: Prepared, guard: Guard) -> dict[str, Any]:
         "finetune_epochs": config["finetune_epochs"],
         "limits": asdict(Limits(guard.most_weight, HUGE)),
         "data": data.digest,
+        # A deployed node keeps what belongs to a run, also after an interruption.
+        "run": run_id,
         # A node keeps a job open: a folder that was removed and used again is another job.
-        "run": uuid4().hex,
+        "session": uuid4().hex,
     }
 
 

@@ -208,7 +208,7 @@ class RunScene:
         share_secret(self.store, folder)
         plan = self.strategy.plan
         about = {"shares": True, "stacked": False, "local": self.strategy.local()}
-        place = {"store": str(folder), "run": uuid4().hex}
+        place = {"store": str(folder), "session": uuid4().hex}
         return open_node(json.dumps({**plan.job, **plan.place, **about, **place}))
 
 

@@ -10,6 +10,7 @@ none of them from a message:
 | `store` | folder for what stays with its clients |
 | `plugins` | packages whose classes a job may name, separated by commas; none by default |
 | `require-secure-aggregation` | true: never answer with a sum in clear |
+| `min-clients`, `min-nodes` | refuse secure aggregation that releases sums over fewer |
 | `max-epsilon` | refuse jobs whose clients do not protect themselves at least so well, by |
 |  | `local_dp` or `randomized_response`, over all rounds of a run |
 
@@ -29,6 +30,7 @@ from flwr.clientapp import ClientApp
 
 from fedrec_flower.client import masking, serving
 from fedrec_flower.client.node import Node, open_node
+from fedrec_flower.client.store import node_secret, share_secret
 from fedrec_flower.config import build, trust
 from fedrec_flower.errors import require
 from fedrec_flower.prepared import MANIFEST, Prepared
@@ -87,8 +89,12 @@ def _opened(told: str, known: tuple[tuple[str, Any], ...]) -> Node:
     _refuse_other_data(job, folder := _folder(own, "prepared"))
     _refuse_seeds(job)
     _refuse_by_rule(job, own)
-    # Personal parameters of one run are no start for another.
-    store = inside(_folder(own, "store", create=True), job["run"])
+    # Personal parameters of one run are no start for another. The secret is the node's: a client
+    # that answers at random must give the same answer to every run.
+    kept = _folder(own, "store", create=True)
+    store = inside(kept, job["run"])
+    node_secret(kept)
+    share_secret(kept, store)
     place = {"prepared": str(folder), "store": str(store), "deployed": True}
     return open_node(json.dumps(job | place))
 
@@ -146,13 +152,20 @@ def _refuse_seeds(job: Mapping[str, Any]) -> None:
 
 
 def _refuse_by_rule(job: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    if own.get("require-secure-aggregation", False):
-        most = job["limits"]["weight"]
-        secure = build("secure_aggregation", job["secure_aggregation"], client_weight=most)
+    most = job["limits"]["weight"]
+    secure = build("secure_aggregation", job["secure_aggregation"], client_weight=most)
+    masked = isinstance(secure, SecAgg)
+    require(
+        masked or not own.get("require-secure-aggregation", False),
+        "the node requires secure aggregation, and the run has none: choose "
+        "secure_aggregation=secagg",
+    )
+    for rule in ("min-clients", "min-nodes") if masked else ():
+        name = rule.replace("-", "_")
         require(
-            isinstance(secure, SecAgg),
-            "the node requires secure aggregation, and the run has none: choose "
-            "secure_aggregation=secagg",
+            getattr(secure, name) >= int(own.get(rule, 0)),
+            f"the node allows secure_aggregation.{name} from {own.get(rule)} on, and the run has "
+            f"{getattr(secure, name)}: raise it",
         )
     if (most_epsilon := own.get("max-epsilon")) is not None:
         epsilon = _spent(build("privacy", job["privacy"]), job["num_rounds"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ Phase = Literal["train", "validation", "test"]
 
 # Any of them means that a run was here.
 _A_RUN = ("summary.json", "rounds.csv", "clients", "checkpoints")
+_RUN_ID = "run_id"
 _ROUND_COLUMNS = ("round", "phase", "metric", "value", "num_clients")
 
 
@@ -79,6 +81,17 @@ class RunFolder:
                 f"or go on with it by resume={path}"
             )
         return cls(path)
+
+    @property
+    def run_id(self) -> str:
+        """What nodes of their own disks know the run by; it survives an interruption."""
+        file = self.path / _RUN_ID
+        with explained(file):
+            if not file.exists():
+                self.path.mkdir(parents=True, exist_ok=True)
+                with replacing(file) as partial:
+                    partial.write_text(uuid4().hex + "\n", encoding="utf-8")
+            return file.read_text(encoding="utf-8").strip()
 
     @property
     def figures(self) -> Path:

@@ -21,6 +21,7 @@ FIGURES = ("convergence", "participation", "metric_by_activity", "data_partition
 FILES = {
     "config.yaml", "environment.json", "rounds.csv", "per_user.csv", "recommendations.csv",
     "clients.csv", "summary.json", "model.safetensors", "flower.log", "clients", "figures",
+    "run_id",
 }  # fmt: skip
 SUMMARY = {
     "status", "dataset", "model", "strategy", "partition", "federation", "seed", "num_clients",

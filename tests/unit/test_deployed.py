@@ -60,6 +60,45 @@ def test_a_deployed_node_keeps_its_files_where_its_owner_says(
     assert node.data.path == job[1]
 
 
+def test_a_resumed_deployment_is_the_same_run_to_its_nodes(
+    job: tuple[Job, Path], opened: Callable[..., Node]
+) -> None:
+    """A new identity at every start lost what clients had answered, and their parameters."""
+    assert job[0]["run"] == RunFolder(job[1].parent.parent / "run").run_id
+    again = opened({"session": "of a process that goes on"})
+    assert again.store.folder == opened().store.folder
+
+
+def test_a_deployed_node_has_one_secret_for_all_runs(
+    opened: Callable[..., Node], tmp_path: Path
+) -> None:
+    """Answers at random that change from run to run would spend their epsilon anew."""
+    folders = [opened({"run": run}).store.folder for run in ("first", "second")]
+    secrets = {(folder / "secret").read_bytes() for folder in (*folders, tmp_path / "store")}
+    assert len(secrets) == 1
+    assert {folder.name for folder in folders} == {"first", "second"}
+
+
+@pytest.mark.parametrize("rule", ["min_clients", "min_nodes"])
+def test_a_deployed_node_has_its_own_least_sum(opened: Callable[..., Node], rule: str) -> None:
+    secure = {
+        "_target_": "fedrec_flower.secure_aggregation.SecAgg",
+        "num_neighbours": 20,
+        "threshold": 0.6,
+        "min_nodes": 3,
+        "min_clients": 10,
+        "weights": "powers",
+        "clip_range": 1.0,
+        "value_bits": None,
+        "modulus_bits": 32,
+        "rounding": "stochastic",
+    }
+    weaker = {**secure, rule: 2}
+    assert opened({"secure_aggregation": secure}, **{rule: 3})
+    with pytest.raises(ConfigError, match=rf"allows secure_aggregation\.{rule} from 3 on.*has 2"):
+        opened({"secure_aggregation": weaker}, **{rule: 3})
+
+
 @pytest.mark.parametrize("name", ["prepared", "store"])
 def test_finding_9_a_path_in_a_job_is_refused(opened: Callable[..., Node], name: str) -> None:
     with pytest.raises(ConfigError, match=f"the server says .'{name}'.*by its own --node-config"):
