@@ -19,6 +19,7 @@ GLOBAL = "# @package _global_"
 # What a run knows and no yaml says.
 INJECTED = {"plan", "observer", "num_users", "num_items", "rating_range", "task"} | {
     "data",
+    "grid",
     "item_features",
     "model",
     "num_attributes",
