@@ -172,6 +172,12 @@ class Guard:
                 "clients draw by the seed, so that the run repeats: a server that knows the seed, "
                 "as it does, can take masked sums apart; randomness=private draws by node secrets"
             )
+        if isinstance(self.secure, SecAgg) and not self.privacy.guarantees:
+            _LOG.warning(
+                "masks hide single updates, not what exact sums tell: the sums of many rounds give "
+                "single clients away, and of few clients a sum does; privacy=central_dp bounds what "
+                "is released, privacy=local_dp what is sent"
+            )
         if self.privacy.guarantees and self.run.published.catalogue:
             _LOG.warning(
                 "the catalogue is the items that interactions name, and its ids are published: an "

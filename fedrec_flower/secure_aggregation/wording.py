@@ -13,7 +13,10 @@ def facts() -> dict[str, Any]:
                 "the sum itself, which is exact unless privacy adds noise: of updates or "
                 "statistics, weights, training losses, numbers of clients and of clipped values, "
                 "and row weights where rows are divided by them",
-                "sums of different rounds: where few clients differ, they tell of these clients",
+                "sums of different rounds: where few clients differ, they tell of these clients; "
+                "and the sums of many rounds together give single clients away, because the "
+                "server knows who was in each cohort (attack=interaction_inference "
+                "attack.method=separation)",
                 "which clients of a node were lost, and the kind of reason, such as not_finite: "
                 "sent in clear",
                 "the evaluation sums that each node sends: in clear and exact, of a single client "
