@@ -175,8 +175,8 @@ class Guard:
         if isinstance(self.secure, SecAgg) and not self.privacy.guarantees:
             _LOG.warning(
                 "masks hide single updates, not what exact sums tell: the sums of many rounds give "
-                "single clients away, and of few clients a sum does; privacy=central_dp bounds what "
-                "is released, privacy=local_dp what is sent"
+                "single clients away, and so does a sum of few clients; privacy=central_dp bounds "
+                "what is released, privacy=local_dp what is sent"
             )
         if self.privacy.guarantees and self.run.published.catalogue:
             _LOG.warning(
