@@ -7,9 +7,10 @@ answers, so the probabilities of their reports differ by at most a factor exp(ep
 knows the flip probability and the number of users, and debiases its sums.
 
 A user's report is a function of its history and of a secret of its node. It is therefore the same
-however often it is asked for, in retries, resumed runs and runs of the same settings, and costs
-epsilon once (RAPPOR's permanent randomized response). Another history, epsilon, max_items or
-catalogue has a report with independent flips, which is spent for by itself.
+in every retry and in a resumed run, and costs epsilon once (RAPPOR's permanent randomized
+response). A deployed node keeps one secret for all runs, whose reports are then the same. Every
+simulation with randomness=private draws a secret of its own: its reports have independent flips and
+cost epsilon again, as do those of another history, epsilon, max_items or catalogue.
 
 A report is dense: a user sends what num_items answers make, and its node computes the statistics
 of flip_rate * num_items items instead of the few that the user had. For co-occurrences this is
@@ -38,7 +39,7 @@ from fedrec_flower.privacy.circumstances import (
 from fedrec_flower.privacy.curator import Curator
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 from fedrec_flower.privacy.none import NoPrivacy
-from fedrec_flower.privacy.wording import about_noise, outside
+from fedrec_flower.privacy.wording import about_lasting, outside
 
 
 @dataclass(frozen=True)
@@ -182,10 +183,10 @@ class ResponseCurator(Curator):
                 "mechanism": "local differential privacy, randomised response",
                 "unit": "user",
                 "neighbours": "one user's history is replaced by any other",
-                "accountant": "one report per user, the same however often it is asked for",
+                "accountant": "one report per user in a run, the same in retries and resumed runs",
                 "flip_rate": self.flip_rate,
                 "max_items": self._privacy.max_items,
-                "noise": about_noise(self._chance),
+                "noise": about_lasting(self._chance),
                 "covers": "every report of a user, even if the server is not trusted, and all that "
                 "is computed from it",
                 "does_not_cover": outside(self._run, trusts_server=False),

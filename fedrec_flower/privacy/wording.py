@@ -35,6 +35,7 @@ _SEED = (
     "an observer who knows the seed (randomness=seeded), as the server does: the noise and every "
     "draw of a client follow from it"
 )
+_SEEDED = "seeded, so that the run repeats: whoever knows the seed can take it off"
 _SETTINGS = (
     "a server that departs from the protocol: nodes take the settings of the mechanism from it, "
     "and answer as often as they are asked"
@@ -71,6 +72,10 @@ def before_this_run(spent: Spent) -> dict[str, float]:
 
 def about_noise(chance: Chance) -> str:
     """Where the noise came from."""
-    if isinstance(chance.seed, int):
-        return "seeded, so that the run repeats: whoever knows the seed can take it off"
-    return "from the operating system's generator"
+    return _SEEDED if isinstance(chance.seed, int) else "from the operating system's generator"
+
+
+def about_lasting(chance: Chance) -> str:
+    """Where draws came from that a client repeats."""
+    seeded = isinstance(chance.seed, int)
+    return _SEEDED if seeded else "from a secret of each node, the same for every report"

@@ -7,7 +7,10 @@ import pytest
 
 from fedrec_flower.aggregation import Updates, UpdateSum
 from fedrec_flower.privacy import Chance, Curator, NoPrivacy
+from fedrec_flower.privacy import chance as chance_module
 from fedrec_flower.privacy.chance import laplace
+from fedrec_flower.privacy.wording import about_lasting, about_noise
+from fedrec_flower.seeding import Secret, draw, streams
 
 
 def test_no_privacy_is_the_identity() -> None:
@@ -48,3 +51,35 @@ def test_a_seed_repeats_and_the_operating_system_does_not() -> None:
 def test_uniform_draws_are_never_zero_or_one() -> None:
     drawn = Chance(None).source("test").uniform((10_000,))
     assert 0 < drawn.min() < drawn.max() < 1
+
+
+def test_lasting_draws_under_a_secret_come_from_a_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thresholded report shows outputs, from which those of PCG64 could be continued."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("PCG64 is no cipher")
+
+    secret = Secret(bytes(range(32)))
+    with monkeypatch.context() as patch:
+        patch.setattr(chance_module, "generator", refuse)
+        source = Chance(secret).lasting("report", 7)
+        first, second = source.uniform((2, 3)), source.uniform((4,))
+        once = Chance(secret).lasting("report", 7).uniform((10,))
+    blocks = draw(streams(secret, "report", 0, np.array([7])), np.arange(10))
+    assert np.array_equal(once, ((blocks >> np.uint64(11)) + 0.5) * 2.0**-53)
+    assert np.array_equal(once, np.concatenate([first.ravel(), second]))
+    for role, client in (("report", 8), ("other", 7)):
+        assert not np.isin(Chance(secret).lasting(role, client).uniform((10,)), once).any()
+
+
+def test_lasting_draws_have_the_law_they_say() -> None:
+    from scipy.stats import kstest
+
+    source = Chance(Secret(bytes(range(32)))).lasting("test", 1)
+    for drawn, law in ((source.uniform((4000,)), "uniform"), (source.normal((4000,)), "norm")):
+        assert kstest(drawn, law).pvalue > 1e-6
+
+
+def test_the_summary_says_where_the_flips_of_a_report_come_from() -> None:
+    assert "secret of each node" in about_lasting(Chance(None))
+    assert about_lasting(Chance(3)) == about_noise(Chance(3))
