@@ -57,7 +57,7 @@ class ClientStore:
         every = [*names, *tuned]
         self._shapes = {name: tuple(model.get_parameter(name).shape) for name in every}
         self._kept: dict[str, tuple[int, ...]] = {}
-        self._open: dict[Path, NDArray[Any]] = {}
+        self._open: dict[Path, np.memmap[Any, Any]] = {}
 
     def load(self, data: ClientData, slot: str = "current") -> Tensors:
         """The personal parameters of a client in full, as arrays of its own, and its tuned copies.
@@ -161,6 +161,7 @@ class ClientStore:
         """
         answered, codes = self._answered(), np.array(clients, np.int64)
         answered[codes] = np.maximum(answered[codes], round_)
+        self._flush(answered)
 
     def note(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
         """Write rows of a table about users, which the run's owner may read on this disk."""
@@ -220,7 +221,7 @@ class ClientStore:
         """Which clients have personal parameters here, or "tuned" copies."""
         return self._array(self._file(slot, kind), (self._rows["client"],), np.bool_)
 
-    def _answered(self) -> NDArray[Any]:
+    def _answered(self) -> np.memmap[Any, Any]:
         """int64 (num_clients,): the last round whose sum holds each client's update, or 0."""
         return self._array(self.folder / _ANSWERED, (self._rows["client"],), np.int64)
 
@@ -231,7 +232,16 @@ class ClientStore:
     def _file(self, slot: str, name: str) -> Path:
         return inside(self.folder, slot) / f"{name}.npy"  # messages name slots
 
-    def _array(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    def _flush(self, array: np.memmap[Any, Any]) -> None:
+        """Put on the disk what must be there before a reply leaves, even if the power fails."""
+        try:
+            array.flush()
+        except OSError as error:
+            raise FedrecError(
+                f"cannot write to {self.folder} ({error.strerror}): free space on its disk"
+            ) from error
+
+    def _array(self, path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap[Any, Any]:
         if path not in self._open:
             _create(path, shape, dtype)
             self._open[path] = np.load(path, mmap_mode="r+")

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stat import S_IMODE
 from threading import Barrier
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -262,6 +262,35 @@ def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
         assert_array_equal(one.load(data.client(client), "evaluated-0")[name], expected)
     assert name not in one.load(data.client(2), "evaluated-0")  # it never trained
     assert name not in one.gather(*laid_out(data, [1]))  # training begins from the server's
+
+
+# --- what was answered ---------------------------------------------------------------------------
+
+
+def test_what_was_answered_is_on_the_disk_before_a_share_leaves(
+    tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page in memory would be lost with the power, and the round be summed twice."""
+    flushed, flush = list[list[int]](), np.memmap.flush
+
+    def note(array: "np.memmap[Any, Any]") -> None:
+        flush(array)
+        flushed.append(array.tolist())
+
+    monkeypatch.setattr(np.memmap, "flush", note)
+    store(tmp_path, data).answer([1, 3], 4)
+    assert flushed == [[0, 4, 0, 4, 0]]
+
+
+def test_an_answer_that_cannot_be_noted_is_an_error(
+    tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: "np.memmap[Any, Any]") -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.memmap, "flush", full)
+    with pytest.raises(FedrecError, match=r"cannot write to .*No space left"):
+        store(tmp_path, data).answer([1], 4)
 
 
 # --- the node's secret --------------------------------------------------------------------------
