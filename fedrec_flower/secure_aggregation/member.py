@@ -52,8 +52,10 @@ class Stage(IntEnum):
 class Rules:
     """What a member demands of every session by its own settings, whatever the server asks.
 
-    The server says who the neighbours are. Nothing certifies their public keys, so a server that
-    invents members can meet every rule.
+    The server says who the neighbours are, and how many: a member does not know how many nodes take
+    part. It is sure of `min_nodes` holders of its shares, itself among them, and not of
+    `num_neighbours`. Nothing certifies public keys, so a server that invents members can meet every
+    rule.
 
     Attributes:
         share: of a member and its neighbours, those whose shares make up a secret; above 0.5.

@@ -26,7 +26,8 @@ class SecAgg:
     """`secure_aggregation=secagg`: four exchanges a round, of which the sum is all that comes out.
 
     Attributes:
-        num_neighbours: nodes that each node shares masks with, even; None: all of them.
+        num_neighbours: nodes that each node shares masks with, even; None: all of them. The server
+            keeps to it; a node refuses fewer than `min_nodes` with itself, see `Rules`.
         threshold: share of a node and its neighbours whose shares make up its secrets, and who
             must stay to the end; above 0.5, lest two groups of them learn different secrets.
         min_nodes: nodes whose sum may be released, at least.
@@ -182,7 +183,7 @@ class SecAgg:
 
     @property
     def rules(self) -> Rules:
-        """What each member demands of a session."""
+        """What each member demands of a session; the number of neighbours is not among it."""
         return Rules(self.threshold, self.min_nodes, self.min_clients)
 
     def encoded(
