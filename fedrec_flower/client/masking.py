@@ -9,11 +9,17 @@ the updates of the clients that are in one of them alone, and one client would b
 node notes on its disk, before it reveals a share, that the round holds its clients. Where the round
 is tried again, by the same server or after a crash by one that has gone back to a checkpoint, these
 clients are left out as "answered". Fresh draws would not help: a client's own items stay the same.
+A session belongs to the job that it began with: the rules of that job hold to its end, and the note
+goes to the folder of its run.
+
 Sums of different rounds are not kept apart: cohorts that differ by few clients tell of these.
+A server that departs from the protocol can still ask about the same parameters twice: under the
+name of another run, or under the number of the next round. See `secure_aggregation.wording`.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from math import isnan
 from typing import Any
 
@@ -59,7 +65,7 @@ def serve(
 
     Args:
         node: the node.
-        config: as for training; needed by the stage that trains.
+        config: as for training; `job` alone in the stages that do not train.
         request: `stage` and `session`, and what `strategies.masked` puts beside them.
         parameters: as for training; empty in the other stages.
         state: what the node remembers from stage to stage; changed.
@@ -70,7 +76,7 @@ def serve(
     secure = node.secure
     if not isinstance(secure, SecAgg):
         raise RefusedError("a masked sum is asked for, but the run does not aggregate securely")
-    member, content = _recalled(request, state, secure), RecordDict()
+    member, content = _recalled(request, config, state, secure), RecordDict()
     said: dict[str, Any]
     if request["stage"] == "advertise":
         keys = member.public
@@ -128,14 +134,20 @@ def _trained(
     return vector, answer.replied, {"clients": list(lost), "reasons": reasons}
 
 
-def _recalled(request: Fields, state: RecordDict, secure: SecAgg) -> Member:
+def _recalled(request: Fields, config: Fields, state: RecordDict, secure: SecAgg) -> Member:
     """The member of the session that the request belongs to; a new one where it begins."""
     if request["stage"] == "advertise":
         return Member.fresh(request["place"], request["threshold"], secure.rules)
     kept = state.config_records.get(_STATE, ConfigRecord())
     if kept.get("session") != request["session"]:
         raise RefusedError(f"stage {request['stage']} is asked for in a session never begun")
+    if kept.get("job") != _digest(config):
+        raise RefusedError(f"stage {request['stage']} is asked for by another job than the session")
     return Member.restored(kept, secure.rules)
+
+
+def _digest(config: Fields) -> str:
+    return sha256(config["job"].encode()).hexdigest()
 
 
 def _in_vector(state: RecordDict) -> tuple[list[int], int]:
@@ -148,7 +160,7 @@ def _remember(member: Member, request: Fields, config: Fields, state: RecordDict
     if member.stage == Stage.OVER:
         del state.config_records[_STATE]
         return
-    kept = member.state() | {"session": request["session"]}
+    kept = member.state() | {"session": request["session"], "job": _digest(config)}
     if member.stage == Stage.UNMASK:
         kept |= {"asked": list(config["clients"]), "round": config["round"]}
     state.config_records[_STATE] = ConfigRecord(kept)

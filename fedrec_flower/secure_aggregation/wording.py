@@ -23,6 +23,9 @@ def facts() -> dict[str, Any]:
                 "where it hosts one",
                 "which clients each node hosts, and when its messages arrive; their sizes are the "
                 "same for all nodes",
+                "a server that departs from the protocol: it gets two sums of the same parameters "
+                "by another name of the run or by the number of the next round, and it can invent "
+                "nodes, or give a node fewer neighbours than num_neighbours, down to min_nodes - 1",
                 "nodes that collude with the server, from secure_aggregation.threshold on",
                 "metrics, tables and files of the run folder: they are made without masks",
             ],

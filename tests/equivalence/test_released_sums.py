@@ -3,6 +3,8 @@
 The server of these tests is curious: it keeps every sum that it could unmask.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from fedrec_flower.errors import ConfigError, TrainingError
 from fedrec_flower.experiment import run
 from fedrec_flower.results import RunFolder
 from fedrec_flower.secure_aggregation import CohortSum, Coordinator, SecAgg
+from fedrec_flower.strategies.masked import Session
 from tests.federations import Tap
 from tests.interrupted_runs import require_same
 from tests.secure_runs import NODES, SECURE, falling_silent, stage_of, stages
@@ -95,6 +98,28 @@ def test_a_sum_of_garbage_was_released_and_is_not_asked_for_again(
     with pytest.raises(TrainingError, match=r"12 answered.*12 malformed|12 malformed.*answered"):
         federate(*FOR_ONE, "max_retries=1")
     assert len(released) == 1
+
+
+@pytest.mark.parametrize("stage", ["share", "mask", "unmask"])
+def test_a_session_is_bound_to_the_job_it_began_with(
+    federate: "Federate", released: list[CohortSum], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Nodes revealed shares by the rules of a job that only the last request named."""
+    honest = Session._message
+
+    def of_another_job(session: Session, place: int, about: Mapping[str, Any]) -> Message:
+        message = honest(session, place, about)
+        config = message.content.config_records["config"]
+        job = json.loads(str(config["job"]))
+        assert job["secure_aggregation"]["min_clients"] == 10
+        if about["stage"] == stage:
+            config["job"] = json.dumps(job | {"run": "decoy"})
+        return message
+
+    monkeypatch.setattr(Session, "_message", of_another_job)
+    with pytest.raises(TrainingError, match=f"stage {stage} is asked for by another job"):
+        federate(*FOR_ONE, "max_retries=0")
+    assert released == []
 
 
 # --- a run that is killed and goes on -----------------------------------------------------------
