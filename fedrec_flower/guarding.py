@@ -103,11 +103,20 @@ class Guard:
             source: the model that the run starts from.
 
         Raises:
-            ConfigError: if the guarantee would not cover what that model was learnt from.
+            ConfigError: if the guarantee would not cover what that model was learnt from, or the
+                folder's releases would be made again with the same noise and other clients.
             DataError: if the folder's account cannot be read.
         """
-        fresh = self.privacy.draws and self.chance.seed is None  # seeded noise repeats
-        path = folder / LEDGER if folder is not None and fresh else None
+        repeats = self.chance.seed is not None
+        masked = isinstance(self.secure, SecAgg) and self.privacy.trusts_server
+        kept = self.privacy.draws and (masked or not repeats)
+        path = folder / LEDGER if folder is not None and kept else None
+        require(
+            not repeats or path is None or not path.exists(),
+            f"{path} tells of releases with seeded noise, which a round trained again would repeat "
+            "on the sum of other clients, for masked clients answer a round once: start a new run "
+            "in another folder, with randomness=private if it is to be resumed",
+        )
         ledger = Ledger(path, self.budget, self._spent_by(source))
         return self.privacy.curator(self.run, self.chance, ledger)
 
@@ -127,6 +136,16 @@ class Guard:
                 "would not cover what it tells of its users: start from a run with the same "
                 f"privacy={self.node['name']}, or leave init_from null"
             )
+        require(
+            "does_not_cover" in told,
+            f"init_from={source.path} does not say what its guarantee leaves out: run it again "
+            "with this version",
+        )
+        require(
+            self.chance.seed is not None or not told["seeded"],
+            f"init_from={source.path} has seeded noise, which the seed takes off, and this run "
+            "draws by randomness=private: start from a run with randomness=private",
+        )
         own = self.privacy.curator(self.run, self.chance).facts()["privacy"]["neighbours"]
         require(
             told["neighbours"] == own,
@@ -138,7 +157,7 @@ class Guard:
             "delta=%g",
             *(told["epsilon"], told["delta"]),
         )
-        return Spent(told["epsilon"], told["delta"])
+        return Spent(told["epsilon"], told["delta"], tuple(told["does_not_cover"]))
 
     def facts(self) -> dict[str, Any]:
         """What the summary says of the run beside what the curator gives."""

@@ -188,7 +188,9 @@ class GaussianCurator(Curator):
                 "noise": about_noise(self._chance),
                 "covers": "the shared parameters of every round and all that is computed from "
                 "them; personal parameters never leave their client and are not released",
-                "does_not_cover": outside(self._run, trusts_server=True),
+                "does_not_cover": outside(
+                    self._run, trusts_server=True, before=self._ledger.before.does_not_cover
+                ),
             },
         }
 

@@ -2,8 +2,10 @@
 
 A run that was killed goes on from its last checkpoint and trains the rounds after it once more.
 Their noise is fresh, so each of them is a further release, and what was released before counts too.
-The account on disk therefore wins over that of a checkpoint. Seeded noise repeats to the byte: a
-round that is trained again is the same release, and needs no ledger.
+The account on disk therefore wins over that of a checkpoint. Seeded noise repeats: a round that is
+trained again with the same clients is the same release, and needs no ledger. Under secure
+aggregation clients do not answer a round again. The sum is then another with the same noise, and
+the difference of the two has none: such a run has a ledger, and does not go on where it has one.
 """
 
 import json
@@ -33,10 +35,12 @@ class Spent:
     Attributes:
         epsilon: its epsilon.
         delta: its delta.
+        does_not_cover: what it leaves out, a sentence for each kind of value.
     """
 
     epsilon: float = 0.0
     delta: float = 0.0
+    does_not_cover: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Ledger:
     """Where the account of a run is kept, and what it may come to.
 
     Attributes:
-        path: the file; None where the noise repeats.
+        path: the file; None where every release repeats.
         budget: the epsilon that this run's releases may cost; infinity without a limit.
         before: what was spent before this run. It is added to every figure: epsilons and deltas
             of guarantees for the same units add up (basic composition; Dwork and Roth 2014,

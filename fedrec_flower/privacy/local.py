@@ -248,7 +248,9 @@ class LocalCurator(Curator):
                 "noise": about_noise(self._chance),
                 "covers": "every update that a client sends, even if the server is not trusted, "
                 "and all that is computed from them; epsilon is that of the client asked most",
-                "does_not_cover": outside(self._run, trusts_server=False),
+                "does_not_cover": outside(
+                    self._run, trusts_server=False, before=self._ledger.before.does_not_cover
+                ),
             },
         }
 

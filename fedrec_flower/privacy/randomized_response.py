@@ -172,7 +172,7 @@ class ResponseCurator(Curator):
 
     def figures(self) -> dict[str, float]:
         """See `Curator.figures`."""
-        return {"epsilon": self._privacy.epsilon}
+        return {"epsilon": self._privacy.epsilon, "delta": 0.0}
 
     def facts(self) -> dict[str, Any]:
         """See `Curator.facts`."""

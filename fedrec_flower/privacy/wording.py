@@ -1,5 +1,7 @@
 """What summary.json says of every guarantee."""
 
+from collections.abc import Sequence
+
 from fedrec_flower.privacy.chance import Chance
 from fedrec_flower.privacy.circumstances import Circumstances
 from fedrec_flower.privacy.ledger import Spent
@@ -33,7 +35,8 @@ _CATALOGUE = (
 )
 _SEED = (
     "an observer who knows the seed (randomness=seeded), as the server does: the noise and every "
-    "draw of a client follow from it"
+    "draw of a client follow from it; and a round that is trained again after an interruption has "
+    "the same noise, also where other clients answer"
 )
 _SEEDED = "seeded, so that the run repeats: whoever knows the seed can take it off"
 _SETTINGS = (
@@ -42,13 +45,14 @@ _SETTINGS = (
 )
 
 
-def outside(run: Circumstances, *, trusts_server: bool) -> list[str]:
+def outside(run: Circumstances, *, trusts_server: bool, before: Sequence[str] = ()) -> list[str]:
     """What a guarantee does not cover, one entry for each kind of value.
 
     Args:
         run: the run.
         trusts_server: whether the guarantee concerns only what the server releases; if not, it
             concerns the messages of the nodes too.
+        before: what the guarantee of the model that the run started from leaves out.
     """
     published, sentences = run.published, list[str]()
     if published.seed:
@@ -59,8 +63,8 @@ def outside(run: Circumstances, *, trusts_server: bool) -> list[str]:
         sentences.append(_CHOICE)
     if published.catalogue:
         sentences.append(_CATALOGUE)
-    sentences += _ALWAYS
-    return sentences if trusts_server else [*sentences, _SETTINGS]
+    sentences += _ALWAYS if trusts_server else [*_ALWAYS, _SETTINGS]
+    return list(dict.fromkeys([*sentences, *before]))
 
 
 def before_this_run(spent: Spent) -> dict[str, float]:

@@ -21,7 +21,7 @@ Tensors = dict[str, NDArray[np.float32]]
 
 MODEL = "model.safetensors"
 ITEM_IDS = "item_ids"  # in the file's metadata: JSON, the original id of each row of item tables
-_PRIVACY = "privacy"  # likewise: epsilon, delta and neighbours of the guarantee, where there is one
+_PRIVACY = "privacy"  # likewise: what a `SavedModel` says of the guarantee, where there is one
 _VERSIONS = "versions"  # among parameters of several versions: which one each client was given
 
 
@@ -33,8 +33,9 @@ class SavedModel:
         path: the file they come from.
         parameters: by name; of several versions the mean over the clients.
         item_ids: the original id, as text, of each row of the tables with a row per item.
-        privacy: the guarantee that covers the parameters: `epsilon`, `delta`, and `neighbours`,
-            the data sets that it makes alike; None without one.
+        privacy: the guarantee that covers the parameters: `epsilon`, `delta`, `neighbours` (the
+            data sets that it makes alike), `does_not_cover` (what it leaves out, sentences), and
+            whether its noise was `seeded`; None without one.
     """
 
     path: Path
@@ -86,7 +87,9 @@ def metadata(item_ids: Ids, privacy: Mapping[str, Any]) -> dict[str, str]:
     if not isfinite(privacy.get("epsilon", inf)):
         return told
     guarantee = {name: privacy[name] for name in ("epsilon", "delta")}
-    guarantee["neighbours"] = privacy["privacy"]["neighbours"]
+    more = privacy["privacy"]
+    guarantee |= {name: more[name] for name in ("neighbours", "does_not_cover")}
+    guarantee["seeded"] = more["noise"].startswith("seeded")
     return told | {_PRIVACY: json.dumps(guarantee)}
 
 

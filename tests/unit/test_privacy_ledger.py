@@ -39,9 +39,9 @@ class Killed:
     def __call__(self, asked: list[Message], replies: list[Message]) -> list[Message]:
         """See `federations.Meddle`."""
         for message in asked:
-            if message.metadata.message_type == "train":
+            if message.metadata.message_type.startswith("train"):
                 about = message.content.config_records["config"]
-                if about["round"] == self.round:
+                if about.get("round") == self.round is not None:
                     raise KeyboardInterrupt
         return replies
 
@@ -51,13 +51,15 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
     """Runs in one folder, with fresh noise: begins, and goes on where a process was killed."""
     monkeypatch.setattr("fedrec_flower.publish._draw", lambda *_: None)  # figures take seconds
 
-    def begin(*words: str, killed_in: int | None = None, name: str = "run") -> dict[str, Any]:
+    def begin(
+        *words: str, killed_in: int | None = None, name: str = "run", nodes: int = 1
+    ) -> dict[str, Any]:
         folder, cache = tmp_path / name, f"dataset.cache_dir={tmp_path / 'cache'}"
         config = _configured([*_defaults(words), cache, "randomness=private", *words])
         taken = resume(folder, CONFIGURATION)
         assert taken is not None
         (folder / "config.yaml").write_text(CONFIGURATION)
-        return run(config | {"overrides": []}, taken, Tap(1, Killed(killed_in)))
+        return run(config | {"overrides": []}, taken, Tap(nodes, Killed(killed_in)))
 
     return begin
 
@@ -216,3 +218,61 @@ def test_item_8_the_epsilon_of_a_private_source_is_added(deployed: Begin, tmp_pa
     assert third["epsilon"] == 3 * first["epsilon"]
     with pytest.raises(ConfigError, match=r"different guarantees cannot be added"):
         deployed(*LOCAL, *NOISE, start, name="local")
+
+
+MASKED = (
+    *("secure_aggregation=secagg", "secure_aggregation.min_clients=2", "federation.num_nodes=4"),
+    "clients_per_round=null",
+)
+
+
+def test_seeded_noise_is_not_put_on_another_masked_sum_of_the_same_round(
+    deployed: Begin, released: list[int]
+) -> None:
+    # Before, clients that had answered a round were left out of it, and its noise was the same.
+    seeded, killed = (*CENTRAL, *NOISE, *MASKED, "randomness=seeded"), {"killed_in": 3, "nodes": 4}
+    for more in ((), ("checkpoint_every=null",)):  # goes on, and starts anew in its folder
+        name = f"seeded{len(more)}"
+        with pytest.raises(KeyboardInterrupt):
+            deployed(*seeded, *more, name=name, **killed)
+        with pytest.raises(ConfigError, match=r"other clients.*randomness=private if it is to be"):
+            deployed(*seeded, *more, name=name, nodes=4)
+    assert released == [1, 2] * 2
+    private = (*CENTRAL, *NOISE, *MASKED)
+    with pytest.raises(KeyboardInterrupt):
+        deployed(*private, **killed)
+    assert deployed(*private, nodes=4)["privacy"]["num_releases"] == 6
+
+
+def test_what_the_guarantee_of_a_source_leaves_out_is_left_out_here_too(
+    deployed: Begin, tmp_path: Path
+) -> None:
+    # Before, a source whose round was chosen by validation was added like any other.
+    first = deployed(*CENTRAL, *NOISE, "release=validation", name="first")
+    start = f"init_from={tmp_path / 'first'}"
+    second = deployed(*CENTRAL, *NOISE, start, name="second")
+    third = deployed(*CENTRAL, *NOISE, f"init_from={tmp_path / 'second'}", name="third")
+    alone = deployed(*CENTRAL, *NOISE, name="alone")
+    named, again, once_more, without = (
+        set(ran["privacy"]["does_not_cover"]) for ran in (first, second, third, alone)
+    )
+    assert any("choice of the released round" in sentence for sentence in named)
+    assert named <= again == once_more
+    assert not named <= without
+    assert len(second["privacy"]["does_not_cover"]) == len(again)  # each of them once
+
+
+def test_a_seeded_source_is_refused_where_noise_is_private(deployed: Begin, tmp_path: Path) -> None:
+    deployed(*CENTRAL, *NOISE, "randomness=seeded", name="seeded")
+    start = f"init_from={tmp_path / 'seeded'}"
+    with pytest.raises(ConfigError, match=r"has seeded noise.*start from a run with randomness"):
+        deployed(*CENTRAL, *NOISE, start)
+    named = deployed(*CENTRAL, *NOISE, start, "randomness=seeded", name="other")["privacy"]
+    assert any("knows the seed" in sentence for sentence in named["does_not_cover"])
+
+
+def test_every_figure_of_epsilon_has_its_delta(deployed: Begin, tmp_path: Path) -> None:
+    # Before, randomized response gave an epsilon alone.
+    words = ("model=popularity", "privacy=randomized_response", "num_rounds=1")
+    deployed(*words)
+    assert "1,train,delta,0.0," in (tmp_path / "run" / "rounds.csv").read_text()
