@@ -7,9 +7,11 @@ none of them from a message:
 |---|---|
 | `partition-id`, `num-partitions` | which clients it hosts |
 | `prepared` | folder of the prepared data, the same data as the server's |
-| `store` | folder for what stays with its clients |
+| `store` | folder for what stays with its clients, and for the node's secret: reports at random |
+|  | and pseudo items are the same in all runs, all other draws differ from run to run |
 | `plugins` | packages whose classes a job may name, separated by commas; none by default |
-| `require-secure-aggregation` | true: never answer with a sum in clear |
+| `require-secure-aggregation` | true: never send a training sum in clear; evaluation sums are in |
+|  | clear and exact, of as few clients as the server names |
 | `min-clients`, `min-nodes` | refuse secure aggregation that releases sums over fewer |
 | `max-epsilon` | refuse jobs whose clients do not protect themselves at least so well, by |
 |  | `local_dp` or `randomized_response`, over all rounds of a run |
@@ -30,7 +32,6 @@ from flwr.clientapp import ClientApp
 
 from fedrec_flower.client import masking, serving
 from fedrec_flower.client.node import Node, open_node
-from fedrec_flower.client.store import node_secret, share_secret
 from fedrec_flower.config import build, trust
 from fedrec_flower.errors import require
 from fedrec_flower.prepared import MANIFEST, Prepared
@@ -93,9 +94,7 @@ def _opened(told: str, known: tuple[tuple[str, Any], ...]) -> Node:
     # that answers at random must give the same answer to every run.
     kept = _folder(own, "store", create=True)
     store = inside(kept, job["run"])
-    node_secret(kept)
-    share_secret(kept, store)
-    place = {"prepared": str(folder), "store": str(store), "deployed": True}
+    place = {"prepared": str(folder), "store": str(store), "kept": str(kept), "deployed": True}
     return open_node(json.dumps(job | place))
 
 

@@ -40,7 +40,7 @@ class Node:
         evaluator: scores clients' held-out items.
         store: personal parameters of the clients hosted here.
         shared_names: names of the parameters that travel, in message order.
-        seed: what the clients' draws follow from: the experiment's seed or the node's secret.
+        seed: what the clients' draws follow from: the experiment's seed or a secret of the node.
         finetuning: what clients do before they are scored; None: nothing.
         secure: whether the server may see the sum of this node's clients.
         scores: whether the server may see how well this node's clients are served.
@@ -96,8 +96,9 @@ def open_node(job: str) -> Node:
             way clients train: a node of configuration, or nothing), `finetune_epochs` (local epochs
             before a client is scored, none by default), `freeze` (see `Recommender.freeze`, nothing
             by default), `limits` (what no honest update exceeds), `prepared` and `store` (folders,
-            which no message names in a deployment), `deployed` (false by default), `num_rounds`,
-            `run` (tells one run from another).
+            which no message names in a deployment), `deployed` (false by default), `kept` (folder
+            of the secret that a deployed node has for all its runs), `num_rounds`, `run` (tells one
+            run from another).
     """
     spec = json.loads(job)
     data = Prepared(Path(spec["prepared"]))
@@ -112,8 +113,7 @@ def open_node(job: str) -> Node:
     model: Recommender = build("model", spec["model"], **facts)
     model.freeze(spec.get("freeze", []))
     shared_names = model.shared_names() if spec["shares"] else []
-    seeded = spec["randomness"] == "seeded"
-    seed: Seed = spec["seed"] if seeded else node_secret(Path(spec["store"]))
+    seed = _seed(spec)
     if isinstance(model, HistoryRecommender) and isinstance(seed, Secret):
         model.key = seed.at("model", "support-negatives", 0)
     most = spec["limits"]["weight"]
@@ -141,6 +141,22 @@ def open_node(job: str) -> Node:
     )
 
 
+def _lasting(spec: Mapping[str, Any]) -> Seed:
+    """What draws follow from that a client repeats: in every run, where the node is deployed."""
+    if spec["randomness"] == "seeded":
+        seed: int = spec["seed"]
+        return seed
+    return node_secret(Path(spec.get("kept", spec["store"])))
+
+
+def _seed(spec: Mapping[str, Any]) -> Seed:
+    """What all other draws follow from: no two runs of a deployed node share one."""
+    lasting = _lasting(spec)
+    if isinstance(lasting, Secret) and "kept" in spec:
+        return Secret(lasting.at("run", spec["run"], 0))
+    return lasting
+
+
 def _learning(
     spec: dict[str, Any],
     data: Prepared,
@@ -156,7 +172,7 @@ def _learning(
     faults = build("faults", spec["faults"], seed=spec["seed"], **sizes)
     attack = build("attack", spec["attack"], seed=spec["seed"], data=data, model=model)
     privacy: NoPrivacy = build("privacy", spec["privacy"])
-    chance = Chance(seed)
+    chance = Chance(_lasting(spec))
     if isinstance(model, ExactRecommender):
         kept = model.personal_names()
         rounds, shares = spec["num_rounds"], spec["shares"]

@@ -12,10 +12,12 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from fedrec_flower.cli import compose_deployment
 from fedrec_flower.client import Node, deployed, open_node, serving
 from fedrec_flower.client.deployed import app, node_of
+from fedrec_flower.client.trainers import GradientTrainer
 from fedrec_flower.errors import ConfigError, FedrecError, TrainingError
 from fedrec_flower.experiment import set_up
 from fedrec_flower.federation import InProcessGrid
 from fedrec_flower.results import RunFolder
+from fedrec_flower.seeding import generator
 
 Job = dict[str, Any]
 WORDS = ("experiment=smoke", "training.engine=sequential")
@@ -72,11 +74,22 @@ def test_a_resumed_deployment_is_the_same_run_to_its_nodes(
 def test_a_deployed_node_has_one_secret_for_all_runs(
     opened: Callable[..., Node], tmp_path: Path
 ) -> None:
-    """Answers at random that change from run to run would spend their epsilon anew."""
-    folders = [opened({"run": run}).store.folder for run in ("first", "second")]
-    secrets = {(folder / "secret").read_bytes() for folder in (*folders, tmp_path / "store")}
-    assert len(secrets) == 1
-    assert {folder.name for folder in folders} == {"first", "second"}
+    """Answers at random that change from run to run would spend their epsilon anew.
+
+    Training draws that stay the same would tell of two runs what they have in common.
+    """
+    lasting, training = list[list[float]](), list[list[float]]()
+    for run in ("first", "second", "first"):
+        node = opened({"run": run})
+        assert isinstance(node.trainer, GradientTrainer)
+        assert node.store.folder == tmp_path / "store" / run
+        source = node.trainer.sending.chance.lasting("pseudo-items", 3)
+        lasting.append(source.uniform((4,)).tolist())
+        training.append(generator(node.seed, "shuffle", 1, 3).random(4).tolist())
+    assert lasting[0] == lasting[1] == lasting[2]
+    assert training[0] == training[2] != training[1]
+    secrets = [path.relative_to(tmp_path) for path in tmp_path.rglob("secret")]
+    assert secrets == [Path("store/secret")]
 
 
 @pytest.mark.parametrize("rule", ["min_clients", "min_nodes"])
