@@ -28,7 +28,9 @@ INJECTED = {"plan", "observer"}
 
 def load(path: Path) -> dict[str, Any]:
     """The yaml's keys and values."""
-    return {str(key): value for key, value in OmegaConf.load(path).items()}
+    content = OmegaConf.to_container(OmegaConf.load(path))  # some values follow from the whole
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
 
 
 def models(path: Path) -> tuple[str, ...]:
