@@ -9,8 +9,9 @@ _APART = ("configuration", "label", "seed", "split_sha256")  # the last tells fo
 
 
 TRAPDOOR = (
-    "randomness=seeded: client draws follow from the seed, which the server knows; figures other "
-    "than those of least_squares hold only for an observer without the seed"
+    "randomness=seeded: client draws and the noise of privacy follow from the seed, which the "
+    "server knows; epsilons, and figures of attacks that do not use it, hold only for an observer "
+    "without it"
 )
 """What goes with every figure about what an observer learns of clients, where runs are seeded."""
 

@@ -120,6 +120,11 @@ class InteractionInference(NoAttack):
             f"and a server that moves by one sum a round, and {run.strategy} does not: choose 1 or "
             "last",
         )
+        require(
+            self.round != 1 or self.method not in ("regression", "separation"),
+            f"attack.method={self.method} compares the sums of several rounds: set attack.round=2 "
+            "or above, or last",
+        )
         if self.method in ("reading", "strongest"):
             return
         require(
@@ -175,10 +180,9 @@ class InteractionInference(NoAttack):
             figures = told.figures() | anonymous
             exposed = _exposed(played.exposed, figures)
             return {
-                **{name: figures[f"{exposed}/{name}"] for name in _HEADLINE},
-                "advantage": 2 * figures[f"{exposed}/auc"] - 1,
+                **_headline(exposed, figures),
                 "exposed": exposed,
-                "num_victims": float(len(told.victims)),
+                "num_victims": len(told.victims),
                 **_known(scene.data, played.cohort, told.victims),
                 **figures,
             }
@@ -225,8 +229,13 @@ class InteractionInference(NoAttack):
 
     def said(self, figures: Mapping[str, Any]) -> str:
         """See `NoAttack.said`."""
-        if "auc" not in figures:
+        if not figures["num_victims"]:
             return "interaction inference found nobody to look at"
+        if "auc" not in figures:
+            return (
+                f"interaction inference by {self.method} reads nothing of what the mechanism in "
+                "force leaves"
+            )
         views = {
             "update": "one client's message",
             "sum": "the sum over a cohort",
@@ -378,13 +387,18 @@ def _top(sums: Sequence[Sum]) -> Callable[[Floats], Codes]:
 def _exposed(view: View, figures: Mapping[str, Any]) -> str:
     """What a mechanism leaves: who has one sum has those of all rounds; of both the stronger.
 
-    Where a method does not read it, the nearest view that it reads.
+    Never a view that the mechanism hides, even if a method reads no other.
     """
-    for views in ((view, f"{view}s"), ("sum", "sums"), ("update",)):
-        seen = [each for each in views if f"{each}/auc" in figures]
-        if seen:
-            return max(seen, key=lambda each: float(figures[f"{each}/auc"]))
-    raise ValueError(f"no view was read of {view}")
+    seen = [each for each in (view, f"{view}s") if f"{each}/auc" in figures]
+    return max(seen, key=lambda each: float(figures[f"{each}/auc"]), default=view)
+
+
+def _headline(exposed: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of the view that is left to those whom the mechanism protects from, if read."""
+    if f"{exposed}/auc" not in figures:
+        return {}
+    found = {name: figures[f"{exposed}/{name}"] for name in _HEADLINE}
+    return {**found, "advantage": 2 * found["auc"] - 1}
 
 
 def _known(data: Prepared, cohort: Codes, victims: Sequence[Victim]) -> dict[str, float]:

@@ -202,6 +202,10 @@ class ExactRecommender(Recommender):
         del num_users
         return sums
 
+    def tells_items_apart(self, solution: Tensors) -> bool:
+        """Whether a solution scores any item above another; noise may have hidden everything."""
+        return any(value.any() for value in solution.values())
+
     @abstractmethod
     def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Score every item: float32 (n, num_items) for users int64 (n,), rows of what is loaded."""

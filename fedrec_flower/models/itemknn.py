@@ -100,6 +100,10 @@ class ItemKNN(ExactRecommender):
             similarities[rows, :kept] = np.take_along_axis(cosine, nearest, axis=1)
         return {"neighbours": neighbours, "similarities": similarities}
 
+    def tells_items_apart(self, solution: Tensors) -> bool:
+        """See `ExactRecommender.tells_items_apart`; codes of neighbours alone score nothing."""
+        return bool(solution["similarities"].any())
+
     def _cosine(
         self, both: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64]
     ) -> NDArray[np.float64]:

@@ -93,4 +93,4 @@ def _subtitle(table: pd.DataFrame, every: pd.DataFrame) -> str:
     left_out = len(every) - len(table)
     told = " or ".join(dict.fromkeys(table["told"]))
     aside = f"; {left_out} left out, where clients send nothing" if left_out else ""
-    return f"at the round that validation selected; bars: {told}{aside}"
+    return f"at the released round; bars: {told}{aside}"

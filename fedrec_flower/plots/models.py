@@ -129,7 +129,7 @@ def _subtitle(table: pd.DataFrame, metrics: tuple[str, ...]) -> str:
     others = ", where not said otherwise" if len(set(table["told"])) > 1 else ""
     by = f" by {metric_label(metrics[0])}" if len(metrics) > 1 else ""
     order = f"; the best{by} on top" if len(table) > 1 else ""
-    return f"at the round that validation selected{order}; bars: {_most_bars(table)}{others}"
+    return f"at the released round{order}; bars: {_most_bars(table)}{others}"
 
 
 def _draw_points(

@@ -97,10 +97,11 @@ def solved(
         sums = model.debiased(sums, curator.flip_rate, total.weight)
         noise = Noise.of_answers(curator.flip_rate, total.weight)
     solution = model.solve(sums, parameters, noise)
-    if noise and not any(value.any() for value in solution.values()):
+    if noise and not model.tells_items_apart(solution):
         raise TrainingError(
             f"nothing in the released sums of {type(model).__name__} exceeds the noise of privacy "
             f"({noise.of_items:.3g} users, standard deviation), so that all items score alike: "
-            "raise epsilon, take more clients, or choose model=popularity"
+            "raise privacy.target_epsilon (randomized_response: privacy.epsilon and, for models of "
+            "pairs, privacy.max_items), take more clients, or choose model=popularity"
         )
     return solution

@@ -129,7 +129,8 @@ def test_what_is_released_is_the_sum_with_the_noise_of_the_mechanism(federate: "
     assert released is not None
     noise = np.concatenate([(released.seen[name] - total[name]).ravel() for name in total])
     assert noise.std() == pytest.approx(10.0 * 0.01, rel=0.15)
-    assert released.noise_std == pytest.approx(10.0 * 0.01)
+    # A hair above: the noise also covers the rounding of sums to float32.
+    assert 0.1 <= released.noise_std < 0.1 * (1 + 1e-5)
 
 
 # --- many clients behind a sum -----------------------------------------------------------------
@@ -390,3 +391,12 @@ def test_one_sentence_says_what_was_found(
 def test_nobody_spies_unless_asked_to(federate: "Federate") -> None:
     ran = federate("model=mf")
     assert spy(ran.setup.attack, scene(ran)) == {}
+
+
+def test_a_hidden_view_is_no_headline(federate: "Federate") -> None:
+    """A method that reads no sum of one round was reported with the figure of a plain update."""
+    regression = (SPY, "attack.method=regression", "clients_per_round=12")
+    found = spied(federate(*SECRET, *regression, "attack.round=2"))
+    assert (found["exposed"], found["method"]) == ("sums", "regression")
+    with pytest.raises(ConfigError, match="compares the sums of several rounds"):
+        spied(federate(*SECRET, *regression, "attack.round=1"))
