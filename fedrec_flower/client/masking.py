@@ -127,7 +127,7 @@ def _trained(
         total = replace(total, row_weight=np.zeros(0))
     loss = 0.0 if isnan(answer.loss) else answer.loss  # statistics have none
     summed = CohortSum(total, loss, answer.replied, clipped=0)
-    rng = generator(node.seed, "secure-rounding", round_, clients[0])
+    rng = generator(node.seed, "secure-rounding", round_, *clients[:1])
     lost = answer.lost | dict.fromkeys(set(clients) - set(fresh), "answered")
     reasons = [reason.partition(":")[0] for reason in lost.values()]
     vector = secure.encoded(summed, len(clients), request["cohort"], rng)

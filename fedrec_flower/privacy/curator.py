@@ -60,6 +60,19 @@ class Curator:
         del round_
         return sampled
 
+    def check_masked(self, num_groups: int, num_clients: int, least: int) -> None:
+        """Refuse masks of which the cohort decides whether they let a sum out.
+
+        Args:
+            num_groups: groups of nodes whose sampled clients are counted.
+            num_clients: clients that the nodes of a group host at least.
+            least: sampled clients of a group; of fewer, no sum comes out.
+
+        Raises:
+            ConfigError: names the values and the mend.
+        """
+        del num_groups, num_clients, least
+
     def release(
         self, total: UpdateSum, shapes: Mapping[str, tuple[int, ...]], round_: int
     ) -> UpdateSum:

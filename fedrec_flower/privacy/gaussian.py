@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.aggregation import HUGE, UpdateSum
+from fedrec_flower.errors import require
 from fedrec_flower.privacy.accounting import History, accountant, epsilon_of, joined
 from fedrec_flower.privacy.chance import Chance
 from fedrec_flower.privacy.circumstances import Circumstances
@@ -21,6 +22,8 @@ _FLOAT32 = 2.0**-23
 
 if TYPE_CHECKING:
     from fedrec_flower.privacy.central import CentralDP
+
+_OF_DELTA = 1e-3  # what chance may add to delta by sums that masks do not let out
 
 _FIGURES = 100  # epsilons that rounds.csv has of a run, at most
 
@@ -112,6 +115,29 @@ class GaussianCurator(Curator):
             sampled = np.flatnonzero(coin < self._run.rate)
         self._participated[sampled] += 1
         return sampled
+
+    def check_masked(self, num_groups: int, num_clients: int, least: int) -> None:
+        """See `Curator.check_masked`.
+
+        Where a client's coin decides whether a sum comes out, it moves the release by the whole
+        sum. This needs fewer than `least` others in a group, an event of their coins alone. Without
+        it the round is the mechanism accounted for, so its probability is one of delta, and all
+        rounds together may add a thousandth to that.
+        """
+        if self._privacy.sampling != "poisson" or not self._multiplier:
+            return
+        from scipy.stats import binom  # slow to import
+
+        rate, rounds = self._run.rate, self._run.num_rounds
+        missed = rounds * num_groups * float(binom.cdf(least - 1, num_clients - 1, rate))
+        require(
+            missed <= _OF_DELTA * self._delta,
+            f"secure_aggregation.min_clients={least} releases nothing of a cohort with fewer "
+            f"clients around a node, which coins draw in some round with probability up to "
+            f"{min(missed, 1.0):.2g}, more than {_OF_DELTA:g} of delta={self._delta:.2g}: raise "
+            "clients_per_round or secure_aggregation.num_neighbours, lower "
+            "secure_aggregation.min_clients, or set privacy.sampling=fixed",
+        )
 
     def release(
         self, total: UpdateSum, shapes: Mapping[str, tuple[int, ...]], round_: int

@@ -1,5 +1,6 @@
 """The settings of SecAgg+, checked before the first round."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -114,6 +115,20 @@ class SecAgg:
             f"secure_aggregation.value_bits={asked} is impossible: the sum over {about} would "
             f"wrap beyond {room} bits, so choose between {_FEWEST_BITS} and {room}{wide}",
         )
+
+    def counted(self, hosted: Sequence[int]) -> tuple[int, int]:
+        """Of how many clients nodes refuse a sum, if fewer than `min_clients` are in it.
+
+        Args:
+            hosted: how many clients each node hosts.
+
+        Returns:
+            How many groups of nodes are counted, each by itself, and how many clients the nodes of
+            a group host at least.
+        """
+        if self.num_neighbours is None or self.num_neighbours >= len(hosted) - 1:
+            return 1, sum(hosted)
+        return len(hosted), sum(sorted(hosted)[: self.num_neighbours + 1])
 
     def check_strategy(self, strategy: str, *, shares: bool, stacked: bool) -> None:
         """Refuse a strategy that does with less than a sum, or needs more.

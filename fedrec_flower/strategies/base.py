@@ -146,6 +146,9 @@ class FederatedStrategy(ResumableStrategy):
         num_clients, patience = self.plan.num_clients, self.plan.node_patience
         hosts = wire.Hosts.discover(grid, address, num_clients, patience)
         self.plan.secure.check(len(hosts.clients), self.plan.clients_per_round)
+        if isinstance(self.plan.secure, SecAgg):
+            counted = self.plan.secure.counted([*map(len, hosts.clients.values())])
+            self.plan.curator.check_masked(*counted, self.plan.secure.min_clients)
         self._post = wire.Post(address, hosts)
         if not self._round:  # no checkpoint was taken up
             self._parameters = self.begin(initial)
@@ -226,7 +229,11 @@ class FederatedStrategy(ResumableStrategy):
         # Where there is nothing beside, these very parameters were serialized to be evaluated.
         beside = self.beside()
         given = self._parameters | beside if beside else self._parameters
-        yield from self._post.requests("train", cohort, given, about, server_round)
+        # Whether masks let a noisy sum out must not depend on the nodes that the coins chose.
+        everyone = self.plan.curator.noisy and isinstance(self.plan.secure, SecAgg)
+        yield from self._post.requests(
+            "train", cohort, given, about, server_round, everyone=everyone
+        )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -169,6 +169,8 @@ class Post:
         parameters: Tensors,
         about: Mapping[str, Any],
         round_: int,
+        *,
+        everyone: bool = False,
     ) -> Iterator[Message]:
         """Messages that tell nodes what to do, for which of their clients, and from what.
 
@@ -179,10 +181,11 @@ class Post:
             parameters: the shared parameters, or several versions of them; see `VERSIONS`.
             about: what else to say.
             round_: the round.
+            everyone: whether nodes that host none of the clients are asked in any case.
         """
         self.asked = {}
         for node, hosted in self.hosts.share(clients).items():
-            if hosted or kind == "evaluate":
+            if hosted or everyone or kind == "evaluate":
                 self.asked[node] = hosted
                 arrays, versions = self._given(parameters, hosted)
                 config = {**self.address.fields, **about, "clients": hosted, "versions": versions}

@@ -73,6 +73,32 @@ def test_noise_is_added_once_to_the_sum_that_comes_out(federate: "Federate", noi
     assert_same(one, other, atol=1e-3)
 
 
+COINS = (
+    *("privacy=central_dp", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0"),
+    *("strategy.aggregation=all_clients", "min_completion=0", "federation.num_nodes=12"),
+    *("num_rounds=1", "clients_per_round=12"),
+)
+
+
+def test_under_noise_every_node_is_asked_whatever_the_coins_are(federate: "Federate") -> None:
+    # Before, coins decided which nodes were there, and with them whether a sum came out.
+    one, other = (federate(*SHORT, *secure, *COINS) for secure in ((), SECURE))
+    trained = [m for m in other.tap.asked if m.metadata.message_type == "train.masked"]
+    assert len(trained) == 4 * 12  # nodes
+    hosted = [m.content.config_records["config"].get("clients") for m in trained]
+    assert [] in hosted  # a node adds zeros for nobody
+    assert not other.outcome.lost
+    assert_same(one, other, atol=1e-3)
+
+
+def test_coins_that_may_draw_too_few_for_a_sum_are_refused(federate: "Federate") -> None:
+    # Before, a client whose coin made up the number moved the release by the sum of all.
+    few = (*SECURE, "clients_per_round=6")
+    with pytest.raises(ConfigError, match=r"min_clients=5 releases nothing .*=fixed$"):
+        federate(*SHORT, *COINS, *few, "secure_aggregation.min_clients=5")
+    federate(*SHORT, *COINS, *few, "secure_aggregation.min_clients=5", "privacy.sampling=fixed")
+
+
 def test_too_few_nodes_are_refused_before_the_first_round(federate: "Federate") -> None:
     with pytest.raises(ConfigError, match="min_nodes=3 is more than the 2 nodes"):
         federate(*SECURE, "federation.num_nodes=2")

@@ -1,7 +1,7 @@
 """Laws of central differential privacy: cohorts, noise, adaptive bounds, state, refusals."""
 
 from dataclasses import replace
-from math import inf
+from math import comb, inf
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from fedrec_flower.models.popularity import Popularity
 from fedrec_flower.prepared import Columns
 from fedrec_flower.privacy import CentralDP, Chance, Circumstances, Published, Way, epsilon_of
 from fedrec_flower.privacy.gaussian import GaussianCurator
+from fedrec_flower.secure_aggregation import SecAgg
 from tests.federations import _composed
 
 RUN = Circumstances(
@@ -300,3 +301,37 @@ def test_an_infinite_budget_with_no_bound_is_no_privacy() -> None:
     keeper.release(nothing(), SHAPES, 1)
     assert keeper.noise_std == 0.0
     assert keeper.epsilon == inf
+
+
+# --- masks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 7])
+@pytest.mark.parametrize("hosted", [100, 180, 250, 1000])
+def test_coins_decide_whether_a_masked_sum_comes_out_less_often_than_delta_allows(
+    hosted: int, groups: int
+) -> None:
+    rate, others, least = 0.1, hosted - 1, 5
+    too_few = sum(comb(others, n) * rate**n * (1 - rate) ** (others - n) for n in range(least))
+    keeper = curator(noise_multiplier=1.0, delta=1e-3)
+    if RUN.num_rounds * groups * too_few > 1e-3 * 1e-3:
+        with pytest.raises(ConfigError, match="releases nothing of a cohort with fewer"):
+            keeper.check_masked(groups, hosted, least)
+    else:
+        keeper.check_masked(groups, hosted, least)
+    curator(noise_multiplier=1.0, sampling="fixed").check_masked(groups, hosted, least)
+    curator(noise_multiplier=0.0).check_masked(groups, hosted, least)
+
+
+def test_a_client_without_which_a_masked_sum_never_comes_out_is_not_protected() -> None:
+    sure = replace(RUN, clients_per_round=RUN.num_clients)
+    curator(sure, noise_multiplier=1.0).check_masked(1, 11, 10)
+    with pytest.raises(ConfigError, match="with probability up to 1, more"):
+        curator(sure, noise_multiplier=1.0).check_masked(1, 10, 10)
+
+
+def test_a_node_counts_the_clients_of_itself_and_its_neighbours() -> None:
+    secure = SecAgg(4, 0.6, 3, 2, "examples", 1.0, None, 32, "nearest", 10.0)
+    assert secure.counted([3, 1, 2, 5, 4]) == (1, 15)
+    assert secure.counted([3, 1, 2, 5, 4, 9]) == (6, 15)
+    assert replace(secure, num_neighbours=None).counted([1] * 50) == (1, 50)
