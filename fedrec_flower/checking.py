@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fedrec_flower.config import build
 from fedrec_flower.errors import ConfigError, require
 from fedrec_flower.evaluation import Evaluator
@@ -103,6 +105,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     if isinstance(model, ExactRecommender):
         _check_exact(config, model)
     else:
+        _check_negatives(config, data)
         check_engine(
             model,
             training,
@@ -174,6 +177,26 @@ def _check_task(config: Config, training: LocalTraining, evaluator: Evaluator) -
         raise ConfigError(f"training.loss={training.loss} cannot predict ratings: choose mse")
     if evaluator.task != task:
         raise ConfigError(f"evaluation={evaluator.task} does not fit task={task}: choose the same")
+
+
+def _check_negatives(config: Config, data: Prepared) -> None:
+    """Refuse users whose negatives would have to be drawn from nothing, before they train.
+
+    Raises:
+        ConfigError: says what to choose.
+    """
+    if config["task"] == "rating":
+        return
+    legacy = config["split"]["negatives"] == "legacy"  # which spares held-out items
+    parts = [data.part(part) for part in (Part if legacy else (Part.TRAIN,))]
+    counts = sum(np.diff(part.offsets) for part in parts)
+    for user in np.flatnonzero(counts >= data.num_items).tolist():
+        known = np.concatenate([part.slice(user, user + 1).item for part in parts])
+        require(
+            len(np.unique(known)) < data.num_items,
+            f"a user has interacted with all {data.num_items} items, so no negative exists: use a "
+            "larger catalogue or task=rating",
+        )
 
 
 def _check_times(data: Prepared, model: Recommender) -> None:

@@ -118,6 +118,14 @@ class ClientData:
         nothing = self.validation.of(np.zeros(self.num_users, np.bool_))
         return replace(self, train=known, validation=nothing)
 
+    def without_interactions(self) -> Self:
+        """The same users, who have met no item."""
+        nobody = np.zeros(self.num_users, np.bool_)
+        train, validation, test = (
+            part.of(nobody) for part in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
+
     def __len__(self) -> int:
         """Number of training interactions: the client's weight, `num_examples`."""
         return len(self.train.item)

@@ -1,5 +1,6 @@
 """`NumPyClient`s: one client as Flower knows it, and many clients of one node at once."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from fedrec_flower.client.answer import Answer
 from fedrec_flower.client.node import Node
 from fedrec_flower.client.trainers import neighbours
-from fedrec_flower.errors import TrainingError
+from fedrec_flower.errors import ConfigError, TrainingError
 from fedrec_flower.evaluation import MetricSums
 from fedrec_flower.interactions import Part
 from fedrec_flower.models.base import Tensors
@@ -19,6 +20,9 @@ from fedrec_flower.training import Versions
 
 Arrays = list[NDArray[Any]]
 EVALUATED = (Part.VALIDATION, Part.TEST)
+
+_LOG = logging.getLogger(__name__)
+_UNSAID = "training failed on a node under local privacy: read the log of the node for the reason"
 
 
 class CohortClient(NumPyClient):
@@ -55,17 +59,29 @@ class CohortClient(NumPyClient):
         return answer.arrays(self.node.trainer.names), int(answer.weight), answer.metrics()
 
     def train(self, parameters: Arrays, config: dict[str, Any]) -> Answer:
-        """Train the clients; see `fit`."""
+        """Train the clients; see `fit`.
+
+        Raises:
+            TrainingError: under local privacy, whatever went wrong: the server sees the text.
+        """
         count = len(self.node.shared_names)
         given, beside = self._given(parameters[:count], config), parameters[count:]
-        return self.node.trainer.train(
-            self.clients,
-            given,
-            config["round"],
-            config.get("attempt", 0),
-            beside,
-            config.get("clip_norm", inf),
-        )
+        try:
+            return self.node.trainer.train(
+                self.clients,
+                given,
+                config["round"],
+                config.get("attempt", 0),
+                beside,
+                config.get("clip_norm", inf),
+            )
+        except ConfigError:  # of the settings, which the server knows
+            raise
+        except Exception:
+            if not self.node.local:
+                raise
+            _LOG.exception("round %d: training failed", config["round"])
+        raise TrainingError(_UNSAID)
 
     def _given(self, parameters: Arrays, config: dict[str, Any]) -> Versions:
         named = self.node.named(parameters)

@@ -14,7 +14,12 @@ from fedrec_flower.aggregation import ROW_WEIGHT, Cost, Limits
 from fedrec_flower.client.finetuning import Finetuning
 from fedrec_flower.client.sending import Sending
 from fedrec_flower.client.store import ClientStore, node_secret
-from fedrec_flower.client.trainers import ExactTrainer, GradientTrainer, Trainer
+from fedrec_flower.client.trainers import (
+    ExactTrainer,
+    GradientTrainer,
+    Trainer,
+    protects_from_server,
+)
 from fedrec_flower.config import build
 from fedrec_flower.evaluation import Evaluator
 from fedrec_flower.models.base import Recommender, Tensors
@@ -44,6 +49,7 @@ class Node:
         finetuning: what clients do before they are scored; None: nothing.
         secure: whether the server may see the sum of this node's clients.
         scores: whether the server may see how well this node's clients are served.
+        local: whether clients protect their data from the server, which then sees no error.
     """
 
     data: Prepared
@@ -56,6 +62,7 @@ class Node:
     finetuning: Finetuning | None
     secure: SecAgg | NoSecureAggregation
     scores: bool
+    local: bool
 
     @property
     def personal_is_per_user(self) -> bool:
@@ -138,6 +145,7 @@ def open_node(job: str) -> Node:
         finetuning,
         secure,
         scores,
+        protects_from_server(privacy),
     )
 
 

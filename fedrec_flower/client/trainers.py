@@ -16,13 +16,14 @@ from fedrec_flower.client.keeping import Keeping
 from fedrec_flower.client.methods import Guided, Plain
 from fedrec_flower.client.sending import Sending
 from fedrec_flower.client.store import ClientStore
+from fedrec_flower.errors import ConfigError
 from fedrec_flower.faults import NoFaults
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.exact import ExactRecommender, Sums
 from fedrec_flower.prepared import ClientData, Columns, Prepared, starts
 from fedrec_flower.privacy import Chance, NoPrivacy
 from fedrec_flower.seeding import Seed, generator
-from fedrec_flower.training import Engine, Versions
+from fedrec_flower.training import Engine, Trained, Versions
 
 _LOG = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class GradientTrainer:
         members = [self.sending.disguise(data, self.data.num_items) for data in claimed]
         answer = self.sending.answer(given, self.data.num_items)
         answer.lost |= lost
-        for trained in self.engine.train(members, given, self.store, round_, guide):
+        for trained in self._trained(members, given, round_, guide):
             cohort, touched = trained.cohort, trained.touched
             self.store.scatter(cohort, touched, trained.personal)
             self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
@@ -142,6 +143,44 @@ class GradientTrainer:
             self.sending.send(guide.sent(learnt), given, answer, round_, attempt, clip_norm)
             answer.lost |= dict.fromkeys(diverged, DIVERGED)
         return answer
+
+    def _trained(
+        self, members: Sequence[ClientData], given: Versions, round_: int, guide: Guided
+    ) -> Iterator[Trained]:
+        """What clients have learnt, a chunk at a time.
+
+        Under local privacy a client that cannot train sends a zero update, like one without data:
+        an error would tell the server of the client's data.
+        """
+        if not protects_from_server(self.sending.privacy):
+            yield from self.engine.train(members, given, self.store, round_, guide)
+            return
+        try:
+            chunks = [*self.engine.chunks(members)]
+        except ConfigError:  # a client does not fit into the memory
+            chunks = [[data] for data in members]
+        for chunk in chunks:
+            try:
+                learnt = [*self.engine.train(chunk, given, self.store, round_, guide)]
+            except Exception:  # noqa: BLE001  # whatever it is, it must not leave the node
+                _LOG.exception("round %d: a client could not train", round_)
+                learnt = [self._one_trained(data, given, round_, guide) for data in chunk]
+            yield from learnt
+
+    def _one_trained(
+        self, data: ClientData, given: Versions, round_: int, guide: Guided
+    ) -> Trained:
+        try:
+            (trained,) = self.engine.train([data], given, self.store, round_, guide)
+        except Exception:  # noqa: BLE001  # as above
+            _LOG.exception(
+                "round %d: client %d could not train and sends a zero update, for privacy hides it",
+                round_,
+                data.client,
+            )
+            nothing = data.without_interactions()
+            (trained,) = self.engine.train([nothing], given, self.store, round_, guide)
+        return trained
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:
         """See `Trainer.finish`."""
@@ -257,6 +296,11 @@ class ExactTrainer:
         rng = generator(self.seed, "initial-personal", 0, data.client)
         initial = self.model.initial(self.model.shared_names(), rng)
         return self.model.solve_alone(data.train, initial, self.num_rounds)
+
+
+def protects_from_server(privacy: NoPrivacy) -> bool:
+    """Whether clients protect their data from the server, so that no error may tell of them."""
+    return privacy.guarantees and not privacy.trusts_server
 
 
 def neighbours(clients: Sequence[int] | NDArray[np.int64]) -> list[range]:

@@ -13,12 +13,14 @@ from fedrec_flower.aggregation import ROW_WEIGHT, UpdateSum
 from fedrec_flower.cli import compose
 from fedrec_flower.client.deployed import app as deployed_app
 from fedrec_flower.config import build
-from fedrec_flower.errors import ConfigError, TrainingError
+from fedrec_flower.errors import ConfigError, DataError, TrainingError
 from fedrec_flower.experiment import prepare_data, run, set_up
 from fedrec_flower.federation import InProcessGrid
 from fedrec_flower.interactions import Part
-from fedrec_flower.privacy import Chance, LocalDP
+from fedrec_flower.privacy import Chance, LocalDP, RandomizedResponse
 from fedrec_flower.results import RunFolder
+from fedrec_flower.training.cohort import Cohort
+from fedrec_flower.training.samples import Sampler
 from tests.federations import SMALL, SMALL_RANKING, SMALL_STRATEGY, _configured
 
 if TYPE_CHECKING:
@@ -90,6 +92,77 @@ def test_a_client_without_data_sends_noise_like_any_other(federate: "Federate") 
     assert all(beside(reply) == beside(replies[0]) for reply in replies)
     sent = [m.content.array_records["update"]["item_embedding.weight"].numpy() for m in replies]
     assert all(value.all() for value in sent)
+
+
+def refuse_to_train(patch: pytest.MonkeyPatch, client: int) -> None:
+    """Training raises wherever it meets the data of one client."""
+    known = Sampler._known
+
+    def meet(self: Sampler, cohort: Cohort) -> Any:
+        if cohort.num_examples[cohort.clients == client].any():
+            raise DataError("a user has interacted with all 60 items")
+        return known(self, cohort)
+
+    patch.setattr(Sampler, "_known", meet)
+
+
+@pytest.mark.parametrize("nodes", [ALONE, "federation.num_nodes=1"], ids=["alone", "together"])
+def test_an_error_that_depends_on_the_data_stays_on_a_node_under_local_privacy(
+    federate: "Federate",
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    nodes: str,
+) -> None:
+    # Before, one client with the whole catalogue ended the run, and the server read why.
+    fair = federate(*LOCAL, nodes)
+    with monkeypatch.context() as patch:
+        refuse_to_train(patch, 5)
+        ran = federate(*LOCAL, nodes)
+        with pytest.raises(DataError, match="all 60 items"):
+            federate("model=mf", "num_rounds=1")
+    assert "client 5 could not train and sends a zero update" in caplog.text
+    assert trained(ran.tap.replies) == trained(fair.tap.replies)
+    changed = [
+        place
+        for place, (one, other) in enumerate(zip(ran.tap.replies, fair.tap.replies, strict=True))
+        if one.metadata.message_type == "train"
+        and any(
+            one.content.array_records["update"][name].numpy().tobytes() != array.numpy().tobytes()
+            for name, array in other.content.array_records["update"].items()
+        )
+    ]
+    assert len(changed) == 1
+
+
+@pytest.mark.parametrize("mechanism", [LOCAL, LIES], ids=["local", "response"])
+def test_the_text_of_an_error_tells_no_data_under_local_privacy(
+    federate: "Federate", monkeypatch: pytest.MonkeyPatch, mechanism: tuple[str, ...]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("item 7 of user 3")
+
+    monkeypatch.setattr(LocalDP, "apply", fail)
+    monkeypatch.setattr(RandomizedResponse, "disguise", fail)
+    with pytest.raises(TrainingError, match="read the log of the node for the reason") as told:
+        federate(*mechanism)
+    assert "item 7" not in str(told.value)
+    assert told.value.__cause__ is None
+    assert told.value.__context__ is None
+
+
+def test_a_user_who_knows_the_whole_catalogue_is_refused_before_the_first_round(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        f"{u},{(u + i) % 24},{30 * u + i}" for u in range(24) for i in range(24 if not u else 8)
+    ]
+    (tmp_path / "met.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    file = ("dataset=file", f"dataset.path={tmp_path / 'met.csv'}", "dataset.columns.rating=null")
+    more = ("evaluation.num_negatives=0", f"dataset.cache_dir={tmp_path}", "federation=in_process")
+    set_up(compose([*file, *more])[0], RunFolder.create(tmp_path / "honest"))
+    config, _ = compose([*file, *more, "split.negatives=legacy"])
+    with pytest.raises(ConfigError, match="interacted with all 24 items, so no negative exists"):
+        set_up(config, RunFolder.create(tmp_path / "legacy"))
 
 
 def test_a_round_tried_again_has_noise_of_its_own() -> None:
