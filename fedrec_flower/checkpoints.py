@@ -121,9 +121,10 @@ class Checkpoints:
         """
         path = self._folder / f"round-{checkpoint.round}.checkpoint"
         with explained(path):
-            self._folder.mkdir(exist_ok=True)
+            self._folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
             found = dict(self._seen(checkpoint))
-        with replacing(path) as partial, partial.open("wb") as file:
+        # It tells who was asked in which round.
+        with replacing(path, private=True) as partial, partial.open("wb") as file:
             file.writelines(pack(replace(checkpoint, files=found)))
             file.flush()
             # The name must not be there before what it names, even if the power fails.

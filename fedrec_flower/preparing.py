@@ -19,6 +19,7 @@ from fedrec_flower.hashing import tie_hash
 from fedrec_flower.interactions import Ids, Interactions, Part, Partition, Split
 from fedrec_flower.prepared import MANIFEST, Columns, Prepared, starts
 
+_PRIVATE_FOLDER = 0o700
 _FORMAT = 4  # raise it when the layout of the folder changes
 
 
@@ -138,6 +139,7 @@ def _write_atomically(
         except OSError:
             # A folder is there: another run's, or a broken one. The same recipe gives the same
             # bytes, so each file may take the other's place, whoever is reading or mending it.
+            path.chmod(_PRIVATE_FOLDER)
             for name in (*digests, MANIFEST):
                 (scratch / name).replace(path / name)
     finally:

@@ -78,7 +78,7 @@ class Shadows:
             outcome = self.run(config, data, RunFolder.create(Path(scratch) / "run"))
         asked = np.repeat(outcome.rounds_participated > 0, np.diff(self.data.client_offsets))
         trained = inside & asked & (np.diff(claims.offsets) > 0)
-        with replacing(kept) as partial:
+        with replacing(kept, private=True) as partial:  # it tells which users trained
             save_file({**outcome.selected.parameters, _TRAINED: trained}, partial)
         _LOG.info("shadow federation %d: %.0f s", number + 1, perf_counter() - began)
 

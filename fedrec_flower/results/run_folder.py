@@ -22,7 +22,7 @@ from fedrec_flower.checkpoints import Checkpoints
 from fedrec_flower.errors import ConfigError
 from fedrec_flower.interactions import Ids
 from fedrec_flower.results.environment import environment
-from fedrec_flower.results.transfer import MODEL, metadata
+from fedrec_flower.results.transfer import MODEL, VERSIONS, metadata
 from fedrec_flower.writing import explained, replacing
 
 Phase = Literal["train", "validation", "test"]
@@ -172,6 +172,8 @@ class RunFolder:
     ) -> None:
         """Write the shared parameters to `model.safetensors`.
 
+        Only the owner may read it where it tells which version each client was given.
+
         Args:
             parameters: tensor name to array, any shapes.
             item_ids: original ids of the items, in the order of the tables' rows; a later run
@@ -179,7 +181,7 @@ class RunFolder:
             privacy: the guarantee that covers them, as in summary.json; empty without one.
         """
         whole = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
-        with replacing(self.path / MODEL) as partial:
+        with replacing(self.path / MODEL, private=VERSIONS in whole) as partial:
             partial.write_bytes(save(whole, metadata(item_ids, privacy)))
 
     def tidy(self) -> None:

@@ -22,7 +22,7 @@ Tensors = dict[str, NDArray[np.float32]]
 MODEL = "model.safetensors"
 ITEM_IDS = "item_ids"  # in the file's metadata: JSON, the original id of each row of item tables
 _PRIVACY = "privacy"  # likewise: what a `SavedModel` says of the guarantee, where there is one
-_VERSIONS = "versions"  # among parameters of several versions: which one each client was given
+VERSIONS = "versions"  # among parameters of several versions: which one each client was given
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,9 @@ def _check_shape(
 
 def _one_version(arrays: dict[str, NDArray[Any]]) -> Tensors:
     """The parameters, the mean over the clients where they were given several versions."""
-    if _VERSIONS not in arrays:
+    if VERSIONS not in arrays:
         return arrays
-    weights = np.bincount(arrays.pop(_VERSIONS))
+    weights = np.bincount(arrays.pop(VERSIONS))
     return {
         name: np.average(value[: len(weights)], axis=0, weights=weights).astype(np.float32)
         for name, value in arrays.items()
