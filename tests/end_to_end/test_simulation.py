@@ -37,6 +37,7 @@ def cluster() -> Iterator[str]:
 def test_simulation_equals_in_process_to_the_byte_and_other_hosting_to_rounding(
     make_run: "MakeRun", cluster: str, model: str, num_nodes: int
 ) -> None:
+    """Item 17: the same numbers to the byte or to rounding, as is said."""
     engine = ("federation=simulation", f"federation.address={cluster}")
     words = (*WORDS, f"model={model}")
     nodes = f"federation.num_nodes={num_nodes}"
@@ -54,6 +55,7 @@ def test_simulation_equals_in_process_to_the_byte_and_other_hosting_to_rounding(
 def test_a_private_simulation_equals_a_private_run_in_process_given_its_secret(
     make_run: "MakeRun", cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Item 1: the server knows no draw of a client."""
     from fedrec_flower.client import node
     from fedrec_flower.results import RunFolder
     from fedrec_flower.seeding import Secret

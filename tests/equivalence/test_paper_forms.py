@@ -188,6 +188,7 @@ FORMS: dict[str, tuple[Callable[["Federated"], Array], tuple[str, ...]]] = {
 def test_weighted_uniformly_a_strategy_is_its_papers_algorithm(
     federate: "Federate", name: str
 ) -> None:
+    """Item 17: weighted uniformly, strategies are those of the papers."""
     plain, words = FORMS[name]
     uniform = federate(f"strategy={name}", *words, *BIASES, "strategy.weighting=uniform")
     expected = plain(uniform)

@@ -129,6 +129,7 @@ def scene(ran: "Federated") -> RunScene:
 
 
 def test_the_seed_in_the_job_tells_no_draw_of_a_client(federate: "Federate", drawn: Drawn) -> None:
+    """Item 1: the server knows no draw of a client."""
     for words in RUNS.values():
         federate(*QUICK, *words, PRIVATE)
         assert not drawn.by_seed & CLIENTS, words
@@ -144,6 +145,7 @@ def test_the_seed_in_the_job_tells_no_draw_of_a_client(federate: "Federate", dra
 def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
     federate: "Federate", name: str
 ) -> None:
+    """Item 1: the server knows no draw of a client."""
     words = (*QUICK, *RUNS[name], PRIVATE, "clients_per_round=9")
     one, other = federate(*words), federate(*words)
     mine, theirs = sent(one), sent(other)
@@ -159,6 +161,7 @@ def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
 
 
 def test_no_message_holds_the_secret(federate: "Federate") -> None:
+    """Item 1: the server knows no draw of a client."""
     for words in (RUNS["finetuned, compressed"], RUNS["pseudo items, masked"]):
         ran = federate(*QUICK, *words, PRIVATE)
         secret = (ran.store / SECRET_FILE).read_bytes()
@@ -171,6 +174,7 @@ def test_no_message_holds_the_secret(federate: "Federate") -> None:
 
 
 def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "Federate") -> None:
+    """Item 1: the server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf", PRIVATE)
     trainer: Any = nodes.open_node(ran.job).trainer
     for chance in (ran.setup.guard.chance, trainer.sending.chance):
@@ -180,6 +184,7 @@ def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "F
 
 
 def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "Federate") -> None:
+    """Item 1: the server knows no draw of a client."""
     ran = federate("model=mf", "privacy=pseudo_items", PRIVATE)
     trainer: Any = nodes.open_node(ran.job).trainer
     data = ran.setup.data.client(3)
@@ -197,6 +202,7 @@ def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "F
 def test_given_one_secret_hosting_and_engines_change_nothing(
     federate: "Federate", model: str, change: str
 ) -> None:
+    """Item 1: the server knows no draw of a client."""
     nodes_and_engine = ("federation.num_nodes=1", "training.engine=vectorized")
     words = (*QUICK, f"model={model}", PRIVATE, *nodes_and_engine)
     one, other = federate(*words), federate(*words, change)
@@ -242,6 +248,7 @@ def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federat
 def test_an_attack_on_a_seeded_run_says_that_the_server_knows_the_seed(
     federate: "Federate", randomness: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Item 1: the server knows no draw of a client."""
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, f"randomness={randomness}")
     with caplog.at_level("INFO", "fedrec_flower"):
         found = spy(ran.setup.attack, scene(ran))["attack"]
@@ -256,6 +263,7 @@ def test_an_attack_on_a_seeded_run_says_that_the_server_knows_the_seed(
 def test_masks_under_a_known_seed_are_warned_of(
     federate: "Federate", randomness: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Item 1: the server knows no draw of a client."""
     with caplog.at_level("WARNING", "fedrec_flower"):
         federate("num_rounds=0", "model=mf", *SECAGG, f"randomness={randomness}")
     assert ("can take masked sums apart" in caplog.text) == (randomness == "seeded")
@@ -277,6 +285,7 @@ def test_another_randomness_is_refused(federate: "Federate") -> None:
 
 
 def test_a_private_job_that_says_another_word_is_private(federate: "Federate") -> None:
+    """Item 1: the server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf")
     job = json.loads(ran.job) | {"randomness": "whatever", "store": str(ran.store / "other")}
     assert isinstance(nodes.open_node(json.dumps(job)).seed, Secret)

@@ -50,7 +50,10 @@ def released(monkeypatch: pytest.MonkeyPatch) -> list[CohortSum]:
 def test_a_retried_round_releases_no_two_sums_that_differ_by_a_client(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
-    """A node was silent once, and the sum without it was thrown away after it was unmasked."""
+    """Item 5: no two sums of the same parameters are released.
+
+    A node was silent once, and the sum without it was thrown away after it was unmasked.
+    """
     words = ("model=popularity", "strategy=sums", *FOR_ONE, "min_completion=1.0")
     ran = federate(*words, meddle=falling_silent("mask", {8}, rounds=1))
     assert ran.watcher.more == {1: {"attempts": 2.0}}
@@ -64,7 +67,10 @@ def test_a_retried_round_releases_no_two_sums_that_differ_by_a_client(
 def test_a_client_whose_share_was_revealed_does_not_answer_the_round_again(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
-    """The shares came too late for the server's patience, which its curiosity does not mind."""
+    """Item 5: no two sums of the same parameters are released.
+
+    The shares came too late for the server's patience, which its curiosity does not mind.
+    """
     late = falling_silent("unmask", set(range(1, 13)), rounds=1)
     with pytest.raises(TrainingError, match=r"12 answered.*do not answer it again"):
         federate(*FOR_ONE, "max_retries=1", meddle=late)
@@ -74,6 +80,7 @@ def test_a_client_whose_share_was_revealed_does_not_answer_the_round_again(
 def test_clients_that_are_in_no_sum_yet_take_the_place_of_those_that_are(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
+    """Item 5: no two sums of the same parameters are released."""
     words = ("clients_per_round=6", "min_completion=0.4", "secure_aggregation.min_clients=2")
     late = falling_silent("unmask", set(range(1, 13)), rounds=1)
     ran = federate(*FOR_ONE, *words, meddle=late)
@@ -89,6 +96,7 @@ def test_clients_that_are_in_no_sum_yet_take_the_place_of_those_that_are(
 def test_a_sum_of_garbage_was_released_and_is_not_asked_for_again(
     federate: "Federate", released: list[CohortSum], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Item 5: no two sums of the same parameters are released."""
     unmask = Coordinator.unmask
 
     def garbled(*arguments: Any) -> Any:
@@ -104,7 +112,7 @@ def test_a_sum_of_garbage_was_released_and_is_not_asked_for_again(
 def test_a_session_is_bound_to_the_job_it_began_with(
     federate: "Federate", released: list[CohortSum], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """Nodes revealed shares by the rules of a job that only the last request named."""
+    """Item 5: Nodes revealed shares by the rules of a job that only the last request named."""
     honest = Session._message
 
     def of_another_job(session: Session, place: int, about: Mapping[str, Any]) -> Message:
@@ -160,7 +168,7 @@ def words(tmp_path: Path) -> list[str]:
 def test_a_resumed_run_releases_no_second_sum_of_a_round(
     words: list[str], tmp_path: Path, released: list[CohortSum]
 ) -> None:
-    """Round 2 was over but for its evaluation; when it is done again a node is silent."""
+    """Item 5: Round 2 was over but for its evaluation; when it is done again a node is silent."""
     killed(words, tmp_path / "run", Killed(2, "evaluate"))
     assert len(released) == 2
     config, _ = compose(words)
@@ -175,7 +183,10 @@ def test_a_resumed_run_releases_no_second_sum_of_a_round(
 def test_a_run_goes_on_where_its_last_round_released_nothing(
     words: list[str], tmp_path: Path, stage: str
 ) -> None:
-    """However rarely checkpoints were asked for: no round that was released is done again."""
+    """Item 5: no two sums of the same parameters are released.
+
+    However rarely checkpoints were asked for: no round that was released is done again.
+    """
     killed(words, tmp_path / "run", Killed(4, stage))
     config, _ = compose(words)
     run(config, RunFolder(tmp_path / "run"))
@@ -190,6 +201,7 @@ def test_a_run_goes_on_where_its_last_round_released_nothing(
 def test_row_weights_travel_only_where_they_are_divided_by(
     federate: "Federate", released: list[CohortSum], aggregation: str, num_rows: int
 ) -> None:
+    """Item 12: weights that travel under secure aggregation name no client."""
     words = (*NODES, *SHIPPED, "num_rounds=1", f"strategy.aggregation={aggregation}")
     ran = federate(*words)
     model = ran.setup.model
@@ -207,7 +219,7 @@ def test_row_weights_travel_only_where_they_are_divided_by(
 def test_the_weight_of_a_row_names_no_client(
     federate: "Federate", released: list[CohortSum], weights: tuple[str, ...], named: object
 ) -> None:
-    """The weight of a row that one client touched was its number of interactions."""
+    """Item 12: The weight of a row that one client touched was its number of interactions."""
     chosen = [f"secure_aggregation.weights={choice}" for choice in weights]
     words = ("dataset.num_items=2000", "training.num_negatives=1", "num_rounds=1")
     data = federate(*SHIPPED, *words, *chosen, "federation.num_nodes=4").setup.data
@@ -223,6 +235,7 @@ def test_the_weight_of_a_row_names_no_client(
 def test_the_weight_of_a_cohort_is_no_sum_of_activities(
     federate: "Federate", released: list[CohortSum], weights: str
 ) -> None:
+    """Item 12: weights that travel under secure aggregation name no client."""
     words = (*NODES, *SHIPPED, "num_rounds=1", "clients_per_round=24")
     examples = federate(*words, f"secure_aggregation.weights={weights}").setup.data.num_examples
     powers = np.minimum(2 ** np.ceil(np.log2(examples)), examples.max())
@@ -232,6 +245,7 @@ def test_the_weight_of_a_cohort_is_no_sum_of_activities(
 def test_sums_of_statistics_tell_no_number_of_interactions(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
+    """Item 12: weights that travel under secure aggregation name no client."""
     ran = federate("model=ease", *SHIPPED, "federation.num_nodes=4", "num_rounds=1")
     assert released[0].total.weight == 24 * ran.setup.data.most_examples
 
@@ -242,7 +256,10 @@ def test_sums_of_statistics_tell_no_number_of_interactions(
 def test_a_sum_over_a_single_client_is_not_released(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
-    """Of 48 sums five held one client: nodes were counted, and most of their clients were away."""
+    """Item 14: a sum is released over min_clients clients or more.
+
+    Of 48 sums five held one client: nodes were counted, and most of their clients were away.
+    """
     away = ("faults=custom", "faults.dropout=0.8", "min_completion=0.0")
     ran = federate(*SHIPPED, *away, "federation.num_nodes=4", "num_rounds=8", "evaluation.every=8")
     assert released == []
@@ -257,6 +274,7 @@ def test_a_sum_over_a_single_client_is_not_released(
 def test_clients_left_out_of_a_sum_that_was_not_released_are_counted(
     federate: "Federate",
 ) -> None:
+    """Item 14: a sum is released over min_clients clients or more."""
     few = falling_silent("mask", {1, 2})
     words = (*NODES, *SECURE, "num_rounds=1", "min_completion=0.8", "max_retries=0")
     with pytest.raises(TrainingError, match=r"8 silent, 10 too_few_clients"):
@@ -279,6 +297,7 @@ def test_clients_left_out_of_a_sum_that_was_not_released_are_counted(
 def test_rounds_that_could_release_nothing_are_refused(
     federate: "Federate", settings: tuple[str, ...], complaint: str
 ) -> None:
+    """Item 14: a sum is released over min_clients clients or more."""
     with pytest.raises(ConfigError, match=complaint):
         federate(*SHIPPED, *settings, "num_rounds=0")
 
@@ -287,6 +306,7 @@ def test_rounds_that_could_release_nothing_are_refused(
 
 
 def test_central_noise_reserves_no_room_for_weights_that_are_one(federate: "Federate") -> None:
+    """Item 15: no room is reserved for weights that are fixed at 1."""
     private = (
         *("privacy=central_dp", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0"),
         *("strategy.aggregation=all_clients", "min_completion=0", "num_rounds=0"),

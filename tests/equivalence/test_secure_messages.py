@@ -137,6 +137,7 @@ def test_a_stage_of_another_session_is_refused(ask: Callable[..., Message]) -> N
 def test_a_server_that_asks_for_threshold_one_and_no_neighbours_gets_no_vector(
     ask: Callable[..., Message],
 ) -> None:
+    """Item 14: nodes refuse thresholds and neighbourhoods below the settings."""
     ask("train.masked", stage="advertise", place=0, threshold=1)
     with pytest.raises(RefusedError, match="threshold of 1 for 1 nodes is below the 3"):
         ask("train.masked", stage="share", places=[], encryption=[], masking=[])

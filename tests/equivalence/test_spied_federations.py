@@ -150,6 +150,7 @@ WHOLE = ("clients_per_round=24", "model.embedding_dim=32")
 def test_one_sum_is_solved_by_a_server_that_knows_the_seed(
     federate: "Federate", round_: str
 ) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     solved = ("attack.method=least_squares", f"attack.round={round_}")
     for known, least in (("none", 0.8), ("activities", 0.9)):
         found = spied(federate(SPY, *WIDE, *WHOLE, *solved, f"attack.side_knowledge={known}"))
@@ -158,6 +159,7 @@ def test_one_sum_is_solved_by_a_server_that_knows_the_seed(
 
 
 def test_one_sum_is_not_solved_where_draws_follow_from_a_secret(federate: "Federate") -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     found = spied(federate(SPY, *WIDE, *WHOLE, "randomness=private", "attack.round=1"))
     assert "sum/least_squares/auc" not in found
     assert found["sum/auc"] < 0.65
@@ -167,6 +169,7 @@ def test_one_sum_is_not_solved_where_draws_follow_from_a_secret(federate: "Feder
 def test_noise_on_the_sum_does_not_hide_it_from_the_server_that_adds_it(
     federate: "Federate",
 ) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     loud = ("privacy=central_dp", "min_completion=0.0", "privacy.sampling=fixed", *LOUD)
     wide = [word for word in WIDE if "aggregation=touched" not in word]
     solved = ("attack.method=least_squares", "attack.round=1", "strategy.aggregation=all_clients")
@@ -179,6 +182,7 @@ def test_noise_on_the_sum_does_not_hide_it_from_the_server_that_adds_it(
 def test_a_server_sees_the_sums_of_all_rounds_and_the_strongest_view_is_headlined(
     federate: "Federate",
 ) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     longer = ("num_rounds=6", "randomness=private", "attack.side_knowledge=activities")
     found = spied(federate(SPY, *WIDE, *longer))
     views = {"sum/auc", "sums/auc", "sums/regression/auc", "sums/separation/auc"}
@@ -188,6 +192,7 @@ def test_a_server_sees_the_sums_of_all_rounds_and_the_strongest_view_is_headline
 
 
 def test_the_sums_of_earlier_rounds_are_those_of_the_run(federate: "Federate") -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     ran = federate(SPY, "model=mf", "strategy=fedadam", "clients_per_round=9", "randomness=private")
     state = ran.strategy.state()
     with scene(ran).another_round(3, remember=True) as played:
@@ -269,6 +274,7 @@ FEW = (
 def test_shadow_federations_find_members_that_familiarity_alone_does_not(
     federate: "Federate",
 ) -> None:
+    """Item 13: membership inference calibrated by shadow federations."""
     found = spied(federate(*FEW, "training.learning_rate=20.0"))
     assert found["online/auc"] > found["familiarity/auc"] + 0.02
     ways = [found[f"{way}/auc"] for way in ("familiarity", "online", "offline", "centered")]
@@ -280,6 +286,7 @@ def test_shadow_federations_find_members_that_familiarity_alone_does_not(
 def test_shadow_federations_find_nobody_in_a_model_that_learnt_from_nobody(
     federate: "Federate",
 ) -> None:
+    """Item 13: membership inference calibrated by shadow federations."""
     rates = ("training.learning_rate=0.0", "training.dense_learning_rate=0.0")
     many = ("dataset.num_users=200", "dataset.num_interactions=3000", "num_rounds=1")
     found = spied(federate(*FEW, *rates, *many, "attack.num_shadows=4"))
@@ -291,6 +298,7 @@ def test_shadow_federations_find_nobody_in_a_model_that_learnt_from_nobody(
 def test_shadow_federations_change_nothing_of_a_run_and_its_summary_has_their_figures(
     tmp_path: Path,
 ) -> None:
+    """Item 13: membership inference calibrated by shadow federations."""
     data = ("dataset=synthetic", "dataset.num_users=20", "dataset.num_items=40")
     small = (*data, "dataset.num_interactions=250", "evaluation.num_negatives=9", "num_rounds=2")
     fast = ("federation=in_process", "model=mf", "model.embedding_dim=8", *MEMBERS[1:])
@@ -308,6 +316,7 @@ def test_shadow_federations_change_nothing_of_a_run_and_its_summary_has_their_fi
 def test_a_shadow_federation_repeats_is_kept_and_depends_on_no_seed_of_the_run(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Item 13: membership inference calibrated by shadow federations."""
     words = (*FEW, "num_rounds=2", "evaluation.every=2")
     one, other = (scene(federate(*words, f"seed={seed}")) for seed in (1, 2))
     assert (one.participated > 0).all()

@@ -31,5 +31,6 @@ def test_a_function_compiles_without_a_folder_for_its_machine_code(
 
 
 def test_other_mistakes_of_the_compiler_are_not_hidden() -> None:
+    """F6: compiled code needs no home folder."""
     with pytest.raises((RuntimeError, TypeError, KeyError)):
         compiled(_without_a_file(), no_such_option=True)(1)

@@ -127,6 +127,7 @@ def test_no_rows_are_an_error() -> None:
 
 
 def test_fractions_of_a_second_are_kept_in_finer_units() -> None:
+    """F2: order within a second decides what is held out."""
     halves = encoded(table(user=[1, 2], item=[1, 2], timestamp=[5.0, 6.9]))
     assert halves.timestamp is not None
     assert (halves.timestamp.tolist(), halves.ticks_per_second) == ([5_000_000, 6_900_000], 10**6)

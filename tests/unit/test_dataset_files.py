@@ -212,6 +212,7 @@ LISTED = "what,title\nx,One\nz,Nobody met it\ny,Two\n"
 def test_an_item_of_a_single_user_is_not_published_where_a_table_gives_the_catalogue(
     tmp_path: Path,
 ) -> None:
+    """Item 11: an item that one user alone had is not published, or is named."""
     # Before, the ids of the model's rows told that somebody had y.
     table = written(tmp_path, "items.csv", LISTED)
     without = written(tmp_path, "without.csv", ROWS.replace("NA,y", "NA,x"))
@@ -226,6 +227,7 @@ def test_an_item_of_a_single_user_is_not_published_where_a_table_gives_the_catal
 
 
 def test_a_catalogue_needs_a_table_with_every_item(tmp_path: Path) -> None:
+    """Item 11: an item that one user alone had is not published, or is named."""
     path = written(tmp_path, "a.csv", ROWS)
     with pytest.raises(ConfigError, match=r"set dataset.items_path"):
         dataset(path, catalogue="items")

@@ -74,7 +74,7 @@ def test_a_resumed_deployment_is_the_same_run_to_its_nodes(
 def test_a_deployed_node_has_one_secret_for_all_runs(
     opened: Callable[..., Node], tmp_path: Path
 ) -> None:
-    """Answers at random that change from run to run would spend their epsilon anew.
+    """Item 6: Answers at random that change from run to run would spend their epsilon anew.
 
     Training draws that stay the same would tell of two runs what they have in common.
     """
@@ -94,6 +94,7 @@ def test_a_deployed_node_has_one_secret_for_all_runs(
 
 @pytest.mark.parametrize("rule", ["min_clients", "min_nodes"])
 def test_a_deployed_node_has_its_own_least_sum(opened: Callable[..., Node], rule: str) -> None:
+    """Item 14: a sum is released over min_clients clients or more."""
     secure = {
         "_target_": "fedrec_flower.secure_aggregation.SecAgg",
         "num_neighbours": 20,

@@ -263,6 +263,7 @@ def test_a_heavy_user_leaves_full_ranking_and_no_sampled_metric() -> None:
 
 
 def test_a_small_catalogue_shortens_lists_and_leaves_out_longer_metrics() -> None:
+    """A3: a heavy user or a small catalogue leaves sampled metrics out."""
     asked = replace(
         RANKING, metrics=["hr@5", "ndcg@10"], select_by="ndcg@10", num_negatives=2, top_k=10
     )

@@ -97,6 +97,7 @@ def bounded(
 def test_sums_with_and_without_a_client_differ_by_at_most_the_clip_norm(
     model: str, clients: list[list[list[int]]], bound: float
 ) -> None:
+    """Item 2: unit=client bounds what a client sends, whatever its number of users."""
     exact, privacy = MODELS[model](), clipping(bound)
     whole = bounded(exact, privacy, clients)
     for place in range(len(clients)):
@@ -115,6 +116,7 @@ def test_sums_with_and_without_a_client_differ_by_at_most_the_clip_norm(
 def test_statistic_norms_are_those_of_what_a_client_sends(
     model: str, clients: list[list[list[int]]]
 ) -> None:
+    """Item 2: unit=client bounds what a client sends, whatever its number of users."""
     exact = MODELS[model]()
     history = columns([own for users in clients for own in users])
     found = exact.statistic_norms(history, starts([len(users) for users in clients]))
@@ -125,6 +127,7 @@ def test_statistic_norms_are_those_of_what_a_client_sends(
 
 @EVERY_MODEL
 def test_norms_of_a_client_with_more_users_than_items_are_the_same(model: str) -> None:
+    """Item 2: unit=client bounds what a client sends, whatever its number of users."""
     users = np.random.default_rng(1).random((5 * NUM_ITEMS, NUM_ITEMS)) < 0.4
     items = [np.flatnonzero(own).tolist() for own in users]
     exact = MODELS[model]()
@@ -137,7 +140,7 @@ def test_norms_of_a_client_with_more_users_than_items_are_the_same(model: str) -
 def test_unit_client_bounds_what_a_silo_of_many_users_sends(
     federate: "Federate", model: str
 ) -> None:
-    """The clip norm once bounded each user: a silo moved the sum by as many clip norms."""
+    """Item 2: The clip norm once bounded each user: a silo moved the sum by as many clip norms."""
     asked = (f"model={model}", "privacy=central_dp", "privacy.unit=client", "privacy.clip_norm=0.5")
     ran = federate(*asked, *NO_NOISE, *SILOS, "num_rounds=1")
     lengths = [np.linalg.norm(sent(reply)) for reply in training(ran)]
@@ -151,6 +154,7 @@ def test_unit_client_bounds_what_a_silo_of_many_users_sends(
 
 @pytest.mark.parametrize("privacy", ["central_dp", "randomized_response"])
 def test_models_without_a_known_bound_are_refused(federate: "Federate", privacy: str) -> None:
+    """Item 2: unit=client bounds what a client sends, whatever its number of users."""
     with pytest.raises(ConfigError, match=r"no known bound under model=IALS"):
         federate("model=ials", f"privacy={privacy}", "min_completion=0.0", "num_rounds=1")
 
@@ -162,7 +166,10 @@ def test_models_without_a_known_bound_are_refused(federate: "Federate", privacy:
 def test_answers_are_debiased_by_the_number_of_users_and_not_of_items(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    """Once the number of items that all users reported was taken for the number of users."""
+    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused.
+
+    Once the number of items that all users reported was taken for the number of users.
+    """
     found: list[tuple[dict[str, NDArray[np.float64]], Noise]] = []
     kind = type(MODELS[model]())
     solve = kind.solve
@@ -194,6 +201,7 @@ def test_answers_are_debiased_by_the_number_of_users_and_not_of_items(
 
 
 def test_estimates_of_pairs_vary_as_their_noise_says() -> None:
+    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
     num_users, rate, draws = 60, 0.3, 3000
     rng = np.random.default_rng(1)
     had = rng.random((num_users, 4)) < [0.9, 0.5, 0.1, 0.0]
@@ -210,7 +218,7 @@ def test_estimates_of_pairs_vary_as_their_noise_says() -> None:
 
 
 def test_long_reports_of_short_histories_are_no_wrong_weight(federate: "Federate") -> None:
-    """A report has more items than any user had: the weight was refused as impossible."""
+    """Item 3: A report has more items than any user had: the weight was refused as impossible."""
     data = ("dataset.num_items=600", "dataset.num_interactions=400")
     asked = (*ANSWERS, "privacy.epsilon=8.0", "privacy.max_items=10", "federation.num_nodes=24")
     with pytest.MonkeyPatch.context() as patch:
@@ -235,6 +243,7 @@ def test_pieces_of_a_large_cohort_add_up_to_the_whole(
 
 @EVERY_MODEL
 def test_a_centralized_solution_debiases_too(federate: "Federate", model: str) -> None:
+    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
     asked = (f"model={model}", *ANSWERS, "privacy.epsilon=200.0", "partition=single")
     one, many = federate(*asked, "strategy=centralized"), federate(*asked)
     for name, value in many.shared.items():
@@ -255,6 +264,7 @@ class _Loud(Curator):
 
 
 def test_flips_that_hide_everything_are_refused_with_their_numbers(federate: "Federate") -> None:
+    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
     reason = r"flips 40\.\d% of the answers.*all of 24 users.*\+-\d+ users"
     for model in MODELS:
         with pytest.raises(ConfigError, match=reason):
@@ -262,7 +272,7 @@ def test_flips_that_hide_everything_are_refused_with_their_numbers(federate: "Fe
 
 
 def test_an_ease_of_which_noise_leaves_nothing_is_refused(federate: "Federate") -> None:
-    """Its weights were all zero, and the run completed with a hit rate of 0."""
+    """Item 3: Its weights were all zero, and the run completed with a hit rate of 0."""
     noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1000.0", "min_completion=0.0")
     with pytest.raises(TrainingError, match=r"nothing in the released sums of EASE exceeds"):
         federate("model=ease", "privacy=central_dp", *noise, "num_rounds=1")
@@ -270,6 +280,7 @@ def test_an_ease_of_which_noise_leaves_nothing_is_refused(federate: "Federate") 
 
 @pytest.mark.slow
 def test_ease_of_randomized_response_is_useful(federate: "Federate") -> None:
+    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
     data = ("dataset.num_users=2000", "dataset.num_items=60", "dataset.num_interactions=34000")
     asked = ("model=ease", *data, "evaluation.num_negatives=0", "evaluation.metrics=[ndcg@10]")
     answers = (*ANSWERS, "privacy.epsilon=50.0", "privacy.max_items=20")
@@ -285,7 +296,7 @@ HAD = [[0, 2, 3], [1], [], [4, 5, 6, 0]]
 
 
 def test_a_report_is_the_same_whenever_a_node_is_asked() -> None:
-    """Each answer with fresh flips would cost epsilon again: 6 after 3 attempts of 2."""
+    """Item 6: Each answer with fresh flips would cost epsilon again: 6 after 3 attempts of 2."""
     privacy = RandomizedResponse(2.0, 2)
     node, other = (Chance(Secret(bytes([byte]) * 32)) for byte in (1, 2))
     first = report(privacy, node)
@@ -294,6 +305,8 @@ def test_a_report_is_the_same_whenever_a_node_is_asked() -> None:
 
 
 def test_a_retried_round_hears_the_same_reports(federate: "Federate") -> None:
+    """Item 6: a user answers once, however often it is asked."""
+
     def fail_once(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
         if asked[0].metadata.message_type != "train":
             return replies
@@ -319,7 +332,10 @@ def same(one: Columns, other: Columns) -> bool:
 
 
 def test_other_settings_and_other_histories_share_no_flips() -> None:
-    """With shared draws two reports would tell by their difference which answers were flipped."""
+    """Item 6: a user answers once, however often it is asked.
+
+    With shared draws two reports would tell by their difference which answers were flipped.
+    """
     wide, chance = 400, Chance(1)
 
     def flips(privacy: RandomizedResponse, own: list[int]) -> NDArray[np.bool_]:
@@ -341,7 +357,10 @@ def test_other_settings_and_other_histories_share_no_flips() -> None:
 
 
 def test_no_report_is_likelier_of_one_history_than_its_epsilon_allows() -> None:
-    """Clopper-Pearson bounds of 2,500 reports: a lower bound of the leak, below the claim."""
+    """Item 6: a user answers once, however often it is asked.
+
+    Clopper-Pearson bounds of 2,500 reports: a lower bound of the leak, below the claim.
+    """
     privacy, trials, epsilon = RandomizedResponse(1.5, 1), 2500, 1.5
     counts = np.zeros((2, 8), np.int64)
     for which, own in enumerate(([0], [1, 2])):

@@ -46,6 +46,7 @@ def accuracy(scores: Floats, histories: Floats) -> float:
 def test_a_sum_of_fewer_clients_than_dimensions_comes_apart(
     sums: list[Sum], histories: Floats
 ) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     first = sums[0]
     rng = np.random.default_rng(0)
     found = separate(first.seen["item"], first.seen["bias"][:, 0], first.cohort, rng)
@@ -55,6 +56,7 @@ def test_a_sum_of_fewer_clients_than_dimensions_comes_apart(
 
 
 def test_cohorts_tell_whose_each_source_is(sums: list[Sum], histories: Floats) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     rng = np.random.default_rng(0)
     rounds = [separate(s.seen["item"], s.seen["bias"][:, 0], s.cohort, rng) for s in sums]
     for each, owned in zip(rounds, linked(rounds, NUM_CLIENTS), strict=True):
@@ -73,6 +75,7 @@ def test_cohorts_tell_whose_each_source_is(sums: list[Sum], histories: Floats) -
 def test_who_took_part_when_tells_of_items_through_biases_alone(
     sums: list[Sum], histories: Floats
 ) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     clients = np.arange(NUM_CLIENTS)
     plain = regressed(sums, FACTORS, clients, None, NUM_CLIENTS)
     assert accuracy(plain, histories) > 0.2
@@ -84,6 +87,7 @@ def test_who_took_part_when_tells_of_items_through_biases_alone(
 
 
 def test_known_activities_weigh_the_clients_of_a_round(sums: list[Sum], histories: Floats) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
     clients, known = np.arange(NUM_CLIENTS), np.ones(NUM_CLIENTS, np.int64)
     even = regressed(sums, FACTORS, clients, known, NUM_CLIENTS)
     np.testing.assert_allclose(even, regressed(sums, FACTORS, clients, None, NUM_CLIENTS))

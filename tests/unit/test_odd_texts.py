@@ -36,6 +36,7 @@ def terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> list[BytesIO]:
 def test_a_terminal_without_utf_8_ends_no_run(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """F7: output that is not UTF-8 ends no run."""
     out, err = terminal(encoding, monkeypatch)
     _log_to_stderr()
     Console().print(final_table(summary(dataset="données ∞", model="推荐")))
@@ -50,6 +51,7 @@ def test_a_terminal_without_utf_8_ends_no_run(
 def test_a_terminal_without_utf_8_ends_no_comparison(
     encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """F7: output that is not UTF-8 ends no run."""
     write_run(tmp_path / "runs" / "推荐", label="推荐")
     arguments = ["compare", str(tmp_path / "runs"), "--to", str(tmp_path / "table")]
     out, _ = terminal(encoding, monkeypatch)
@@ -60,6 +62,7 @@ def test_a_terminal_without_utf_8_ends_no_comparison(
 
 
 def test_dollars_in_a_figure_are_dollars(tmp_path: Path) -> None:
+    """F15: texts from outside are drawn in figures as they are."""
     figure, axes = canvas(ODD[0], ODD[1], x=ODD[2], y=ODD[3])
     for place, name in enumerate(ODD):
         axes.plot([place], [place], label=name)
@@ -77,6 +80,7 @@ def test_dollars_in_a_figure_are_dollars(tmp_path: Path) -> None:
 
 
 def test_clients_with_dollars_in_their_names_are_drawn(tmp_path: Path) -> None:
+    """F15: texts from outside are drawn in figures as they are."""
     clients = pd.DataFrame({"client": range(len(ODD)), "name": ODD, "top_genre": ODD})
     counts = {"num_users": 3, "num_train": 9, "num_validation": 1, "num_test": 1, "num_items": 5}
     clients = clients.assign(**counts, rounds_participated=2)
@@ -85,6 +89,7 @@ def test_clients_with_dollars_in_their_names_are_drawn(tmp_path: Path) -> None:
 
 
 def test_names_with_dollars_are_placed_by_what_is_drawn() -> None:
+    """F15: texts from outside are drawn in figures as they are."""
     for name in ODD:
         first = next(iter(_places(np.zeros(2), name)))
         assert first.width > 0

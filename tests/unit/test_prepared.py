@@ -278,6 +278,7 @@ def test_a_cook_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_other_users_train_where_a_federation_is_reassigned(cooked: Cooked, tmp_path: Path) -> None:
+    """Item 13: membership inference calibrated by shadow federations."""
     data = cook_once(cooked, folder=tmp_path)
     train, validation, test = (data.part(part) for part in Part)
     histories = train.then(validation).then(test)

@@ -54,7 +54,7 @@ def test_uniform_draws_are_never_zero_or_one() -> None:
 
 
 def test_lasting_draws_under_a_secret_come_from_a_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thresholded report shows outputs, from which those of PCG64 could be continued."""
+    """Item 1: A thresholded report shows outputs, from which those of PCG64 could be continued."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("PCG64 is no cipher")

@@ -133,6 +133,7 @@ def test_f10_without_sampling_epsilon_is_that_of_balle_and_wang(
 def test_with_sampling_epsilon_lies_little_above_the_convolution_of_privacy_losses(
     noise: float, rate: float, times: int, delta: float, mesh: float, most: float
 ) -> None:
+    """Item 17: PRV lies above the convolution by as much as is said."""
     lowest = lowest_epsilon(noise, rate, times, delta, mesh)
     epsilon = epsilon_of(((noise, rate, times),), delta)
     assert lowest <= epsilon <= lowest + times * mesh + most

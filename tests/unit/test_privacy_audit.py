@@ -94,6 +94,7 @@ def losses_sent() -> Iterator[None]:
 
 
 def test_an_exact_loss_beside_a_noisy_update_breaks_the_claim(tmp_path: Path) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     ran = deployed(tmp_path, USERS, 2, [*LOCAL, "privacy.target_epsilon=0.5", "num_rounds=1"])
     claimed = ran.facts["epsilon"]
     assert told_apart(ran, 150).epsilon < claimed < 0.51
@@ -138,6 +139,7 @@ LOCAL_CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LOCAL_CASES)
 def test_everything_a_node_sends_tells_less_than_is_claimed(case: str, tmp_path: Path) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     clients, words = LOCAL_CASES[case]
     meddle = {"twice": retried, "killed": killed_once()}
     happens = next((meddle[word] for word in meddle if word in case), honest)

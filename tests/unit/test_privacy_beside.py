@@ -59,6 +59,7 @@ def trained(replies: list[Message]) -> list[dict[str, Any]]:
 def test_nothing_beside_the_protected_values_depends_on_the_data(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     # Before, a loss without noise stood beside each noisy update.
     ran = federate(*mechanism, ALONE)
     replies = trained(ran.tap.replies)
@@ -73,6 +74,7 @@ def test_nothing_beside_the_protected_values_depends_on_the_data(
 def test_a_client_that_diverges_is_not_reported_lost(
     federate: "Federate", mechanism: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     beyond = "training.learning_rate=1e30"
     with caplog.at_level(logging.WARNING):
         ran = federate(*mechanism, ALONE, beyond, "training.local_epochs=3")
@@ -85,6 +87,7 @@ def test_a_client_that_diverges_is_not_reported_lost(
 
 
 def test_a_client_without_data_sends_noise_like_any_other(federate: "Federate") -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     ran = federate(*LOCAL, ALONE, "split=cold_users")
     assert (ran.setup.data.num_examples == 0).any()
     replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
@@ -113,6 +116,7 @@ def test_an_error_that_depends_on_the_data_stays_on_a_node_under_local_privacy(
     caplog: pytest.LogCaptureFixture,
     nodes: str,
 ) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     # Before, one client with the whole catalogue ended the run, and the server read why.
     fair = federate(*LOCAL, nodes)
     with monkeypatch.context() as patch:
@@ -138,6 +142,8 @@ def test_an_error_that_depends_on_the_data_stays_on_a_node_under_local_privacy(
 def test_the_text_of_an_error_tells_no_data_under_local_privacy(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch, mechanism: tuple[str, ...]
 ) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
+
     def fail(*_: object, **__: object) -> None:
         raise ValueError("item 7 of user 3")
 
@@ -182,6 +188,7 @@ def test_a_round_tried_again_has_noise_of_its_own() -> None:
 def test_updates_one_by_one_are_refused_where_noise_is_on_sums(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     if mechanism is LIES:
         return
     ran = federate(*mechanism)
@@ -195,6 +202,7 @@ def test_updates_one_by_one_are_refused_where_noise_is_on_sums(
 
 
 def test_a_deadline_that_tells_activity_is_refused(federate: "Federate") -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     with pytest.raises(ConfigError, match=r"set faults.deadline=null"):
         federate(*LOCAL, "faults=custom", "faults.deadline=400.0")
 
@@ -206,6 +214,7 @@ AWAY = "strategy.server_learning_rate=-3.0"  # each round is worse than the one 
 
 
 def test_under_privacy_the_last_round_is_released(federate: "Federate") -> None:
+    """Item 10: under privacy the released round does not follow from exact validation."""
     last = federate(*NOISY, ALONE)
     assert last.outcome.selected.round == 3
     chosen = federate(*NOISY, ALONE, "release=validation")
@@ -217,12 +226,14 @@ def test_under_privacy_the_last_round_is_released(federate: "Federate") -> None:
 
 
 def test_without_privacy_validation_chooses_as_ever(federate: "Federate") -> None:
+    """Item 10: under privacy the released round does not follow from exact validation."""
     plain = ("model=mf", "evaluation.every=1", "num_rounds=3")
     assert federate(*plain).setup.plan.release == "validation"
     assert federate(*plain, "release=last").outcome.selected.round == 3
 
 
 def test_patience_is_refused_where_the_last_round_is_released(federate: "Federate") -> None:
+    """Item 10: under privacy the released round does not follow from exact validation."""
     with pytest.raises(ConfigError, match="set patience=null, or release=validation"):
         federate(*NOISY, "patience=2")
     assert federate(*NOISY, "patience=2", "release=validation").setup.plan.patience == 2
@@ -232,6 +243,7 @@ def test_patience_is_refused_where_the_last_round_is_released(federate: "Federat
 def test_what_is_published_beside_is_named_value_by_value(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     named = " ".join(federate(*mechanism).outcome.privacy["privacy"]["does_not_cover"])
     for value in ("metrics", "clients.csv", "split_sha256", "times", "attack", "hyper-parameters"):
         assert value in named
@@ -240,6 +252,7 @@ def test_what_is_published_beside_is_named_value_by_value(
 
 
 def test_what_masks_do_not_hide_is_named_value_by_value(federate: "Federate") -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     masked = ("secure_aggregation=secagg", "federation.num_nodes=8", "num_rounds=1")
     setup = federate("model=mf", "strategy.aggregation=all_clients", *masked).setup
     named = " ".join(setup.facts()["secure_aggregation"]["does_not_cover"])
@@ -265,6 +278,7 @@ def deployed(folder: Path, cache: Path, *words: str) -> dict[str, Any]:
 def test_a_deployed_node_under_local_privacy_sends_no_exact_evaluation_sums(
     tmp_path: Path, mechanism: tuple[str, ...]
 ) -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     # Before, a node with one client sent the rank of its held-out item without noise.
     summary = deployed(tmp_path / "run", tmp_path / "cache", *mechanism)
     assert summary["status"] == "completed"
@@ -276,6 +290,7 @@ def test_a_deployed_node_under_local_privacy_sends_no_exact_evaluation_sums(
 
 
 def test_a_deployed_node_under_local_privacy_refuses_to_be_scored(federate: "Federate") -> None:
+    """Item 4: nothing that depends on data leaves a node without noise."""
     from fedrec_flower.client import open_node
     from fedrec_flower.client.cohort_client import CohortClient
 
@@ -288,6 +303,7 @@ def test_a_deployed_node_under_local_privacy_refuses_to_be_scored(federate: "Fed
 
 
 def test_a_deployed_run_under_local_privacy_cannot_choose_by_validation(tmp_path: Path) -> None:
+    """Item 10: under privacy the released round does not follow from exact validation."""
     with pytest.raises(ConfigError, match="set release=last"):
         deployed(tmp_path / "run", tmp_path / "cache", *LOCAL, "release=validation")
 
@@ -298,6 +314,7 @@ def test_a_deployed_run_under_local_privacy_cannot_choose_by_validation(tmp_path
 def test_a_catalogue_that_interactions_name_is_named_and_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Item 11: an item that one user alone had is not published, or is named."""
     rows = [f"{u},{(u + i) % 24},{10 * u + i}" for u in range(24) for i in range(8)]
     (tmp_path / "met.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
     (tmp_path / "items.csv").write_text("item_id\n" + "\n".join(map(str, range(60))) + "\n")

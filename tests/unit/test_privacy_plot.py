@@ -62,6 +62,7 @@ def test_a_run_made_again_moves_no_point() -> None:
 
 @pytest.mark.parametrize("randomness", ["seeded", "private"])
 def test_that_noise_follows_from_a_known_seed_is_said_in_the_figure(randomness: str) -> None:
+    """Item 1: the server knows no draw of a client."""
     figure = plots.privacy_utility(runs().assign(randomness=randomness), "ndcg@10")
     shown = " ".join(" ".join(text.get_text() for text in figure.texts).split())
     assert (TRAPDOOR in shown) == (randomness == "seeded")

@@ -28,6 +28,7 @@ IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
 
 
 def test_ids_that_look_like_something_else_stay_apart(tmp_path: Path) -> None:
+    """F1: ids are read back from our own tables as they were written."""
     write_run(tmp_path / "run", {user: [1 + place] for place, user in enumerate(GUESSED)})
     per_user = load_per_user(tmp_path / "run")
     assert per_user["user_id"].tolist() == GUESSED
@@ -38,6 +39,7 @@ def test_ids_that_look_like_something_else_stay_apart(tmp_path: Path) -> None:
 
 @given(st.lists(IDS, min_size=1, max_size=8, unique=True))
 def test_every_id_comes_back_as_it_was_written(ids: list[str]) -> None:
+    """F1: ids are read back from our own tables as they were written."""
     frame = pd.DataFrame({"user_id": ids, "item_id": ids[::-1], "score": 0.1})
     with TemporaryDirectory() as folder:
         RunFolder(Path(folder)).write_table("recommendations", frame)
@@ -48,6 +50,7 @@ def test_every_id_comes_back_as_it_was_written(ids: list[str]) -> None:
 
 
 def test_missing_names_are_missing_and_others_are_text(tmp_path: Path) -> None:
+    """F1: ids are read back from our own tables as they were written."""
     frame = pd.DataFrame({"item_id": ["7", "NA"], "title": [None, "NA"], "rank": [1, 2]})
     RunFolder(tmp_path).write_table("recommendations", frame)
     back = read_table(tmp_path / "recommendations.csv")
@@ -86,6 +89,7 @@ def test_users_are_compared_in_the_order_of_their_numbers(tmp_path: Path) -> Non
 def test_one_odd_run_is_skipped_and_the_others_are_read(
     tmp_path: Path, name: str, value: Any
 ) -> None:
+    """F17: one odd run does not make a whole folder unreadable."""
     write_run(tmp_path / "odd", **{name: value})
     write_run(tmp_path / "sound", seed=7)
     for load in (load_runs, load_summaries, load_per_user, comparison):
@@ -95,6 +99,7 @@ def test_one_odd_run_is_skipped_and_the_others_are_read(
 
 
 def test_a_run_whose_tables_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    """F17: one odd run does not make a whole folder unreadable."""
     write_run(tmp_path / "sound")
     odd = write_run(tmp_path / "odd")
     (odd.path / "rounds.csv").write_text("round,phase\n1,train\n")
@@ -105,6 +110,7 @@ def test_a_run_whose_tables_cannot_be_read_is_skipped(tmp_path: Path) -> None:
 
 
 def test_a_seed_that_cannot_be_read_back_is_refused_at_the_start() -> None:
+    """F17: one odd run does not make a whole folder unreadable."""
     config = {
         "num_rounds": 1,
         "max_retries": 0,

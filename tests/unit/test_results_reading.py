@@ -215,6 +215,7 @@ def test_the_final_table_gives_result_error_and_cost() -> None:
 
 
 def test_the_final_table_shows_what_a_poisoning_achieved() -> None:
+    """A14: what an attack achieved is shown."""
     assert "exposure" not in _printed(summary())
     achieved = {"exposure@10": 0.742, "ndcg@10_honest": 0.05, "num_targets": 5, "malicious": 47}
     printed = _printed(summary(attack=achieved | LOWER_BOUND))
@@ -223,6 +224,7 @@ def test_the_final_table_shows_what_a_poisoning_achieved() -> None:
 
 
 def test_the_final_table_shows_what_an_inference_found() -> None:
+    """A14: what an attack achieved is shown."""
     found = {"auc": 0.918, "auc_se": 0.0125, "advantage": 0.836, "update/auc": 0.777}
     printed = _printed(summary(attack=found | LOWER_BOUND | {"randomness": "a trapdoor"}))
     for shown in ("a trapdoor", "0.9180 ± 0.0125", "advantage", "lower bounds of what is leaked"):

@@ -115,6 +115,7 @@ def test_a_run_that_was_spied_on_again_counts_once(tmp_path: Path) -> None:
 def test_that_the_server_knows_the_seed_is_said_wherever_an_attack_on_a_seeded_run_is_shown(
     tmp_path: Path, randomness: str | None
 ) -> None:
+    """Item 1: the server knows no draw of a client."""
     told: dict[str, Any] = (
         {} if randomness is None else {"randomness": randomness}
     )  # earlier versions said none
@@ -128,6 +129,7 @@ def test_that_the_server_knows_the_seed_is_said_wherever_an_attack_on_a_seeded_r
 
 
 def test_tables_of_guarantees_say_so_too_and_others_need_not(tmp_path: Path) -> None:
+    """Item 1: the server knows no draw of a client."""
     for name, epsilon in (("guarded", 2.0), ("plain", None)):
         write_run(tmp_path / name / "0", epsilon=epsilon, delta=1e-5)
         text = readable(comparison(tmp_path / name))

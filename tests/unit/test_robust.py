@@ -62,6 +62,7 @@ def test_the_trimmed_mean_is_that_of_a_plain_loop(cohort: list[Client], per_row:
 def test_an_election_is_that_of_a_plain_loop(
     cohort: list[Client], name: str, per_row: PerRow
 ) -> None:
+    """Item 17: elections once and recursive, as in the paper of Bulyan."""
     same(combined(RULES[name], cohort, per_row), plain_elections(name, cohort, per_row))
 
 

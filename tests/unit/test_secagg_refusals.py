@@ -74,12 +74,13 @@ def test_a_threshold_that_two_groups_could_reach_is_refused() -> None:
 
 
 def test_a_server_that_asks_for_threshold_one_and_no_neighbours_is_refused() -> None:
-    """It would get the seed of the only mask, and so the vector in clear."""
+    """Item 14: It would get the seed of the only mask, and so the vector in clear."""
     with pytest.raises(RefusedError, match="threshold of 1 for 1 nodes is below the 3 that the se"):
         Member.fresh(0, 1, Rules(0.6, min_nodes=3, min_clients=3)).share({})
 
 
 def test_a_threshold_below_the_share_of_the_settings_is_refused() -> None:
+    """Item 14: nodes refuse thresholds and neighbourhoods below the settings."""
     others = {place: Member.fresh(place, 3, LENIENT).public for place in range(1, 5)}
     Member.fresh(0, 3, Rules(0.6, 3, 3)).share(others)
     with pytest.raises(RefusedError, match="threshold of 3 for 5 nodes is below the 4"):
@@ -87,6 +88,7 @@ def test_a_threshold_below_the_share_of_the_settings_is_refused() -> None:
 
 
 def test_too_few_clients_around_a_member_are_not_unmasked() -> None:
+    """Item 14: nodes refuse thresholds and neighbourhoods below the settings."""
     for least, refused in ((5, False), (6, True)):
         session = Session(vectors(RNG, 5), 3, silent=[set(), set(), set(), set(range(5))])
         assert session.released() is None
@@ -100,6 +102,7 @@ def test_too_few_clients_around_a_member_are_not_unmasked() -> None:
 
 
 def test_a_server_cannot_speak_for_more_clients_than_a_neighbour_has(masked: Session) -> None:
+    """Item 14: nodes refuse thresholds and neighbourhoods below the settings."""
     wanted = masked.wanted(0, EVERYONE, frozenset())
     lies = (
         replace(wanted, clients={**wanted.clients, 2: 1000}),
@@ -113,6 +116,7 @@ def test_a_server_cannot_speak_for_more_clients_than_a_neighbour_has(masked: Ses
 
 
 def test_the_server_asks_for_no_shares_that_members_would_refuse() -> None:
+    """Item 14: nodes refuse thresholds and neighbourhoods below the settings."""
     session = Session(vectors(RNG, 5), 3)
     session.coordinator.min_clients = 6
     with pytest.raises(TooFewClientsError, match=r"speak for 5 clients, and .*min_clients=6"):

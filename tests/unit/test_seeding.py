@@ -100,6 +100,7 @@ OF_OTHERS = {
 
 
 def test_every_role_is_known_to_be_of_clients_or_of_others() -> None:
+    """Item 1: the server knows no draw of a client."""
     roles = {r for r in roles_in_the_code() if not r.startswith(("benchmark", "synthetic"))}
     assert roles == OF_CLIENTS | OF_OTHERS
 
@@ -175,6 +176,7 @@ def beginning(secret: Secret, role: str, round_: int, client: int) -> tuple[int,
 def test_a_secrets_addresses_share_nothing(
     role: str, round_: int, client: int, place: int, by: int
 ) -> None:
+    """Item 1: the server knows no draw of a client."""
     here = (role, round_, client)
     near = [(f"{role}{by}", *here[1:]), (role, round_ + by, client), (*here[:2], client + by)]
     for secret, address in ((SECRET, near[place]), (OTHER, here)):
@@ -183,6 +185,7 @@ def test_a_secrets_addresses_share_nothing(
 
 
 def test_draws_by_a_secret_are_aes_of_client_and_counter() -> None:
+    """Item 1: the server knows no draw of a client."""
     stream = streams(SECRET, "negatives", 4, np.array([5, 6]))
     drawn = draw(stream[:, None], np.arange(3))
     aes = Cipher(AES(SECRET.at("streams", "negatives", 4)), ECB()).encryptor()  # noqa: S305  # one block
@@ -203,6 +206,7 @@ def test_draws_of_a_hundred_thousand_clients_take_no_second() -> None:
 
 
 def test_a_secret_shows_itself_to_nobody() -> None:
+    """Item 1: the server knows no draw of a client."""
     assert repr(SECRET) == "Secret(...)"
     assert "key" not in repr(streams(SECRET, "negatives", 1, np.arange(2)))
     with pytest.raises(TypeError):

@@ -270,7 +270,7 @@ def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
 def test_what_was_answered_is_on_the_disk_before_a_share_leaves(
     tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page in memory would be lost with the power, and the round be summed twice."""
+    """Item 5: A page in memory would be lost with the power, and the round be summed twice."""
     flushed, flush = list[list[int]](), np.memmap.flush
 
     def note(array: "np.memmap[Any, Any]") -> None:
@@ -285,6 +285,8 @@ def test_what_was_answered_is_on_the_disk_before_a_share_leaves(
 def test_an_answer_that_cannot_be_noted_is_an_error(
     tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Item 5: no two sums of the same parameters are released."""
+
     def full(_: "np.memmap[Any, Any]") -> None:
         raise OSError(28, "No space left on device")
 
@@ -312,6 +314,7 @@ def test_a_secret_is_made_once_however_many_ask_at_the_same_time(tmp_path: Path)
 
 
 def test_a_secret_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    """Item 1: the server knows no draw of a client."""
     node_secret(tmp_path / "run" / "clients")
     file = tmp_path / "run" / "clients" / "secret"
     assert S_IMODE(file.stat().st_mode) == 0o600

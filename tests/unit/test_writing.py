@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("table", ["per_user", "recommendations", "clients"])
 def test_tables_about_users_are_readable_by_their_owner_alone(tmp_path: Path, table: str) -> None:
+    """Item 16: files with data of users have mode 600."""
     folder = RunFolder.create(tmp_path / "run")
     before = os.umask(0)
     try:
@@ -107,6 +108,7 @@ def test_prepared_data_mended_in_place_are_readable_by_their_owner_alone(
 
 
 def test_a_private_file_is_private_before_its_first_byte(tmp_path: Path) -> None:
+    """Item 16: files with data of users have mode 600."""
     left = tmp_path / ".table.csv.partial"  # by a run that was killed
     left.write_text("old")
     left.chmod(0o644)
