@@ -62,8 +62,11 @@ class CohortClient(NumPyClient):
         """Train the clients; see `fit`.
 
         Raises:
-            TrainingError: under local privacy, whatever went wrong: the server sees the text.
+            TrainingError: if a client has answered as often as its node allows; under local
+                privacy, whatever else went wrong: the server sees the text.
         """
+        if self.node.most_answers is not None:
+            self.node.store.count(self.clients, self.node.most_answers)
         count = len(self.node.shared_names)
         given, beside = self._given(parameters[:count], config), parameters[count:]
         try:

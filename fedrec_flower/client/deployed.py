@@ -13,8 +13,16 @@ none of them from a message:
 | `require-secure-aggregation` | true: never send a training sum in clear; evaluation sums are in |
 |  | clear and exact, of as few clients as the server names |
 | `min-clients`, `min-nodes` | refuse secure aggregation that releases sums over fewer |
-| `max-epsilon` | refuse jobs whose clients do not protect themselves at least so well, by |
-|  | `local_dp` or `randomized_response`, over all rounds of a run |
+| `max-epsilon` | refuse jobs that spend more of a client, by `local_dp` over all rounds of a |
+|  | run, or of a user, by `randomized_response` over all runs; and all other jobs |
+| `max-delta` | with `max-epsilon`: the delta at which epsilon is computed, whatever the job says; |
+|  | by default 1 / number of clients in the prepared data |
+
+Under `max-epsilon` and `local_dp` the node counts the answers of each client on its disk, retries
+and repeated requests among them, and refuses more than the job has rounds. It refuses other noise
+in the same run. A run of another name is counted by itself: what a client spends in several runs
+adds up. Under `randomized_response` the node keeps the first settings for all runs, because a
+report costs once. Other prepared data make other reports, which cost again.
 
 Whoever may start runs on the SuperLink ships code to the nodes, and that code can do anything. The
 rules hold against jobs, not against another ClientApp.
@@ -22,6 +30,7 @@ rules hold against jobs, not against another ClientApp.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from math import inf
 from pathlib import Path
@@ -30,12 +39,16 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedrec_flower.aggregation import HUGE
 from fedrec_flower.client import masking, serving
 from fedrec_flower.client.node import Node, open_node
+from fedrec_flower.client.store import keep_first
+from fedrec_flower.client.trainers import ExactTrainer
 from fedrec_flower.config import build, trust
 from fedrec_flower.errors import require
 from fedrec_flower.prepared import MANIFEST, Prepared
 from fedrec_flower.privacy import LocalDP, RandomizedResponse
+from fedrec_flower.privacy.accounting import LEAST_DELTA
 from fedrec_flower.secure_aggregation import SecAgg
 from fedrec_flower.writing import inside
 
@@ -95,7 +108,15 @@ def _opened(told: str, known: tuple[tuple[str, Any], ...]) -> Node:
     kept = _folder(own, "store", create=True)
     store = inside(kept, job["run"])
     place = {"prepared": str(folder), "store": str(store), "kept": str(kept), "deployed": True}
-    return open_node(json.dumps(job | place))
+    if (most_epsilon := own.get("max-epsilon")) is None:
+        return open_node(json.dumps(job | place | {"most_answers": None}))
+    privacy = build("privacy", job["privacy"])
+    answers = job["num_rounds"] if isinstance(privacy, LocalDP) else None
+    node = open_node(json.dumps(job | place | {"most_answers": answers}))
+    delta = float(own.get("max-delta", 1 / node.data.num_clients))
+    _refuse_epsilon(node, job, privacy, float(most_epsilon), delta)
+    _refuse_other_terms(node, kept, privacy)
+    return node
 
 
 def _folder(own: Mapping[str, Any], name: str, *, create: bool = False) -> Path:
@@ -166,17 +187,63 @@ def _refuse_by_rule(job: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             f"the node allows secure_aggregation.{name} from {own.get(rule)} on, and the run has "
             f"{getattr(secure, name)}: raise it",
         )
-    if (most_epsilon := own.get("max-epsilon")) is not None:
-        epsilon = _spent(build("privacy", job["privacy"]), job["num_rounds"])
-        require(
-            epsilon <= float(most_epsilon),
-            f"the node allows epsilon {most_epsilon:g} at most, and the run spends {epsilon:g} of "
-            "each client: choose privacy=local_dp with a lower target_epsilon",
-        )
 
 
-def _spent(privacy: object, num_rounds: int) -> float:
-    """The epsilon that a client has spent after the last round, against the server itself."""
+def _refuse_epsilon(
+    node: Node, job: Mapping[str, Any], privacy: object, most: float, delta: float
+) -> None:
+    """Refuse a job by which a client, or a user, spends more than the node's owner allows."""
+    require(
+        LEAST_DELTA <= delta < 1,
+        f"the node's max-delta={delta:g} is impossible: give {LEAST_DELTA:g} or more, below 1",
+    )
+    epsilon = _spent(privacy, job["num_rounds"], delta)
+    require(
+        epsilon <= most,
+        f"the node allows epsilon {most:g} at most, at delta {delta:g}, and the run spends "
+        f"{epsilon:g} of each client: choose privacy=local_dp with a lower target_epsilon",
+    )
+    # What the server checks of an honest run, and by which a job could avoid the noise.
+    exact = isinstance(node.trainer, ExactTrainer)
+    require(
+        exact == isinstance(privacy, RandomizedResponse),
+        "the node limits epsilon, and the job's privacy does not fit its model: choose "
+        "privacy=randomized_response for exact models, and privacy=local_dp for others",
+    )
+    require(
+        not job["stacked"],
+        "the node limits epsilon, and updates that are sent one by one have no noise: choose a "
+        "strategy that averages, such as fedadam",
+    )
+    require(
+        job["limits"]["value"] >= HUGE,
+        f"the node limits epsilon, and limits.value={job['limits']['value']:g} would tell which "
+        f"clients exceed it: a run has {HUGE:g}",
+    )
+
+
+def _spent(privacy: object, num_rounds: int, delta: float) -> float:
+    """The epsilon that is spent after the last round, against the server itself."""
     if isinstance(privacy, LocalDP):
-        return privacy.epsilon(num_rounds)
+        return replace(privacy, delta=delta).epsilon(num_rounds)
     return privacy.epsilon if isinstance(privacy, RandomizedResponse) else inf
+
+
+def _refuse_other_terms(node: Node, kept: Path, privacy: object) -> None:
+    """Refuse what would cost more than the terms by which clients have answered already."""
+    terms: dict[str, Any]
+    if isinstance(privacy, LocalDP):
+        path = node.store.folder / "local_dp.json"
+        terms = {"mechanism": privacy.mechanism, "noise_multiplier": privacy.noise_multiplier}
+    elif isinstance(privacy, RandomizedResponse):
+        path = kept / "randomized_response.json"
+        terms = {"epsilon": privacy.epsilon, "max_items": privacy.max_items}
+        terms |= {"num_items": node.data.num_items}
+    else:
+        return
+    first = keep_first(path, terms)
+    require(
+        first == terms,
+        f"clients of the node have answered by {first}, and the job has {terms}: the node limits "
+        "epsilon, so keep the settings of the first job",
+    )

@@ -50,6 +50,7 @@ class Node:
         secure: whether the server may see the sum of this node's clients.
         scores: whether the server may see how well this node's clients are served.
         local: whether clients protect their data from the server, which then sees no error.
+        most_answers: how often each client may answer in this run; None: without limit.
     """
 
     data: Prepared
@@ -63,6 +64,7 @@ class Node:
     secure: SecAgg | NoSecureAggregation
     scores: bool
     local: bool
+    most_answers: int | None
 
     @property
     def personal_is_per_user(self) -> bool:
@@ -104,8 +106,9 @@ def open_node(job: str) -> Node:
             before a client is scored, none by default), `freeze` (see `Recommender.freeze`, nothing
             by default), `limits` (what no honest update exceeds), `prepared` and `store` (folders,
             which no message names in a deployment), `deployed` (false by default), `kept` (folder
-            of the secret that a deployed node has for all its runs), `num_rounds`, `run` (tells one
-            run from another).
+            of the secret that a deployed node has for all its runs), `most_answers` (how often a
+            client may answer, without limit by default), `num_rounds`, `run` (tells one run from
+            another).
     """
     spec = json.loads(job)
     data = Prepared(Path(spec["prepared"]))
@@ -146,6 +149,7 @@ def open_node(job: str) -> Node:
         secure,
         scores,
         protects_from_server(privacy),
+        spec.get("most_answers"),
     )
 
 

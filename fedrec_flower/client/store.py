@@ -1,5 +1,6 @@
 """Personal parameters on the node's own disk: memory-mapped, private, in no message."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,9 @@ from fedrec_flower.writing import give_name, inside
 
 SECRET_FILE = "secret"  # noqa: S105  # a name, no password
 
-_ANSWERED = "answered.npy"  # in no slot: going back to a checkpoint leaves it as it is
+# In no slot: going back to a checkpoint leaves them as they are.
+_ANSWERED = "answered.npy"
+_ANSWERS = "answers.npy"
 
 _PRIVATE_FOLDER = 0o700
 
@@ -163,6 +166,27 @@ class ClientStore:
         answered[codes] = np.maximum(answered[codes], round_)
         self._flush(answered)
 
+    def count(self, clients: Sequence[int], most: int) -> None:
+        """Count an answer of each client, whatever becomes of it, before it is computed.
+
+        Args:
+            clients: their codes.
+            most: answers of a client, at most.
+
+        Raises:
+            TrainingError: names a client that has answered so often; none is counted.
+            FedrecError: if it cannot be written.
+        """
+        answers = self._array(self.folder / _ANSWERS, (self._rows["client"],), np.int64)
+        counts = answers + np.bincount(np.array(clients, np.int64), minlength=len(answers))
+        for client in np.flatnonzero((counts > most) & (counts > answers))[:1]:
+            raise TrainingError(
+                f"client {client} has answered {answers[client]} times, and max-epsilon of its "
+                f"node allows {most} answers in this run: start a new run"
+            )
+        answers[:] = counts
+        self._flush(answers)
+
     def note(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
         """Write rows of a table about users, which the run's owner may read on this disk."""
         shape = (num_rows, *values.shape[1:])
@@ -286,6 +310,25 @@ def share_secret(source: Path, target: Path) -> None:
     if (source / SECRET_FILE).exists():
         secret = (source / SECRET_FILE).read_bytes()
         _make_once(target / SECRET_FILE, lambda file: file.write(secret))
+
+
+def keep_first(path: Path, terms: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the first terms that are given, and say what they were.
+
+    Args:
+        path: where; a JSON file, made unless it exists.
+        terms: numbers and strings by name.
+
+    Raises:
+        FedrecError: if the file cannot be written or read.
+    """
+    text = json.dumps(terms).encode()
+    _make_once(path, lambda file: file.write(text))
+    try:
+        first: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise FedrecError(f"{path} cannot be used ({error}): restore it") from error
+    return first
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:

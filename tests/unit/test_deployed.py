@@ -10,7 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedrec_flower.cli import compose_deployment
-from fedrec_flower.client import Node, deployed, open_node, serving
+from fedrec_flower.client import CohortClient, Node, deployed, open_node, serving
 from fedrec_flower.client.deployed import app, node_of
 from fedrec_flower.client.trainers import GradientTrainer
 from fedrec_flower.errors import ConfigError, FedrecError, TrainingError
@@ -187,7 +187,10 @@ def test_a_deployed_node_refuses_a_job_in_one_sentence(
         ({"store": ""}, "the node has no store: start it with --node-config"),
         ({"prepared": "/nowhere"}, "prepared=nowhere holds no prepared data"),
         ({"require_secure_aggregation": True}, "the node requires secure aggregation"),
-        ({"max_epsilon": 8.0}, "the node allows epsilon 8 at most, and the run spends inf"),
+        (
+            {"max_epsilon": 8.0},
+            "the node allows epsilon 8 at most, at delta .*, and the run spends inf",
+        ),
         ({"plugins": "a.b"}, "names no packages"),
     ],
 )
@@ -198,25 +201,123 @@ def test_a_deployed_node_says_what_its_owner_must_change(
         opened(**own)
 
 
+def local_dp(noise: float, delta: float = 1e-5) -> Job:
+    """The part of a job that says how clients add noise to their updates."""
+    return {
+        "privacy": {
+            "_target_": "fedrec_flower.privacy.LocalDP",
+            "mechanism": "gaussian",
+            "clip_norm": 1.0,
+            "clipping": "flat",
+            "noise_multiplier": noise,
+            "target_epsilon": None,
+            "delta": delta,
+            "unit": "client",
+        }
+    }
+
+
+def reports(epsilon: float, max_items: int = 3) -> Job:
+    """The part of a job that says how users report at random, and to which model."""
+    return {
+        "privacy": {
+            "_target_": "fedrec_flower.privacy.RandomizedResponse",
+            "epsilon": epsilon,
+            "max_items": max_items,
+        },
+        "model": {"_target_": "fedrec_flower.models.Popularity", "name": "popularity"},
+    }
+
+
+def answer(node: Node, *clients: int) -> None:
+    """Let clients of a node train in round 1."""
+    tables, num_items = node.model.item_rows, node.data.num_items
+    given = [
+        np.zeros((num_items, *value.shape[1:]) if name in tables else value.shape, np.float32)
+        for name, value in ((name, node.model.get_parameter(name)) for name in node.shared_names)
+    ]
+    CohortClient(node, clients).train(given, {"round": 1})
+
+
 @pytest.mark.parametrize(("noise", "fits"), [(5.0, True), (1.0, False), (0.0, False)])
 def test_a_deployed_node_computes_by_itself_what_a_run_spends(
     opened: Callable[..., Node], noise: float, *, fits: bool
 ) -> None:
-    privacy = {
-        "_target_": "fedrec_flower.privacy.LocalDP",
-        "mechanism": "gaussian",
-        "clip_norm": 1.0,
-        "clipping": "flat",
-        "noise_multiplier": noise,
-        "target_epsilon": None,
-        "delta": 1e-5,
-        "unit": "client",
-    }
     if fits:
-        assert opened({"privacy": privacy}, max_epsilon=8.0)
+        assert opened(local_dp(noise), max_epsilon=8.0)
         return
     with pytest.raises(ConfigError, match="the node allows epsilon 8 at most"):
-        opened({"privacy": privacy}, max_epsilon=8.0)
+        opened(local_dp(noise), max_epsilon=8.0)
+
+
+def test_a_deployed_node_computes_epsilon_at_a_delta_of_its_own(
+    opened: Callable[..., Node],
+) -> None:
+    """A job with delta=0.99 spent 0 of everything."""
+    with pytest.raises(ConfigError, match=r"epsilon 8 at most, at delta 0\.0166667"):
+        opened(local_dp(1.0, delta=0.99), max_epsilon=8.0)
+    assert opened(local_dp(3.0, delta=1e-9), max_epsilon=8.0)
+    with pytest.raises(ConfigError, match="epsilon 8 at most, at delta 1e-09"):
+        opened(local_dp(3.0, delta=0.99), max_epsilon=8.0, max_delta=1e-9)
+    with pytest.raises(ConfigError, match="max-delta=1 is impossible"):
+        opened(local_dp(5.0), max_epsilon=8.0, max_delta=1.0)
+
+
+def test_a_client_of_a_deployed_node_answers_no_more_than_epsilon_allows(
+    opened: Callable[..., Node],
+) -> None:
+    """A server that asked again got another noise for the same update, without end."""
+    for _ in range(3):
+        answer(opened(local_dp(5.0), max_epsilon=8.0), 3, 4)
+        open_node.cache_clear()  # the node starts anew
+        deployed._opened.cache_clear()
+    node = opened(local_dp(5.0), max_epsilon=8.0)
+    with pytest.raises(TrainingError, match=r"client 3 has answered 3 times.*allows 4 answers"):
+        answer(node, 3, 3)
+    answer(node, 3)
+    with pytest.raises(TrainingError, match="client 3 has answered 4 times"):
+        answer(node, 3, 5)
+    answer(node, 4)
+    unlimited = opened(local_dp(5.0))
+    for _ in range(5):
+        answer(unlimited, 3)
+
+
+def test_a_deployed_node_refuses_other_noise_in_the_same_run(opened: Callable[..., Node]) -> None:
+    assert opened(local_dp(5.0), max_epsilon=8.0)
+    with pytest.raises(ConfigError, match=r"clients of the node have answered by .*5\.0"):
+        opened(local_dp(6.0), max_epsilon=8.0)
+    assert opened(local_dp(6.0) | {"run": "another"}, max_epsilon=8.0)
+    assert opened(local_dp(6.0))
+
+
+@pytest.mark.parametrize("other", [reports(2.0), reports(1.0, 4)])
+def test_a_deployed_node_reports_by_one_setting_in_all_runs(
+    opened: Callable[..., Node], other: Job
+) -> None:
+    """Reports of other settings have other flips, and each spent its epsilon anew."""
+    assert opened(reports(1.0) | {"run": "first"}, max_epsilon=8.0)
+    assert opened(reports(1.0) | {"run": "second"}, max_epsilon=8.0)
+    with pytest.raises(ConfigError, match="clients of the node have answered by"):
+        opened(other | {"run": "third"}, max_epsilon=8.0)
+    with pytest.raises(ConfigError, match=r"the node allows epsilon 0\.5 at most"):
+        opened(reports(1.0), max_epsilon=0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (local_dp(5.0) | {"model": reports(1.0)["model"]}, "does not fit its model"),
+        ({"privacy": reports(1.0)["privacy"]}, "does not fit its model"),
+        (local_dp(5.0) | {"stacked": True}, "updates that are sent one by one have no noise"),
+        (local_dp(5.0) | {"limits": {"weight": 9.0, "value": 0.01}}, r"limits\.value=0\.01 would"),
+    ],
+)
+def test_a_job_cannot_avoid_the_noise_that_a_deployed_node_demands(
+    opened: Callable[..., Node], changes: Job, complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        opened(changes, max_epsilon=8.0)
 
 
 def test_a_round_beyond_the_last_one_is_refused(opened: Callable[..., Node]) -> None:
