@@ -16,6 +16,9 @@ _ALWAYS = (
     "and items, and the largest number of interactions of a client, where it limits weights",
     "times, speed and memory in summary.json, and when a reply arrives: a client with more data "
     "computes longer",
+    "how many replies were lost, by kind (rounds.csv, summary.json), bytes.total in summary.json, "
+    "rounds_participated in clients.csv, and warnings in the log, also those of a node of training "
+    "that is not finite: they follow from which clients were asked in a round, and from their data",
     "results of an attack that the run was put under: they are computed on the clients' data",
     "hyper-parameters that were tried on the same data, in this run or in others",
 )

@@ -185,7 +185,7 @@ class FederatedStrategy(ResumableStrategy):
     def _train(self, grid: Grid, round_: int) -> None:
         """One round; tried again with a fresh cohort where too few clients reply."""
         self._started, nothing = perf_counter(), ConfigRecord()
-        self._losses = Losses(f"round {round_}")
+        self._losses = self._no_losses(round_)
         # Where any round counts, none is tried again: privacy accounts for one cohort a round.
         for attempt in range(1 + self.plan.max_retries * (self.plan.min_completion > 0)):
             self._attempt = attempt
@@ -239,7 +239,7 @@ class FederatedStrategy(ResumableStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the updates and move the global parameters; None if too few replied."""
-        self._attempt, self._losses = 0, Losses(f"round {server_round}")
+        self._attempt, self._losses = 0, self._no_losses(server_round)
         sound = Sound.sort_out(replies, self._post.asked, self._expected())
         return self._use(server_round, sound)
 
@@ -266,8 +266,14 @@ class FederatedStrategy(ResumableStrategy):
         self._lost += self._losses.kinds
         tried = {"attempts": self._attempt + 1.0} if self._attempt else {}
         more = {**self.measured(), **self.plan.curator.figures(), **tried}
-        self.observer.trained(server_round, loss, self.replied, self._losses.kinds, more)
+        # The size of a cohort tells of the coins, by which noise is accounted for.
+        noisy, expected = self.plan.curator.noisy, self.plan.clients_per_round
+        num_clients = expected if noisy else self.replied
+        self.observer.trained(server_round, loss, num_clients, self._losses.kinds, more)
         return ArrayRecord(), MetricRecord({"loss": loss})
+
+    def _no_losses(self, round_: int) -> Losses:
+        return Losses(f"round {round_}", named=not self.plan.curator.noisy)
 
     def _is_too_few(self, sound: Sound[Reply]) -> bool:
         if not sound.replies and words_of_nodes(sound.lost):

@@ -37,10 +37,13 @@ class Losses:
 
     Attributes:
         when: to what, such as "round 3"; every warning begins so.
+        named: whether warnings name clients. Where privacy counts on chance, who was in a cohort
+            must not be known, and warnings give numbers.
         kinds: how many replies, by kind.
     """
 
     when: str
+    named: bool = True
     kinds: Counter[str] = field(default_factory=Counter)
     _said: set[str] = field(default_factory=set)
     _unsaid: list[str] = field(default_factory=list)
@@ -52,7 +55,8 @@ class Losses:
             lost: the reason for each client code.
         """
         self.kinds += Counter(map(kind_of, lost.values()))
-        self._unsaid += [words for words in _sentences(lost) if words not in self._said]
+        sentences = _sentences(lost, named=self.named)
+        self._unsaid += [words for words in sentences if words not in self._said]
         self._said.update(self._unsaid)
         if not words_of_nodes(lost):  # with these the run may end, and once is enough
             self.warn()
@@ -64,13 +68,17 @@ class Losses:
         self._unsaid.clear()
 
 
-def _sentences(lost: Mapping[int, str]) -> Iterator[str]:
+def _sentences(lost: Mapping[int, str], *, named: bool) -> Iterator[str]:
     """The clients whose replies were left out, a sentence for each kind that was not expected."""
     clients = defaultdict(list)
     for client, reason in lost.items():
         clients[kind_of(reason)].append(client)
     for kind, affected in clients.items():
-        if kind not in _EXPECTED:
+        if kind in _EXPECTED:
+            continue
+        if named:
             some = ", ".join(map(str, affected[:_NAMED_AT_MOST]))
             more = f" and {len(affected) - _NAMED_AT_MOST} more" * (len(affected) > _NAMED_AT_MOST)
             yield f"left out client {some}{more}: {lost[affected[0]]}"
+        else:
+            yield f"left out {len(affected)} of the clients: {lost[affected[0]]}"

@@ -96,7 +96,8 @@ class Observer(Protocol):
         Args:
             round_: the round.
             loss: the mean over its interactions.
-            num_clients: how many clients replied soundly.
+            num_clients: how many clients replied soundly; under central noise, how many are
+                expected in a cohort.
             lost: how many replies are missing or were left out, by kind, in all attempts at it.
             more: what else the strategy has measured, by metric; and how many `attempts` it took,
                 where that was more than one.

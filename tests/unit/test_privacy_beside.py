@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,8 +248,34 @@ def test_what_is_published_beside_is_named_value_by_value(
     named = " ".join(federate(*mechanism).outcome.privacy["privacy"]["does_not_cover"])
     for value in ("metrics", "clients.csv", "split_sha256", "times", "attack", "hyper-parameters"):
         assert value in named
+    for value in ("replies were lost", "bytes.total", "rounds_participated", "warnings in the log"):
+        assert value in named
     assert ("evaluation sums that each node sends" in named) == (mechanism is not CENTRAL)
     assert "loss" not in named  # nobody publishes one
+
+
+def test_cohorts_drawn_by_coins_are_not_published(
+    federate: "Federate", caplog: pytest.LogCaptureFixture
+) -> None:
+    # Before, rounds.csv held the size of each cohort, and warnings the clients in it.
+    def one_is_silent(asked: list[Message], replies: list[Message]) -> list[Message]:
+        return replies[asked[0].metadata.message_type == "train" :]
+
+    told = []
+    for mechanism in (CENTRAL, ALL):
+        caplog.clear()
+        words = ("clients_per_round=12", "num_rounds=2", "min_completion=0.0")
+        ran = federate(*mechanism, ALONE, *words, meddle=one_is_silent)
+        said = {record.getMessage() for record in caplog.records}
+        told.append((ran.watcher.replied, {words for words in said if "left out" in words}))
+        asked = [m for m in ran.tap.asked if m.metadata.message_type == "train"]
+        sizes = Counter(m.content.config_records["config"]["round"] for m in asked)
+        assert (sizes == {1: 12, 2: 12}) == (mechanism is ALL)
+    private, plain = told
+    why = "1 of the clients: silent: its node did not answer in time"
+    assert private == ({1: 12, 2: 12}, {f"round {r}: left out {why}" for r in (1, 2)})
+    assert plain[0] == {1: 11, 2: 11}
+    assert all("left out client " in message for message in plain[1])
 
 
 def test_what_masks_do_not_hide_is_named_value_by_value(federate: "Federate") -> None:
