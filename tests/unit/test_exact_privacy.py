@@ -398,6 +398,7 @@ def test_a_catalogue_whose_square_does_not_fit_is_refused_with_its_bytes(
 def test_neighbours_without_similarity_tell_no_item_from_another() -> None:
     """A model of codes alone passed for learnt, and every item scored alike."""
     model = ItemKNN(num_users=1, num_items=5, num_neighbours=2, shrinkage=1.0)
-    hidden = {"neighbours": np.ones((5, 2), np.float32), "similarities": np.zeros((5, 2))}
+    hidden = {"neighbours": np.ones((5, 2), np.float32)}
+    hidden |= {"similarities": np.zeros((5, 2), np.float32)}
     assert not model.tells_items_apart(hidden)
-    assert model.tells_items_apart({**hidden, "similarities": np.eye(5, 2)})
+    assert model.tells_items_apart({**hidden, "similarities": np.eye(5, 2, dtype=np.float32)})
