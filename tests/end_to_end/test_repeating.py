@@ -116,7 +116,9 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
 
 
 def test_all_that_a_run_writes_is_known_to_what_removes_it(sweep: Path) -> None:
-    assert {path.name for path in (sweep / "0").iterdir()} - {"config.yaml"} <= set(_WRITTEN)
+    # Nodes know the run by its identity: they must not answer the same round to another one.
+    kept = {"config.yaml", "run_id"}
+    assert {path.name for path in (sweep / "0").iterdir()} - kept <= set(_WRITTEN)
 
 
 def test_a_longer_sweep_runs_what_is_new(
