@@ -19,8 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedrec_flower.config import trust
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.results.configuration import PATIENCE, flattened
+from fedrec_flower.errors import ConfigError, require
 
 PATHS = (
     *("output_dir", "resume", "init_from", "dataset.path", "dataset.cache_dir"),
@@ -56,6 +55,8 @@ def require_paths(settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: names the option.
     """
+    from fedrec_flower.results.configuration import flattened  # here: it takes pandas along
+
     for name, value in flattened(settings):
         if name in PATHS and value == "":
             raise ConfigError(f"{name} is empty: give it a path, or leave it out")
@@ -74,6 +75,8 @@ def expand_resume(words: Words) -> None:
         return
     require_paths({"resume": value})
     others = [word for word in words if word != f"resume={value}"]
+    from fedrec_flower.results.configuration import PATIENCE  # here: it takes pandas along
+
     if changes := [word for word in others if word.partition("=")[0] not in PATIENCE]:
         raise ConfigError(
             f"resume={value} goes on with the configuration in that folder: leave out {changes[0]}"
@@ -145,6 +148,9 @@ def _as_data(folder: Path, conf: Path) -> str:
         ConfigError: if there are none, or they are more than values.
     """
     file = folder / "config.yaml"
+    mend = "give --config-path the folder of a run"
+    require(folder.is_dir(), f"{folder} is no folder: {mend}")
+    require(file.is_file(), f"there is no config.yaml there: {mend}")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(file))  # nothing is resolved
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
@@ -161,6 +167,8 @@ def _as_data(folder: Path, conf: Path) -> str:
             "a run: for a folder of your own choices use --config-dir"
         )
     content.pop("hydra", None)
+    from fedrec_flower.results.configuration import flattened  # here: it takes pandas along
+
     for name, value in flattened(content):
         if name != "output_dir" and "${" in str(value):
             raise ConfigError(

@@ -234,7 +234,8 @@ def test_long_reports_of_short_histories_are_no_wrong_weight(federate: "Federate
 def test_pieces_of_a_large_cohort_add_up_to_the_whole(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    asked = (f"model={model}", *ANSWERS, "privacy.epsilon=100.0", *SILOS)
+    pairs = "privacy.max_items=4"  # of a single item no pair is reported
+    asked = (f"model={model}", *ANSWERS, "privacy.epsilon=400.0", pairs, *SILOS)
     whole = federate(*asked)
     monkeypatch.setattr("fedrec_flower.client.trainers._CELLS_AT_ONCE", 2 * 60)
     for name, value in federate(*asked).shared.items():
@@ -244,7 +245,8 @@ def test_pieces_of_a_large_cohort_add_up_to_the_whole(
 @EVERY_MODEL
 def test_a_centralized_solution_debiases_too(federate: "Federate", model: str) -> None:
     """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
-    asked = (f"model={model}", *ANSWERS, "privacy.epsilon=200.0", "partition=single")
+    pairs = "privacy.max_items=4"  # of a single item no pair is reported
+    asked = (f"model={model}", *ANSWERS, "privacy.epsilon=400.0", pairs, "partition=single")
     one, many = federate(*asked, "strategy=centralized"), federate(*asked)
     for name, value in many.shared.items():
         assert_array_equal(one.shared[name], value)
