@@ -130,7 +130,11 @@ LOCAL_CASES = {
     "laplace": (USERS, ("privacy.target_epsilon=2.0", "privacy.mechanism=laplace", "num_rounds=1")),
     "gaussian, a round tried twice": (
         USERS,
-        ("privacy.target_epsilon=2.0", "min_completion=0.9", "num_rounds=1"),
+        # Without a budget: one of a single message leaves no client to be asked again.
+        (
+            *("privacy.target_epsilon=null", "privacy.noise_multiplier=3.0"),
+            *("min_completion=0.9", "num_rounds=1"),
+        ),
     ),
     "gaussian, killed and gone on with": (USERS, (*RESUMES, "num_rounds=2")),
 }
