@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from fedrec_flower.interactions import Interactions, Partition
-from fedrec_flower.prepared import ClientData, Columns, Prepared
-from fedrec_flower.preparing import prepare
-from fedrec_flower.splits.leave_one_out import LeaveOneOut
+from fedrec_flower.data.interactions import Interactions, Partition
+from fedrec_flower.data.prepare import prepare
+from fedrec_flower.data.prepared import ClientData, Columns, Prepared
+from fedrec_flower.data.splits.leave_one_out import LeaveOneOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.federations import Federate, Meddle
+    from tests.helpers.federations import Federate, Meddle
 
 # Tests are small: threads cost more than they bring. Read when PyTorch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -154,8 +154,8 @@ def prepare_small(small_data: Interactions, tmp_path: Path) -> PrepareSmall:
 @pytest.fixture(scope="session")
 def federate(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Federate]":
     """Run 24 synthetic users, in this process, by the real configuration and strategies."""
-    from fedrec_flower.client import open_node
-    from tests.federations import Federated, run
+    from fedrec_flower.federation.client.node import open_node
+    from tests.helpers.federations import Federated, run
 
     cache = tmp_path_factory.mktemp("cache")  # data are prepared once a session
 

@@ -9,8 +9,8 @@ import pandas as pd
 from fedrec_flower.benchmark.rounds import rounds_table
 from fedrec_flower.benchmark.scale import SHAPES, scale_table
 from fedrec_flower.benchmark.secure import secure_table
-from fedrec_flower.results import markdown
-from fedrec_flower.writing import print_anything
+from fedrec_flower.core.files import print_anything
+from fedrec_flower.reports.markdown import markdown
 
 
 def main() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 from fedrec_flower.benchmark.measuring import WORK, peak_memory_mb, timed
-from fedrec_flower.checkpoints import Checkpoint
-from fedrec_flower.cli import compose
-from fedrec_flower.config import build
-from fedrec_flower.experiment import prepare_data, set_up
-from fedrec_flower.federation import federate
-from fedrec_flower.results import RunFolder
-from fedrec_flower.strategies.plan import Metrics
+from fedrec_flower.cli.main import compose
+from fedrec_flower.core.checkpoint import Checkpoint
+from fedrec_flower.core.instantiate import build
+from fedrec_flower.experiment.run import prepare_data, set_up
+from fedrec_flower.experiment.run_folder import RunFolder
+from fedrec_flower.federation.server.plan import Metrics
+from fedrec_flower.federation.transport.base import federate
 
 _RUN = ("federation=in_process", "model=mf", *WORK)
 _LONG = 1_000_000  # rounds: the stopwatch ends a run, nothing else

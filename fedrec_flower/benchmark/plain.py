@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from fedrec_flower.core.random import generator
+from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.prepared import Prepared
-from fedrec_flower.seeding import generator
 
 
 class PlainLoop:

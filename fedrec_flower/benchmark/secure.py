@@ -14,17 +14,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import UpdateSum
 from fedrec_flower.benchmark.measuring import in_new_process, peak_memory_mb
-from fedrec_flower.secure_aggregation import (
-    CohortSum,
-    Contribution,
-    Coordinator,
-    Member,
-    PublicKeys,
-    SecAgg,
-)
-from fedrec_flower.seeding import generator
+from fedrec_flower.communication.secure_aggregation.client import Member
+from fedrec_flower.communication.secure_aggregation.messages import Contribution, PublicKeys
+from fedrec_flower.communication.secure_aggregation.quantization import CohortSum
+from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
+from fedrec_flower.communication.secure_aggregation.server import Coordinator
+from fedrec_flower.core.random import generator
+from fedrec_flower.core.updates import UpdateSum
 
 SETTINGS = ((100, 20, 0.0), (100, 20, 0.1), (100, None, 0.0), (100, None, 0.1))
 _ITEMS, _DIMENSIONS, _WEIGHT = 1682, 64, 100  # a table as of ML-100K; interactions a node

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.interactions import Part
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.random import Seed
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.data.prepared import ClientData, Columns
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.prepared import ClientData, Columns
-from fedrec_flower.seeding import Seed
 
 Values = dict[str, NDArray[np.float64]]  # metric -> one value per user or held-out interaction
 Records = dict[str, NDArray[Any]]  # column -> one row per user or per test interaction

@@ -11,22 +11,21 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.errors import ConfigError, require
-from fedrec_flower.evaluation.base import (
-    Evaluation,
-    Records,
-    Values,
-    require_at_least,
-    shortened,
+from fedrec_flower.core.errors import ConfigError, require
+from fedrec_flower.core.random import Seed
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.data.prepared import ClientData, Columns
+from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least, shortened
+from fedrec_flower.evaluation.metrics.ranking import Metric, Ranks, parse_metric
+from fedrec_flower.evaluation.sampled_negatives import draw_negatives
+from fedrec_flower.evaluation.scoring import (
+    Scores,
+    concatenate,
+    rank_held_out,
+    recommend,
+    score_in_batches,
 )
-from fedrec_flower.evaluation.negatives import draw_negatives
-from fedrec_flower.evaluation.ranks import rank_held_out
-from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
-from fedrec_flower.interactions import Part
-from fedrec_flower.metrics.ranking import Metric, Ranks, parse_metric
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.prepared import ClientData, Columns
-from fedrec_flower.seeding import Seed
 
 Ranked = dict[tuple[Part, str], NDArray[np.int64]]  # (part, protocol) -> rank of each item
 

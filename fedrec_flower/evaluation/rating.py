@@ -7,19 +7,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.errors import ConfigError, DataError
-from fedrec_flower.evaluation.base import (
-    Evaluation,
-    Records,
-    Values,
-    require_at_least,
-    shortened,
-)
-from fedrec_flower.evaluation.scores import Scores, concatenate, recommend, score_in_batches
-from fedrec_flower.interactions import Part
+from fedrec_flower.core.errors import ConfigError, DataError
+from fedrec_flower.core.random import Seed
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.data.prepared import ClientData, Columns
+from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least, shortened
+from fedrec_flower.evaluation.scoring import Scores, concatenate, recommend, score_in_batches
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.prepared import ClientData, Columns
-from fedrec_flower.seeding import Seed
 
 Errors = dict[Part, NDArray[np.float64]]  # of each held-out rating, raw units, signed
 

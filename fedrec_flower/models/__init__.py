@@ -1,13 +1,12 @@
-"""PyTorch recommenders: which tensors are shared, which stay with the client."""
+"""PyTorch recommenders. Each declares which parameters are shared and which are personal."""
 
 from fedrec_flower.models.autoencoder import Autoencoder
 from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.closed_form import ExactRecommender
 from fedrec_flower.models.colr import CoLR
 from fedrec_flower.models.ease import EASE
-from fedrec_flower.models.exact import ExactRecommender
 from fedrec_flower.models.fedrap import FedRAP
 from fedrec_flower.models.fedrecon import FedRecon
-from fedrec_flower.models.gpfedrec import GPFedRec
 from fedrec_flower.models.gru4rec import GRU4Rec
 from fedrec_flower.models.hybrid import Hybrid
 from fedrec_flower.models.ials import IALS
@@ -16,28 +15,28 @@ from fedrec_flower.models.lightgcn import LightGCN
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.multvae import MultVAE
 from fedrec_flower.models.ncf import NCF
-from fedrec_flower.models.pfedrec import PFedRec
+from fedrec_flower.models.pfedrec import GPFedRec, PFedRec
 from fedrec_flower.models.popularity import Popularity
-from fedrec_flower.models.random_scores import RandomScores
+from fedrec_flower.models.random import RandomScores
 from fedrec_flower.models.sasrec import SASRec
 from fedrec_flower.models.two_tower import TwoTower
 
 __all__ = [
-    "EASE",
-    "IALS",
-    "MF",
-    "NCF",
     "Autoencoder",
     "CoLR",
+    "EASE",
     "ExactRecommender",
     "FedRAP",
     "FedRecon",
     "GPFedRec",
     "GRU4Rec",
     "Hybrid",
+    "IALS",
     "ItemKNN",
     "LightGCN",
+    "MF",
     "MultVAE",
+    "NCF",
     "PFedRec",
     "Popularity",
     "RandomScores",

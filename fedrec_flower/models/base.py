@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
-from fedrec_flower.prepared import Columns
+from fedrec_flower.core.errors import require
+from fedrec_flower.data.prepared import Columns
 
 Tensors = dict[str, NDArray[np.float32]]  # parameter name -> value
 

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.models.mf import MF
 

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import check_vectors, middle
-from fedrec_flower.models.personal_score import PersonalScore
+from fedrec_flower.models.personal_head import PersonalScore
 
 _PACE = 10.0  # rounds; the curriculum has run three quarters of its way after one of these
 

@@ -20,10 +20,10 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import middle
 from fedrec_flower.models.history import History, HistoryRecommender
-from fedrec_flower.models.rebuilding import Descent, rebuild
+from fedrec_flower.models.ops.reconstruction import Descent, rebuild
 
 _TOO_FAR = 2.0  # as far again as the lowest point: there the parabola is as high as at the start
 

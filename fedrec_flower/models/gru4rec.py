@@ -10,8 +10,8 @@ paper's losses over a mini-batch's other sessions, which a client does not have.
 
 from torch import Tensor, cat, nn
 
-from fedrec_flower.models.recurrence import recur
-from fedrec_flower.models.sequences import SequentialRecommender
+from fedrec_flower.models.ops.gru import recur
+from fedrec_flower.models.sequential import SequentialRecommender
 
 
 class GRU4Rec(SequentialRecommender):

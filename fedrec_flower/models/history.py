@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.base import Recommender, normal
-from fedrec_flower.models.entries import Entries, take
-from fedrec_flower.models.pairs import dots, sums
-from fedrec_flower.prepared import Columns
+from fedrec_flower.models.ops.history_entries import Entries, take
+from fedrec_flower.models.ops.row_products import dots, sums
 
 ENTRIES_AT_ONCE = 20_000  # some 5 MB of vectors: what a processor keeps at hand
 

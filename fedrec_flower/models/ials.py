@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
+from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.base import Tensors, normal
-from fedrec_flower.models.exact import (
+from fedrec_flower.models.closed_form import (
     NO_NOISE,
     ExactRecommender,
     Histories,
@@ -30,7 +31,6 @@ from fedrec_flower.models.exact import (
     Sums,
     incidence,
 )
-from fedrec_flower.prepared import Columns
 
 Array = NDArray[np.float64]
 

@@ -16,17 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
+from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.cooccurrence import (
+from fedrec_flower.models.closed_form import NO_NOISE, ExactRecommender, Noise, Sums, incidence
+from fedrec_flower.models.ops.cooccurrence import (
     cooccurrences,
     debiased,
     insignificant,
     norms,
     symmetric,
 )
-from fedrec_flower.models.exact import NO_NOISE, ExactRecommender, Noise, Sums, incidence
-from fedrec_flower.prepared import Columns
 
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64, whatever the catalogue
 

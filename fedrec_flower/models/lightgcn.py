@@ -27,10 +27,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import check_dropout, check_vectors, middle
 from fedrec_flower.models.history import History, HistoryRecommender
-from fedrec_flower.models.pairs import dots
+from fedrec_flower.models.ops.row_products import dots
 
 
 class LightGCN(HistoryRecommender):

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import check_dropout, check_vectors
 from fedrec_flower.models.history import History, HistoryRecommender
 

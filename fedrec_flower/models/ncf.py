@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import (
     PAIRS_AT_ONCE,
     Factors,

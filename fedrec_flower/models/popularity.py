@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.exact import NO_NOISE, ExactRecommender, Noise, Sums, incidence
-from fedrec_flower.prepared import Columns
+from fedrec_flower.models.closed_form import NO_NOISE, ExactRecommender, Noise, Sums, incidence
 
 
 class Popularity(ExactRecommender):

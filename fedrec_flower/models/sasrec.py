@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedrec_flower.errors import require
-from fedrec_flower.models.sequences import SequentialRecommender
+from fedrec_flower.core.errors import require
+from fedrec_flower.models.sequential import SequentialRecommender
 
 _NEVER = -1e9  # an attention logit whose weight is zero in float32
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
+from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.base import Recommender, Tensors, check_dropout, xavier_uniform
-from fedrec_flower.prepared import Columns
-from fedrec_flower.rows import add_rows
 
 
 class TwoTower(Recommender):

@@ -13,27 +13,29 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import Updates
-from fedrec_flower.errors import require
-from fedrec_flower.models.exact import ExactRecommender
-from fedrec_flower.prepared import Columns
+from fedrec_flower.core.errors import require
+from fedrec_flower.core.updates import Updates
+from fedrec_flower.data.prepared import Columns
+from fedrec_flower.models.closed_form import ExactRecommender
 from fedrec_flower.privacy.accounting import default_delta, noise_multiplier_for
-from fedrec_flower.privacy.budget import check_budget, check_clipping, check_cost
-from fedrec_flower.privacy.chance import Chance
-from fedrec_flower.privacy.circumstances import (
+from fedrec_flower.privacy.clipping import clipped, norms, whole_norms
+from fedrec_flower.privacy.gaussian import GaussianCurator
+from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
+from fedrec_flower.privacy.mechanism import NoPrivacy
+from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.requirements import (
     Circumstances,
     Unit,
     Way,
+    check_budget,
+    check_clipping,
+    check_cost,
     require_no_retries,
     require_range,
     require_statistics,
     require_sum_alone,
     require_unit,
 )
-from fedrec_flower.privacy.clipping import clipped, norms, whole_norms
-from fedrec_flower.privacy.gaussian import GaussianCurator
-from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
-from fedrec_flower.privacy.none import NoPrivacy
 
 UNCLIPPED = "unclipped"  # beside an update, by Andrew et al.: half a vote on whether it was short
 

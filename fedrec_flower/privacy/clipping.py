@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import Updates
+from fedrec_flower.core.updates import Updates
 
 Floats = NDArray[np.float64]
 

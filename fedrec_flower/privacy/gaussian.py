@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import HUGE, UpdateSum
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
+from fedrec_flower.core.updates import HUGE, UpdateSum
 from fedrec_flower.privacy.accounting import History, accountant, epsilon_of, joined
-from fedrec_flower.privacy.chance import Chance
-from fedrec_flower.privacy.circumstances import Circumstances
-from fedrec_flower.privacy.curator import Curator, State
 from fedrec_flower.privacy.ledger import Account, Ledger
-from fedrec_flower.privacy.wording import about_noise, before_this_run, outside
+from fedrec_flower.privacy.mechanism import Curator, State
+from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.requirements import Circumstances
+from fedrec_flower.privacy.statement import about_noise, before_this_run, outside
 
 # A node rounds its sum to float32, relatively by 2^-24 at most. The sums with and without one
 # client are rounded apart, and neither is longer than the bounds of all clients together.

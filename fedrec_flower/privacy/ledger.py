@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.errors import DataError
-from fedrec_flower.writing import explained, replacing
+from fedrec_flower.core.errors import DataError
+from fedrec_flower.core.files import explained, replacing
 
 LEDGER = "privacy_ledger.json"
 """Its name in a run's folder. A run that starts anew in the same folder keeps it."""

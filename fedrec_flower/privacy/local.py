@@ -13,28 +13,29 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import Updates, UpdateSum
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
+from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.privacy.accounting import (
     accountant,
     default_delta,
     epsilon_of,
     noise_multiplier_for,
 )
-from fedrec_flower.privacy.budget import check_budget, check_clipping, check_cost
-from fedrec_flower.privacy.chance import Chance, Source, laplace
-from fedrec_flower.privacy.circumstances import (
+from fedrec_flower.privacy.clipping import clipped
+from fedrec_flower.privacy.ledger import NO_LEDGER, Account, Ledger
+from fedrec_flower.privacy.mechanism import Curator, NoPrivacy, State
+from fedrec_flower.privacy.noise import Chance, Source, laplace
+from fedrec_flower.privacy.requirements import (
     Circumstances,
     Unit,
     Way,
+    check_budget,
+    check_clipping,
+    check_cost,
     require_sum_alone,
     require_unit,
 )
-from fedrec_flower.privacy.clipping import clipped
-from fedrec_flower.privacy.curator import Curator, State
-from fedrec_flower.privacy.ledger import NO_LEDGER, Account, Ledger
-from fedrec_flower.privacy.none import NoPrivacy
-from fedrec_flower.privacy.wording import about_noise, before_this_run, outside
+from fedrec_flower.privacy.statement import about_noise, before_this_run, outside
 
 _APART = 2.0  # clip norms between the updates of any two clients, at most
 

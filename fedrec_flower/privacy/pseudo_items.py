@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.errors import require
-from fedrec_flower.prepared import ClientData, Columns, starts
-from fedrec_flower.privacy.chance import Chance, Source
-from fedrec_flower.privacy.circumstances import Circumstances, Way
-from fedrec_flower.privacy.curator import Curator
+from fedrec_flower.core.errors import require
+from fedrec_flower.data.prepared import ClientData, Columns, starts
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
-from fedrec_flower.privacy.none import NoPrivacy
+from fedrec_flower.privacy.mechanism import Curator, NoPrivacy
+from fedrec_flower.privacy.noise import Chance, Source
+from fedrec_flower.privacy.requirements import Circumstances, Way
 
 
 @dataclass(frozen=True)

@@ -27,19 +27,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.errors import require
-from fedrec_flower.prepared import ClientData, Columns, starts
-from fedrec_flower.privacy.chance import Chance
-from fedrec_flower.privacy.circumstances import (
+from fedrec_flower.core.errors import require
+from fedrec_flower.data.prepared import ClientData, Columns, starts
+from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
+from fedrec_flower.privacy.mechanism import Curator, NoPrivacy
+from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.requirements import (
     Circumstances,
     Way,
     require_statistics,
     require_sum_alone,
 )
-from fedrec_flower.privacy.curator import Curator
-from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
-from fedrec_flower.privacy.none import NoPrivacy
-from fedrec_flower.privacy.wording import about_lasting, outside
+from fedrec_flower.privacy.statement import about_lasting, outside
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,17 @@
-"""Federated strategies on Flower's message API."""
+"""Federated algorithms: how the server moves and how clients train."""
 
-from fedrec_flower.strategies.base import FederatedStrategy
-from fedrec_flower.strategies.centralized import Centralized
+from fedrec_flower.strategies.baselines import Centralized, LocalOnly
 from fedrec_flower.strategies.clustered import Clustered
-from fedrec_flower.strategies.elections import Bulyan, Krum, MultiKrum
-from fedrec_flower.strategies.fedadagrad import FedAdagrad
-from fedrec_flower.strategies.fedadam import FedAdam
-from fedrec_flower.strategies.fedavg import FedAvg
-from fedrec_flower.strategies.fedavgm import FedAvgM
 from fedrec_flower.strategies.fedbuff import FedBuff
 from fedrec_flower.strategies.feddyn import FedDyn
+from fedrec_flower.strategies.fedopt import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
 from fedrec_flower.strategies.fedprox import FedProx
-from fedrec_flower.strategies.fedyogi import FedYogi
-from fedrec_flower.strategies.graph import UserGraph
-from fedrec_flower.strategies.local_only import LocalOnly
 from fedrec_flower.strategies.perfedavg import PerFedAvg
-from fedrec_flower.strategies.plan import Observer, Outcome, Plan
 from fedrec_flower.strategies.qfedavg import QFedAvg
-from fedrec_flower.strategies.robust import Median, NormBound, TrimmedMean
+from fedrec_flower.strategies.robust import Bulyan, Krum, Median, MultiKrum, NormBound, TrimmedMean
 from fedrec_flower.strategies.scaffold import Scaffold
-from fedrec_flower.strategies.sums import Sums
+from fedrec_flower.strategies.sufficient_statistics import Sums
+from fedrec_flower.strategies.user_graph import UserGraph
 
 __all__ = [
     "Bulyan",
@@ -33,16 +25,12 @@ __all__ = [
     "FedDyn",
     "FedProx",
     "FedYogi",
-    "FederatedStrategy",
     "Krum",
     "LocalOnly",
     "Median",
     "MultiKrum",
     "NormBound",
-    "Observer",
-    "Outcome",
     "PerFedAvg",
-    "Plan",
     "QFedAvg",
     "Scaffold",
     "Sums",

@@ -9,10 +9,12 @@ train when their reply is due, from the parameters they were given, so a run is 
 Source: Nguyen et al. 2022, "Federated learning with buffered asynchronous aggregation", Algorithm
 1; the staleness function of section 5 has an exponent of 1/2. Updates are weighted by
 `num_examples` by default, uniformly, as in the paper, with `weighting=uniform`.
+
+Clients at work on a clock that is simulated: nobody waits, and the same seed gives the same.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,14 +22,114 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import Updates, UpdateSum
-from fedrec_flower.errors import require
-from fedrec_flower.faults import latency
+from fedrec_flower.core.errors import require
+from fedrec_flower.core.random import generator
+from fedrec_flower.core.updates import Updates, UpdateSum
+from fedrec_flower.federation.server.dispatch import VERSIONS
+from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.strategies.flights import Codes, Flights
-from fedrec_flower.strategies.messages import VERSIONS
-from fedrec_flower.strategies.plan import Observer, Plan
-from fedrec_flower.strategies.stepping import ServerOptimizer, SteppingStrategy, chosen, under
+from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen, under
+from fedrec_flower.threats import latency
+
+Codes = NDArray[np.int64]
+# How long clients take: their codes, the round and how often clients were called in it before.
+Duration = Callable[[Codes, int, int], NDArray[np.float64]]
+
+
+def _nobody() -> Codes:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(slots=True)
+class Flights:
+    """Who is at work, since which server update, and until when.
+
+    Attributes:
+        seed: the experiment's seed, for who is called.
+        num_clients: clients of the federation.
+        concurrency: how many clients work at once.
+        duration: how long clients take.
+        now: what the clock shows.
+        clients: int64 (n,), codes of those at work.
+        given: int64 (n,), how many server updates went into what each was given.
+        lands: float64 (n,), when each replies.
+        calls: the round in which clients were last called, and how often.
+    """
+
+    seed: int
+    num_clients: int
+    concurrency: int
+    duration: Duration
+    now: float = 0.0
+    clients: Codes = field(default_factory=_nobody)
+    given: Codes = field(default_factory=_nobody)
+    lands: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    calls: tuple[int, int] = (0, 0)
+
+    def collect(self, count: int, round_: int) -> tuple[Codes, Codes]:
+        """Let time pass until some clients have replied.
+
+        Whenever one replies, others are called in its place, with what the server then has. Those
+        that reply at the same instant are received before anyone is called. A client at work, or
+        whose reply waits in the buffer, is not called.
+
+        Args:
+            count: replies to wait for, at most `num_clients`.
+            round_: the server update that is to come, counted from one.
+
+        Returns:
+            int64 (count,): the clients, ascending, and what they were given, as `given`.
+        """
+        landed: list[tuple[int, int]] = []
+        while len(landed) < count:
+            if not (self.lands <= self.now).any():
+                self._call([client for client, _ in landed], round_)
+            # Of those that reply at the same instant, the lowest code first.
+            first = int(np.lexsort((self.clients, self.lands))[0])
+            self.now = max(self.now, float(self.lands[first]))
+            landed.append((int(self.clients[first]), int(self.given[first])))
+            self._keep(np.arange(len(self.clients)) != first)
+        pairs = np.array(sorted(landed), np.int64)
+        return pairs[:, 0], pairs[:, 1]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that changes, by name."""
+        return {
+            "now": np.array(self.now),
+            "clients": self.clients,
+            "given": self.given,
+            "lands": self.lands,
+            "calls": np.array(self.calls),
+        }
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave."""
+        self.now = float(state["now"])
+        self.clients, self.given = state["clients"], state["given"]
+        self.lands = state["lands"]
+        self.calls = (int(state["calls"][0]), int(state["calls"][1]))
+
+    def _call(self, waiting: list[int], round_: int) -> None:
+        """Call idle clients until as many work as may."""
+        idle = np.setdiff1d(np.arange(self.num_clients), [*self.clients.tolist(), *waiting])
+        size = min(self.concurrency - len(self.clients), len(idle))
+        if size <= 0:
+            return
+        count = self.calls[1] + 1 if self.calls[0] == round_ else 0
+        # The first call of a round is addressed as a cohort is: where all reply at once, rounds
+        # are those of FedAvg.
+        rng = generator(self.seed, "cohort", round_, count)
+        called = np.sort(rng.choice(idle, size, replace=False))
+        self.calls = (round_, count)
+        self.clients = np.concatenate([self.clients, called])
+        self.given = np.concatenate([self.given, np.full(size, round_ - 1)])
+        ends = self.now + self.duration(called, round_, count)
+        self.lands = np.concatenate([self.lands, ends])
+
+    def _keep(self, those: NDArray[np.bool_]) -> None:
+        self.clients, self.given = self.clients[those], self.given[those]
+        self.lands = self.lands[those]
+
 
 _A_SHARE = 5  # of the clients at work, by default one in so many fills the buffer
 
@@ -95,7 +197,7 @@ class FedBuff(SteppingStrategy):
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
-        method = "fedrec_flower.client.methods.Plain"
+        method = "fedrec_flower.strategies.client_updates.Plain"
         return {"_target_": method, "weighting": self._weighting}
 
     def configure_train(

@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedrec_flower.aggregation import UpdateSum, mean_over_all_clients
-from fedrec_flower.errors import require
+from fedrec_flower.core.errors import require
+from fedrec_flower.core.updates import UpdateSum, mean_over_all_clients
+from fedrec_flower.federation.server.loop import FederatedStrategy
+from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.strategies.base import FederatedStrategy
-from fedrec_flower.strategies.plan import Observer, Plan
-from fedrec_flower.strategies.sgd import require_sgd
+from fedrec_flower.strategies.client_updates import require_sgd
 
 
 class FedDyn(FederatedStrategy):
@@ -62,7 +62,7 @@ class FedDyn(FederatedStrategy):
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
-        method = "fedrec_flower.client.methods.Dynamic"
+        method = "fedrec_flower.strategies.client_updates.Dynamic"
         return {"_target_": method, "pull": self.alpha, "weighting": self._weighting}
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:

@@ -8,9 +8,9 @@ differ, and for every model.
 
 from typing import Any, Literal
 
-from fedrec_flower.errors import require
-from fedrec_flower.strategies.plan import Observer, Plan
-from fedrec_flower.strategies.stepping import ServerOptimizer, SteppingStrategy, chosen
+from fedrec_flower.core.errors import require
+from fedrec_flower.federation.server.plan import Observer, Plan
+from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 
 
 class FedProx(SteppingStrategy):
@@ -51,4 +51,4 @@ class FedProx(SteppingStrategy):
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
-        return {"_target_": "fedrec_flower.client.methods.Plain", "pull": self.mu}
+        return {"_target_": "fedrec_flower.strategies.client_updates.Plain", "pull": self.mu}

@@ -12,9 +12,9 @@ What is learnt is meant to be adapted: score it with `finetune_epochs=1`.
 
 from typing import Any, Literal
 
-from fedrec_flower.errors import require
-from fedrec_flower.strategies.plan import Observer, Plan
-from fedrec_flower.strategies.stepping import ServerOptimizer, SteppingStrategy, chosen
+from fedrec_flower.core.errors import require
+from fedrec_flower.federation.server.plan import Observer, Plan
+from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 
 
 class PerFedAvg(SteppingStrategy):
@@ -55,4 +55,7 @@ class PerFedAvg(SteppingStrategy):
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
-        return {"_target_": "fedrec_flower.client.methods.Plain", "look_ahead": self.alpha}
+        return {
+            "_target_": "fedrec_flower.strategies.client_updates.Plain",
+            "look_ahead": self.alpha,
+        }

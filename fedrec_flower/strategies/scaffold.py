@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedrec_flower.aggregation import UpdateSum, mean_over_all_clients
+from fedrec_flower.core.updates import UpdateSum, mean_over_all_clients
+from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.models.base import Tensors
-from fedrec_flower.strategies.plan import Observer, Plan
-from fedrec_flower.strategies.sgd import require_sgd
-from fedrec_flower.strategies.stepping import ServerOptimizer, SteppingStrategy, chosen
-from fedrec_flower.training import CONTROL
+from fedrec_flower.strategies.client_updates import require_sgd
+from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
+from fedrec_flower.training.gradient_correction import CONTROL
 
 _STATE = "control/"
 
@@ -70,7 +70,7 @@ class Scaffold(SteppingStrategy):
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
-        method = "fedrec_flower.client.methods.Scaffold"
+        method = "fedrec_flower.strategies.client_updates.Scaffold"
         return {"_target_": method, "weighting": self._weighting}
 
     def begin(self, initial: Tensors) -> Tensors:

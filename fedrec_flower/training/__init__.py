@@ -1,12 +1,12 @@
-"""Local training: samples, losses, and the engines that train a cohort of clients."""
+"""Local training of many clients: sequential, vectorized or compiled, with equal results."""
 
+from fedrec_flower.training.batches import Touched
 from fedrec_flower.training.cohort import Cohort
-from fedrec_flower.training.correction import CONTROL, Guide
+from fedrec_flower.training.config import LocalTraining
 from fedrec_flower.training.engine import Engine, Trained
-from fedrec_flower.training.engines import check_engine, choose_engine
-from fedrec_flower.training.settings import LocalTraining
-from fedrec_flower.training.versions import Versions
-from fedrec_flower.training.work import Touched
+from fedrec_flower.training.factory import check_engine, choose_engine
+from fedrec_flower.training.gradient_correction import CONTROL, Guide
+from fedrec_flower.training.model_versions import Versions
 
 __all__ = [
     "CONTROL",

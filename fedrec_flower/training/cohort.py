@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.prepared import ClientData, Columns, starts
+from fedrec_flower.data.prepared import ClientData, Columns, starts
 
 Index = NDArray[np.int64]
 

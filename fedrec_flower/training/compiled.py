@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.models.base import Factors
-from fedrec_flower.prepared import ClientData
-from fedrec_flower.training import kernel_arguments as its
+from fedrec_flower.training import kernels as its
+from fedrec_flower.training.batches import Work
+from fedrec_flower.training.chunking import cut
 from fedrec_flower.training.engine import Engine
-from fedrec_flower.training.memory import cut
-from fedrec_flower.training.work import Work
 
 # The loop takes one client after another: more of them at once only take memory.
 _ENOUGH_MB = 64

@@ -15,19 +15,19 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import Updates
+from fedrec_flower.core.random import Seed
+from fedrec_flower.core.updates import Updates
+from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.data.splits.base import Negatives
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.history import HistoryRecommender
-from fedrec_flower.prepared import ClientData
-from fedrec_flower.seeding import Seed
-from fedrec_flower.splits import Negatives
+from fedrec_flower.training.batches import Touched, Work
 from fedrec_flower.training.cohort import Cohort, Index
-from fedrec_flower.training.correction import Correction, Guide, Unguided, num_steps
-from fedrec_flower.training.reading import Reading
-from fedrec_flower.training.samples import Sampler, Samples, Task
-from fedrec_flower.training.settings import LocalTraining
-from fedrec_flower.training.versions import Versions
-from fedrec_flower.training.work import Touched, Work
+from fedrec_flower.training.config import LocalTraining
+from fedrec_flower.training.gradient_correction import Correction, Guide, Unguided, num_steps
+from fedrec_flower.training.history_batches import Reading
+from fedrec_flower.training.model_versions import Versions
+from fedrec_flower.training.negative_sampling import Sampler, Samples, Task
 
 _NOBODY = np.zeros(0, np.int64)
 _UNGUIDED = Unguided()

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrec_flower.rows import add_rows
-from fedrec_flower.training.settings import LocalTraining
-from fedrec_flower.training.work import Step, Work
+from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.training.batches import Step, Work
+from fedrec_flower.training.config import LocalTraining
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's own
 

@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.models.history import History
-from fedrec_flower.prepared import ClientData
+from fedrec_flower.training.batches import Work
 from fedrec_flower.training.engine import Engine
-from fedrec_flower.training.objective import Objective
-from fedrec_flower.training.work import Work
+from fedrec_flower.training.losses import Objective
 
 
 class SequentialEngine(Engine):

@@ -19,17 +19,15 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import History
-from fedrec_flower.prepared import ClientData
-from fedrec_flower.training.batch import Batch
-from fedrec_flower.training.device import find_device
+from fedrec_flower.training.batches import Batch, Work, steps
+from fedrec_flower.training.chunking import cut
+from fedrec_flower.training.config import LocalTraining, find_device
 from fedrec_flower.training.engine import Engine
-from fedrec_flower.training.memory import cut
-from fedrec_flower.training.objective import Objective, named
+from fedrec_flower.training.losses import Objective, named
 from fedrec_flower.training.optimizers import Optimizer
-from fedrec_flower.training.settings import LocalTraining
-from fedrec_flower.training.work import Work, steps
 
 Tensors = dict[str, Tensor]
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fedrec_flower.aggregation import Limits
-from fedrec_flower.cli import CONF, compose
-from fedrec_flower.client.app import app
-from fedrec_flower.config import build
-from fedrec_flower.evaluation import Bounds
-from fedrec_flower.federation import InProcessGrid
-from fedrec_flower.privacy import Curator
-from fedrec_flower.secure_aggregation import NoSecureAggregation
-from fedrec_flower.strategies import Plan
+from fedrec_flower.cli.main import CONF, compose
+from fedrec_flower.communication.limits import Limits
+from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation
+from fedrec_flower.core.instantiate import build
+from fedrec_flower.evaluation.metric_sums import Bounds
+from fedrec_flower.federation.client.app import app
+from fedrec_flower.federation.server.plan import Plan
+from fedrec_flower.federation.transport.in_process import InProcessGrid
+from fedrec_flower.privacy.mechanism import Curator
 
 GROUPS = (
     *("dataset", "split", "partition", "strategy", "faults", "attack", "compression"),

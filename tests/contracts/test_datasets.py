@@ -11,10 +11,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedrec_flower.datasets import Dataset
-from fedrec_flower.datasets.downloads import UnreachableError
-from fedrec_flower.datasets.movielens_layouts import TextFile
-from fedrec_flower.datasets.movielens_releases import RELEASES
+from fedrec_flower.data.sources.base import Dataset
+from fedrec_flower.data.sources.download import UnreachableError
+from fedrec_flower.data.sources.movielens import RELEASES, TextFile
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 YAMLS = sorted(CONF.glob("*.yaml"))

@@ -8,7 +8,7 @@ import torch
 from hydra.utils import get_class
 from numpy.testing import assert_allclose, assert_array_equal
 
-from tests.model_yamls import (
+from tests.helpers.model_yamls import (
     ATTRIBUTES,
     EVERY_MODEL,
     EVERY_TRAINED_MODEL,

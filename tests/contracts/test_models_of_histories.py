@@ -8,9 +8,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.models.entries import take
 from fedrec_flower.models.history import HistoryRecommender
-from tests.model_yamls import (
+from fedrec_flower.models.ops.history_entries import take
+from tests.helpers.model_yamls import (
     EVERY_HISTORY_MODEL,
     EVERY_READER,
     HISTORY,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fedrec_flower.models import ExactRecommender
-from tests.model_yamls import EVERY_EXACT_YAML, HISTORY, NUM_USERS, initial, make, solved
+from fedrec_flower.models.closed_form import ExactRecommender
+from tests.helpers.model_yamls import EVERY_EXACT_YAML, HISTORY, NUM_USERS, initial, make, solved
 
 
 def exact(path: Path, num_users: int = NUM_USERS) -> ExactRecommender:

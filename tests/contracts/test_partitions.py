@@ -10,10 +10,10 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from fedrec_flower.config import build
-from fedrec_flower.interactions import Interactions, Part, Split
-from fedrec_flower.partitions import Partitioner
-from fedrec_flower.partitions.statistics import partition_table
+from fedrec_flower.core.instantiate import build
+from fedrec_flower.data.interactions import Interactions, Part, Split
+from fedrec_flower.data.partitions.base import Partitioner
+from fedrec_flower.data.partitions.statistics import partition_table
 
 CONF = Path(__file__).parents[2] / "conf" / "partition"
 EVERY_YAML = pytest.mark.parametrize(

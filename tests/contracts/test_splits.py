@@ -9,11 +9,10 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from fedrec_flower.config import build
-from fedrec_flower.errors import DataError
-from fedrec_flower.interactions import Interactions, Part
-from fedrec_flower.splits import Splitter
-from fedrec_flower.splits.digest import split_sha256
+from fedrec_flower.core.errors import DataError
+from fedrec_flower.core.instantiate import build
+from fedrec_flower.data.interactions import Interactions, Part
+from fedrec_flower.data.splits.base import Splitter, split_sha256
 
 CONF = Path(__file__).parents[2] / "conf" / "split"
 EVERY_YAML = pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from hydra.utils import get_class
 from numpy.testing import assert_allclose, assert_array_equal
 from omegaconf import OmegaConf
 
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.interactions import Part
-from fedrec_flower.strategies import FederatedStrategy
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.federation.server.loop import FederatedStrategy
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
 YAMLS = sorted(CONF.glob("*.yaml"))

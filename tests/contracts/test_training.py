@@ -8,12 +8,12 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from fedrec_flower.config import build
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.training import LocalTraining
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.instantiate import build
+from fedrec_flower.training.config import LocalTraining
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 CONF = Path(__file__).parents[2] / "conf"
 EVERY_YAML = pytest.mark.parametrize(

@@ -7,15 +7,15 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.cli import compose
-from fedrec_flower.config import build
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.interactions import Part
+from fedrec_flower.cli.main import compose
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.instantiate import build
+from fedrec_flower.data.interactions import Part
 from fedrec_flower.models.two_tower import TwoTower
 from tests.conftest import PrepareSmall
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 HEADER = 128  # bytes that numpy's file format puts before the values of each array
 EVERY_MODEL = pytest.mark.parametrize("model", ["two_tower", "hybrid"])

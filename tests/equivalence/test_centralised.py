@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fedrec_flower.config import build
-from fedrec_flower.interactions import Part
-from tests.plain_training import train_plainly
+from fedrec_flower.core.instantiate import build
+from fedrec_flower.data.interactions import Part
+from tests.helpers.plain_training import train_plainly
 
 if TYPE_CHECKING:
-    from fedrec_flower.models import Recommender
-    from tests.federations import Federate, Federated
+    from fedrec_flower.models.base import Recommender
+    from tests.helpers.federations import Federate, Federated
 
 ONE_CLIENT = ("partition=single", "num_rounds=3", "training.local_epochs=2")
 
 
 def untrained(ran: "Federated") -> "Recommender":
     """The whole model, users and all, before the first round."""
-    from fedrec_flower.client import open_node
+    from fedrec_flower.federation.client.node import open_node
 
     setup = ran.setup
     data, job = setup.data, setup.plan.job

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.checking import check_strategy
-from fedrec_flower.client import CohortClient, RecommenderClient, open_node
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.interactions import Part
-from fedrec_flower.models import ExactRecommender
-from fedrec_flower.prepared import Columns
-from fedrec_flower.seeding import generator
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.random import generator
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.data.prepared import Columns
+from fedrec_flower.experiment.compatibility import check_strategy
+from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
+from fedrec_flower.federation.client.node import open_node
+from fedrec_flower.models.closed_form import ExactRecommender
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 MODELS = ("ease", "ials", "itemknn", "popularity", "random")
 EVERY_MODEL = pytest.mark.parametrize("model", MODELS)

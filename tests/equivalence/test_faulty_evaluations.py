@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 
-from fedrec_flower.client.node import open_node
-from fedrec_flower.errors import TrainingError
-from fedrec_flower.interactions import Part
-from tests.faulty_runs import CLIENTS
+from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.federation.client.node import open_node
+from tests.helpers.faulty_runs import CLIENTS
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated, Meddle
+    from tests.helpers.federations import Federate, Federated, Meddle
 
 NODES = ("federation.num_nodes=3", "evaluation.every=1")
 BAD = 1  # the node that something befalls

@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.models.exact import ExactRecommender
-from fedrec_flower.prepared import Columns, starts
-from tests.faulty_runs import CLIENTS, CUSTOM, MIXED, assert_counts_add_up, assert_same, written
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.data.prepared import Columns, starts
+from fedrec_flower.models.closed_form import ExactRecommender
+from tests.helpers.faulty_runs import (
+    CLIENTS,
+    CUSTOM,
+    MIXED,
+    assert_counts_add_up,
+    assert_same,
+    written,
+)
 
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 KINDS = {
     "dropout": "dropped_out",

@@ -11,9 +11,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Bulyan, FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
 from numpy.testing import assert_allclose
 
-from fedrec_flower.aggregation import Updates, bulyan, krum, median, multi_krum, trimmed_mean
-from fedrec_flower.federation import InProcessGrid
-from fedrec_flower.federation.logs import flower_logs_to
+from fedrec_flower.core.updates import Updates
+from fedrec_flower.federation.transport.in_process import InProcessGrid
+from fedrec_flower.federation.transport.simulation import flower_logs_to
+from fedrec_flower.strategies.aggregators.krum import bulyan, krum, multi_krum
+from fedrec_flower.strategies.aggregators.robust import median, trimmed_mean
 
 NUM_CLIENTS, NUM_LIARS, NUM_ITEMS = 15, 3, 7  # 4 * 3 + 3 clients: as few as Flower's Bulyan takes
 SHARE = NUM_LIARS / NUM_CLIENTS

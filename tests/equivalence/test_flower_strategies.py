@@ -15,12 +15,13 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from fedrec_flower.client import RecommenderClient, open_node
-from fedrec_flower.federation import InProcessGrid
-from fedrec_flower.federation.logs import flower_logs_to
+from fedrec_flower.federation.client.cohort_client import RecommenderClient
+from fedrec_flower.federation.client.node import open_node
+from fedrec_flower.federation.transport.in_process import InProcessGrid
+from fedrec_flower.federation.transport.simulation import flower_logs_to
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 SILOS = ("partition=silo_random", "partition.num_clients=5", "num_rounds=3")
 FED_ADAM = {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.01}

@@ -1,14 +1,14 @@
-"""Tiny seeded runs give the numbers that are committed; see `tests.golden_runs`."""
+"""Tiny seeded runs give the numbers that are committed; see `tests.helpers.golden_runs`."""
 
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.golden_runs import CASES, GOLDEN, TOLERANCE, machine, told
+from tests.helpers.golden_runs import CASES, GOLDEN, TOLERANCE, machine, told
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 _WRITTEN: dict[str, Any] = json.loads(GOLDEN.read_text())
 _TO_THE_BYTE = _WRITTEN["machine"] == machine()

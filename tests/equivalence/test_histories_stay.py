@@ -7,11 +7,11 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 from numpy.testing import assert_allclose
 
-from fedrec_flower.interactions import Part
+from fedrec_flower.data.interactions import Part
 from fedrec_flower.models.history import HistoryRecommender
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 MODELS = ["autoencoder", "multvae", "sasrec", "gru4rec", "fedrecon", "lightgcn"]
 EVERY_MODEL = pytest.mark.parametrize("model", MODELS)

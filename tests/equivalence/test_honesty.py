@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fedrec_flower.interactions import Part
+from fedrec_flower.data.interactions import Part
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 CHANCE = pytest.approx(0.10, abs=0.03)  # of HR@10 against 99 negatives
 MANY_USERS = (
@@ -77,9 +77,9 @@ def test_a_federation_learns_what_no_client_learns_alone(federate: "Federate") -
 
 def real_run(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     """A run on MovieLens-100K by the defaults, without Ray."""
-    from fedrec_flower.cli import compose
-    from fedrec_flower.experiment import run
-    from fedrec_flower.results import RunFolder
+    from fedrec_flower.cli.main import compose
+    from fedrec_flower.experiment.run import run
+    from fedrec_flower.experiment.run_folder import RunFolder
 
     config, _ = compose(["dataset=ml-100k", "federation=in_process", *overrides])
     return run(config, RunFolder.create(tmp_path / "run"))

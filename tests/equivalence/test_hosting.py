@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 PARTIAL = ("clients_per_round=10", "evaluation.num_clients=12")
 SETTINGS = {

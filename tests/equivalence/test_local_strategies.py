@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.client import CohortClient, Node, RecommenderClient, open_node
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.training import CONTROL
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
+from fedrec_flower.federation.client.node import Node, open_node
+from fedrec_flower.training.gradient_correction import CONTROL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 AVERAGING = ("strategy.server_optimizer=fedavg", "strategy.server_learning_rate=1.0")
 FEDAVG = ("strategy=fedavg", "strategy.server_learning_rate=1.0")

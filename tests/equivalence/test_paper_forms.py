@@ -14,12 +14,12 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from fedrec_flower.faults import latency
-from fedrec_flower.strategies.flights import Flights
-from fedrec_flower.strategies.sampling import sample_clients
+from fedrec_flower.federation.server.sampling import sample_clients
+from fedrec_flower.strategies.fedbuff import Flights
+from fedrec_flower.threats import latency
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 Array = NDArray[np.float64]
 RATE, STEPS, ROUNDS = 0.2, 3, 4

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.errors import ConfigError
+from fedrec_flower.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 PROFILES = ("random", "bandwagon", "popular")
 CRAFTED = ("explicit_boosting", "fedrecattack")

@@ -10,13 +10,13 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
 
-from fedrec_flower.aggregation import ROW_WEIGHT, Sums, add_packed
-from fedrec_flower.aggregation.packing import ROWS
+from fedrec_flower.communication.packing import ROWS, Sums, add_packed
+from fedrec_flower.core.updates import ROW_WEIGHT
 
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 RUNS = {
     "mf": ("model=mf",),

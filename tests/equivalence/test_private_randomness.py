@@ -12,22 +12,22 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower import seeding
-from fedrec_flower.cli import compose
-from fedrec_flower.client import node as nodes
-from fedrec_flower.client.store import SECRET_FILE, node_secret
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.experiment import run, run_quietly
-from fedrec_flower.frames import TRAPDOOR
-from fedrec_flower.privacy.wording import about_noise
-from fedrec_flower.results import RunFolder
-from fedrec_flower.seeding import Secret, Seed
-from fedrec_flower.shadowing import Shadows
-from fedrec_flower.spying import RunScene, spy
-from tests.interrupted_runs import go_on, interrupted
+from fedrec_flower.cli.main import compose
+from fedrec_flower.core import random as seeding
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.random import Secret, Seed
+from fedrec_flower.experiment.privacy_audit import RunScene, spy
+from fedrec_flower.experiment.run import run, run_quietly
+from fedrec_flower.experiment.run_folder import RunFolder
+from fedrec_flower.experiment.shadow_federations import Shadows
+from fedrec_flower.federation.client import node as nodes
+from fedrec_flower.federation.client.state_store import SECRET_FILE, node_secret
+from fedrec_flower.privacy.statement import about_noise
+from fedrec_flower.reports.run_frames import TRAPDOOR
+from tests.helpers.interrupted_runs import go_on, interrupted
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 PRIVATE = "randomness=private"
 QUICK = ("num_rounds=1", "evaluation.every=1")
@@ -103,7 +103,7 @@ def one_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than a run this small."""
-    monkeypatch.setattr("fedrec_flower.publish._draw", lambda *_: None)
+    monkeypatch.setattr("fedrec_flower.experiment.artifacts._draw", lambda *_: None)
 
 
 def sent(ran: "Federated") -> dict[str, bytes]:

@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from fedrec_flower.cli import compose
-from fedrec_flower.errors import ConfigError, TrainingError
-from fedrec_flower.experiment import run
-from fedrec_flower.results import RunFolder
-from fedrec_flower.secure_aggregation import CohortSum, Coordinator, SecAgg
-from fedrec_flower.strategies.masked import Session
-from tests.federations import Tap
-from tests.interrupted_runs import require_same
-from tests.secure_runs import NODES, SECURE, falling_silent, stage_of, stages
+from fedrec_flower.cli.main import compose
+from fedrec_flower.communication.secure_aggregation.quantization import CohortSum
+from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
+from fedrec_flower.communication.secure_aggregation.server import Coordinator
+from fedrec_flower.core.errors import ConfigError, TrainingError
+from fedrec_flower.experiment.run import run
+from fedrec_flower.experiment.run_folder import RunFolder
+from fedrec_flower.federation.server.secure_round import Session
+from tests.helpers.federations import Tap
+from tests.helpers.interrupted_runs import require_same
+from tests.helpers.secure_runs import NODES, SECURE, falling_silent, stage_of, stages
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 SHIPPED = ("secure_aggregation=secagg",)
 FEW = ("dataset.num_users=12", "dataset.num_interactions=200", "num_rounds=1")

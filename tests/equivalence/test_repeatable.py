@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fedrec_flower.cli import compose
-from fedrec_flower.experiment import run
-from fedrec_flower.results import RunFolder
+from fedrec_flower.cli.main import compose
+from fedrec_flower.experiment.run import run
+from fedrec_flower.experiment.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 SMALL = (
     "dataset=synthetic",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fedrec_flower.cli import CONF
-from fedrec_flower.results import RunFolder
+from fedrec_flower.cli.main import CONF
+from fedrec_flower.experiment.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 AT, LAST = 2, 4

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 import pytest
 from numpy.testing import assert_array_equal
 
-from fedrec_flower.checking import check_strategy
-from fedrec_flower.client import open_node
-from fedrec_flower.client.app import app
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.federation import InProcessGrid
-from fedrec_flower.secure_aggregation import SecAgg
-from fedrec_flower.strategies.masked import gather
+from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.experiment.compatibility import check_strategy
+from fedrec_flower.federation.client.app import app
+from fedrec_flower.federation.client.node import open_node
+from fedrec_flower.federation.server.secure_round import gather
+from fedrec_flower.federation.transport.in_process import InProcessGrid
 from tests.equivalence.test_secure_messages import masked
-from tests.secure_runs import NODES, RUNS, SECURE, SHORT, assert_same
+from tests.helpers.secure_runs import NODES, RUNS, SECURE, SHORT, assert_same
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -7,12 +7,12 @@ import pytest
 from flwr.app import Message
 from numpy.testing import assert_allclose
 
-from fedrec_flower.errors import TrainingError
-from tests.faulty_runs import failing
-from tests.secure_runs import NODES, SECURE, falling_silent, stage_of, stages, without
+from fedrec_flower.core.errors import TrainingError
+from tests.helpers.faulty_runs import failing
+from tests.helpers.secure_runs import NODES, SECURE, falling_silent, stage_of, stages, without
 
 if TYPE_CHECKING:
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 
 @pytest.mark.parametrize("stage", ["advertise", "share", "mask", "unmask"])

@@ -8,12 +8,12 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from scipy.stats import chi2
 
-from fedrec_flower.client.app import app
-from fedrec_flower.secure_aggregation import RefusedError
-from tests.secure_runs import NODES, SECURE, falling_silent, stages
+from fedrec_flower.communication.secure_aggregation.client import RefusedError
+from fedrec_flower.federation.client.app import app
+from tests.helpers.secure_runs import NODES, SECURE, falling_silent, stages
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 
 NOBODY: dict[str, Any] = {"places": [], "clients": [], "tags": []}

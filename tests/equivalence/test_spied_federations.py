@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.attacks.likelihood import halves
-from fedrec_flower.attacks.membership_inference import claimed
-from fedrec_flower.cli import compose
-from fedrec_flower.errors import ConfigError
-from fedrec_flower.experiment import run, run_quietly
-from fedrec_flower.results import RunFolder
-from fedrec_flower.shadowing import Shadows
-from fedrec_flower.spying import RunScene, check_attack, spy
+from fedrec_flower.cli.main import compose
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.experiment.privacy_audit import RunScene, check_attack, spy
+from fedrec_flower.experiment.run import run, run_quietly
+from fedrec_flower.experiment.run_folder import RunFolder
+from fedrec_flower.experiment.shadow_federations import Shadows
+from fedrec_flower.threats.likelihood import halves
+from fedrec_flower.threats.membership_inference import claimed
 
 if TYPE_CHECKING:
-    from tests.federations import Federate, Federated
+    from tests.helpers.federations import Federate, Federated
 
 SPY = "attack=interaction_inference"
 READ = "attack.method=reading"

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fedrec_flower.cli import compose
-from fedrec_flower.errors import TrainingError
-from fedrec_flower.experiment import run
-from fedrec_flower.results import RunFolder
-from tests.faulty_runs import CLIENTS, assert_counts_add_up, failing
+from fedrec_flower.cli.main import compose
+from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.experiment.run import run
+from fedrec_flower.experiment.run_folder import RunFolder
+from tests.helpers.faulty_runs import CLIENTS, assert_counts_add_up, failing
 
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from tests.federations import Federate
+    from tests.helpers.federations import Federate
 
 
 def test_a_round_is_tried_again_with_another_cohort(federate: "Federate") -> None:

@@ -10,10 +10,10 @@ HEAVY = {
     "flwr.simulation",
 }  # fmt: skip
 NEEDED = {
-    "fedrec_flower.client.app": set[str](),  # a node that waits for its first message
+    "fedrec_flower.federation.client.app": set[str](),  # a node that waits for its first message
     "fedrec_flower.training.compiled": set[str](),  # a server that checks the settings
-    "fedrec_flower.federation": set[str](),  # whoever needs no simulation
-    "fedrec_flower.cli": {"hydra", "omegaconf"},  # --help
+    "fedrec_flower.federation.transport": set[str](),  # whoever needs no simulation
+    "fedrec_flower.cli.main": {"hydra", "omegaconf"},  # --help
     "fedrec_flower.training.kernels": {"numba", "scipy"},  # whoever trains; numba takes scipy
 }
 

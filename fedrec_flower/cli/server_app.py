@@ -1,0 +1,26 @@
+"""The ServerApp: an experiment over whatever grid `flwr run` provides.
+
+Hydra overrides come as one string, as on the command line:
+`flwr run . --run-config 'overrides="model=ncf num_rounds=20"'`.
+"""
+
+import shlex
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Compose the configuration and run the experiment over the given grid."""
+    from fedrec_flower.cli.main import compose_deployment
+    from fedrec_flower.experiment.resume import claimed
+    from fedrec_flower.experiment.run import run
+    from fedrec_flower.experiment.run_folder import RunFolder
+
+    words = shlex.split(str(context.run_config.get("overrides", "")))
+    config, folder, text = compose_deployment(words)
+    with claimed(folder):
+        run(config, RunFolder.create(folder, text), grid=grid)

@@ -1,0 +1,206 @@
+"""The user's own interactions: CSV, TSV, Parquet or RecBole's atomic files.
+
+Source of the atomic format: Zhao et al. 2021, RecBole (CIKM), section 3.2.
+
+Tables of items or users: text where text is meant, numbers where every cell is one.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from fedrec_flower.core.errors import ConfigError, require
+from fedrec_flower.data.interactions import Interactions
+from fedrec_flower.data.sources.base import Duplicates, Fingerprint, cache_root, content_digest
+from fedrec_flower.data.sources.readers import RawTable, column_names, is_atomic, read_columns
+from fedrec_flower.data.sources.validation import coded_by, encode
+
+_ALWAYS_TEXT = {"item", "user", "title", "genres"}
+
+
+def read_attributes(path: Path, columns: Mapping[str, str], separator: str | None) -> RawTable:
+    """Read a whole table of attributes.
+
+    Args:
+        path: the table.
+        columns: our words -> the file's, without RecBole's types; the other columns keep
+            their names.
+        separator: what stands between two cells; None goes by the ending.
+
+    Returns:
+        The id and every other column. Columns of numbers are nullable numbers, unless a leading
+        zero ("02139") shows that they are not meant as numbers.
+
+    Raises:
+        DataError: if the file cannot be read or lacks one of the named columns.
+    """
+    others = {
+        name: name
+        for name in column_names(path, separator)
+        if name not in columns.values() and name not in columns
+    }
+    raw = read_columns(path, {**columns, **others}, {}, separator)
+    frame = raw.frame
+    if "genres" in frame:
+        genres = frame["genres"].fillna("").astype(str)
+        # RecBole puts spaces between the words of a sequence.
+        words_apart = is_atomic(path) and raw.columns["genres"].endswith("_seq")
+        frame = frame.assign(genres=genres.str.replace(" ", "|") if words_apart else genres)
+    numbers = {name: _natural(frame[name]) for name in raw.columns if name not in _ALWAYS_TEXT}
+    return replace(raw, frame=frame.assign(**numbers))
+
+
+def _natural(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Text as numbers if every cell that is filled in is a number, else as it is."""
+    is_text = column.dtype == object or isinstance(column.dtype, pd.StringDtype)
+    if not is_text or column.isna().all():
+        return column
+    numbers = pd.to_numeric(column, errors="coerce")
+    has_words = (numbers.isna() & column.notna()).any()
+    if has_words or column.str.match(r"-?0\d", na=False).any():
+        return column
+    return numbers.convert_dtypes()
+
+
+_NEEDED = {"user", "item"}
+_OPTIONAL = {"rating", "timestamp"}
+_TYPES = {"rating": "float32", "timestamp": "int64"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileDataset:
+    """Interactions from files of the user's own.
+
+    The format follows the ending: .csv, .tsv, .parquet, or .inter with .item and .user (RecBole);
+    any other needs `separator`. Ids stay as they are written: "007" is not 7.
+
+    Attributes:
+        name: what to call the data in tables and figures.
+        path: the interactions.
+        columns: the file's name for `user`, `item`, `rating` and `timestamp` (seconds since
+            1970); the last two may be None: the data have none.
+        items_path: attributes of items, by the same item column; None means there are none, or
+            for an .inter file the .item file beside it.
+        item_columns: the item table's name for `title`, `year` and `genres` ("|" between
+            genres); None leaves a column its own name.
+        catalogue: "interactions": the items that they name; "items": those of the item table,
+            also the ones that nobody met, so that the ids tell nothing of any user.
+        users_path: attributes of users, likewise.
+        separator: what stands between two cells of a text file; None goes by the ending.
+        cache_dir: folder for prepared data; None is the user's cache folder.
+        duplicates: what to do when a user met an item twice.
+        min_interactions: users with fewer are dropped, and the log says how many.
+    """
+
+    name: str
+    path: str
+    columns: Mapping[str, str | None]
+    items_path: str | None
+    item_columns: Mapping[str, str | None]
+    catalogue: Literal["interactions", "items"]
+    users_path: str | None
+    separator: str | None
+    cache_dir: str | None
+    duplicates: Duplicates
+    min_interactions: int
+
+    def __post_init__(self) -> None:
+        _check_words("columns", self.columns, _NEEDED | _OPTIONAL)
+        _check_words("item_columns", self.item_columns, {"title", "year", "genres"})
+        for word in sorted(_NEEDED):
+            if not self.columns.get(word):
+                raise ConfigError(f"dataset.columns.{word} is missing: name the {word} column")
+
+        known = self.catalogue in ("interactions", "items")
+        require(known, f"dataset.catalogue={self.catalogue} must be interactions or items")
+        require(
+            self.catalogue == "interactions" or self._items is not None,
+            "dataset.catalogue=items needs a table of items: set dataset.items_path",
+        )
+
+    @property
+    def lists_items(self) -> bool:
+        """See `base.lists_items`."""
+        return self.catalogue == "items"
+
+    @property
+    def cache_path(self) -> Path:
+        """The folder for prepared data; it need not exist yet."""
+        return cache_root(self.cache_dir)
+
+    def fingerprint(self) -> Fingerprint:
+        """Everything that determines what `load` returns.
+
+        Raises:
+            DataError: if one of the files is not there.
+        """
+        files = (self._interactions, self._items, self._users)
+        return {
+            "dataset": "FileDataset",
+            "name": self.name,
+            "files": "; ".join(f"{file}: {content_digest(file)}" for file in files if file),
+            "columns": json.dumps(dict(self.columns), sort_keys=True),
+            "item_columns": json.dumps(dict(self.item_columns), sort_keys=True),
+            "catalogue": self.catalogue,
+            "separator": self.separator,
+            "duplicates": self.duplicates,
+            "min_interactions": self.min_interactions,
+        }
+
+    def load(self) -> Interactions:
+        """Read the files.
+
+        Raises:
+            DataError: if a file cannot be read or used; names file, column and line.
+            ConfigError: if the ending of a file says nothing and `separator` is None.
+        """
+        wanted = {ours: theirs for ours, theirs in self.columns.items() if theirs is not None}
+        items = self._table(self._items, "item", self.item_columns)
+        listed = items if self.lists_items else None
+        found = encode(
+            read_columns(self._interactions, wanted, _TYPES, self.separator),
+            name=self.name,
+            duplicates=self.duplicates,
+            min_interactions=self.min_interactions,
+            users=self._table(self._users, "user", {}),
+            items=items if listed is None else None,
+        )
+        return found if listed is None else coded_by(listed, found)
+
+    @property
+    def _interactions(self) -> Path:
+        return Path(self.path).expanduser()
+
+    @property
+    def _items(self) -> Path | None:
+        return self._beside(self.items_path, ".item")
+
+    @property
+    def _users(self) -> Path | None:
+        return self._beside(self.users_path, ".user")
+
+    def _beside(self, path: str | None, ending: str) -> Path | None:
+        if path is not None:
+            return Path(path).expanduser()
+        neighbour = self._interactions.with_suffix(ending)
+        return neighbour if is_atomic(self._interactions) and neighbour.exists() else None
+
+    def _table(
+        self, path: Path | None, key: str, renamed: Mapping[str, str | None]
+    ) -> RawTable | None:
+        if path is None:
+            return None
+        named = {ours: theirs for ours, theirs in renamed.items() if theirs is not None}
+        return read_attributes(path, {key: str(self.columns[key]), **named}, self.separator)
+
+
+def _check_words(option: str, given: Mapping[str, str | None], known: set[str]) -> None:
+    for word in given:
+        if word not in known:
+            raise ConfigError(
+                f"dataset.{option}.{word} means nothing: choose from {', '.join(sorted(known))}"
+            )

@@ -1,0 +1,1 @@
+"""Metrics: ranking accuracy, beyond accuracy, fairness."""

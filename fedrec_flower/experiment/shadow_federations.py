@@ -1,0 +1,92 @@
+"""Shadow federations: the run's own configuration, trained on other users, for attacks to compare.
+
+What a shadow federation publishes is kept in the cache folder, below `shadows/`, by everything it
+depends on. A run that is stopped goes on after the last one that was complete, and runs that
+differ in nothing but their seed share them, for they do not depend on the run's seed.
+
+One costs as much as training the attacked run in this process; the log tells the time left.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from fedrec_flower import __version__
+from fedrec_flower.core.files import replacing
+from fedrec_flower.core.random import generator
+from fedrec_flower.data.prepare import reassigned
+from fedrec_flower.data.prepared import Prepared
+from fedrec_flower.experiment.run_folder import RunFolder
+from fedrec_flower.federation.server.plan import Outcome
+from fedrec_flower.threats.observation import Claims, Shadow
+
+_LOG = logging.getLogger(__name__)
+
+Config = Mapping[str, Any]
+Run = Callable[[Config, Prepared, RunFolder], Outcome]
+
+_HONEST = {"_target_": "fedrec_flower.threats.NoAttack", "name": "none"}
+_TRAINED = ".trained"  # beside the parameters in a file: who trained
+_ITS_OWN = ("seed", "attack", "output_dir", "resume", "overrides", "federation")
+_LARGEST_SEED = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Shadows:
+    """Trains shadow federations of a run.
+
+    Attributes:
+        config: the run's resolved configuration.
+        data: its prepared data.
+        run: runs a federation of a configuration on prepared data, and writes no tables.
+    """
+
+    config: Config
+    data: Prepared
+    run: Run
+
+    def __call__(self, number: int, claims: Claims, inside: NDArray[np.bool_]) -> Shadow:
+        """Train a shadow federation, or read it if it is kept; see `attacks.scene.Scene.shadow`.
+
+        Raises:
+            FedrecError: if the cache folder cannot be written.
+        """
+        kept = self._folder(claims) / f"{number}.safetensors"
+        if not kept.is_file():
+            self._train(kept, number, claims, inside)
+        tensors = load_file(kept)
+        trained = tensors.pop(_TRAINED)
+        return Shadow({name: t.astype(np.float64) for name, t in tensors.items()}, trained)
+
+    def _train(self, kept: Path, number: int, claims: Claims, inside: NDArray[np.bool_]) -> None:
+        began = perf_counter()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        seed = int(generator(number, "shadow-seed").integers(_LARGEST_SEED))
+        config = {**self.config, "seed": seed, "attack": _HONEST, "checkpoint_every": None}
+        with TemporaryDirectory(prefix=".run-", dir=kept.parent) as scratch:
+            data = reassigned(self.data, claims, inside, Path(scratch) / "prepared")
+            outcome = self.run(config, data, RunFolder.create(Path(scratch) / "run"))
+        asked = np.repeat(outcome.rounds_participated > 0, np.diff(self.data.client_offsets))
+        trained = inside & asked & (np.diff(claims.offsets) > 0)
+        with replacing(kept, private=True) as partial:  # it tells which users trained
+            save_file({**outcome.selected.parameters, _TRAINED: trained}, partial)
+        _LOG.info("shadow federation %d: %.0f s", number + 1, perf_counter() - began)
+
+    def _folder(self, claims: Claims) -> Path:
+        """Where the shadow federations of this configuration and these histories are kept."""
+        own = {name: value for name, value in self.config.items() if name not in _ITS_OWN}
+        recipe = json.dumps([__version__, own], sort_keys=True, default=str)
+        digest = sha256(recipe.encode())
+        for array in (claims.offsets, claims.item, claims.rating, self.data.client_offsets):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+        return self.data.path.parent.with_name("shadows") / digest.hexdigest()[:20]

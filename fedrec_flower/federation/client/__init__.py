@@ -1,0 +1,1 @@
+"""The node: clients, their state, and the steps between update and reply."""

@@ -1,0 +1,1 @@
+"""The server: round loop, dispatch, evaluation, selection, checkpoints."""

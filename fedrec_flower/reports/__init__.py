@@ -1,0 +1,20 @@
+"""Tables and figures of run folders. Only files are read."""
+
+from fedrec_flower.reports.activity import by_activity
+from fedrec_flower.reports.headline import readable
+from fedrec_flower.reports.leaderboard import comparison, leaderboard
+from fedrec_flower.reports.load import load_per_user, load_runs, load_settings, load_summaries
+from fedrec_flower.reports.markdown import final_table, markdown
+
+__all__ = [
+    "by_activity",
+    "comparison",
+    "final_table",
+    "leaderboard",
+    "load_per_user",
+    "load_runs",
+    "load_settings",
+    "load_summaries",
+    "markdown",
+    "readable",
+]

@@ -1,0 +1,208 @@
+"""`python -m fedrec_flower compare RUNS --to FOLDER`: from run folders to a leaderboard."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.core.files import print_anything
+from fedrec_flower.reports import figures as plots
+from fedrec_flower.reports import (
+    headline as readable,
+)
+from fedrec_flower.reports import (
+    leaderboard,
+)
+from fedrec_flower.reports import (
+    leaderboard as choosing,
+)
+from fedrec_flower.reports import (
+    sweeps as attacked,
+)
+from fedrec_flower.reports import (
+    sweeps as clock,
+)
+from fedrec_flower.reports.activity import activity_told, by_activity
+from fedrec_flower.reports.headline import headline
+from fedrec_flower.reports.leaderboard import choices_told
+from fedrec_flower.reports.load import (
+    load_per_user,
+    load_runs,
+    load_settings,
+    load_summaries,
+    read_table,
+)
+from fedrec_flower.reports.settings import varied
+from fedrec_flower.reports.sweeps import (
+    attacked_told,
+    clock_told,
+    skewed,
+    skewed_told,
+    timed,
+    way_to_goal,
+    way_told,
+)
+
+
+def compare(runs: Path, to: Path, metric: str | None, published: Path | None = None) -> str:
+    """Write `comparison.csv`, `comparison.md` and figures of all completed runs below a folder.
+
+    The figures: `comparison` (the headline metrics), `megabytes` (accuracy against traffic; where
+    anything was sent), `convergence` (accuracy against rounds) and `activity` (whom it serves; a
+    table, too). Runs that were made to differ in one of these also give:
+
+    - in partition and strategy: `heterogeneity` (accuracy on each partition), figure and table
+    - in clients a round, with a centralised run beside them: `goal` (rounds and megabytes until
+      95 % of what that one reaches on validation), figure and table
+    - in epsilon: `privacy_utility` (accuracy against it)
+    - in compression: `upload` (accuracy against what clients send)
+    - in attack, targets watched: `attacks` (their exposure by strategy), figure and table
+
+    Runs that were spied on give `curious` (what is learnt of one client); runs on a simulated clock
+    give `clock` (validation against time, and the time until 95 % of the best that a server reaches
+    which waits for all), figure and table.
+
+    Args:
+        runs: a run folder, or a folder with run folders at any depth.
+        to: where the table and the figures go; made if need be.
+        metric: the metric that the figures show; None for the first headline metric there is.
+        published: a table of `results/published`; adds the figure `leak`, what others published
+            beside ours with and without the leak.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        FedrecError: if there is no completed run, or runs cannot be compared.
+    """
+    table = leaderboard(runs)
+    text = readable(table)
+    to.mkdir(parents=True, exist_ok=True)
+    _write(table, text, to, "comparison")
+    shown = metric or next(iter(headline(table)), "ndcg@10")
+    _draw(runs, to, shown, headline(table))
+    _draw_sweep(runs, to, shown)
+    if published is not None:
+        plots.save(plots.leak(load_summaries(runs), read_table(published)), to, "leak")
+    return text
+
+
+def choose(runs: Path, to: Path, metric: str) -> str:
+    """Write `choices.csv` and `choices.md`: what a search found, by validation alone.
+
+    Args:
+        runs: a folder with run folders at any depth.
+        to: where the tables go; made if need be.
+        metric: the validation metric that decides.
+
+    Returns:
+        The table, as Markdown.
+
+    Raises:
+        FedrecError: if no completed run has the metric.
+    """
+    table = choosing(runs, metric)
+    text = choices_told(table)
+    to.mkdir(parents=True, exist_ok=True)
+    _write(table, text, to, "choices")
+    return text
+
+
+def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
+    summaries = load_summaries(runs)
+    column = f"test.{metric}"
+    ours = summaries[summaries[column].notna()] if column in summaries else summaries
+    measured = set(ours.dropna(axis="columns", how="all")) - {column}
+    beside = [name for name in headlines if f"test.{name}" in measured]
+    plots.save(plots.comparison(summaries, metric, *beside), to, "comparison")
+    plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
+    _draw_activity(runs, to, metric)
+    if plots.is_spied_on(summaries):
+        plots.save(plots.what_the_curious_learn(summaries), to, "curious")
+    if not (on_clock := timed(runs, metric)).empty:
+        _draw_clock(on_clock, clock(runs, metric), to, metric)
+    if plots.sends_anything(ours):
+        plots.save(plots.accuracy_against_megabytes(ours, metric), to, "megabytes")
+
+
+def _draw_sweep(runs: Path, to: Path, metric: str) -> None:
+    """Tables and figures of what the runs were made to differ in."""
+    differ = varied(load_settings(runs).values())
+    if {"partition", "strategy"} <= differ:
+        table = skewed(runs, metric)
+        _write(table, skewed_told(table, metric), to, "heterogeneity")
+        plots.save(plots.strategies_on_partitions(table, metric), to, "heterogeneity")
+    if "clients_per_round" in differ:
+        _draw_goal(way_to_goal(runs, metric), to, metric)
+    summaries = load_summaries(runs)
+    if "compression" in differ and plots.sends_anything(summaries):
+        plots.save(plots.accuracy_against_upload(summaries, metric), to, "upload")
+    if "epsilon" in summaries and len(set(summaries["epsilon"].dropna())) > 1:
+        plots.save(plots.privacy_utility(summaries, metric), to, "privacy_utility")
+    if "attack" in differ and not (table := attacked(runs)).empty:
+        _write(table, attacked_told(table), to, "attacks")
+        plots.save(plots.attacks_on_defences(table), to, "attacks")
+
+
+def _draw_goal(table: pd.DataFrame, to: Path, metric: str) -> None:
+    if table.empty:
+        return
+    _write(table, way_told(table, metric), to, "goal")
+    if len(set(table["goal"])) == 1:  # one figure shows the way to one goal
+        plots.save(plots.way_to_goal(table, metric), to, "goal")
+
+
+def _draw_activity(runs: Path, to: Path, metric: str) -> None:
+    rated = metric in ("rmse", "mae")
+    table = by_activity(load_per_user(runs), *(("rmse", "mae") if rated else ("ndcg@10", "hr@10")))
+    _write(table, activity_told(table), to, "activity")
+    plots.save(plots.metric_by_activity(table, "rmse" if rated else "hr@10"), to, "activity")
+
+
+def _draw_clock(on_clock: pd.DataFrame, table: pd.DataFrame, to: Path, metric: str) -> None:
+    if not table.empty:
+        _write(table, clock_told(table, metric), to, "clock")
+    plots.save(plots.accuracy_against_clock(on_clock, table, metric), to, "clock")
+
+
+def _path(text: str) -> Path:
+    """A path that a user gives, its ~ expanded where the shell did not."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a folder")
+    return Path(text).expanduser()
+
+
+def _write(table: pd.DataFrame, text: str, to: Path, name: str) -> None:
+    """Write a table as numbers and as something to read."""
+    table.to_csv(to / f"{name}.csv", index=False)
+    (to / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit code 1 for a mistake, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m fedrec_flower compare", description=__doc__)
+    parser.add_argument("runs", type=_path, help="folder with run folders at any depth")
+    parser.add_argument("--to", type=_path, required=True, help="folder for table and figures")
+    parser.add_argument("--metric", help="metric of the figures; default ndcg@10, or rmse")
+    parser.add_argument(
+        "--choose",
+        action="store_true",
+        help="a search's settings by validation, no test, no figures",
+    )
+    parser.add_argument("--published", type=_path, help="table of published figures, for the leak")
+    print_anything()
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.choose:
+            text = choose(chosen.runs, chosen.to, chosen.metric or "ndcg@10")
+        else:
+            text = compare(chosen.runs, chosen.to, chosen.metric, chosen.published)
+        print(text)  # noqa: T201  # the command's output
+    except FedrecError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f"--to {chosen.to} cannot hold the table ({error.strerror})"
+        sys.exit(f"error: {where}: give a folder you may write to, and free space")

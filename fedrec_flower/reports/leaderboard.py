@@ -1,0 +1,400 @@
+"""Runs side by side: a row per experiment, its metrics over seeds, its costs, its origin.
+
+Each row of the leaderboard against the best one, user by user.
+
+Settings side by side by validation alone: what a search may look at.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.core.random import generator
+from fedrec_flower.evaluation.significance import holm, majority, mcnemar, paired_bootstrap
+from fedrec_flower.reports.load import IDENTITY, load_per_user, load_settings, load_summaries
+from fedrec_flower.reports.markdown import markdown
+from fedrec_flower.reports.per_user import column_of, of_users
+from fedrec_flower.reports.run_frames import is_seeded, once
+from fedrec_flower.reports.settings import Settings, differing, is_federated, said
+
+ACTIVITY_GAP = "activity_gap"
+"""What a column ends with that tells how much better active users are served."""
+
+# Column of the table -> value of summary.json; means over seeds.
+_COSTS = {
+    "selected_round": "selected_round",
+    "bytes_down_per_client_and_round": "bytes.down_per_client",
+    "bytes_up_per_client_and_round": "bytes.up_per_client",
+    "bytes_total": "bytes.total",
+    "seconds_train": "seconds.train",
+    "seconds_evaluate": "seconds.evaluate",
+    "seconds_total": "seconds.total",
+    "clients_per_second": "clients_per_second",
+    "peak_memory_mb": "peak_memory_mb",
+}
+
+_ORIGIN = ("peak_memory_measure", "split_sha256", "commit")
+
+ERRORS = ("rmse", "mae")
+"""Metrics of which less is better."""
+
+ATTACK = "attack/"
+"""What the columns begin with that tell what an attack came to."""
+
+FIELD = ["dataset", "task", "protocol"]
+"""Rows that agree in these columns are rivals."""
+
+
+def comparison(path: str | Path) -> pd.DataFrame:
+    """Put completed runs side by side, those that differ in nothing but their seed as one row.
+
+    Folds of ratings count as seeds do. Of runs that differ in neither, the one whose folder sorts
+    last counts, so a repeated run is not counted twice.
+
+    Args:
+        path: a run folder, or a folder with run folders at any depth.
+
+    Returns:
+        One row per experiment, best first (by NDCG@10 of full ranking, or by RMSE) within its
+        dataset, task and protocol. Columns, costs being means over seeds:
+
+        - label (see `load_runs`), dataset, task, protocol (split and negatives), candidates
+          (what is ranked), model, strategy, partition, federation, settings (everything in which
+          it differs from other rows of its model), configuration
+        - seeds (how many, or how many folds), seed (which), randomness, num_rounds, selected_round,
+          num_clients, clients_per_round, num_test_users
+        - for each metric its mean over seeds (`ndcg@10`), standard deviation over seeds
+          (`ndcg@10_sd`, missing for one seed) and standard error over users (`ndcg@10_se`, of
+          one run)
+        - how evenly users are served, means over seeds of what summaries tell:
+          `ndcg@10_worst_decile` (mean over the tenth of the clients that are served worst) and
+          `ndcg@10_activity_gap` (of the most active quarter of the users, less that of the least
+          active); of ratings `negative_mse_worst_decile` and `negative_mse_activity_gap`
+        - for each number that an attack came to (`attack/auc`) its mean and standard deviation over
+          seeds (`attack/auc_sd`), and what it says in words (`attack/exposed`)
+        - epsilon (infinity: no guarantee) and its delta, bytes_down_per_client_and_round,
+          bytes_up_per_client_and_round, megabytes_per_client (both ways, whole run, 10**6 bytes),
+          bytes_total (all clients; 0 of a centralised run), seconds_train, seconds_evaluate,
+          seconds_total (wall), clients_per_second, peak_memory_mb (measured as
+          peak_memory_measure says)
+        - split_sha256, commit, versions; several where they differ between seeds
+
+    Raises:
+        FedrecError: if there is no completed run.
+    """
+    once = completed_once(load_summaries(path))
+    if once.empty:
+        raise FedrecError(f"no run below {path} is completed: wait for one, or look at its error")
+    settings = load_settings(path)
+    rows = [_row(runs, settings) for _, runs in once.groupby("configuration")]
+    return _best_first(pd.DataFrame(rows))
+
+
+def completed_once(runs: pd.DataFrame) -> pd.DataFrame:
+    """Completed runs, of repeated ones the last."""
+    return once(runs[runs["status"] == "completed"])
+
+
+def sorting_metric(metrics: Iterable[str]) -> str | None:
+    """The metric that says which row is best: full ranking's NDCG@10, else RMSE, else none."""
+    known = set(metrics)
+    return next((name for name in ("ndcg@10", "rmse") if name in known), None)
+
+
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The metrics of a table of `comparison`; what attacks came to is none."""
+    spread = [name for name in map(str, table) if name.endswith("_sd")]
+    return [name.removesuffix("_sd") for name in spread if not name.startswith(ATTACK)]
+
+
+def is_leaky(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows were measured with the leaky pool of negatives."""
+    return table["protocol"].astype(str).str.contains("legacy")
+
+
+def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]:
+    first = runs.iloc[0]
+    names = {name: first[name] for name in IDENTITY if name not in ("seed", "split_sha256")}
+    metrics = _below("test.", runs)
+    measured = [name for name in metrics if runs[f"test.{name}"].notna().any()]
+    return {
+        **{name: names.pop(name) for name in ("label", *FIELD)},
+        "candidates": _candidates(measured),
+        **names,
+        "settings": told_apart(str(first["configuration"]), settings),
+        "seeds": len(runs),
+        "seed": _listed(runs["seed"]),
+        "randomness": "seeded" if is_seeded(runs) else "private",
+        **_rounds(runs),
+        **{key: value for name in metrics for key, value in _metric(runs, name).items()},
+        **_fairness(runs),
+        **_attack(runs),
+        **_costs(runs, sent=is_federated(settings[str(first["configuration"])])),
+        **{name: _listed(runs[name]) for name in _ORIGIN if name in runs},
+        "versions": _listed(_versions(runs)),
+    }
+
+
+def _rounds(runs: pd.DataFrame) -> dict[str, Any]:
+    first = runs.iloc[0]
+    counts = {name: first.get(name) for name in ("num_rounds", "num_clients", "num_test_users")}
+    asked = first.get("clients_per_round")
+    return counts | {"clients_per_round": counts["num_clients"] if pd.isna(asked) else asked}
+
+
+def _metric(runs: pd.DataFrame, name: str) -> dict[str, float]:
+    values, error = runs[f"test.{name}"], f"test_standard_error.{name}"
+    told = {name: values.mean(), f"{name}_sd": values.std()}
+    return told | ({f"{name}_se": runs[error].mean()} if error in runs else {})
+
+
+def _fairness(runs: pd.DataFrame) -> dict[str, float]:
+    """How evenly users are served; a summary names the measure first, a table the metric."""
+    return {
+        f"{metric}_{measure}": runs[f"fairness.{measure}_{metric}"].mean()
+        for measure in ("worst_decile", ACTIVITY_GAP)
+        for metric in _below(f"fairness.{measure}_", runs)
+    }
+
+
+def _attack(runs: pd.DataFrame) -> dict[str, Any]:
+    """What an attack came to, where one was made: numbers over seeds, words as they are."""
+    told: dict[str, Any] = {}
+    for name in _below("attack.", runs):
+        said = runs[f"attack.{name}"].dropna()
+        values = pd.to_numeric(said, errors="coerce")
+        if values.notna().any():
+            told |= {f"{ATTACK}{name}": values.mean(), f"{ATTACK}{name}_sd": values.std()}
+        elif len(said):
+            told[f"{ATTACK}{name}"] = _listed(said)
+    return told
+
+
+def _costs(runs: pd.DataFrame, *, sent: bool) -> dict[str, float]:
+    costs = {name: runs[key].mean() for name, key in _COSTS.items() if key in runs}
+    if not sent:  # its one client stands for a server that holds all the data
+        costs |= {name: 0.0 for name in costs if name.startswith("bytes")}
+    epsilon = runs["epsilon"].astype(float).fillna(np.inf).max() if "epsilon" in runs else np.inf
+    total = costs.get("bytes_total", np.nan)
+    each = total / 1e6 / runs["num_clients"].iloc[0] if "num_clients" in runs else np.nan
+    delta = runs["delta"].astype(float).max() if "delta" in runs else np.nan
+    guarantee = {"epsilon": epsilon, "delta": delta}
+    return {**guarantee, "megabytes_per_client": each, **costs}
+
+
+def _candidates(metrics: Iterable[str]) -> str:
+    """What the held-out item is ranked against, as the names of the metrics say."""
+    ranked = [re.fullmatch(r"(?:hr|recall|ndcg|mrr|map)@\d+(?:_(\d+)neg)?", n) for n in metrics]
+    pools = {found[1] for found in ranked if found}
+    told = ["full ranking" if pool is None else f"{pool} negatives" for pool in pools]
+    return ", ".join(sorted(told, reverse=True))
+
+
+def told_apart(configuration: str, settings: Mapping[str, Settings]) -> str:
+    """In which settings a configuration differs from others of its model, as overrides."""
+    own = settings[configuration]
+    model = own.get("model.name")
+    namesakes = [each for each in settings.values() if each.get("model.name") == model]
+    names = [name for name in differing(namesakes) if not name.endswith("_target_")]
+    return " ".join(said(own, name) for name in names)
+
+
+def _versions(runs: pd.DataFrame) -> list[str]:
+    names = _below("versions.", runs)
+    found = [[(name, run[f"versions.{name}"]) for name in names] for _, run in runs.iterrows()]
+    return [" ".join(f"{name}={v}" for name, v in run if isinstance(v, str)) for run in found]
+
+
+def _below(prefix: str, runs: pd.DataFrame) -> list[str]:
+    return [name.removeprefix(prefix) for name in map(str, runs) if name.startswith(prefix)]
+
+
+def _listed(values: Iterable[Any]) -> str:
+    """Distinct values in one cell."""
+    return ", ".join(str(value) for value in dict.fromkeys(values) if not pd.isna(value))
+
+
+def _best_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Honest protocols first: a leaky figure is no rival of an honest one, however high."""
+    metric = sorting_metric(metrics_of(table))
+    merit = 0.0 if metric is None else table[metric] * (1 if metric == "rmse" else -1)
+    keys = {"leaky": is_leaky(table), "merit": merit}
+    order = ["leaky", *FIELD, "merit", "label"]
+    return table.assign(**keys).sort_values(order).drop(columns=list(keys)).reset_index(drop=True)
+
+
+_TESTED = re.compile(r"(hr|ndcg)@10(_\d+neg)?")
+
+
+def leaderboard(path: str | Path) -> pd.DataFrame:
+    """The table of `comparison`, with each row tested against the best.
+
+    McNemar's test for HR@10 and a paired bootstrap for NDCG@10. Both count users, and seeds make
+    no more of them:
+
+    - NDCG@10: each user speaks with a mean over the seeds they were tested with, and the bootstrap
+      resamples users. What is tested is what the table shows, the mean over users and seeds (but
+      for their weights, where a split holds out some users more often than others).
+    - HR@10: McNemar's exact test needs a yes or no of each user, so it compares runs of the same
+      seed, and the p-values of the seeds are combined by `majority`. To let seeds vote on each
+      user first would test another rate than the table shows: that of a jury of runs.
+
+    The best row is the one with the highest mean of that metric, and Holm's correction is over
+    all rows that it is compared with: those of its dataset, task and protocol. That the best was
+    found on the same users flatters it a little.
+
+    Args:
+        path: a run folder, or a folder with run folders at any depth.
+
+    Returns:
+        The table with `ndcg@10_p` (corrected) and `ndcg@10_p_raw`, likewise `hr@10` and both
+        against sampled negatives; missing for the best row, for a row without rivals, for
+        runs without ranks of users, and for HR@10 of models with no seed in common.
+
+    Raises:
+        FedrecError: if there is no completed run, or rows that compete have unequal splits.
+    """
+    table, per_user = comparison(path), load_per_user(path)
+    _require_equal_splits(completed_once(load_summaries(path)))
+    for metric in [name for name in metrics_of(table) if _TESTED.fullmatch(name)]:
+        users = _of_users(per_user, metric)
+        fields = [field for _, field in table[table[metric].notna()].groupby(FIELD)]
+        found = [p for field in fields for p in _p_values(field, users, metric)]
+        columns = pd.DataFrame(found, columns=["row", "p", "p_raw"]).set_index("row")
+        place = list(table).index(f"{metric}_sd") + 1 + (f"{metric}_se" in table)
+        for name in ("p_raw", "p"):
+            table.insert(place, f"{metric}_{name}", columns[name].reindex(table.index))
+    return table
+
+
+def _p_values(
+    field: pd.DataFrame, users: pd.DataFrame, metric: str
+) -> Iterator[tuple[int, float, float]]:
+    """Row, corrected p and p of every row but the best."""
+    rivals = field[field["configuration"].isin(users.columns.unique("configuration"))]
+    if rivals.empty:
+        return
+    ours = {row: users[name].dropna(how="all") for row, name in rivals["configuration"].items()}
+    if not _same_users(list(ours.values())):
+        raise FedrecError(
+            f"{' and '.join(rivals['label'])} were not tested on the same users: compare them "
+            "apart, in folders of their own"
+        )
+    best = rivals[metric].idxmax()
+    others = [row for row in rivals.index if row != best]
+    test = _hits_p if metric.startswith("hr") else _gains_p
+    raw = [test(ours[best], ours[row]) for row in others]
+    yield from zip(others, holm(raw), raw, strict=True)
+
+
+def _same_users(ours: list[pd.DataFrame]) -> bool:
+    """Whether rivals were tested on the same users, which may be others with another seed."""
+    tested = pd.concat(ours, axis="columns").notna()
+    of_seeds = [tested[[seed]] for seed in dict.fromkeys(tested)]
+    in_seeds = all((of.any(axis="columns") == of.all(axis="columns")).all() for of in of_seeds)
+    return in_seeds and all(users.index.equals(ours[0].index) for users in ours)
+
+
+def _hits_p(best: pd.DataFrame, other: pd.DataFrame) -> float:
+    seeds = [seed for seed in best if seed in other]
+    return majority(
+        [
+            mcnemar(*(users[seed].dropna().to_numpy(bool) for users in (best, other)))
+            for seed in seeds
+        ]
+    )
+
+
+def _gains_p(best: pd.DataFrame, other: pd.DataFrame) -> float:
+    one, another = (users.mean(axis="columns").to_numpy() for users in (best, other))
+    # The same resamples for every pair, whoever else is in the table.
+    return paired_bootstrap(one, another, generator(0, "paired-bootstrap"))
+
+
+def _of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric of each user (a row), for each configuration and seed (a column)."""
+    keys = ["configuration", "seed"]
+    if column_of(metric) not in per_user:
+        return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=keys))
+    table = of_users(per_user, metric).pivot_table("total", "user_id", keys)
+    # The bootstrap draws users by their place: ids that are numbers stand in numeric order.
+    return table.loc[sorted(table.index, key=_in_order)]
+
+
+def _in_order(user_id: str) -> tuple[int, str]:
+    is_number = user_id.isascii() and user_id.isdigit()
+    return (int(user_id) if is_number else sys.maxsize, user_id)
+
+
+def _require_equal_splits(runs: pd.DataFrame) -> None:
+    ranked = runs["task"] == "ranking"  # ratings are not tested, and come in folds
+    known = runs[ranked & runs["split_sha256"].notna()]
+    for _, rivals in known.groupby(FIELD):
+        for seed, alike in rivals.groupby("seed"):
+            distinct = alike.drop_duplicates("split_sha256")
+            if len(distinct) > 1:
+                told = [f"{row['label']} ({row['run']})" for _, row in distinct.iterrows()]
+                raise FedrecError(
+                    f"{told[0]} and {told[1]} were tested on unequal splits with seed {seed}: "
+                    "compare them apart, in folders of their own"
+                )
+        _require_equal_seeds(rivals)
+
+
+def _require_equal_seeds(rivals: pd.DataFrame) -> None:
+    """Where the split follows the seed, other seeds are other test items."""
+    seeds = {str(label): set(of_row["seed"]) for label, of_row in rivals.groupby("label")}
+    everybody = set(rivals["seed"])
+    lacking = [label for label in seeds if seeds[label] != everybody]
+    if lacking and len(set(rivals["split_sha256"])) > 1:
+        missing = min(everybody - seeds[lacking[0]])
+        raise FedrecError(
+            f"{lacking[0]} did not run with seed {missing} as others did, but the split follows "
+            "the seed: run all with the same seeds"
+        )
+
+
+def choosing(path: str | Path, metric: str) -> pd.DataFrame:
+    """Rank the settings of each model by a validation metric; test is not looked at.
+
+    Args:
+        path: a folder with run folders at any depth.
+        metric: the metric that decides, such as `ndcg@10`.
+
+    Returns:
+        One row per configuration, each model's best first: model, settings (in which it differs
+        from the model's others), seeds (how many, or how many folds), selected_round, and the
+        metric, both means over seeds.
+
+    Raises:
+        FedrecError: if no completed run has the metric.
+    """
+    runs, column = completed_once(load_summaries(path)), f"validation.{metric}"
+    if column not in runs or runs.empty:
+        raise FedrecError(f"no completed run below {path} has validation {metric}")
+    settings = load_settings(path)
+    rows = [
+        {
+            "model": group["model"].iloc[0],
+            "settings": told_apart(str(configuration), settings),
+            "seeds": len(group),
+            "selected_round": group["selected_round"].mean(),
+            metric: group[column].mean(),
+        }
+        for configuration, group in runs.groupby("configuration")
+    ]
+    ascending = [True, metric in ERRORS]
+    return pd.DataFrame(rows).sort_values(["model", metric], ascending=ascending, kind="stable")
+
+
+def choices_told(table: pd.DataFrame) -> str:
+    """Write the table of `choosing` as Markdown, and say how many settings each model had."""
+    budget = table.groupby("model").size()
+    told = ", ".join(f"{model} {count}" for model, count in budget.items())
+    return markdown(table, 4) + f"\nValidation only. Settings tried: {told}.\n"

@@ -1,0 +1,448 @@
+"""How many rounds and bytes a federation takes to come near what its model reaches without one.
+
+What waiting costs: how soon, on a simulated clock, runs come near the one that waits for all.
+
+Strategies on partitions of the same data, from even to skewed.
+
+Attacks that promote items, by the strategies that defend against them.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.reports.leaderboard import ERRORS, FIELD, completed_once
+from fedrec_flower.reports.load import load_runs, load_settings, load_summaries
+from fedrec_flower.reports.markdown import markdown
+from fedrec_flower.reports.run_frames import once
+from fedrec_flower.reports.settings import Settings, choice, differing, is_federated, said
+
+SHARE = 0.95
+"""The share of the centralised run's best validation metric that is near enough."""
+
+_RIVALS = [*FIELD, "model"]
+
+
+def way_to_goal(path: str | Path, metric: str) -> pd.DataFrame:
+    """When each federation first came near its model's centralised run, on validation.
+
+    Args:
+        path: a folder with run folders at any depth; of each model with its centralised run
+            (federation=centralized), those of federations count.
+        metric: the validation metric that is to be reached, more of it being better.
+
+    Returns:
+        One row per experiment, those with the most clients a round first: label, dataset, model,
+        clients_per_round, local_epochs, learning_rate, seeds (how many), share (`SHARE`), goal
+        (that share of the centralised run's best value, mean over its seeds), best (value, mean
+        over seeds), reached (how many seeds did), rounds (the first evaluated one at the goal)
+        and megabytes (that a client had sent and received by then, mean over all clients, 10**6
+        bytes), both means over seeds and missing unless every seed got there; rounds_run and
+        megabytes_run of the whole run.
+
+        No row for a model without a centralised run, nor for a metric that is an error.
+
+    Raises:
+        FedrecError: if there is no run that can be read.
+    """
+    runs = completed_once(load_summaries(path)).set_index("run")
+    settings = load_settings(path)
+    runs = runs.assign(federated=[is_federated(settings[key]) for key in runs["configuration"]])
+    runs = runs.join(_progress(load_runs(path), metric), how="inner")
+    rows = [row for _, rivals in runs.groupby(_RIVALS) for row in _rows(rivals, settings)]
+    if not rows or metric in ERRORS:
+        return pd.DataFrame()
+    order = ["model", "clients_per_round", "local_epochs", "learning_rate", "label"]
+    downward = [True, False, True, True, True]
+    return pd.DataFrame(rows).sort_values(order, ascending=downward).reset_index(drop=True)
+
+
+def way_told(table: pd.DataFrame, metric: str) -> str:
+    """Write the table of `way_to_goal` as Markdown, and say below it what the goal is."""
+    alike = table.duplicated(["model", "clients_per_round", "local_epochs", "learning_rate"])
+    shown = pd.DataFrame(
+        {
+            "run": table["label" if alike.any() else "model"],
+            "clients a round": table["clients_per_round"],
+            "local epochs": table["local_epochs"],
+            "learning rate": table["learning_rate"],
+            "seeds": table["seeds"],
+            f"best validation {metric}": table["best"].map("{:.4f}".format),
+            "rounds to the goal": list(way_or_how_far(table, "rounds", "{:,.0f}")),
+            "MB a client to the goal": list(way_or_how_far(table, "megabytes", "{:,.1f}")),
+        }
+    )
+    goals = table.drop_duplicates("model").itertuples()
+    told = "; ".join(f"{row.model} {row.goal:.4f}" for row in goals)
+    return (
+        markdown(shown, 6)
+        + f"\nGoal, {SHARE:.0%} of the best validation {metric} of the centralised run: {told}. "
+        "Reached at the first evaluated round that is there; MB are sent and received by then, "
+        "mean over all clients. In brackets: how far a run went that never got there.\n"
+    )
+
+
+def _progress(rounds: pd.DataFrame, metric: str) -> "pd.Series[Any]":
+    """The validation curve of each run, a Series by round."""
+    shown = rounds[(rounds["phase"] == "validation") & (rounds["metric"] == metric)]
+    curves = {run: own.set_index("round")["value"] for run, own in shown.groupby("run")}
+    return pd.Series(curves, name="curve", dtype=object)
+
+
+def _rows(rivals: pd.DataFrame, settings: Mapping[str, Settings]) -> Iterator[dict[str, Any]]:
+    """Rows of one model on the same data, if it was run both ways."""
+    ours = rivals["federated"]
+    best = rivals["curve"].map(lambda curve: curve.max())
+    goal = SHARE * best[~ours].mean()
+    if pd.isna(goal):
+        return
+    for key, repeated in rivals[ours].groupby("configuration"):
+        facts = pd.DataFrame([_facts(run, goal) for _, run in repeated.iterrows()])
+        yield {
+            **_asked(repeated, settings[str(key)]),
+            "seeds": len(facts),
+            "share": SHARE,
+            "goal": goal,
+            "best": best[repeated.index].mean(),
+            "reached": int(facts["rounds"].notna().sum()),
+            **{str(name): value for name, value in facts.mean(skipna=False).items()},
+        }
+
+
+def _asked(runs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+    """What sets an experiment apart."""
+    first = runs.iloc[0]
+    sampled = first["clients_per_round"]
+    return {
+        "label": first["label"],
+        "dataset": first["dataset"],
+        "model": first["model"],
+        "clients_per_round": int(first["num_clients"] if pd.isna(sampled) else sampled),
+        "local_epochs": settings.get("training.local_epochs"),
+        "learning_rate": settings.get("training.learning_rate"),
+    }
+
+
+def _facts(run: "pd.Series[Any]", goal: float) -> dict[str, float]:
+    """When a run reached the goal, and how far it went."""
+    rounds, megabytes = _rounds_run(run), run["bytes.total"] / run["num_clients"] / 1e6
+    there = first_at(run["curve"], goal)
+    # As if each round cost the same: a run's summary tells means over its rounds.
+    return {
+        "rounds": there,
+        "megabytes": megabytes * there / rounds,
+        "rounds_run": rounds,
+        "megabytes_run": megabytes,
+    }
+
+
+def first_at(curve: "pd.Series[float]", goal: float) -> float:
+    """The first round, or time, whose value is at the goal or above it; NaN if there is none.
+
+    Args:
+        curve: values by round or by time, ascending.
+        goal: the least value that will do.
+    """
+    there = curve.index[curve >= goal]
+    return float(there[0]) if len(there) else float(np.nan)
+
+
+def _rounds_run(run: "pd.Series[Any]") -> float:
+    stopped = run.get("stopped_at")
+    return float(run["num_rounds"] if pd.isna(stopped) else stopped)
+
+
+def way_or_how_far(table: pd.DataFrame, column: str, form: str) -> Iterator[str]:
+    """Write what it took to the goal, or by how many seeds it was reached and how far runs went.
+
+    Args:
+        table: a row per experiment: reached and seeds (counts), the column, and the same with
+            `_run` behind its name, of whole runs.
+        column: what it took.
+        form: how to write a value.
+    """
+    for _, row in table.iterrows():
+        if row["reached"] == row["seeds"]:
+            yield form.format(row[column])
+        else:
+            partly = f"{row['reached']} of {row['seeds']} seeds" if row["reached"] else "never"
+            yield f"{partly} ({form.format(row[f'{column}_run'])})"
+
+
+_CLOCK = "simulated_seconds"  # as strategies report it
+
+
+def timed(path: str | Path, metric: str) -> pd.DataFrame:
+    """When, on its simulated clock, each run stood where on validation.
+
+    Args:
+        path: a folder with run folders at any depth; completed ones with such a clock count.
+        metric: a validation metric.
+
+    Returns:
+        The rows of `load_runs` for that metric with the column seconds (simulated, since the start;
+        0 of the untrained model); empty if no run has a clock.
+
+    Raises:
+        FedrecError: if there is no run that can be read.
+    """
+    runs = load_runs(path)
+    runs = once(runs[runs["status"] == "completed"])
+    clock = runs[runs["metric"] == _CLOCK].set_index(["run", "round"])["value"].rename("seconds")
+    evaluated = runs[(runs["phase"] == "validation") & (runs["metric"] == metric)]
+    shown = evaluated[evaluated["run"].isin(clock.index.unique("run"))]
+    shown = shown.join(clock, on=["run", "round"])
+    return shown.assign(seconds=shown["seconds"].where(shown["round"] > 0, 0.0))
+
+
+def clock(path: str | Path, metric: str) -> pd.DataFrame:
+    """When runs first came near the best that a server reaches which waits for every reply.
+
+    Args:
+        path: as in `timed`.
+        metric: the validation metric that is to be reached, more of it being better.
+
+    Returns:
+        One row per experiment, those that wait for all first: label, dataset, model, waits_for_all
+        (whether the buffer holds all clients at work), seeds (how many), share (`SHARE`), goal
+        (that share of the best value, mean over seeds, of those that wait for all; of any where
+        there is none), best (validation value, mean over seeds), test (value at the round that
+        validation selected, mean over seeds), reached (how many seeds did), seconds (simulated,
+        until the first evaluated round at the goal; mean over seeds, missing unless every seed
+        got there) and seconds_run (of the whole run).
+
+        No row for runs without a clock, nor for a metric that is an error.
+
+    Raises:
+        FedrecError: if there is no run that can be read.
+    """
+    curves = {
+        str(run): own.set_index("seconds")["value"]
+        for run, own in timed(path, metric).groupby("run")
+    }
+    if not curves or metric in ERRORS:
+        return pd.DataFrame()
+    runs, settings = completed_once(load_summaries(path)).set_index("run"), load_settings(path)
+    runs = runs.loc[list(curves)]
+    waiting = [_waits_for_all(run, settings) for _, run in runs.iterrows()]
+    runs = runs.assign(curve=pd.Series(curves, dtype=object), waits_for_all=waiting)
+    rows = [
+        row for _, rivals in runs.groupby([*FIELD, "model"]) for row in _rows_clock(rivals, metric)
+    ]
+    order = ["model", "waits_for_all", "label"]
+    table = pd.DataFrame(rows).sort_values(order, ascending=[True, False, True], kind="stable")
+    return table.reset_index(drop=True)
+
+
+def clock_told(table: pd.DataFrame, metric: str) -> str:
+    """Write the table of `clock` as Markdown, and say below it what the goal is."""
+    shown = pd.DataFrame(
+        {
+            "run": table["label"],
+            "waits for": table["waits_for_all"].map({True: "all", False: "some"}),
+            "seeds": table["seeds"],
+            f"best validation {metric}": table["best"].map("{:.4f}".format),
+            f"test {metric}": table["test"].map("{:.4f}".format),
+            "simulated seconds to the goal": list(way_or_how_far(table, "seconds", "{:,.1f}")),
+        }
+    )
+    goals = table.drop_duplicates("model")
+    told = "; ".join(f"{row.model} {row.goal:.4f}" for row in goals.itertuples())
+    whose = "the runs that wait for all" if goals["waits_for_all"].all() else "any run"
+    return markdown(shown) + (
+        f"\nGoal, {SHARE:.0%} of the best validation {metric} of {whose}: {told}. Reached at the "
+        "first evaluated round that is there. Test at the round that validation selected; means "
+        "over seeds. In brackets: how long a run took that never got there.\n"
+    )
+
+
+def _waits_for_all(run: "pd.Series[Any]", settings: Mapping[str, Settings]) -> bool:
+    """Whether the server moves only once all clients at work have replied."""
+    size = settings[run["configuration"]].get("strategy.buffer_size")
+    asked = run["clients_per_round"]
+    return isinstance(size, int) and size >= (run["num_clients"] if pd.isna(asked) else asked)
+
+
+def _rows_clock(rivals: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
+    """Rows of one model on the same data."""
+    best = rivals["curve"].map(max)
+    patient = rivals["waits_for_all"] if rivals["waits_for_all"].any() else ~rivals["waits_for_all"]
+    goal = SHARE * best[patient].groupby(rivals["configuration"]).mean().max()
+    for _, repeated in rivals.groupby("configuration"):
+        first = repeated.iloc[0]
+        seconds = repeated["curve"].map(lambda curve: first_at(curve, goal))
+        yield {
+            **{name: first[name] for name in ("label", "dataset", "model", "waits_for_all")},
+            "seeds": len(repeated),
+            "share": SHARE,
+            "goal": goal,
+            "best": best[repeated.index].mean(),
+            "test": repeated[f"test.{metric}"].mean(),
+            "reached": int(seconds.notna().sum()),
+            "seconds": seconds.mean(skipna=False),
+            "seconds_run": repeated["curve"].map(lambda curve: curve.index[-1]).mean(),
+        }
+
+
+# From silos that look alike to clients of one user, who has one taste; others stand behind them.
+_BY_SKEW = ("silo_random", "silo_quantity", "silo_attribute", "silo_dirichlet", "user")
+# Measures of skew; where the sign is negative, the smaller the more.
+_MEASURES = {"partition.exponent": 1.0, "partition.alpha": -1.0}
+_SHOWN = ("partition.", "strategy.")
+
+
+def skewed(path: str | Path, metric: str) -> pd.DataFrame:
+    """Put what each strategy reached on each partition side by side.
+
+    Args:
+        path: a folder with run folders at any depth; completed ones of federations count.
+        metric: a test metric, taken at the round that validation selected.
+
+    Returns:
+        One row per partition and strategy, even partitions first: dataset, partition and strategy
+        (with what sets them apart from namesakes), num_clients, mean, sd (standard deviation over
+        seeds; missing for one seed), se (standard error over users, of one run) and seeds.
+
+    Raises:
+        FedrecError: if no completed run of a federation reports the metric.
+    """
+    runs, settings = completed_once(load_summaries(path)), load_settings(path)
+    column = f"test.{metric}"
+    known = runs[runs[column].notna()] if column in runs else runs.head(0)
+    own = {key: settings[key] for key in known["configuration"] if is_federated(settings[key])}
+    if not own:
+        raise FedrecError(f"no completed run of a federation below {path} reports {metric}")
+    every = list(own.values())
+    rows = [
+        _named(own[str(key)], every) | _measured(repeated, metric)
+        for key, repeated in known.groupby("configuration")
+        if key in own
+    ]
+    order = ["place", "measure", "partition", "strategy"]
+    table = pd.DataFrame(rows).sort_values(order, kind="stable", na_position="first")
+    return table.drop(columns=order[:2]).reset_index(drop=True)
+
+
+def skewed_told(table: pd.DataFrame, metric: str) -> str:
+    """Write the table of `skewed` as Markdown: a row a partition, a column a strategy."""
+    spread = table["sd"].map(" ± {:.4f}".format).where(table["sd"].notna(), "")
+    keys = ["partition", "num_clients"]
+    wide = table.assign(cell=table["mean"].map("{:.4f}".format) + spread).pivot_table(
+        index=keys, columns="strategy", values="cell", aggfunc="first", sort=False
+    )
+    shown = wide.reset_index().rename(columns={"num_clients": "clients"})
+    seeds = ", ".join(map(str, sorted(set(table["seeds"]))))
+    return markdown(shown) + (
+        f"\nTest {metric} at the round that validation selected, from even partitions to skewed "
+        f"ones; means over {seeds} seeds, ± their standard deviation.\n"
+    )
+
+
+def _named(settings: Settings, every: list[Settings]) -> dict[str, Any]:
+    """What an experiment is called, and where its partition stands."""
+    name = str(settings.get("partition.name"))
+    rest = [key for key in differing(every) if not key.startswith(_SHOWN)]
+    others = [said(settings, key) for key in rest if not key.endswith("_target_")]
+    measures = [sign * settings[key] for key, sign in _MEASURES.items() if key in settings]
+    return {
+        "dataset": settings.get("dataset.name"),
+        "partition": choice(settings, "partition", every),
+        "strategy": ", ".join([choice(settings, "strategy", every), *others]),
+        "place": _BY_SKEW.index(name) if name in _BY_SKEW else len(_BY_SKEW),
+        "measure": measures[0] if measures else float("nan"),
+    }
+
+
+def _measured(runs: pd.DataFrame, metric: str) -> dict[str, Any]:
+    values, error = runs[f"test.{metric}"], f"test_standard_error.{metric}"
+    return {
+        "num_clients": int(runs["num_clients"].iloc[0]),
+        "mean": values.mean(),
+        "sd": values.std(),
+        "se": runs[error].mean() if error in runs else float("nan"),
+        "seeds": len(values),
+    }
+
+
+# From nobody to those who know most; others stand behind them.
+_BY_MEANS = ("watch", "random", "bandwagon", "popular", "explicit_boosting", "fedrecattack")
+_EXPOSURE = "attack.exposure@"
+_SHOWN_attacked = ("attack.", "strategy.")
+
+
+def attacked(path: str | Path) -> pd.DataFrame:
+    """Put what each attack achieved against each strategy side by side.
+
+    Args:
+        path: a folder with run folders at any depth; completed ones that watched targets count.
+
+    Returns:
+        One row per attack and strategy: dataset, attack and strategy (with what sets them apart
+        from namesakes), malicious (share of the clients), exposure and ndcg (of honest users, at
+        the round that validation selected; means over seeds), k (places of the lists) and seeds
+        (how many). Attacks stand from those that know least; empty if no run watched targets.
+
+    Raises:
+        FedrecError: if there is no run that can be read, or lists of several lengths.
+    """
+    runs, settings = completed_once(load_summaries(path)), load_settings(path)
+    measured = [str(name) for name in runs if str(name).startswith(_EXPOSURE)]
+    if not measured:
+        return pd.DataFrame()
+    if len(measured) > 1:
+        told = ", ".join(name.removeprefix("attack.") for name in measured)
+        raise FedrecError(f"runs below {path} measured {told}: compare lists of one length alone")
+    known = runs[runs[measured[0]].notna()]
+    every = [settings[key] for key in set(known["configuration"])]
+    rows = [
+        _named_attacked(settings[str(key)], every) | _measured_attacked(repeated, measured[0])
+        for key, repeated in known.groupby("configuration")
+    ]
+    order = ["place", "malicious", "attack", "strategy"]
+    table = pd.DataFrame(rows).sort_values(order, kind="stable")
+    return table.drop(columns="place").reset_index(drop=True)
+
+
+def attacked_told(table: pd.DataFrame) -> str:
+    """Write the table of `attacked` as Markdown: a row an attack, a column a strategy."""
+    k, seeds = table["k"].iloc[0], ", ".join(map(str, sorted(set(table["seeds"]))))
+    cells = table["exposure"].map("{:.1%}".format) + table["ndcg"].map(" ({:.4f})".format)
+    wide = table.assign(cell=cells, malicious=table["malicious"].map("{:.0%}".format)).pivot_table(
+        index=["attack", "malicious"], columns="strategy", values="cell", aggfunc="first",
+        sort=False,
+    )  # fmt: skip
+    return markdown(wide.reset_index()) + (
+        f"\nHow many honest users find a promoted item that they never had among their {k} best, "
+        f"mean over the promoted items; in brackets NDCG@{k} of honest users on test. At the round "
+        f"that validation selected; seeds: {seeds}. Exposures are lower bounds: a stronger attack "
+        "may achieve more.\n"
+    )
+
+
+def _named_attacked(settings: Settings, every: list[Settings]) -> dict[str, Any]:
+    name = str(settings.get("attack.name"))
+    # The share of malicious clients has a column of its own.
+    alike = [{k: v for k, v in each.items() if k != "attack.malicious"} for each in every]
+    rest = [key for key in differing(every) if not key.startswith(_SHOWN_attacked)]
+    others = [said(settings, key) for key in rest if not key.endswith("_target_")]
+    return {
+        "dataset": settings.get("dataset.name"),
+        "attack": choice(settings, "attack", alike),
+        "malicious": float(settings.get("attack.malicious", 0)),
+        "strategy": ", ".join([choice(settings, "strategy", every), *others]),
+        "place": _BY_MEANS.index(name) if name in _BY_MEANS else len(_BY_MEANS),
+    }
+
+
+def _measured_attacked(runs: pd.DataFrame, exposure: str) -> dict[str, Any]:
+    k = int(exposure.removeprefix(_EXPOSURE))
+    return {
+        "exposure": float(runs[exposure].mean()),
+        "ndcg": float(runs[f"attack.ndcg@{k}_honest"].mean()),
+        "k": k,
+        "seeds": len(runs),
+    }

@@ -1,0 +1,107 @@
+"""No averaging: the server adds up the clients' statistics and solves the model."""
+
+import logging
+
+from fedrec_flower.core.errors import ConfigError, TrainingError, require
+from fedrec_flower.core.updates import UpdateSum
+from fedrec_flower.federation.server.loop import FederatedStrategy
+from fedrec_flower.federation.server.plan import Observer, Plan
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.models.closed_form import ExactRecommender, Noise
+from fedrec_flower.models.ops.cooccurrence import SIGNIFICANT
+from fedrec_flower.privacy.mechanism import Curator
+
+_LOG = logging.getLogger(__name__)
+
+
+class Sums(FederatedStrategy):
+    """Solves an exact model from the sum over the cohort; needs nothing but that sum.
+
+    Args:
+        plan: the run.
+        observer: hears of every round.
+
+    Raises:
+        ConfigError: if the model is trained by gradients.
+    """
+
+    def __init__(self, plan: Plan, observer: Observer) -> None:
+        super().__init__(plan, observer, "all_clients")
+        if not isinstance(plan.model, ExactRecommender):
+            raise ConfigError(
+                f"strategy=sums does not fit {type(plan.model).__name__}, which is trained by "
+                "gradients: choose strategy=fedavg or fedadam"
+            )
+        self._model = plan.model
+        require_signal(plan.model, plan)
+
+    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
+        """See `FederatedStrategy.move`; the sum is solved, no mean is taken."""
+        return solved(self._model, total, parameters, self.plan.curator)
+
+    @property
+    def by_sum_alone(self) -> bool:
+        """See `FederatedStrategy.by_sum_alone`."""
+        return True
+
+    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        """The solution takes the parameters' place."""
+        del parameters
+        return update
+
+
+def require_signal(model: ExactRecommender, plan: Plan) -> None:
+    """Refuse flipped answers that hide even what all users had in common.
+
+    Raises:
+        ConfigError: with the standard deviation and the number of users.
+    """
+    rate = plan.curator.flip_rate
+    if not (rate and model.bounded):  # without a bound the guard refuses
+        return
+    most = plan.clients_per_round * plan.limits.weight  # weights count users
+    std = model.largest_std(Noise.of_answers(rate, most))
+    require(
+        SIGNIFICANT * std < most,
+        f"privacy.epsilon over privacy.max_items flips {rate:.1%} of the answers: what all of "
+        f"{most:.0f} users had is then known to +-{std:.0f} users (standard deviation), and "
+        f"{type(model).__name__} learns nothing; raise privacy.epsilon, or lower "
+        "privacy.max_items",
+    )
+    _LOG.info(
+        "randomized response flips %.1f %% of the answers of at most %.0f users: what %s learns "
+        "from is known to +-%.0f users (standard deviation)",
+        100 * rate,
+        most,
+        type(model).__name__,
+        std,
+    )
+
+
+def solved(
+    model: ExactRecommender, total: UpdateSum, parameters: Tensors, curator: Curator
+) -> Tensors:
+    """The solution of an exact model from what a curator released.
+
+    Args:
+        model: the recommender.
+        total: the released sum; its weight is the number of users where answers were flipped.
+        parameters: the shared parameters that the statistics were taken with.
+        curator: knows what randomness is in the sum.
+
+    Raises:
+        TrainingError: if noise hides everything.
+    """
+    sums, noise = total.tensors, Noise(curator.noise_std)
+    if curator.flip_rate:
+        sums = model.debiased(sums, curator.flip_rate, total.weight)
+        noise = Noise.of_answers(curator.flip_rate, total.weight)
+    solution = model.solve(sums, parameters, noise)
+    if noise and not model.tells_items_apart(solution):
+        raise TrainingError(
+            f"nothing in the released sums of {type(model).__name__} exceeds the noise of privacy "
+            f"({noise.of_items:.3g} users, standard deviation), so that all items score alike: "
+            "raise privacy.target_epsilon (randomized_response: privacy.epsilon and, for models of "
+            "pairs, privacy.max_items), take more clients, or choose model=popularity"
+        )
+    return solution

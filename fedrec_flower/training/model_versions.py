@@ -1,0 +1,65 @@
+"""What the server hands out: one version of the shared parameters, or several of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrec_flower.core.scatter import subtract_rows
+from fedrec_flower.models.base import Tensors
+from fedrec_flower.training.batches import Touched
+from fedrec_flower.training.cohort import Cohort
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Shared parameters, and which version of them each client is given.
+
+    A federation has one version as a rule. Clusters of clients, personal views made on the server
+    and clients that lag behind have several.
+
+    Attributes:
+        tensors: by name float32 (num_versions, ...).
+        given: the version of each client code; whoever is missing is given the first.
+    """
+
+    tensors: Tensors
+    given: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def single(cls, shared: Tensors) -> "Versions":
+        """One version for all."""
+        return cls({name: value[None] for name, value in shared.items()})
+
+    def of(self, client: int) -> Tensors:
+        """The parameters that one client is given: views."""
+        version = self.given.get(client, 0)
+        return {name: value[version] for name, value in self.tensors.items()}
+
+    def whole(self, name: str, clients: NDArray[np.int64]) -> NDArray[np.float32]:
+        """One copy of a parameter per client: float32 (num_clients, ...)."""
+        copies: NDArray[np.float32] = self.tensors[name].take(self._versions(clients), axis=0)
+        return copies
+
+    def rows(self, name: str, cohort: Cohort, touched: Touched) -> NDArray[np.float32]:
+        """The touched rows of a table, client after client: float32 (num_rows, ...)."""
+        table = self.tensors[name]
+        if len(table) == 1:
+            first: NDArray[np.float32] = table[0].take(touched.rows, axis=0)
+            return first
+        version = np.repeat(self._versions(cohort.clients), np.diff(touched.offsets))
+        rows: NDArray[np.float32] = table[version, touched.rows]
+        return rows
+
+    def subtract_rows(
+        self, values: NDArray[np.float32], name: str, cohort: Cohort, touched: Touched
+    ) -> None:
+        """Take what was given from rows laid out as `rows` gives them, in place."""
+        if len(self.tensors[name]) == 1:
+            subtract_rows(values, self.tensors[name][0], touched.rows)
+        else:
+            values -= self.rows(name, cohort, touched)
+
+    def _versions(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([self.given.get(int(client), 0) for client in clients], np.int64)

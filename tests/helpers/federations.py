@@ -1,0 +1,233 @@
+"""Small federations, run in this process by the real configuration and strategies."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from fedrec_flower.cli.main import CONF, compose
+from fedrec_flower.core.checkpoint import Checkpoint
+from fedrec_flower.core.instantiate import build
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.experiment.run import Setup, set_up
+from fedrec_flower.experiment.run_folder import RunFolder, holds_a_run
+from fedrec_flower.federation import transport as federation
+from fedrec_flower.federation.client import deployed
+from fedrec_flower.federation.client.app import app
+from fedrec_flower.federation.server.loop import FederatedStrategy
+from fedrec_flower.federation.server.plan import Metrics, Outcome
+from fedrec_flower.federation.transport.in_process import InProcessGrid
+from fedrec_flower.federation.transport.simulation import flower_logs_to
+from fedrec_flower.models.base import Tensors
+
+SMALL = (
+    "federation=in_process",
+    "dataset=synthetic",
+    "dataset.num_users=24",
+    "dataset.num_items=60",
+    "dataset.num_interactions=400",
+    "dataset.min_per_user=8",
+    "model.embedding_dim=8",
+    "training.optimizer=sgd",
+    "training.learning_rate=0.5",
+    "training.dense_learning_rate=0.05",
+    "training.weight_decay=0.01",
+    "training.local_epochs=1",
+    "training.batch_size=32",
+    "evaluation.every=3",
+    "num_rounds=3",
+)
+SMALL_STRATEGY = ("strategy=fedavg", "strategy.server_learning_rate=1.0")
+SMALL_RANKING = ("evaluation.num_negatives=20", "evaluation.metrics=[hr@10,ndcg@10]")
+
+# What a test may do to replies: it sees the messages sent, and returns the replies to be had.
+Meddle = Callable[[list[Message], list[Message]], list[Message]]
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Remembers what a strategy tells its observer."""
+
+    losses: dict[int, float] = field(default_factory=dict)
+    replied: dict[int, int] = field(default_factory=dict)
+    lost: dict[int, dict[str, int]] = field(default_factory=dict)
+    more: dict[int, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[int, Metrics] = field(default_factory=dict)
+    num_evaluated: dict[int, int] = field(default_factory=dict)
+    began_after: int = -1
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+
+    def began(self, round_: int) -> None:
+        """See `Observer.began`."""
+        self.began_after = round_
+
+    def trained(
+        self,
+        round_: int,
+        loss: float,
+        num_clients: int,
+        lost: Mapping[str, int],
+        more: Mapping[str, float],
+    ) -> None:
+        """See `Observer.trained`."""
+        self.losses[round_] = loss
+        self.replied[round_], self.lost[round_] = num_clients, dict(lost)
+        self.more[round_] = dict(more)
+
+    def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
+        """See `Observer.evaluated`."""
+        self.metrics[round_], self.num_evaluated[round_] = metrics, num_clients
+
+    def reached(self, checkpoint: Checkpoint) -> None:
+        """See `Observer.reached`."""
+        self.checkpoints.append(checkpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """The in-process engine with an ear on the wire, and a hand."""
+
+    num_nodes: int
+    meddle: Meddle
+    own: Mapping[str, str] | None = None  # of deployed nodes, their `--node-config`
+    asked: list[Message] = field(default_factory=list)
+    replies: list[Message] = field(default_factory=list)
+    contexts: list[Context] = field(default_factory=list)
+    timeouts: list[float | None] = field(default_factory=list)
+
+    def run(self, serve: Callable[[Grid], None], log: Path) -> None:
+        """See `Engine.run`."""
+        grid = _TappedGrid(self)
+        self.contexts.extend(grid._contexts.values())
+        with flower_logs_to(log):
+            serve(grid)
+
+
+class _TappedGrid(InProcessGrid):
+    def __init__(self, tap: Tap) -> None:
+        super().__init__(app if tap.own is None else deployed.app, tap.num_nodes, tap.own)
+        self._tap = tap
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        asked = list(messages)
+        self._tap.timeouts.append(timeout)
+        replies = list(super().send_and_receive(asked, timeout=timeout))
+        self._tap.asked.extend(asked)
+        self._tap.replies.extend(replies)
+        return self._tap.meddle(asked, replies)
+
+
+@dataclass(frozen=True, slots=True)
+class Federated:
+    """A federation after its last round, and everything it said."""
+
+    config: dict[str, Any]
+    setup: Setup
+    strategy: FederatedStrategy
+    outcome: Outcome
+    watcher: Watcher
+    store: Path
+    tap: Tap
+
+    @property
+    def job(self) -> str:
+        """What every node was told of the run, and where it is."""
+        address = self.strategy._post.address
+        return json.dumps({**json.loads(address.job), **json.loads(address.place)})
+
+    @property
+    def shared(self) -> Tensors:
+        """Global parameters after the last round."""
+        return self.strategy._parameters
+
+    @property
+    def personal(self) -> dict[str, NDArray[Any]]:
+        """Personal parameters after the last round: a row per user or per client."""
+        names = {name for name, _ in self.setup.model.named_parameters()}
+        files = (self.store / "current").glob("*.npy")
+        return {file.stem: np.load(file) for file in files if file.stem in names}
+
+    def metric_table(self) -> dict[tuple[int, Part, str], float]:
+        """Every metric of every evaluated round."""
+        return {
+            (round_, part, name): value
+            for round_, parts in self.watcher.metrics.items()
+            for part, values in parts.items()
+            for name, value in values.items()
+        }
+
+
+class Federate(Protocol):
+    """Runs a small federation."""
+
+    def __call__(
+        self, *overrides: str, meddle: Meddle | None = None, folder: Path | None = None
+    ) -> Federated:
+        """Overrides as on the command line; `meddle` may look at and change the replies.
+
+        A run whose checkpoint lies in the folder goes on.
+        """
+        ...
+
+
+def run(folder: Path, cache: Path, overrides: Sequence[str], meddle: Meddle | None) -> Federated:
+    """Run 24 synthetic users, unless the overrides say otherwise.
+
+    Args:
+        folder: for the run; empty, or with a checkpoint to go on from.
+        cache: for prepared data.
+        overrides: as on the command line.
+        meddle: may look at and change the replies.
+    """
+    config = _configured([*_defaults(overrides), f"dataset.cache_dir={cache}", *overrides])
+    place = RunFolder(folder) if holds_a_run(folder) else RunFolder.create(folder)
+    setup, watcher = set_up(config, place), Watcher()
+    strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
+    setup.guard.check(strategy)
+    if (saved := place.checkpoints.newest()) is not None:
+        place.checkpoints.restore(saved)
+        strategy.resume(saved)
+    tap = Tap(config["federation"]["num_nodes"], meddle or (lambda _, replies: replies))
+    initial = setup.initial(strategy)
+    outcome = federation.federate(tap, strategy, initial, folder / "flower.log")
+    return Federated(config, setup, strategy, outcome, watcher, folder / "clients", tap)
+
+
+def _defaults(overrides: Sequence[str]) -> tuple[str, ...]:
+    model = next((o for o in overrides if o.startswith("model=")), "model=mf")
+    whole = _composed((model,))
+    # A model that is solved brings its own strategy.
+    chosen = any(override.startswith("strategy=") for override in overrides)
+    by_strategy = () if chosen or whole["strategy"]["name"] == "sums" else SMALL_STRATEGY
+    by_task = () if "task=rating" in overrides else SMALL_RANKING
+    dimension = () if "embedding_dim" in whole["model"] else ("model.embedding_dim=8",)
+    small = [override for override in SMALL if override not in dimension]
+    return (*small, *by_strategy, *by_task)
+
+
+def _configured(overrides: Sequence[str]) -> dict[str, Any]:
+    """What Hydra would compose; it composes each choice of groups once, values are put on top."""
+    choices = [o for o in overrides if (CONF / o.partition("=")[0]).is_dir()]
+    values = [o for o in overrides if o not in choices]
+    config = OmegaConf.create(_composed(tuple(choices)))
+    OmegaConf.set_struct(config, value=True)
+    config.merge_with_dotlist([value for value in values if not value.startswith("+")])
+    OmegaConf.set_struct(config, value=False)
+    config.merge_with_dotlist([value[1:] for value in values if value.startswith("+")])
+    container: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]  # a mapping at the root
+    return container
+
+
+@lru_cache
+def _composed(choices: tuple[str, ...]) -> dict[str, Any]:
+    return compose(list(choices))[0]

@@ -1,0 +1,133 @@
+"""However often a run is interrupted, what it leaves at last is what it would have left anyway."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fedrec_flower.core.errors import DataError
+from fedrec_flower.core.random import generator
+from tests.helpers.interrupted_runs import (
+    MODELS,
+    ROUNDS,
+    go_on,
+    interrupted,
+    kinds,
+    last_checkpoint,
+    require_same,
+    uninterrupted,
+)
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MakeRun
+
+# What a node is asked: a query, an evaluation of the untrained, then for rounds 1 to 9 training
+# and every third evaluation, and snapshots for the checkpoints between.
+ALL = 1 + 1 + 9 + 3 + 3 + 1
+SLOW = pytest.mark.slow  # `equivalence/test_resuming` runs them all, without tables and figures
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=() if m == "pfedrec" else SLOW) for m in MODELS]
+)
+def test_an_interrupted_run_ends_like_one_that_was_not(
+    make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, model: str
+) -> None:
+    words = [*smoke, *MODELS[model], *ROUNDS, "federation.num_nodes=1"]
+    whole = uninterrupted(make_run, tuple(words))
+    moment = int(generator(1, "interruption", 0, len(model)).integers(6, ALL - 1))
+    interrupted(words, tmp_path / "run", moment)
+    began_after = last_checkpoint(tmp_path / "run")
+    assert began_after >= 2
+    tap = go_on(words, tmp_path / "run")
+    require_same(whole, tmp_path / "run")
+    assert kinds(tap).count("train") == 9 - began_after
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["resumed_after"] == [began_after]
+    assert json.loads((whole / "summary.json").read_text())["resumed_after"] == []
+
+
+def test_a_run_may_be_interrupted_again_and_again(
+    make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fedrec_flower")
+    words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
+    whole, folder = uninterrupted(make_run, tuple(words)), tmp_path / "run"
+    interrupted(words, folder, 1)  # before there is anything to go on from
+    for _ in range(3):  # a checkpoint further each time
+        with pytest.raises(KeyboardInterrupt):
+            go_on(words, folder, messages=5)
+    go_on(words, folder)
+    require_same(whole, folder)
+    told = [m for m in caplog.messages if "unfinished" in m]
+    assert told[0] == f"{folder} holds this very run, unfinished: started anew"
+    assert told[1] == f"{folder} holds this very run, unfinished: goes on after round 2"
+    seconds = json.loads((folder / "summary.json").read_text())["seconds"]
+    assert seconds["total"] >= seconds["setup"] + seconds["train"] + seconds["evaluate"] - 1e-6
+
+
+def test_a_run_interrupted_after_its_last_round_trains_no_more(
+    make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
+    interrupted(words, tmp_path / "run", ALL - 1)
+    tap = go_on(words, tmp_path / "run")
+    assert kinds(tap) == ["query", "evaluate"]
+    require_same(uninterrupted(make_run, tuple(words)), tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_costs_the_rounds_since_the_one_before(
+    make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
+    folder = tmp_path / "run"
+    interrupted(words, folder, ALL - 2)
+    last = folder / "checkpoints" / "round-8.checkpoint"
+    last.write_bytes(last.read_bytes()[:-1] + b"?")
+    tap = go_on(words, folder)
+    assert f"{last} is damaged, so the state before it is taken" in caplog.messages[0]
+    assert kinds(tap).count("train") == 9 - 6
+    require_same(uninterrupted(make_run, tuple(words)), folder)
+
+
+@pytest.mark.slow
+def test_a_run_of_which_no_checkpoint_is_sound_is_started_anew(
+    make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
+    folder = tmp_path / "run"
+    interrupted(words, folder, ALL - 2)
+    (folder / "clients" / "current").rename(tmp_path / "current")
+    for slot in (folder / "clients").iterdir():
+        shutil.rmtree(slot)
+    tap = go_on(words, folder)
+    assert len(caplog.messages) >= 2
+    assert kinds(tap).count("train") == 9
+    require_same(uninterrupted(make_run, tuple(words)), folder)
+
+
+def test_a_run_does_not_go_on_with_other_data(smoke: tuple[str, ...], tmp_path: Path) -> None:
+    words = [*smoke, *ROUNDS, "federation.num_nodes=1"]
+    interrupted(words, tmp_path / "run", ALL - 2)
+    with pytest.raises(DataError, match="was begun with other data"):
+        go_on([*words, "dataset.seed=8"], tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_without_checkpoints_a_run_is_started_anew(
+    make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = [*smoke, *ROUNDS, "checkpoint_every=null", "federation.num_nodes=1"]
+    interrupted(words, tmp_path / "run", 12)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    tap = go_on(words, tmp_path / "run")
+    assert kinds(tap).count("train") == 9
+    require_same(uninterrupted(make_run, tuple(words)), tmp_path / "run")
+
+
+def test_checkpoints_change_no_number(make_run: "MakeRun", smoke: tuple[str, ...]) -> None:
+    words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
+    often = uninterrupted(make_run, tuple(words))
+    require_same(often, make_run("checkpoint_every=null", base=words).folder)

@@ -1,0 +1,82 @@
+"""Flower's simulation engine gives what the in-process engine gives.
+
+To the byte with as many nodes, up to rounding with more or fewer.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MakeRun
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray leaves the log files of the processes it starts to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
+
+WORDS = ("clients_per_round=20", "num_rounds=3", "evaluation.every=1")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster, started once for all tests here."""
+    from ray.cluster_utils import Cluster
+
+    started: Any = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
+    yield started.address
+    started.shutdown()
+
+
+@pytest.mark.parametrize(("model", "num_nodes"), [("mf", 1), ("mf", 2), ("mf", 3), ("ncf", 2)])
+def test_simulation_equals_in_process_to_the_byte_and_other_hosting_to_rounding(
+    make_run: "MakeRun", cluster: str, model: str, num_nodes: int
+) -> None:
+    """Item 17: the same numbers to the byte or to rounding, as is said."""
+    engine = ("federation=simulation", f"federation.address={cluster}")
+    words = (*WORDS, f"model={model}")
+    nodes = f"federation.num_nodes={num_nodes}"
+    one, same, other = (make_run(*words, *more) for more in ((), (nodes,), (*engine, nodes)))
+    for table in ("rounds.csv", "per_user.csv"):
+        assert (other.folder / table).read_bytes() == (same.folder / table).read_bytes()
+    expected, simulated = one.table("rounds"), other.table("rounds")
+    keys = ["round", "phase", "metric", "num_clients"]
+    assert simulated[keys].equals(expected[keys])
+    assert list(simulated["value"]) == pytest.approx(list(expected["value"]), abs=5e-7)
+    assert other.table("per_user").equals(one.table("per_user"))
+    assert other.summary["federation"] == "simulation"
+
+
+def test_a_private_simulation_equals_a_private_run_in_process_given_its_secret(
+    make_run: "MakeRun", cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Item 1: the server knows no draw of a client."""
+    from fedrec_flower.core.random import Secret
+    from fedrec_flower.experiment.run_folder import RunFolder
+    from fedrec_flower.federation.client import node
+
+    words = (*WORDS, "model=mf", "randomness=private")
+    engine = ("federation=simulation", f"federation.address={cluster}", "federation.num_nodes=3")
+    with monkeypatch.context() as patch:  # or the secret would be gone with the run
+        patch.setattr(RunFolder, "tidy", lambda _: None)
+        simulated = make_run(*words, *engine)
+    secret = Secret((simulated.folder / "clients" / "secret").read_bytes())
+    monkeypatch.setattr(node, "node_secret", lambda _: secret)
+    one, other = make_run(*words), make_run(*words, "seed=2")
+    assert one.table("per_user").equals(simulated.table("per_user"))
+    expected = pytest.approx(list(one.table("rounds")["value"]), abs=1e-5)
+    assert list(simulated.table("rounds")["value"]) == expected
+    assert list(other.table("rounds")["value"]) != expected
+
+
+def test_a_node_that_fails_says_why(make_run: "MakeRun", cluster: str) -> None:
+    from fedrec_flower.core.errors import TrainingError
+
+    engine = ("federation=simulation", f"federation.address={cluster}", "federation.num_nodes=2")
+    with pytest.raises(TrainingError, match=r"a node failed: .*a score is not finite; lower"):
+        make_run(*engine, "model.init_std=1e30")

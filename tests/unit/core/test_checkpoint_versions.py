@@ -1,0 +1,50 @@
+"""A checkpoint that another version of the code wrote is set aside like a damaged one."""
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+from tests.unit.test_checkpoints import checkpoint
+
+from fedrec_flower.experiment.run_folder import RunFolder
+
+DIGEST = 32  # bytes
+
+
+def _renamed(told: dict[str, Any]) -> None:
+    told["spared_then"] = told.pop("spared")
+
+
+def _lacking(told: dict[str, Any]) -> None:
+    del told["order"]
+
+
+def _of_another_kind(told: dict[str, Any]) -> None:
+    told["files"] = list(told["files"])
+
+
+@pytest.mark.parametrize("change", [_renamed, _lacking, _of_another_kind])
+def test_one_of_another_version_is_warned_of_and_the_one_before_is_taken(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunFolder.create(tmp_path / "run")
+    for round_ in (3, 4):
+        run.add_round(round_, "train", {"loss": 1.0}, 4)
+        run.checkpoints.write(checkpoint(round_))
+    file = run.path / "checkpoints" / "round-4.checkpoint"
+    arrays = load(file.read_bytes()[DIGEST:])
+    told = json.loads(arrays["told"].tobytes())
+    change(told)
+    content = save(arrays | {"told": np.frombuffer(json.dumps(told).encode(), np.uint8)})
+    file.write_bytes(sha256(content).digest() + content)
+    found = run.checkpoints.newest()
+    assert found is not None
+    assert found.round == 3
+    (warning,) = caplog.messages
+    complaint = "is of another version of the code, so the state before it is taken: "
+    assert warning.startswith(f"{file} {complaint}")

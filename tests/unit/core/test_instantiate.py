@@ -1,0 +1,237 @@
+"""Laws of `config.build`: values are checked before anything is built, and errors say the mend."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from fedrec_flower.core import instantiate as config
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.instantiate import build, trust
+
+
+@pytest.fixture(autouse=True)
+def _plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classes below are those of a plug-in."""
+    monkeypatch.setenv("FEDREC_FLOWER_PLUGINS", __name__)
+
+
+class Assigns:
+    """What every partition does."""
+
+    def assign(self) -> None:
+        """Not called here."""
+
+
+@dataclass(frozen=True)
+class Toy(Assigns):
+    """One field of every kind of annotation that the package's constructors use."""
+
+    num_items: int
+    learning_rate: float
+    is_rating: bool
+    title: str
+    variant: Literal["gmf", "mlp"]
+    batch_size: int | None
+    hidden_dims: list[int]
+
+
+@dataclass(frozen=True)
+class Named(Assigns):
+    """A target that wants its own name."""
+
+    name: str
+
+
+class Plain(Assigns):
+    """A target that is no dataclass."""
+
+    def __init__(self, rate: float, depth: int = 2) -> None:
+        self.rate, self.depth = rate, depth
+
+
+def target(kind: type) -> str:
+    return f"{__name__}.{kind.__name__}"
+
+
+NODE: dict[str, Any] = {
+    "_target_": target(Toy),
+    "name": "toy",
+    "learning_rate": 0.5,
+    "is_rating": True,
+    "title": "x",
+    "variant": "gmf",
+    "batch_size": 8,
+    "hidden_dims": [4, 2],
+}
+
+
+def without(key: str) -> dict[str, Any]:
+    return {k: v for k, v in NODE.items() if k != key}
+
+
+def test_the_target_gets_its_keys_and_what_the_run_knows_by_name() -> None:
+    toy = build("partition", NODE, num_items=7, num_users=3)
+    assert toy == Toy(
+        7, 0.5, is_rating=True, title="x", variant="gmf", batch_size=8, hidden_dims=[4, 2]
+    )
+
+
+def test_a_name_is_a_label_unless_the_target_wants_it() -> None:
+    assert build("partition", {"_target_": target(Named), "name": "ml"}) == Named("ml")
+
+
+def test_a_plain_class_is_checked_like_a_dataclass_and_keeps_its_own_defaults() -> None:
+    plain = build("partition", {"_target_": target(Plain), "rate": 1})
+    assert (plain.rate, plain.depth) == (1.0, 2)
+    with pytest.raises(ConfigError, match=r"partition\.rate='fast' is of a wrong kind"):
+        build("partition", {"_target_": target(Plain), "rate": "fast"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("learning_rate", 1), ("batch_size", None), ("hidden_dims", []), ("variant", "mlp")],
+)
+def test_values_of_the_right_kind_are_taken(key: str, value: object) -> None:
+    assert getattr(build("partition", NODE | {key: value}, num_items=7), key) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", "0.1"),
+        ("learning_rate", True),
+        ("learning_rate", None),
+        ("is_rating", 1),
+        ("is_rating", "true"),
+        ("title", 3),
+        ("variant", "gnf"),
+        ("batch_size", 8.0),
+        ("batch_size", "8"),
+        ("batch_size", True),
+        ("hidden_dims", 4),
+        ("hidden_dims", ["4"]),
+        ("hidden_dims", [4.5]),
+    ],
+)
+def test_no_value_becomes_another_kind(key: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("partition", NODE | {key: value}, num_items=7)
+    assert str(caught.value).startswith(f"partition.{key}={value!r} is of a wrong kind: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_names_its_neighbour() -> None:
+    with pytest.raises(
+        ConfigError, match=r"partition\.titel does not exist: did you mean partition\.title"
+    ):
+        build("partition", NODE | {"titel": "y"}, num_items=7)
+
+
+def test_an_unknown_key_without_a_neighbour_names_the_known_ones() -> None:
+    with pytest.raises(
+        ConfigError, match=r"partition\.qqq does not exist: known are .*'batch_size'"
+    ):
+        build("partition", NODE | {"qqq": 1}, num_items=7)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"partition\.title is missing"):
+        build("partition", without("title"), num_items=7)
+
+
+def test_what_the_data_decide_cannot_be_configured() -> None:
+    with pytest.raises(ConfigError, match=r"partition\.num_items"):
+        build("partition", NODE | {"num_items": 3}, num_items=7)
+
+
+@pytest.mark.parametrize(
+    "path", [f"{__name__}.NoSuchClass", "fedrec_flower.data.partitions.base.no.Class"]
+)
+def test_a_target_that_cannot_be_imported_is_named(path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("partition", NODE | {"_target_": path})
+    assert str(caught.value).startswith(f"partition._target_={path!r} cannot be imported")
+
+
+@pytest.mark.parametrize("path", ["Toy", "", "..", "os.path.", "a b.c", f"{__name__}.__main__", 3])
+def test_a_target_that_is_no_path_of_a_class_is_named(path: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("partition", NODE | {"_target_": path})
+    assert str(caught.value).startswith(f"partition._target_={path!r} is no class")
+
+
+def test_a_node_without_target_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"partition\._target_='' is no class"):
+        build("partition", without("_target_"))
+
+
+# --- finding 9: configuration executes code -----------------------------------------------------
+
+GROUPS = (
+    *("model", "strategy", "privacy", "dataset", "split", "partition", "evaluation", "federation"),
+    *("faults", "attack", "compression", "secure_aggregation", "training", "local"),
+)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("subprocess.Popen", "os.system", "builtins.exec", "pathlib.Path", "no_such_module.Toy"),
+        *(
+            "fedrec_flower.core.instantiate.build",
+            "fedrec_flower.cli.main.main",
+            "fedrec_flower.__main__.main",
+        ),
+        *("tests.helpers.federations.Tap", "fedrec_flower_evil.models.Model"),
+    ],
+)
+def test_finding_9_a_target_outside_its_group_is_refused_before_its_import(
+    monkeypatch: pytest.MonkeyPatch, group: str, path: str
+) -> None:
+    monkeypatch.setattr(config, "import_module", _never)
+    with pytest.raises(ConfigError, match=r"is refused, because it is outside|is no class"):
+        build(group, {"_target_": path})
+
+
+def _never(name: str) -> None:
+    raise AssertionError(f"{name} was imported")
+
+
+@pytest.mark.parametrize(
+    ("group", "path"),
+    [
+        ("model", "fedrec_flower.models.ncf.F.relu"),
+        ("model", "fedrec_flower.models.base.nn.Module"),
+        ("model", "fedrec_flower.models.base.generator"),
+        ("privacy", "fedrec_flower.privacy.noise.Chance"),
+        ("split", "fedrec_flower.data.splits.base.split_sha256"),
+        ("dataset", "fedrec_flower.data.sources.download.Source"),
+        ("federation", "fedrec_flower.federation.transport.simulation.Path"),
+        ("strategy", f"{__name__}.Toy"),  # of a plug-in, but no strategy
+    ],
+)
+def test_finding_9_a_target_that_is_no_class_of_its_group_is_refused(group: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=r"is refused: name a class with|cannot be imported"):
+        build(group, {"_target_": path})
+
+
+def test_finding_9_a_package_is_trusted_once_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = "class Mine:\n    def assign(self): ...\n"
+    (tmp_path / "some_plugin.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "some_plugin.Mine"}
+    with pytest.raises(ConfigError, match=r"add plugins=\[some_plugin\] on the command line"):
+        build("partition", node)
+    trust("[some_plugin]")
+    assert type(build("partition", node)).__name__ == "Mine"
+
+
+@pytest.mark.parametrize("packages", ["a.b", "[a b]", "1a", "../a"])
+def test_a_name_that_is_no_package_is_refused(packages: str) -> None:
+    with pytest.raises(ConfigError, match="names no packages"):
+        trust(packages)

@@ -1,0 +1,112 @@
+"""No sums but those that some honest evaluation could have are within the bounds."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedrec_flower.communication.failures import kind_of
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.evaluation.base import Evaluator
+from fedrec_flower.evaluation.metric_sums import Bounds, MetricSums
+from fedrec_flower.evaluation.ranking import RankingEvaluation
+from fedrec_flower.evaluation.rating import RatingEvaluation
+
+if TYPE_CHECKING:
+    from tests.conftest import PrepareSmall
+
+RANKING = RankingEvaluation(["hr@10", "auc"], 5, 10, 1, None, "hr@10", "train")
+RATING = RatingEvaluation((1.0, 5.0), 10, 1, None, select_by="rmse")
+
+NUM_VALUES = np.array([2, 0, 30])
+BOUNDS = Bounds(
+    frozenset({"hr@10"}),
+    (0.0, 1.0),
+    num_users=np.array([2, 1, 40]),
+    num_values={Part.VALIDATION: NUM_VALUES, Part.TEST: NUM_VALUES},
+)
+
+
+def sums(total: float, squares: float, count: float) -> dict[Part, MetricSums]:
+    """Nothing of validation, so much of test."""
+    found = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
+    found[Part.VALIDATION].put("hr@10", 0.0, 0.0, 0.0)
+    found[Part.TEST].put("hr@10", total, squares, count)
+    return found
+
+
+def verdict(*values: float) -> str:
+    return BOUNDS.fault(sums(*values), [0, 2]) or ""
+
+
+@given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=32))
+def test_whatever_an_honest_node_finds_is_within_bounds(values: list[float]) -> None:
+    found = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
+    for of_part in found.values():
+        of_part.add({"hr@10": np.array(values, np.float64)})
+    assert BOUNDS.fault(found, [0, 2]) is None
+
+
+@given(st.lists(st.floats(0, 1e100), max_size=32))
+def test_errors_of_ratings_may_be_as_large_as_they_like(values: list[float]) -> None:
+    found = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
+    for of_part in found.values():
+        of_part.add({name: np.array(values, np.float64) for name in RATING.names})
+    most = {part: np.array([32]) for part in found}
+    bounds = Bounds(frozenset(RATING.names), RATING.value_range, np.array([1]), most)
+    assert bounds.fault(found, [0]) is None
+
+
+NAN, INF = float("nan"), float("inf")
+LIES = {
+    "NaN": ((NAN, 1.0, 2.0), "not_finite"),
+    "infinite squares": ((1.0, INF, 2.0), "not_finite"),
+    "an infinite count": ((1.0, 1.0, INF), "not_finite"),
+    "fewer than none": ((0.0, 0.0, -1.0), "wrong_count"),
+    "half a value": ((0.2, 0.1, 0.5), "wrong_count"),
+    "more than there are": ((1.0, 1.0, 33.0), "wrong_count"),
+    "a mean above all": ((2.1, 2.1, 2.0), "out_of_range"),
+    "a mean below all": ((-0.1, 0.1, 2.0), "out_of_range"),
+    "a huge mean": ((1e300, 1e300, 2.0), "out_of_range"),
+    "squares below any mean's": ((1.0, 0.4, 2.0), "out_of_range"),
+    "negative squares": ((0.0, -0.1, 2.0), "out_of_range"),
+    "huge squares": ((1.0, 1e300, 2.0), "out_of_range"),
+    "a sum of nothing": ((0.5, 0.0, 0.0), "out_of_range"),
+    "squares of nothing": ((0.0, 0.5, 0.0), "out_of_range"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_what_no_honest_node_finds_is_told(name: str) -> None:
+    values, kind = LIES[name]
+    assert kind_of(verdict(*values)) == kind
+
+
+def test_who_is_asked_about_nobody_tells_of_no_metric() -> None:
+    nothing = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
+    assert BOUNDS.fault(nothing, []) is None
+    assert kind_of(BOUNDS.fault(nothing, [0]) or "") == "wrong_names"
+    assert kind_of(BOUNDS.fault(sums(0, 0, 0), []) or "") == "wrong_names"
+
+
+@pytest.mark.parametrize("evaluator", [RANKING, RATING])
+def test_a_metric_has_as_many_values_as_an_evaluator_finds(
+    prepare_small: "PrepareSmall", evaluator: Evaluator
+) -> None:
+    data = prepare_small([0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 4, 4])  # leave-one-out: one a user
+    bounds = Bounds.of(evaluator, data)
+    assert bounds.num_users.tolist() == [3, 1, 4, 2, 2]
+    assert [bounds.num_values[part].tolist() for part in bounds.num_values] == [[3, 1, 4, 2, 2]] * 2
+    assert bounds.names == set(evaluator.names)
+
+
+def test_of_several_held_out_interactions_a_rank_has_one_value_and_errors_have_all(
+    prepare_small: "PrepareSmall",
+) -> None:
+    train = prepare_small().part(Part.TRAIN)  # as if it were held out
+    lengths = np.diff(train.offsets)
+    assert lengths.max() > 1
+    assert RANKING.most_values(train).tolist() == np.minimum(lengths, 1).tolist()
+    assert RATING.most_values(train).tolist() == lengths.tolist()

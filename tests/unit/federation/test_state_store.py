@@ -1,0 +1,335 @@
+"""Laws of the client store: private, initial values by address alone, snapshots that stay."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from stat import S_IMODE
+from threading import Barrier
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.data.prepared import Prepared
+from fedrec_flower.federation.client.state_store import ClientStore, node_secret
+from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.mf import MF
+from fedrec_flower.models.ncf import NCF
+from fedrec_flower.training.batches import Touched
+from fedrec_flower.training.cohort import Cohort
+from fedrec_flower.training.model_versions import Versions
+
+if TYPE_CHECKING:
+    from tests.conftest import PrepareSmall
+
+# Five clients with 4, 3, 2, 2 and 1 of the twelve users.
+HOLDERS = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 0, 4]
+Keeps = Literal["users", "everything"]
+EVERY_KEEPING = pytest.mark.parametrize("keeps", ["users", "everything"])
+
+
+@pytest.fixture
+def data(prepare_small: "PrepareSmall") -> Prepared:
+    return prepare_small(HOLDERS)
+
+
+def recommender(keeps: Keeps) -> Recommender:
+    if keeps == "users":
+        return MF(1, 30, None, "rating", embedding_dim=3, init_std=0.1)
+    return NCF(1, 30, None, "ranking", "neumf", 3, [4], init_std=0.1)
+
+
+def store(folder: Path, data: Prepared, keeps: Keeps = "users", seed: int = 0) -> ClientStore:
+    """A store of what is personal, or, as under local_only, of everything."""
+    model = recommender(keeps)
+    every = [name for name, _ in model.named_parameters()]
+    names = model.personal_names() if keeps == "users" else every
+    return ClientStore(folder, model, names, [], data.client_offsets, seed)
+
+
+def laid_out(data: Prepared, clients: Sequence[int]) -> tuple[Cohort, Touched]:
+    """Clients as the engines see them; each touches the items 4 * client up to 4 * client + 3."""
+    cohort = Cohort.gather([data.client(client) for client in clients], spare_held_out=False)
+    rows = np.array([4 * client + place for client in clients for place in range(4)])
+    return cohort, Touched(np.arange(len(clients) + 1) * 4, rows, [])
+
+
+def train(one: ClientStore, data: Prepared, clients: Sequence[int], by: float = 1.0) -> Tensors:
+    """Add to everything the clients touch, and keep it."""
+    cohort, touched = laid_out(data, clients)
+    moved = {name: value + np.float32(by) for name, value in one.gather(cohort, touched).items()}
+    one.scatter(cohort, touched, moved)
+    return moved
+
+
+def every_client(one: ClientStore, data: Prepared, slot: str = "current") -> list[Tensors]:
+    return [one.load(data.client(client), slot) for client in range(data.num_clients)]
+
+
+def same(one: Sequence[Tensors], other: Sequence[Tensors]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(np.array_equal(a[name], b[name]) for a, b in pairs for name in a)
+
+
+@EVERY_KEEPING
+def test_a_client_begins_with_values_of_its_own_whatever_the_order(
+    data: Prepared, tmp_path: Path, keeps: Keeps
+) -> None:
+    forward, backward = (store(tmp_path / name, data, keeps) for name in "ab")
+    one = every_client(forward, data)
+    other = [backward.load(data.client(client)) for client in reversed(range(5))][::-1]
+    assert same(one, other)
+    assert not np.array_equal(one[2]["user_embedding.weight"], one[3]["user_embedding.weight"])
+    assert not same(one, every_client(store(tmp_path / "c", data, keeps, seed=1), data))
+
+
+@EVERY_KEEPING
+def test_training_begins_with_the_values_that_evaluation_sees(
+    data: Prepared, tmp_path: Path, keeps: Keeps
+) -> None:
+    untouched, trained = (store(tmp_path / name, data, keeps) for name in "ab")
+    train(trained, data, [3, 1], by=0.0)
+    assert same(every_client(untouched, data), every_client(trained, data))
+
+
+@EVERY_KEEPING
+def test_what_is_kept_comes_back_and_nothing_else_changes(
+    data: Prepared, tmp_path: Path, keeps: Keeps
+) -> None:
+    one = store(tmp_path / "a", data, keeps)
+    before = every_client(one, data)
+    train(one, data, [3, 0])
+    for client, (old, new) in enumerate(zip(before, every_client(one, data), strict=True)):
+        for name, value in old.items():
+            moved = np.zeros(len(value), np.bool_)
+            if client in (0, 3):
+                is_item = name in recommender(keeps).item_rows
+                moved[slice(4 * client, 4 * client + 4) if is_item else ...] = True
+            assert_array_equal(new[name][moved], value[moved] + np.float32(1))
+            assert_array_equal(new[name][~moved], value[~moved])
+
+
+@EVERY_KEEPING
+def test_another_process_finds_what_was_kept(data: Prepared, tmp_path: Path, keeps: Keeps) -> None:
+    one = store(tmp_path / "a", data, keeps)
+    train(one, data, [2, 4])
+    assert same(every_client(one, data), every_client(store(tmp_path / "a", data, keeps), data))
+
+
+@EVERY_KEEPING
+def test_clients_laid_out_together_hold_what_each_of_them_holds(
+    data: Prepared, tmp_path: Path, keeps: Keeps
+) -> None:
+    one = store(tmp_path / "a", data, keeps)
+    cohort, touched = laid_out(data, [4, 1, 3])
+    gathered = one.gather(cohort, touched)
+    for place, client in enumerate([4, 1, 3]):
+        for name, whole in one.load(data.client(client)).items():
+            if name in recommender(keeps).user_rows:
+                own = slice(*cohort.user_offsets[place : place + 2])
+                assert_array_equal(gathered[name][own], whole)
+            elif name in recommender(keeps).item_rows:
+                own = slice(*touched.offsets[place : place + 2])
+                assert_array_equal(gathered[name][own], whole[touched.rows[own]])
+            else:
+                assert_array_equal(gathered[name][place], whole)
+
+
+def test_neighbours_read_as_one_give_their_users_one_after_another(
+    data: Prepared, tmp_path: Path
+) -> None:
+    one = store(tmp_path / "a", data)
+    train(one, data, [2])
+    together = one.load(data.client(1, 3))
+    each = [one.load(data.client(client)) for client in (1, 2, 3)]
+    for name, value in together.items():
+        assert_array_equal(value, np.concatenate([own[name] for own in each]))
+
+
+@EVERY_KEEPING
+def test_a_snapshot_keeps_its_round_while_training_goes_on(
+    data: Prepared, tmp_path: Path, keeps: Keeps
+) -> None:
+    one = store(tmp_path / "a", data, keeps)
+    train(one, data, [0, 2])
+    before = every_client(one, data)
+    one.snapshot(range(5), slice(0, 12), "old", 3)
+    train(one, data, [0, 1])
+    assert same(every_client(one, data, "old"), before)
+    assert not same(every_client(one, data), before)
+    one.snapshot(range(5), slice(0, 12), "new", 3)
+    assert same(every_client(one, data, "old"), before)
+    assert same(every_client(one, data, "new"), every_client(one, data))
+
+
+def test_a_node_takes_snapshots_of_its_own_clients_alone(data: Prepared, tmp_path: Path) -> None:
+    one, other = (store(tmp_path / "a", data) for _ in range(2))
+    cut = int(data.client_offsets[2])
+    train(one, data, [0, 1])
+    train(other, data, [2, 3, 4])
+    one.snapshot(range(2), slice(0, cut), "old", 3)
+    other.snapshot(range(2, 5), slice(cut, 12), "old", 3)
+    assert same(every_client(one, data, "old"), every_client(one, data))
+
+
+@EVERY_KEEPING
+def test_what_a_client_loads_is_its_own_copy(data: Prepared, tmp_path: Path, keeps: Keeps) -> None:
+    one = store(tmp_path / "a", data, keeps)
+    train(one, data, [0])
+    before = every_client(one, data)
+    for value in one.load(data.client(0)).values():
+        value[:] = 9
+    cohort, touched = laid_out(data, [0])
+    for value in one.gather(cohort, touched).values():
+        value[:] = 9
+    assert same(every_client(one, data), before)
+
+
+def test_nobody_else_may_read_the_files(data: Prepared, tmp_path: Path) -> None:
+    one = store(tmp_path / "runs" / "clients", data, "everything")
+    train(one, data, [1])
+    one.snapshot(range(5), slice(0, 12), "old", 3)
+    one.note("per_user_x", 0, 12, np.zeros(12))
+    found = [one.folder, *one.folder.rglob("*")]
+    modes = {path: oct(S_IMODE(path.stat().st_mode)) for path in found}
+    assert len([path for path in found if path.is_file()]) > 3
+    for path, mode in modes.items():
+        assert mode == ("0o700" if path.is_dir() else "0o600"), path
+
+
+def test_notes_are_put_together_from_those_who_write_them(data: Prepared, tmp_path: Path) -> None:
+    one, other = (store(tmp_path / "a", data) for _ in range(2))
+    other.note("per_user_x", 8, 12, np.arange(8, 12))
+    one.note("per_user_x", 0, 12, np.arange(8))
+    assert np.load(tmp_path / "a" / "notes" / "per_user_x.npy").tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_nodes_that_make_the_same_store_at_once_do_not_clash(
+    data: Prepared, tmp_path: Path, attempt: int
+) -> None:
+    del attempt
+    everyone_is_there = Barrier(5, timeout=60)
+
+    def work(client: int) -> Tensors:
+        own = store(tmp_path / "a", data, "everything")
+        everyone_is_there.wait()
+        train(own, data, [client])
+        return own.load(data.client(client))
+
+    with ThreadPoolExecutor(5) as pool:
+        written = list(pool.map(work, range(5)))
+    assert same(written, every_client(store(tmp_path / "a", data, "everything"), data))
+    assert not list((tmp_path / "a").rglob(".*")), "scratch files were left behind"
+
+
+def test_a_folder_that_cannot_be_made_names_the_mend(data: Prepared, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a file where a folder should be")
+    with pytest.raises(FedrecError, match=r"cannot keep personal parameters in .*output_dir"):
+        store(tmp_path / "a", data).load(data.client(0))
+
+
+def test_a_disk_that_cannot_hold_the_parameters_names_the_mend(
+    data: Prepared, tmp_path: Path
+) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(FedrecError, match=r"cannot keep personal parameters in .*free space"):
+            store(tmp_path / "a", data).load(data.client(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
+    tmp_path: Path, data: Prepared
+) -> None:
+    name = "item_embedding.weight"
+    model = NCF(1, 30, None, "ranking", "gmf", 3, [], init_std=0.1)
+    one = ClientStore(tmp_path, model, model.personal_names(), [name], data.client_offsets, 0)
+    cohort, touched = laid_out(data, [1, 3])
+    shared = {name: np.random.default_rng(2).normal(size=(30, 3)).astype(np.float32)}
+    change = {name: np.ones((8, 3), np.float32)}
+    given = Versions.single(shared)
+    one.keep_tuned(cohort, touched, given, change)
+    one.snapshot(range(5), slice(0, 12), "evaluated-0", 3)
+    one.keep_tuned(cohort, touched, given, {name: 9 * change[name]})  # the snapshot stays
+    for client in (1, 3):
+        expected = shared[name].copy()
+        expected[4 * client : 4 * client + 4] += 1
+        assert_array_equal(one.load(data.client(client), "evaluated-0")[name], expected)
+    assert name not in one.load(data.client(2), "evaluated-0")  # it never trained
+    assert name not in one.gather(*laid_out(data, [1]))  # training begins from the server's
+
+
+# --- what was answered ---------------------------------------------------------------------------
+
+
+def test_what_was_answered_is_on_the_disk_before_a_share_leaves(
+    tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Item 5: A page in memory would be lost with the power, and the round be summed twice."""
+    flushed, flush = list[list[int]](), np.memmap.flush
+
+    def note(array: "np.memmap[Any, Any]") -> None:
+        flush(array)
+        flushed.append(array.tolist())
+
+    monkeypatch.setattr(np.memmap, "flush", note)
+    store(tmp_path, data).answer([1, 3], 4)
+    assert flushed == [[0, 4, 0, 4, 0]]
+
+
+def test_an_answer_that_cannot_be_noted_is_an_error(
+    tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Item 5: no two sums of the same parameters are released."""
+
+    def full(_: "np.memmap[Any, Any]") -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.memmap, "flush", full)
+    with pytest.raises(FedrecError, match=r"cannot write to .*No space left"):
+        store(tmp_path, data).answer([1], 4)
+
+
+# --- the node's secret --------------------------------------------------------------------------
+
+
+def test_a_secret_is_made_once_however_many_ask_at_the_same_time(tmp_path: Path) -> None:
+    folder, start = tmp_path / "run" / "clients", Barrier(8)
+
+    def ask(_: int) -> bytes:
+        start.wait()
+        return node_secret(folder).at("test", "role", 0)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = set(pool.map(ask, range(8)))
+    assert len(told) == 1
+    assert {node_secret(folder).at("test", "role", 0)} == told
+    assert node_secret(tmp_path / "another").at("test", "role", 0) not in told
+    assert [path.name for path in folder.iterdir()] == ["secret"]
+
+
+def test_a_secret_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    """Item 1: the server knows no draw of a client."""
+    node_secret(tmp_path / "run" / "clients")
+    file = tmp_path / "run" / "clients" / "secret"
+    assert S_IMODE(file.stat().st_mode) == 0o600
+    assert len(file.read_bytes()) == 32
+
+
+def test_a_secret_that_is_damaged_or_lost_is_an_error_not_another_secret(tmp_path: Path) -> None:
+    node_secret(tmp_path)
+    (tmp_path / "secret").write_bytes(b"short")
+    with pytest.raises(FedrecError, match=r"secret cannot be used \(a secret has 32 bytes, not 5"):
+        node_secret(tmp_path)
+    (tmp_path / "secret").unlink()
+    (tmp_path / "current").mkdir()
+    with pytest.raises(FedrecError, match="secret is missing, though the clients' parameters"):
+        node_secret(tmp_path)
+    assert not (tmp_path / "secret").exists()

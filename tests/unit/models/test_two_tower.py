@@ -1,0 +1,173 @@
+"""Laws of the two towers: what is equal in features is equal in score, trained or not."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.data.prepared import Columns
+from fedrec_flower.models.hybrid import Hybrid
+from fedrec_flower.models.two_tower import TwoTower
+from tests.helpers.one_round import KNOWN, Round, make
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeClient
+
+FEATURES = KNOWN[0]
+NUM_ITEMS = len(FEATURES)
+NOTHING = Columns(np.zeros(2, np.int64), np.zeros(0, np.int32), None)
+
+
+def towers(features: NDArray[np.float32], num_attributes: int, **changes: object) -> TwoTower:
+    arguments = {
+        "num_users": 1,
+        "task": "ranking",
+        "item_features": features,
+        "num_attributes": num_attributes,
+        "embedding_dim": 4,
+        "hidden_dims": [5],
+        "history_dropout": 0.2,
+    }
+    model = TwoTower(**(arguments | changes))  # type: ignore[arg-type]  # each has its own type
+    model.load(model.initial(model.shared_names(), np.random.default_rng(0)))
+    return model
+
+
+def scores(model: TwoTower, attributes: list[float], history: Columns) -> NDArray[np.float32]:
+    """What one user gives every item."""
+    model.load(model.features(np.array([attributes], np.float32), history, None))
+    given: NDArray[np.float32] = model.score_all(torch.tensor([0])).detach().numpy()[0]
+    return given
+
+
+def had(*items: int) -> Columns:
+    return Columns(np.array([0, len(items)]), np.array(items, np.int32), None)
+
+
+@given(st.integers(0, NUM_ITEMS - 1), st.integers(0, NUM_ITEMS - 1))
+def test_items_with_equal_features_get_equal_scores_wherever_they_stand(one: int, two: int) -> None:
+    features = FEATURES.copy()
+    features[two] = features[one]
+    given = scores(towers(features, 2), [0.3, 1.0], had(4, 5))
+    assert_allclose(given[one], given[two], rtol=1e-6)  # not the same place in a product
+
+
+def test_an_item_that_nobody_ever_had_scores_as_its_twin_that_somebody_trained_on(
+    make_client: "MakeClient",
+) -> None:
+    round_ = Round("two_tower")
+    data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
+    change = round_.train([data])[0].change
+    assert any(moved.any() for moved in change.values())
+    features = FEATURES.copy()
+    features[20] = features[3]
+    model = towers(features, 2)
+    model.load({name: round_.shared[name] + moved for name, moved in change.items()})
+    given = scores(model, [0.3, 1.0], data.train)
+    assert_allclose(given[20], given[3], rtol=1e-6)
+    assert len(np.unique(given.round(6))) == NUM_ITEMS - 1
+
+
+def test_users_alike_in_attributes_and_history_get_the_same_whoever_they_are() -> None:
+    model = towers(FEATURES, 2)
+    both = Columns(np.array([0, 2, 4]), np.array([4, 9, 9, 4], np.int32), None)
+    model.load(model.features(np.array([[1.0, 2.0]] * 2, np.float32), both, None))
+    given = model.score_all(torch.arange(2)).detach().numpy()
+    assert_allclose(given[0], given[1], rtol=1e-6)
+
+
+def test_attributes_and_history_each_move_the_scores() -> None:
+    model = towers(FEATURES, 2)
+    unknown = scores(model, [0.0, 0.0], NOTHING)
+    for known in (scores(model, [1.0, 0.0], NOTHING), scores(model, [0.0, 0.0], had(3))):
+        assert np.isfinite(known).all()
+        assert (known != unknown).any()
+
+
+def test_a_profile_is_the_mean_of_the_features_had_and_nothing_for_who_had_nothing() -> None:
+    history = Columns(np.array([0, 0, 3]), np.array([3, 8, 8], np.int32), None)
+    said = np.array([[1.0], [2.0]], np.float32)
+    known = towers(FEATURES, 1).features(said, history, None)["user_features"]
+    assert_array_equal(known[:, :1], said)
+    assert_array_equal(known[0, 1:], np.zeros(3))
+    assert_allclose(known[1, 1:], (FEATURES[3] + 2 * FEATURES[8]) / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+def test_training_leaves_the_catalogue_as_it_was_and_tells_nobody_what_was_touched(
+    make_client: "MakeClient", engine: str
+) -> None:
+    round_ = Round("two_tower", engine=engine)
+    data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
+    before = round_.model.features(data.attributes, data.train, None)["item_features"].copy()
+    found = round_.train([data])[0]
+    after = round_.model.features(data.attributes, data.train, None)["item_features"]
+    assert_array_equal(after, before)
+    assert {name.partition(".")[0] for name in found.change} == {"user_tower", "item_tower"}
+    assert len(found.rows) == 0
+
+
+def test_a_hybrid_model_tells_what_was_touched_because_it_sends_rows(
+    make_client: "MakeClient",
+) -> None:
+    data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
+    found = Round("hybrid").train([data])[0]
+    assert {1, 3, 8} <= set(found.rows.tolist())
+
+
+def test_without_vectors_of_their_own_hybrid_items_score_as_in_two_towers() -> None:
+    hybrid, plain = make("hybrid", 1, "bce"), make("two_tower", 1, "bce")
+    assert isinstance(hybrid, Hybrid)
+    assert isinstance(plain, TwoTower)
+    values = plain.initial(plain.shared_names(), np.random.default_rng(0))
+    own = {"item_embedding.weight": np.zeros((NUM_ITEMS, 5), np.float32)}
+    plain.load(values)
+    hybrid.load(values | own)
+    for model in (hybrid, plain):
+        assert_array_equal(scores(model, [0.3, 1.0], had(4)), scores(plain, [0.3, 1.0], had(4)))
+
+
+def test_a_user_forgotten_for_a_round_trains_as_if_without_a_history(
+    make_client: "MakeClient",
+) -> None:
+    data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
+    stranger = towers(FEATURES, 2, history_dropout=0.999)
+    known = stranger.features(data.attributes, data.train.of(np.array([False])), None)
+    assert_array_equal(known["user_features"], [[np.float32(0.3), 1, 0, 0, 0]])
+    remembered = data.train.of(np.array([True]))
+    assert remembered.item.tolist() == data.train.item.tolist()
+
+
+def test_users_who_say_nothing_are_no_obstacle_and_items_of_which_nothing_is_known_are() -> None:
+    silent = scores(towers(FEATURES, 0), [], had(4))
+    assert np.isfinite(silent).all()
+    with pytest.raises(ConfigError, match="tell no genres or years: choose another dataset"):
+        towers(FEATURES[:, :0], 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"task": "rating"}, "TwoTower ranks and cannot predict ratings: choose task=ranking"),
+        ({"embedding_dim": 0}, "must be positive: "),
+        ({"hidden_dims": [8, 0]}, "must be positive: "),
+        ({"history_dropout": 1.0}, r"history_dropout must be in \[0, 1\): 1.0"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        towers(FEATURES, 2, **change)
+
+
+def test_who_says_more_is_no_other_client(make_client: "MakeClient") -> None:
+    data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
+    other = replace(data, attributes=np.array([[0.9, 0.0]], np.float32))
+    one, two = (Round("two_tower").train([client])[0] for client in (data, other))
+    assert (one.change["user_tower.0.weight"] != two.change["user_tower.0.weight"]).any()

@@ -1,0 +1,81 @@
+"""Laws of reading updates: what reveals everything is read, and nothing is read into nothing."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedrec_flower.data.prepared import Columns
+from fedrec_flower.models.closed_form import incidence
+from fedrec_flower.models.ops.cooccurrence import cooccurrences
+from fedrec_flower.threats.leakage_metrics import auc, by_item, guess, readings
+
+NUM_ITEMS = 40
+OWN = np.array([3, 8, 21, 30])
+NEGATIVES = np.array([1, 2, 5, 9, 14, 15, 22, 27, 31, 33, 36, 39])
+OTHERS = np.setdiff1d(np.arange(NUM_ITEMS), OWN)
+
+
+def update(direction: list[float]) -> NDArray[np.float64]:
+    """Rows of a client's items pulled along a direction, those of negatives pushed away."""
+    rows = np.zeros((NUM_ITEMS, len(direction)))
+    rows[OWN] = np.outer([1.0, 0.9, 0.8, 0.7], direction)
+    rows[NEGATIVES] = -0.5 * np.array(direction)
+    return rows
+
+
+@pytest.mark.parametrize("turned", [1.0, -1.0], ids=["as it is", "turned"])
+def test_an_update_that_reveals_everything_is_read_whichever_way_it_points(turned: float) -> None:
+    vector = [0.3 * turned, -0.2 * turned, 0.1 * turned]
+    read = readings({"item_embedding.weight": update(vector)}, NUM_ITEMS)
+    assert guess(read).tolist() == OWN.tolist()
+    for score in read:
+        assert auc(score[OWN], score[OTHERS]) == 1.0
+
+
+def test_a_bias_says_which_side_is_liked_even_where_the_liked_are_many() -> None:
+    rows, bias = np.zeros((NUM_ITEMS, 2)), np.zeros((NUM_ITEMS, 1))
+    many = np.setdiff1d(np.arange(NUM_ITEMS), NEGATIVES)
+    rows[many], rows[NEGATIVES] = [-1.0, 1.0], [0.8, -0.8]
+    bias[many], bias[NEGATIVES] = 0.2, -0.2
+    # The vectors alone are read the wrong way round: the rarer side is taken for the liked one.
+    alone = {"item_embedding.weight": rows}
+    assert guess(readings(alone, NUM_ITEMS)).tolist() == NEGATIVES.tolist()
+    both = alone | {"item_bias.weight": bias}
+    assert guess(readings(both, NUM_ITEMS)).tolist() == many.tolist()
+
+
+def test_rows_that_were_not_touched_come_after_those_that_were_pulled() -> None:
+    read = readings({"table": update([1.0, 2.0])}, NUM_ITEMS)[1]
+    untouched = np.setdiff1d(OTHERS, NEGATIVES)
+    assert read[OWN].min() > read[untouched].max()
+    assert read[NEGATIVES] == pytest.approx(0.0)
+    assert (read[untouched] == 0).all()
+
+
+def test_scale_changes_no_reading() -> None:
+    small, large = (readings({"t": update([1.0, 2.0]) * k}, NUM_ITEMS) for k in (1e-3, 1e3))
+    np.testing.assert_allclose(small * 1e6, large, atol=1e-9)
+
+
+def test_noise_is_worth_one_half() -> None:
+    rng = np.random.default_rng(6)
+    areas = []
+    for _ in range(200):
+        drawn = {"t": rng.normal(size=(NUM_ITEMS, 5)), "b": rng.normal(size=(NUM_ITEMS, 1))}
+        score = readings(drawn, NUM_ITEMS)[0]
+        areas.append(auc(score[OWN], score[OTHERS]))
+    assert np.mean(areas) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("sent", [{}, {"dense": np.ones((7, 3))}, {"t": np.zeros((NUM_ITEMS, 2))}])
+def test_nothing_is_read_into_nothing(sent: dict[str, NDArray[np.float64]]) -> None:
+    read = readings(sent, NUM_ITEMS)
+    assert not read.any()
+    assert not len(guess(read))
+
+
+def test_of_pairs_of_items_the_items_are_read() -> None:
+    history = Columns(np.array([0, len(OWN)]), OWN.astype(np.int32), None)
+    pairs = cooccurrences(incidence(history, NUM_ITEMS))
+    (counts,) = by_item({"cooccurrences": pairs, "num_users": np.ones(1)}, NUM_ITEMS)
+    assert np.flatnonzero(counts[:, 0]).tolist() == OWN.tolist()

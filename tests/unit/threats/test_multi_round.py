@@ -1,0 +1,96 @@
+"""Laws of the attacks that tell clients apart by the sums of several rounds."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedrec_flower.models.base import Factors
+from fedrec_flower.threats.multi_round import regressed, told_apart
+from fedrec_flower.threats.observation import Sum
+from fedrec_flower.threats.source_separation import linked, separate
+
+Floats = NDArray[np.float64]
+
+NUM_CLIENTS, NUM_ITEMS, DIM, NUM_ROUNDS, COHORT = 24, 400, 16, 20, 8
+FACTORS = Factors("user", "item", "bias")
+
+
+@pytest.fixture(scope="module")
+def histories() -> Floats:
+    """1 for the items of each client."""
+    rng = np.random.default_rng(1)
+    return (rng.random((NUM_CLIENTS, NUM_ITEMS)) < 0.08).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def sums(histories: Floats) -> list[Sum]:
+    """Sums of rounds in which clients move items along vectors of their own, known to nobody."""
+    rng = np.random.default_rng(2)
+    vectors, found = rng.normal(size=(NUM_CLIENTS, DIM)), []
+    for round_ in range(NUM_ROUNDS):
+        cohort = np.sort(rng.choice(NUM_CLIENTS, COHORT, replace=False))
+        negatives = rng.poisson(0.1, (COHORT, NUM_ITEMS))
+        change = 4 * histories[cohort] - 2 * negatives
+        seen = {"item": change.T @ vectors[cohort], "bias": change.sum(axis=0)[:, None]}
+        found.append(Sum(round_ + 1, cohort, {}, seen, 1.0, np.inf, 0.0))
+        vectors = vectors + 0.1 * rng.normal(size=vectors.shape)
+    return found
+
+
+def accuracy(scores: Floats, histories: Floats) -> float:
+    """The mean correlation of scores with the histories that they are about."""
+    pairs = zip(scores, histories, strict=True)
+    return float(np.mean([np.corrcoef(score, history)[0, 1] for score, history in pairs]))
+
+
+def test_a_sum_of_fewer_clients_than_dimensions_comes_apart(
+    sums: list[Sum], histories: Floats
+) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
+    first = sums[0]
+    rng = np.random.default_rng(0)
+    found = separate(first.seen["item"], first.seen["bias"][:, 0], first.cohort, rng)
+    alike = np.corrcoef(found.sources.T, histories[first.cohort])[:COHORT, COHORT:]
+    assert np.median(alike.max(axis=0)) > 0.8
+    assert (alike.argmax(axis=0) < COHORT).all()
+
+
+def test_cohorts_tell_whose_each_source_is(sums: list[Sum], histories: Floats) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
+    rng = np.random.default_rng(0)
+    rounds = [separate(s.seen["item"], s.seen["bias"][:, 0], s.cohort, rng) for s in sums]
+    for each, owned in zip(rounds, linked(rounds, NUM_CLIENTS), strict=True):
+        assert np.array_equal(np.sort(owned), np.arange(COHORT))
+        assert each.sources.shape == (NUM_ITEMS, COHORT)
+    clients = np.arange(NUM_CLIENTS)
+    assert accuracy(told_apart(rounds, clients, NUM_CLIENTS), histories) > 0.7
+    # With the cohorts of other rounds, nothing says which source is whose.
+    shifted = [
+        type(each)(other.cohort, each.sources, each.vectors)
+        for each, other in zip(rounds, [*rounds[1:], rounds[0]], strict=True)
+    ]
+    assert accuracy(told_apart(shifted, clients, NUM_CLIENTS), histories) < 0.45
+
+
+def test_who_took_part_when_tells_of_items_through_biases_alone(
+    sums: list[Sum], histories: Floats
+) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
+    clients = np.arange(NUM_CLIENTS)
+    plain = regressed(sums, FACTORS, clients, None, NUM_CLIENTS)
+    assert accuracy(plain, histories) > 0.2
+    shifted = [
+        Sum(s.round, o.cohort, {}, s.seen, 1.0, np.inf, 0.0)
+        for s, o in zip(sums, [*sums[1:], sums[0]], strict=True)
+    ]
+    assert abs(accuracy(regressed(shifted, FACTORS, clients, None, NUM_CLIENTS), histories)) < 0.1
+
+
+def test_known_activities_weigh_the_clients_of_a_round(sums: list[Sum], histories: Floats) -> None:
+    """Item 1: sums of one round or many are attacked by the strongest means."""
+    clients, known = np.arange(NUM_CLIENTS), np.ones(NUM_CLIENTS, np.int64)
+    even = regressed(sums, FACTORS, clients, known, NUM_CLIENTS)
+    np.testing.assert_allclose(even, regressed(sums, FACTORS, clients, None, NUM_CLIENTS))
+    known[0] = 0
+    assert not regressed(sums, FACTORS, clients, known, NUM_CLIENTS)[0].any()
+    del histories

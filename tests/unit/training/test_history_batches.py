@@ -1,0 +1,63 @@
+"""Batches of one client's users: a step reads the histories of these, and learns as from all."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+from numpy.testing import assert_allclose
+
+from fedrec_flower.models.history import History, HistoryRecommender
+from fedrec_flower.training.history_batches import Reading
+from tests.helpers.one_round import READERS, Kind, Round
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedrec_flower.training.cohort import Index
+    from tests.conftest import MakeClient
+
+SILO = [[3, 8, 1, 12], [8, 20], [], [5, 6, 7, 8, 9, 10], [2]]
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("loss", ["bce", "bpr"])
+def test_a_client_learns_the_same_as_from_steps_that_read_all_its_users(
+    make_client: "MakeClient", monkeypatch: pytest.MonkeyPatch, kind: Kind, loss: str
+) -> None:
+    round_ = Round(kind, engine="sequential", loss=loss, batch_size=5)
+    data, entries = make_client(SILO, client=3), list[int]()
+    model = round_.model
+    assert isinstance(model, HistoryRecommender)
+    read = type(model).read
+
+    def counted(reader: HistoryRecommender, history: History) -> "Tensor":
+        entries.append(len(history.item))
+        return read(reader, history)
+
+    monkeypatch.setattr(type(model), "read", counted)
+    narrow, met = round_.train([data])[3], entries.copy()
+    entries.clear()
+    monkeypatch.setattr(Reading, "narrowed", lambda _, history, __: history)
+    whole = round_.train([data])[3]
+    assert sum(met) < 0.8 * sum(entries)
+    assert narrow.loss == pytest.approx(whole.loss, rel=1e-5)
+    for name, change in whole.change.items():
+        assert_allclose(narrow.change[name], change, rtol=1e-4, atol=1e-6)
+    for name, value in whole.personal.items():
+        assert_allclose(narrow.personal[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_whoever_is_alone_reads_what_was_laid_out(
+    make_client: "MakeClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrowed = Reading.narrowed
+    same = list[bool]()
+
+    def watched(reading: Reading, history: History, users: "Index") -> History:
+        found = narrowed(reading, history, users)
+        same.append(found is history)
+        return found
+
+    monkeypatch.setattr(Reading, "narrowed", watched)
+    Round("gru4rec", engine="sequential", batch_size=5).train([make_client(SILO[:1], client=3)])
+    assert same
+    assert all(same)
