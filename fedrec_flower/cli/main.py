@@ -220,6 +220,11 @@ def main() -> None:
     Its exit code is 1 for a mistake, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM and 129
     for SIGHUP.
     """
+    if sys.argv[1:2] == ["compare"]:
+        from fedrec_flower.reports.build import main as compare  # here: it imports matplotlib
+
+        compare(sys.argv[2:])
+        return
     _log_to_stderr()
     whole_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra prints errors its own way unless told to let them through.

@@ -3,7 +3,13 @@
 from fedrec_flower.reports.activity import by_activity
 from fedrec_flower.reports.headline import readable
 from fedrec_flower.reports.leaderboard import comparison, leaderboard
-from fedrec_flower.reports.load import load_per_user, load_runs, load_settings, load_summaries
+from fedrec_flower.reports.load import (
+    load_per_user,
+    load_runs,
+    load_settings,
+    load_summaries,
+    read_table,
+)
 from fedrec_flower.reports.markdown import final_table, markdown
 
 __all__ = [
@@ -16,5 +22,6 @@ __all__ = [
     "load_settings",
     "load_summaries",
     "markdown",
+    "read_table",
     "readable",
 ]

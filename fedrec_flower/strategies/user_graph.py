@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError, require
-from fedrec_flower.core.updates import Tensors, Updates
+from fedrec_flower.core.updates import Updates
 from fedrec_flower.federation.server.dispatch import VERSIONS
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan

@@ -79,7 +79,7 @@ def rng_for(client: int) -> np.random.Generator:
 
 
 class Debts:
-    """What clients owe, in whole tables: `fedrec_flower.communication.compression.error_feedback.Kept`."""
+    """Compression errors of clients as whole tables; the reference of `error_feedback.Kept`."""
 
     def __init__(self, num_clients: int) -> None:
         self.whole = {

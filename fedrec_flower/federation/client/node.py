@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,13 @@ from fedrec_flower.federation.client.update_pipeline import Sending
 from fedrec_flower.models.base import Recommender, Tensors
 from fedrec_flower.models.closed_form import ExactRecommender
 from fedrec_flower.models.history import HistoryRecommender
-from fedrec_flower.privacy.mechanism import NoPrivacy
 from fedrec_flower.privacy.noise import Chance
 from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.factory import choose_engine
 from fedrec_flower.training.gradient_correction import CONTROL
+
+if TYPE_CHECKING:
+    from fedrec_flower.privacy.mechanism import NoPrivacy
 
 _PLAIN = {"_target_": "fedrec_flower.strategies.client_updates.Plain"}
 

@@ -230,7 +230,7 @@ def test_what_came_after_a_checkpoint_is_gone_when_it_is_restored(run: RunFolder
 KILLED_IN = """
 import os, signal, sys
 from pathlib import Path
-from fedrec_flower.results import RunFolder
+from fedrec_flower.experiment.run_folder import RunFolder
 from tests.unit.test_checkpoints import checkpoint
 
 def die(*_, **__):

@@ -16,10 +16,10 @@ from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.popularity import Popularity
 from fedrec_flower.threats.base import NoAttack
-from fedrec_flower.threats.fake_profiles import Profiles
-from fedrec_flower.threats.poisoning import Poisoning
 
 if TYPE_CHECKING:
+    from fedrec_flower.threats.fake_profiles import Profiles
+    from fedrec_flower.threats.poisoning import Poisoning
     from tests.conftest import PrepareSmall
 
 PROFILES = ("random", "bandwagon", "popular")
