@@ -2,7 +2,7 @@
 
 from fedrec_flower.reports.activity import by_activity
 from fedrec_flower.reports.headline import readable
-from fedrec_flower.reports.leaderboard import comparison, leaderboard
+from fedrec_flower.reports.leaderboard import comparison
 from fedrec_flower.reports.load import (
     load_per_user,
     load_runs,
@@ -16,7 +16,6 @@ __all__ = [
     "by_activity",
     "comparison",
     "final_table",
-    "leaderboard",
     "load_per_user",
     "load_runs",
     "load_settings",

@@ -10,24 +10,9 @@ import pandas as pd
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.core.files import print_anything
 from fedrec_flower.reports import figures as plots
-from fedrec_flower.reports import (
-    headline as readable,
-)
-from fedrec_flower.reports import (
-    leaderboard,
-)
-from fedrec_flower.reports import (
-    leaderboard as choosing,
-)
-from fedrec_flower.reports import (
-    sweeps as attacked,
-)
-from fedrec_flower.reports import (
-    sweeps as clock,
-)
 from fedrec_flower.reports.activity import activity_told, by_activity
-from fedrec_flower.reports.headline import headline
-from fedrec_flower.reports.leaderboard import choices_told
+from fedrec_flower.reports.headline import headline, readable
+from fedrec_flower.reports.leaderboard import choices_told, choosing, leaderboard
 from fedrec_flower.reports.load import (
     load_per_user,
     load_runs,
@@ -37,7 +22,9 @@ from fedrec_flower.reports.load import (
 )
 from fedrec_flower.reports.settings import varied
 from fedrec_flower.reports.sweeps import (
+    attacked,
     attacked_told,
+    clock,
     clock_told,
     skewed,
     skewed_told,

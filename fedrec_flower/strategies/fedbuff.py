@@ -29,7 +29,7 @@ from fedrec_flower.federation.server.dispatch import VERSIONS
 from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen, under
-from fedrec_flower.threats import latency
+from fedrec_flower.threats.latency import latency
 
 Codes = NDArray[np.int64]
 # How long clients take: their codes, the round and how often clients were called in it before.

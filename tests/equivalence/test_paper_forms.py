@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.federation.server.sampling import sample_clients
 from fedrec_flower.strategies.fedbuff import Flights
-from fedrec_flower.threats import latency
+from fedrec_flower.threats.latency import latency
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate, Federated

@@ -231,7 +231,7 @@ KILLED_IN = """
 import os, signal, sys
 from pathlib import Path
 from fedrec_flower.experiment.run_folder import RunFolder
-from tests.unit.test_checkpoints import checkpoint
+from tests.unit.core.test_checkpoint import checkpoint
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
-from tests.unit.test_checkpoints import checkpoint
 
 from fedrec_flower.experiment.run_folder import RunFolder
+from tests.unit.core.test_checkpoint import checkpoint
 
 DIGEST = 32  # bytes
 

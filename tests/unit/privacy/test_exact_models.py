@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from scipy.stats import beta, chi2, norm
-from tests.unit.test_privacy_central import make
 
 from fedrec_flower.core.errors import ConfigError, TrainingError
 from fedrec_flower.core.random import Secret
@@ -30,6 +29,7 @@ from fedrec_flower.privacy.mechanism import Curator
 from fedrec_flower.privacy.noise import Chance
 from fedrec_flower.privacy.randomized_response import RandomizedResponse
 from fedrec_flower.strategies.sufficient_statistics import solved
+from tests.unit.privacy.test_central import make
 
 if TYPE_CHECKING:
     from flwr.app import Message

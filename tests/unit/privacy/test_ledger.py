@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message
-from tests.unit.test_privacy_central import RUN
 
 from fedrec_flower.core.errors import ConfigError, DataError, TrainingError
 from fedrec_flower.experiment.resume import resume
@@ -21,6 +20,7 @@ from fedrec_flower.privacy.ledger import LEDGER, Ledger
 from fedrec_flower.privacy.local import LocalDP
 from fedrec_flower.privacy.noise import Chance
 from tests.helpers.federations import Tap, _configured, _defaults
+from tests.unit.privacy.test_central import RUN
 
 CONFIGURATION = "seed: 1\n"
 ROUNDS = ("num_rounds=6", "checkpoint_every=2", "evaluation.every=2", "clients_per_round=6")

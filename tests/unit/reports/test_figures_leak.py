@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from fedrec_flower.core.errors import FedrecError
-from fedrec_flower.reports.figures import cost as leak
+from fedrec_flower.reports.figures.cost import leak
 
 PUBLISHED = pd.DataFrame(
     {

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from fedrec_flower.core.errors import FedrecError
-from fedrec_flower.reports import headline as readable
-from fedrec_flower.reports import leaderboard
-from fedrec_flower.reports.leaderboard import comparison
+from fedrec_flower.reports.headline import readable
+from fedrec_flower.reports.leaderboard import comparison, leaderboard
 from tests.helpers.run_folders import write_config, write_run
 from tests.helpers.tested_runs import BAD, GOOD, hit_rate, write_tested
 

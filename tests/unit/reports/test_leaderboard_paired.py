@@ -10,8 +10,8 @@ import pytest
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.core.random import generator
 from fedrec_flower.evaluation.significance import mcnemar, paired_bootstrap
-from fedrec_flower.reports import headline as readable
-from fedrec_flower.reports import leaderboard
+from fedrec_flower.reports.headline import readable
+from fedrec_flower.reports.leaderboard import leaderboard
 from tests.helpers.run_folders import Ranks, write_run
 from tests.helpers.tested_runs import BAD, GOOD, USERS, gain, write_tested
 

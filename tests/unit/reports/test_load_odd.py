@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.experiment.compatibility import check_numbers
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.reports import leaderboard
 from fedrec_flower.reports.activity import by_activity
-from fedrec_flower.reports.leaderboard import comparison
+from fedrec_flower.reports.leaderboard import comparison, leaderboard
 from fedrec_flower.reports.load import load_per_user, load_runs, load_summaries, read_table
 from tests.helpers.run_folders import write_config, write_run
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.reports import figures as plots
-from fedrec_flower.reports import headline as readable
 from fedrec_flower.reports.build import compare
+from fedrec_flower.reports.headline import readable
 from fedrec_flower.reports.leaderboard import comparison
 from fedrec_flower.reports.load import load_summaries
 from fedrec_flower.reports.run_frames import TRAPDOOR

@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.reports import figures as plots
-from fedrec_flower.reports import sweeps as attacked
 from fedrec_flower.reports.build import compare
-from fedrec_flower.reports.sweeps import attacked_told
+from fedrec_flower.reports.sweeps import attacked, attacked_told
 from tests.helpers.run_folders import write_config, write_run
 
 SAME = {"model__name": "mf", "federation__name": "in_process", "strategy__name": "fedadam"}

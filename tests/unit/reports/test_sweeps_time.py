@@ -11,9 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from fedrec_flower.reports import figures as plots
-from fedrec_flower.reports import sweeps as clock
 from fedrec_flower.reports.build import compare
-from fedrec_flower.reports.sweeps import clock_told, timed
+from fedrec_flower.reports.sweeps import clock, clock_told, timed
 from tests.helpers.run_folders import write_config, write_run
 
 

@@ -14,7 +14,7 @@ from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.strategies.fedbuff import Codes, Duration, FedBuff, Flights
-from fedrec_flower.threats import latency
+from fedrec_flower.threats.latency import latency
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate, Federated

@@ -15,8 +15,8 @@ from fedrec_flower.communication.limits import Limits
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.threats import latency
 from fedrec_flower.threats.faults import Faults, NoFaults
+from fedrec_flower.threats.latency import latency
 
 if TYPE_CHECKING:
     from tests.conftest import MakeClient
