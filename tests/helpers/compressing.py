@@ -1,18 +1,20 @@
-"""Small cohorts whose updates are to be compressed, one compression of each kind, and debts."""
+"""Fixtures for compression tests: small cohorts, one compression of each kind, residuals."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.communication.compression.base import Compression, NoCompression
+from fedrec_flower.communication.compression.error_feedback import ResidualStore
 from fedrec_flower.communication.compression.int8 import Int8
 from fedrec_flower.communication.compression.low_rank import LowRank
 from fedrec_flower.communication.compression.sparse_rows import SparseRows
 from fedrec_flower.communication.compression.top_k import TopK
-from fedrec_flower.communication.packing import Sums
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import Sums
 from fedrec_flower.core.updates import Updates
 
 NUM_ITEMS = 30
@@ -45,13 +47,13 @@ def cohort(rows: Sequence[Sequence[int]], seed: int = 0) -> Updates:
         clients=np.arange(num_clients) + 10,
         weights=np.arange(1.0, num_clients + 1),
         offsets=offsets,
-        rows=np.array([row for own in rows for row in own], np.int64),
+        rows=np.array([row for client_rows in rows for row in client_rows], np.int64),
         tensors={name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()},
     )
 
 
 def of_matrix(matrix: NDArray[np.float32], num_clients: int = 1) -> Updates:
-    """Clients that all send the same rows of a table, from item zero on."""
+    """Updates of clients that all send the same rows of a table: items 0, 1, ..."""
     num_rows = len(matrix)
     return Updates(
         clients=np.arange(num_clients),
@@ -63,35 +65,35 @@ def of_matrix(matrix: NDArray[np.float32], num_clients: int = 1) -> Updates:
 
 
 def decoded(compression: Compression, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What arrives of one client's rows of a table."""
+    """Return the decoded rows of one client's table."""
     sent, _ = compression.compress(of_matrix(matrix), TABLES, rng_for)
     return sent.tensors["table"]
 
 
 def alone(updates: Updates, place: int) -> Updates:
-    """One client by itself."""
+    """Return the updates of one client only."""
     return updates.select(np.array([place]), TABLES)
 
 
 def rng_for(client: int) -> np.random.Generator:
-    """As in one round of an experiment."""
+    """Return the generator that an experiment uses in one round."""
     return generator(4, "compression", 2, client)
 
 
-class Debts:
-    """Compression errors of clients as whole tables; the reference of `error_feedback.Kept`."""
+class Residuals(ResidualStore):
+    """Clients' residuals in whole tables; implements `ResidualStore`."""
 
     def __init__(self, num_clients: int) -> None:
         self.whole = {
             name: np.zeros((num_clients, *shape), np.float32) for name, shape in SHAPES.items()
         }
 
+    @override
     def read(self, name: str, updates: Updates) -> NDArray[np.float32]:
-        """See `Kept.read`."""
         return self.whole[name][self._place(name, updates)]
 
+    @override
     def write(self, name: str, updates: Updates, array: NDArray[np.float32]) -> None:
-        """See `Kept.write`."""
         self.whole[name][self._place(name, updates)] = array
 
     @staticmethod
@@ -101,7 +103,7 @@ class Debts:
 
 
 def add_whole(total: Sums, updates: Updates) -> None:
-    """Add each client's update to a sum of its own, in whole tables."""
+    """Add each client's update to this client's sum, in whole tables."""
     for name, array in updates.tensors.items():
         total.setdefault(name, np.zeros((len(updates.clients), *SHAPES[name])))
         place = (updates.owners, updates.rows) if name in TABLES else ...

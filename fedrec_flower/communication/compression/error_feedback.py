@@ -1,4 +1,4 @@
-"""Error feedback: what a message lost is owed, and added to the client's next update.
+"""Error feedback: the compression error is stored and added to the client's next update.
 
 Source: Karimireddy et al. 2019, Algorithm 1.
 """
@@ -7,24 +7,25 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.communication.compression.base import Compression, RngFor
+from fedrec_flower.core.types import Float32Array, IndexArray
 from fedrec_flower.core.updates import Updates
 
 
-class Kept(Protocol):
-    """Where a node keeps what its clients owe: for each of them an array per parameter."""
+class ResidualStore(Protocol):
+    """Stores the residual (the accumulated compression error) of each client and parameter."""
 
-    def read(self, name: str, updates: Updates) -> NDArray[np.float32]:
-        """What the clients owe, as a new array laid out like `updates.tensors[name]`.
+    def read(self, name: str, updates: Updates) -> Float32Array:
+        """Return the clients' residuals as a new array in the layout of `updates.tensors[name]`.
 
-        Of a table the rows that they touch now. Zeros for whoever never owed anything.
+        A table's residual is read at the rows that are touched now. It is zero for a client
+        without a stored residual.
         """
         ...
 
-    def write(self, name: str, updates: Updates, array: NDArray[np.float32]) -> None:
-        """Keep what the clients owe from now on, laid out alike; other rows stay as they are."""
+    def write(self, name: str, updates: Updates, array: Float32Array) -> None:
+        """Store the clients' residuals, in the same layout; untouched rows are not changed."""
         ...
 
 
@@ -33,36 +34,40 @@ def compress_with_feedback(
     updates: Updates,
     tables: frozenset[str],
     rng_for: RngFor,
-    kept: Kept,
-) -> tuple[Updates, NDArray[np.int64]]:
-    """`Compression.compress`, with what the clients owe if the compression remembers.
+    residuals: ResidualStore,
+) -> tuple[Updates, IndexArray]:
+    """Call `Compression.compress`, with error feedback if the compression uses it.
 
-    A client sends as much of its update and its debt as the compression lets through, and owes the
-    rest: what it sent in all and what it owes sum to its updates in all. Only touched rows are
-    sent, so a debt in other rows waits until they are touched again.
+    A client compresses the sum of its update and its residual, and stores the error as its new
+    residual. Over all rounds, the sent values plus the residual sum to the client's updates. Only
+    touched rows are sent, so the residual of another row waits until the row is touched again.
 
     Args:
-        compression: the step.
-        updates: of several clients, each of them once; left unchanged.
+        compression: the compression.
+        updates: updates of several clients, one per client; not modified.
         tables: names of the parameters with a row per item.
-        rng_for: gives a client's generator.
-        kept: what they owe; changed.
+        rng_for: returns a client's generator.
+        residuals: the clients' residuals; modified.
+
+    Returns:
+        The result of `Compression.compress`.
     """
-    if not compression.remembers:
+    if not compression.uses_error_feedback:
         return compression.compress(updates, tables, rng_for)
-    owed = {name: kept.read(name, updates) for name in updates.tensors}
+    corrected = {name: residuals.read(name, updates) for name in updates.tensors}
     for name, array in updates.tensors.items():
-        owed[name] += array
-    sent, num_bytes = compression.compress(replace(updates, tensors=owed), tables, rng_for)
+        corrected[name] += array
+    sent, num_bytes = compression.compress(replace(updates, tensors=corrected), tables, rng_for)
     for name, array in sent.tensors.items():
-        kept.write(name, updates, _rest(owed[name], array))
+        residuals.write(name, updates, _subtract_sent(corrected[name], array))
     return sent, num_bytes
 
 
-def _rest(owed: NDArray[np.float32], sent: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What is left to be sent, in the place of what was owed."""
+def _subtract_sent(corrected: Float32Array, sent: Float32Array) -> Float32Array:
+    """Return the new residual; overwrites `corrected`."""
     with np.errstate(invalid="ignore"):
-        owed -= sent
-    # A number that is not finite is for the server to refuse now, not to be owed for ever.
-    owed[~np.isfinite(owed)] = 0
-    return owed
+        corrected -= sent
+    # A value that is not finite is rejected by the server in this round. It must not stay in the
+    # residual for all later rounds.
+    corrected[~np.isfinite(corrected)] = 0
+    return corrected

@@ -1,7 +1,7 @@
-"""A byte an entry: whole numbers of steps, rounded up or down by chance so that none is biased.
+"""Quantization to int8: one byte per entry, stochastic rounding, hence unbiased.
 
-Source: Alistarh et al. 2017 (QSGD), section 3, with the largest magnitude of a row in the place of
-its norm; steps that are powers of two, one byte each, as in Rouhani et al. 2023 (Microscaling).
+Source: Alistarh et al. 2017 (QSGD), section 3, with the largest magnitude of a row instead of its
+norm. Steps are powers of two, one byte each, as in Rouhani et al. 2023 (Microscaling).
 """
 
 from collections.abc import Sequence
@@ -10,20 +10,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from fedrec_flower.communication.compression.base import ByParameter, Matrix, RngAt
+from fedrec_flower.communication.compression.base import ByParameter, RngAt
 from fedrec_flower.communication.compression.encoding import Layout, Numbers, Part
+from fedrec_flower.core.types import Float32Array, IndexArray
 
-_WIDE = 8  # entries that make a row worth a step of its own
+_MIN_ROW_ENTRIES = 8  # rows with fewer entries have no step of their own
 
 
 @dataclass(frozen=True, slots=True)
 class Int8(ByParameter):
-    """Each row has a step: the least power of two of which 127 reach the row's largest entry.
+    """Rounds each entry to a multiple of its row's step.
 
-    Rows of fewer than eight entries share the step of their client's whole parameter. The expected
-    value of what arrives is what was sent, so nothing need be remembered. A row that holds what is
-    not finite arrives as "not a number", for the server to see.
+    The step is the least power of two such that 127 steps reach the row's largest magnitude. Rows
+    of fewer than eight entries share one step per client and parameter. The decoded value equals
+    the sent value in expectation, so no error feedback is needed. A row with a value that is not
+    finite is decoded as NaN, which the server rejects.
 
     Attributes:
         num_items: rows of a whole table.
@@ -32,42 +35,52 @@ class Int8(ByParameter):
     formats: ClassVar[tuple[type[Any], ...]] = (np.uint8, np.int8)  # steps' exponents, multiples
     num_items: int
 
-    def pack(self, matrix: Matrix, layout: Layout, rng_at: RngAt) -> list[Part]:
-        """See `ByParameter.pack`."""
+    @override
+    def pack(self, matrix: Float32Array, layout: Layout, rng_at: RngAt) -> list[Part]:
         from fedrec_flower.communication.compression.kernels import quantize
 
-        blocks = _blocks(layout)
-        owners = np.repeat(np.arange(len(layout)), np.diff(blocks))
+        block_offsets = _block_offsets(layout)
+        client_of_block = np.repeat(np.arange(len(layout)), np.diff(block_offsets))
         keys = np.array(
             [rng_at(place).integers(2**64, dtype=np.uint64) for place in range(len(layout))],
             np.uint64,
         )
-        exponents, codes = np.empty(blocks[-1], np.uint8), np.empty(matrix.size, np.int8)
-        begin = _entries(layout)
-        quantize(matrix.reshape(-1), begin, keys[owners], begin[blocks[owners]], exponents, codes)
-        return [Numbers(exponents, blocks), Numbers(codes, layout.entries)]
+        exponents = np.empty(block_offsets[-1], np.uint8)
+        codes = np.empty(matrix.size, np.int8)
+        entry_offsets = _entry_offsets(layout)
+        quantize(
+            matrix.reshape(-1),
+            entry_offsets,
+            keys[client_of_block],
+            entry_offsets[block_offsets[client_of_block]],
+            exponents,
+            codes,
+        )
+        return [Numbers(exponents, block_offsets), Numbers(codes, layout.entries)]
 
-    def unpack(self, arrays: Sequence[NDArray[Any]], layout: Layout) -> Matrix:
-        """See `ByParameter.unpack`."""
+    @override
+    def unpack(self, arrays: Sequence[NDArray[Any]], layout: Layout) -> Float32Array:
         from fedrec_flower.communication.compression.kernels import STEPS
 
         exponents, codes = arrays
         steps = STEPS[exponents]
-        if layout.width < _WIDE:
+        if layout.width < _MIN_ROW_ENTRIES:
             steps = np.repeat(steps, layout.num_rows)
-        # Beyond the last float32 lies infinity, for the server to see.
+        # A product beyond the float32 range becomes infinite, which the server rejects.
         with np.errstate(over="ignore"):
-            matrix: Matrix = codes.reshape(-1, layout.width) * steps[:, None]
+            matrix: Float32Array = codes.reshape(-1, layout.width) * steps[:, None]
         return matrix
 
 
-def _blocks(layout: Layout) -> NDArray[np.int64]:
-    """Where each client's blocks, which have a step each, begin: int64 (num_clients + 1,)."""
-    return layout.offsets if layout.width >= _WIDE else np.arange(len(layout) + 1)
+def _block_offsets(layout: Layout) -> IndexArray:
+    """First block of each client, int64 (num_clients + 1,). The entries of a block share a step."""
+    if layout.width >= _MIN_ROW_ENTRIES:
+        return layout.offsets
+    return np.arange(len(layout) + 1)
 
 
-def _entries(layout: Layout) -> NDArray[np.int64]:
-    """Where each block's entries begin: int64 (num_blocks + 1,)."""
-    if layout.width < _WIDE:
+def _entry_offsets(layout: Layout) -> IndexArray:
+    """First entry of each block, int64 (num_blocks + 1,)."""
+    if layout.width < _MIN_ROW_ENTRIES:
         return layout.entries
     return np.arange(layout.offsets[-1] + 1) * layout.width

@@ -1,7 +1,7 @@
-"""A matrix as the product of two thin ones.
+"""Low-rank compression: a matrix is sent as the product of two thin matrices.
 
-Source: Vogels et al. 2019 (PowerSGD), Algorithm 1; each round from a fresh random start, because a
-client touches other rows every round, as in Halko et al. 2011, Algorithm 4.4.
+Source: Vogels et al. 2019 (PowerSGD), Algorithm 1. Each round starts from a new random matrix, as
+in Halko et al. 2011, Algorithm 4.4, because a client touches different rows in each round.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from fedrec_flower.communication.compression.base import ByParameter, Matrix, RngAt
+from fedrec_flower.communication.compression.base import ByParameter, RngAt
 from fedrec_flower.communication.compression.encoding import Layout, Numbers, Part
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import BoolArray, Float32Array, IndexArray
 from fedrec_flower.data.prepared import starts
 
 
 @dataclass(frozen=True, slots=True)
 class LowRank(ByParameter):
-    """Each client's touched rows of a parameter as a matrix of low rank, where that is smaller.
+    """Sends the touched rows of each parameter as two thin matrices where that is smaller.
 
     Attributes:
         num_items: rows of a whole table.
         rank: columns of the thin matrices, at least 1.
-        power_iterations: each brings the product closer to the best of its rank, at the cost of
-            two more products; at least 0.
-        error_feedback: whether a client adds what it did not send to its next update.
+        power_iterations: number of power iterations, at least 0. Each brings the product closer to
+            the best approximation of this rank and costs two more matrix products.
+        error_feedback: whether a client adds the compression error to its next update.
     """
 
     formats: ClassVar[tuple[type[Any], ...]] = (np.float32,)
@@ -36,7 +38,7 @@ class LowRank(ByParameter):
     error_feedback: bool
 
     def __post_init__(self) -> None:
-        """Refuse what is no rank and no number of iterations."""
+        """Validate the rank and the number of iterations."""
         require(self.rank >= 1, f"compression.rank must be at least 1: {self.rank}")
         require(
             self.power_iterations >= 0,
@@ -44,52 +46,59 @@ class LowRank(ByParameter):
         )
 
     @property
-    def remembers(self) -> bool:
-        """See `Compression.remembers`."""
+    @override
+    def uses_error_feedback(self) -> bool:
         return self.error_feedback
 
-    def pack(self, matrix: Matrix, layout: Layout, rng_at: RngAt) -> list[Part]:
-        """See `ByParameter.pack`."""
-        offsets = starts(self._sizes(layout))
+    @override
+    def pack(self, matrix: Float32Array, layout: Layout, rng_at: RngAt) -> list[Part]:
+        offsets = starts(self._num_values(layout))
         values = np.empty(offsets[-1], np.float32)
-        for place, thin in enumerate(self._is_thin(layout).tolist()):
-            own = matrix[slice(*layout.offsets[place : place + 2])]
+        for place, is_factorized in enumerate(self._is_factorized(layout).tolist()):
+            client_matrix = matrix[slice(*layout.offsets[place : place + 2])]
             sent = values[slice(*offsets[place : place + 2])]
-            sent[:] = self._factors(own, rng_at(place)) if thin else own.reshape(-1)
+            if is_factorized:
+                sent[:] = self._factors(client_matrix, rng_at(place))
+            else:
+                sent[:] = client_matrix.reshape(-1)
         return [Numbers(values, offsets)]
 
-    def unpack(self, arrays: Sequence[NDArray[Any]], layout: Layout) -> Matrix:
-        """See `ByParameter.unpack`."""
-        offsets = starts(self._sizes(layout))
+    @override
+    def unpack(self, arrays: Sequence[NDArray[Any]], layout: Layout) -> Float32Array:
+        offsets = starts(self._num_values(layout))
         matrix = np.empty((layout.offsets[-1], layout.width), np.float32)
-        for place, thin in enumerate(self._is_thin(layout).tolist()):
-            own = matrix[slice(*layout.offsets[place : place + 2])]
+        for place, is_factorized in enumerate(self._is_factorized(layout).tolist()):
+            client_matrix = matrix[slice(*layout.offsets[place : place + 2])]
             sent = arrays[0][slice(*offsets[place : place + 2])]
-            if thin:
-                left, right = np.split(sent.reshape(-1, self.rank), [len(own)])
+            if is_factorized:
+                left, right = np.split(sent.reshape(-1, self.rank), [len(client_matrix)])
                 with np.errstate(invalid="ignore", over="ignore"):
-                    np.matmul(left, right.T, out=own)
+                    np.matmul(left, right.T, out=client_matrix)
             else:
-                own.reshape(-1)[:] = sent
+                client_matrix.reshape(-1)[:] = sent
         return matrix
 
-    def _factors(self, matrix: Matrix, rng: np.random.Generator) -> Matrix:
-        """Both thin matrices, one below the other, flat; the left one has orthonormal columns."""
+    def _factors(self, matrix: Float32Array, rng: np.random.Generator) -> Float32Array:
+        """Return both thin matrices as one flat array, the left one first.
+
+        The left matrix is (num_rows, rank) with orthonormal columns, the right one (width, rank).
+        """
         right = rng.standard_normal((matrix.shape[1], self.rank), np.float32)
-        # What is not finite spreads over the whole matrix, for the server to see.
+        # A value that is not finite spreads over the whole matrix; the server rejects it.
         with np.errstate(invalid="ignore", over="ignore"):
             for _ in range(1 + self.power_iterations):
                 left = np.linalg.qr(matrix @ right).Q
                 right = matrix.T @ left
         return np.concatenate([left, right]).reshape(-1)
 
-    def _is_thin(self, layout: Layout) -> NDArray[np.bool_]:
-        """Whose thin matrices are smaller than the matrix: bool (num_clients,)."""
-        return self._thin_sizes(layout) < np.diff(layout.entries)
+    def _is_factorized(self, layout: Layout) -> BoolArray:
+        """Whether a client's thin matrices are smaller than its matrix, bool (num_clients,)."""
+        return self._factor_sizes(layout) < np.diff(layout.entries)
 
-    def _sizes(self, layout: Layout) -> NDArray[np.int64]:
-        """How many numbers each sends: int64 (num_clients,)."""
-        return np.minimum(self._thin_sizes(layout), np.diff(layout.entries))
+    def _num_values(self, layout: Layout) -> IndexArray:
+        """Numbers that each client sends, int64 (num_clients,)."""
+        return np.minimum(self._factor_sizes(layout), np.diff(layout.entries))
 
-    def _thin_sizes(self, layout: Layout) -> NDArray[np.int64]:
+    def _factor_sizes(self, layout: Layout) -> IndexArray:
+        """Entries of both thin matrices of each client, int64 (num_clients,)."""
         return (layout.num_rows + layout.width) * self.rank

@@ -1,4 +1,4 @@
-"""Nothing is lost: the values of the touched rows, and which rows these are."""
+"""Lossless compression: the values of the touched rows and the codes of these rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,14 +6,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from fedrec_flower.communication.compression.base import ByParameter, Matrix, RngAt
+from fedrec_flower.communication.compression.base import ByParameter, RngAt
 from fedrec_flower.communication.compression.encoding import Layout, Numbers, Part
+from fedrec_flower.core.types import Float32Array
 
 
 @dataclass(frozen=True, slots=True)
 class SparseRows(ByParameter):
-    """Touched rows as they are, without what the server can tell by itself.
+    """Sends the touched rows unchanged, without the metadata that the server can derive.
 
     Attributes:
         num_items: rows of a whole table.
@@ -22,11 +24,11 @@ class SparseRows(ByParameter):
     formats: ClassVar[tuple[type[Any], ...]] = (np.float32,)
     num_items: int
 
-    def pack(self, matrix: Matrix, layout: Layout, rng_at: RngAt) -> list[Part]:
-        """See `ByParameter.pack`."""
+    @override
+    def pack(self, matrix: Float32Array, layout: Layout, rng_at: RngAt) -> list[Part]:
         del rng_at
         return [Numbers(matrix.reshape(-1), layout.entries)]
 
-    def unpack(self, arrays: Sequence[NDArray[Any]], layout: Layout) -> Matrix:
-        """See `ByParameter.unpack`."""
+    @override
+    def unpack(self, arrays: Sequence[NDArray[Any]], layout: Layout) -> Float32Array:
         return arrays[0].reshape(-1, layout.width)

@@ -210,7 +210,7 @@ def _learning(
         shapes |= {f"{CONTROL}{name}": shape for name, shape in shapes.items()}
         tables |= {f"{CONTROL}{name}" for name in tables}
     compression = build("compression", spec["compression"], num_items=data.num_items)
-    owing = shapes if compression.remembers else {}
+    owing = shapes if compression.uses_error_feedback else {}
     sending = Sending(
         privacy=privacy,
         weigh=secure.weighed,

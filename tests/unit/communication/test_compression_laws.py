@@ -1,4 +1,4 @@
-"""Laws of every compression: what is counted and decoded is what a real message says."""
+"""Laws of every compression: `compress` agrees with `encode` and `decode`."""
 
 from io import BytesIO
 
@@ -30,7 +30,7 @@ FRAMED = [name for name in COMPRESSIONS if name != "none"]
 
 @EVERY
 @given(rows=cohorts)
-def test_the_bytes_are_the_length_of_each_clients_message(
+def test_compress_reports_the_length_of_each_message(
     compression: Compression, rows: list[list[int]]
 ) -> None:
     updates = cohort(rows)
@@ -42,14 +42,14 @@ def test_the_bytes_are_the_length_of_each_clients_message(
 
 @EVERY
 @given(rows=cohorts)
-def test_the_values_are_what_the_messages_say_to_the_bit(
+def test_compress_returns_the_decoded_values_to_the_bit(
     compression: Compression, rows: list[list[int]]
 ) -> None:
     updates = cohort(rows)
     sent, _ = compression.compress(updates, TABLES, rng_for)
     for place, message in enumerate(compression.encode(updates, TABLES, rng_for)):
-        found, tensors = compression.decode(message, SHAPES, TABLES)
-        assert found.tolist() == rows[place]
+        decoded_rows, tensors = compression.decode(message, SHAPES, TABLES)
+        assert decoded_rows.tolist() == rows[place]
         assert tensors.keys() == SHAPES.keys()
         for name, expected in alone(sent, place).tensors.items():
             assert tensors[name].dtype == np.float32
@@ -58,20 +58,20 @@ def test_the_values_are_what_the_messages_say_to_the_bit(
 
 @EVERY
 @given(rows=cohorts)
-def test_a_client_sends_the_same_whoever_else_its_node_hosts(
+def test_message_does_not_depend_on_other_clients_of_the_node(
     compression: Compression, rows: list[list[int]]
 ) -> None:
     updates = cohort(rows)
     together, num_bytes = compression.compress(updates, TABLES, rng_for)
     for place in range(len(rows)):
-        apart, own_bytes = compression.compress(alone(updates, place), TABLES, rng_for)
-        assert own_bytes.tolist() == [num_bytes[place]]
+        separate, client_bytes = compression.compress(alone(updates, place), TABLES, rng_for)
+        assert client_bytes.tolist() == [num_bytes[place]]
         for name, expected in alone(together, place).tensors.items():
-            assert_array_equal(apart.tensors[name], expected)
+            assert_array_equal(separate.tensors[name], expected)
 
 
 @EVERY
-def test_only_values_change_and_those_of_the_client_do_not(compression: Compression) -> None:
+def test_compress_changes_only_values_and_not_its_input(compression: Compression) -> None:
     updates, same = cohort([[1, 4], EVERY_ROW]), cohort([[1, 4], EVERY_ROW])
     sent, _ = compression.compress(updates, TABLES, rng_for)
     for field in ("clients", "weights", "offsets", "rows"):
@@ -82,7 +82,7 @@ def test_only_values_change_and_those_of_the_client_do_not(compression: Compress
 
 
 @EVERY
-def test_a_cohort_that_touched_nothing_still_sends_the_rest(compression: Compression) -> None:
+def test_cohort_without_touched_rows_sends_the_other_parameters(compression: Compression) -> None:
     sent, num_bytes = compression.compress(cohort([[], []]), TABLES, rng_for)
     assert sent.tensors["table"].shape == (0, *SHAPES["table"][1:])
     assert np.any(sent.tensors["matrix"])
@@ -90,7 +90,7 @@ def test_a_cohort_that_touched_nothing_still_sends_the_rest(compression: Compres
 
 
 @EVERY
-def test_nobody_sends_nothing(compression: Compression) -> None:
+def test_empty_cohort_sends_no_messages(compression: Compression) -> None:
     sent, num_bytes = compression.compress(cohort([]), TABLES, rng_for)
     assert len(sent.clients) == len(num_bytes) == 0
 
@@ -98,7 +98,7 @@ def test_nobody_sends_nothing(compression: Compression) -> None:
 @EVERY
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", SHAPES)
-def test_what_is_not_finite_arrives_as_such_for_the_server_to_refuse(
+def test_values_that_are_not_finite_stay_not_finite(
     compression: Compression, name: str, value: float
 ) -> None:
     updates = cohort([EVERY_ROW, EVERY_ROW])
@@ -109,13 +109,13 @@ def test_what_is_not_finite_arrives_as_such_for_the_server_to_refuse(
 
 
 @pytest.mark.parametrize("name", FRAMED)
-def test_a_message_is_an_array_as_flower_carries_it(name: str) -> None:
+def test_message_has_the_bytes_of_a_flower_array(name: str) -> None:
     for message in COMPRESSIONS[name].encode(cohort([[], [2, 3], EVERY_ROW]), TABLES, rng_for):
         assert Array(np.load(BytesIO(message))).data == message
 
 
 @given(rows=cohorts)
-def test_without_compression_values_and_bytes_are_those_of_a_plain_message(
+def test_no_compression_keeps_values_and_costs_a_plain_message(
     rows: list[list[int]],
 ) -> None:
     updates = cohort(rows)
@@ -123,11 +123,11 @@ def test_without_compression_values_and_bytes_are_those_of_a_plain_message(
     whole = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
     cost = Cost.of({**whole, ROW_WEIGHT: np.zeros(NUM_ITEMS)}, [*TABLES, ROW_WEIGHT])
     assert sent is updates
-    assert_array_equal(num_bytes, cost.least(np.array([len(own) for own in rows])))
+    assert_array_equal(num_bytes, cost.least(np.array([len(touched) for touched in rows])))
 
 
 @given(rows=cohorts)
-def test_sparse_rows_lose_nothing_and_never_cost_more_than_a_plain_message(
+def test_sparse_rows_are_lossless_and_smaller_than_a_plain_message(
     rows: list[list[int]],
 ) -> None:
     updates = cohort(rows)

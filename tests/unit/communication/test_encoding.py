@@ -1,4 +1,4 @@
-"""What messages are made of comes back, and costs what it says."""
+"""Parts of compressed messages: round trips and sizes."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from fedrec_flower.communication.compression.encoding import (
     Numbers,
     Subsets,
-    frames_of,
+    build_message,
     in_numpy_format,
-    message,
     message_bytes,
+    read_frames,
 )
 
 
@@ -27,7 +27,7 @@ def subsets(draw: st.DrawFn) -> tuple[list[int], int]:
 
 
 @given(subsets())
-def test_a_subset_comes_back_in_as_many_bytes_as_it_says(drawn: tuple[list[int], int]) -> None:
+def test_subset_round_trip_and_size(drawn: tuple[list[int], int]) -> None:
     members, size = drawn
     part = subset(members, size)
     assert Subsets.read(part.frame(0), size).tolist() == members
@@ -37,30 +37,30 @@ def test_a_subset_comes_back_in_as_many_bytes_as_it_says(drawn: tuple[list[int],
 @pytest.mark.parametrize(
     ("count", "size", "num_bytes"),
     [
-        (5, 1682, 5 * 2),  # few of them: a code each
-        (500, 1682, 211),  # many: 1682 bits
-        (5, 65_536, 5 * 2),  # the last size that two bytes count
+        (5, 1682, 5 * 2),  # few elements: one code each
+        (500, 1682, 211),  # many elements: 1682 bits
+        (5, 65_536, 5 * 2),  # the largest size with two-byte codes
         (5, 65_537, 5 * 4),
         (0, 1682, 0),
         (8, 8, 1),
     ],
 )
-def test_a_subset_takes_a_bit_an_element_or_a_code_a_member(
+def test_subset_is_a_bitmap_or_a_list_of_codes_whichever_is_shorter(
     count: int, size: int, num_bytes: int
 ) -> None:
     assert len(subset(list(range(count)), size).frame(0)) == num_bytes
 
 
 @given(st.lists(st.lists(st.integers(-128, 127)), min_size=1, max_size=3))
-def test_the_parts_of_a_message_come_back_each_by_itself(stretches: list[list[int]]) -> None:
-    offsets = np.cumsum([0, *map(len, stretches)])
-    flat = [number for own in stretches for number in own]
+def test_message_parts_round_trip(segments: list[list[int]]) -> None:
+    offsets = np.cumsum([0, *map(len, segments)])
+    flat = [number for segment in segments for number in segment]
     parts = [Numbers(np.array(flat, dtype), offsets) for dtype in (np.int8, np.float32)]
-    for place, own in enumerate(stretches):
-        sent = message(parts, place)
-        small, wide = frames_of(sent)
-        assert Numbers.read(small, np.int8).tolist() == own
-        assert Numbers.read(wide, np.float32).tolist() == own
+    for place, segment in enumerate(segments):
+        sent = build_message(parts, place)
+        small, wide = read_frames(sent)
+        assert Numbers.read(small, np.int8).tolist() == segment
+        assert Numbers.read(wide, np.float32).tolist() == segment
         header = len(in_numpy_format(np.zeros(0, np.uint8)))
-        assert len(sent) == header + (4 + len(own)) + (4 + 4 * len(own))
+        assert len(sent) == header + (4 + len(segment)) + (4 + 4 * len(segment))
         assert message_bytes(parts)[place] == len(sent)

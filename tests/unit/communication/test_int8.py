@@ -1,4 +1,4 @@
-"""A byte an entry, and on average nothing is lost."""
+"""Int8 compression: one byte per entry, unbiased."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ Matrix = NDArray[np.float32]
 
 
 def steps(matrix: Matrix) -> NDArray[np.float64]:
-    """The step of each row, by the definition."""
+    """Compute the step of each row by the definition."""
     largest = np.abs(matrix).max(axis=1, keepdims=True).astype(np.float64)
     with np.errstate(divide="ignore"):
         step: NDArray[np.float64] = np.maximum(2.0 ** np.ceil(np.log2(largest / 127)), 2.0**-126)
@@ -29,13 +29,13 @@ floats = st.floats(-1, 1, width=32) | st.floats(-(2.0**127), 2.0**127, width=32)
 
 
 @given(arrays(np.float32, (3, 9), elements=floats))
-def test_an_entry_arrives_within_a_step(matrix: Matrix) -> None:
+def test_int8_error_of_an_entry_is_below_one_step(matrix: Matrix) -> None:
     error = np.abs(decoded(Int8(5), matrix).astype(np.float64) - matrix)
     assert (error < steps(matrix)).all()
 
 
 @pytest.mark.parametrize(("largest", "step"), [(127, 1), (127.01, 2), (127.99, 2), (128, 2)])
-def test_a_step_is_the_least_of_which_127_reach_the_largest_entry(
+def test_int8_step_is_the_smallest_with_127_steps_to_the_largest_entry(
     largest: float, step: int
 ) -> None:
     row = np.array([[largest, -largest, *np.full(998, 0.5)]], np.float32)
@@ -45,27 +45,27 @@ def test_a_step_is_the_least_of_which_127_reach_the_largest_entry(
 
 
 @given(arrays(np.int8, (3, 8), elements=st.integers(-126, 126)), st.integers(-120, 100))
-def test_whole_numbers_of_steps_arrive_to_the_bit(codes: NDArray[np.int8], exponent: int) -> None:
+def test_int8_multiples_of_the_step_are_exact(codes: NDArray[np.int8], exponent: int) -> None:
     codes[:, 0] = 127
     matrix = np.ldexp(codes.astype(np.float32), exponent)
     assert_array_equal(decoded(Int8(5), matrix), matrix)
 
 
-def test_the_mean_of_many_clients_is_what_they_sent() -> None:
+def test_int8_rounding_is_unbiased_and_independent() -> None:
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(1, 16)).astype(np.float32)
     sent, _ = Int8(5).compress(of_matrix(matrix, NUM_CLIENTS), TABLES, rng_for)
     step = steps(matrix).item()
     part = matrix[0] / step % 1
-    spread = step * np.sqrt(part * (1 - part))  # of a coin that falls up with this chance
+    spread = step * np.sqrt(part * (1 - part))  # standard deviation of a Bernoulli variable
     clients = sent.tensors["table"].astype(np.float64)
     assert (np.abs(clients.mean(axis=0) - matrix[0]) < 5 * spread / NUM_CLIENTS**0.5 + 1e-9).all()
     assert_allclose(clients.std(axis=0), spread, atol=0.02 * step)
-    chance = np.corrcoef(clients, rowvar=False) - np.eye(16)
-    assert np.abs(chance).max() < 5 / NUM_CLIENTS**0.5  # entries are rounded independently
+    correlation = np.corrcoef(clients, rowvar=False) - np.eye(16)
+    assert np.abs(correlation).max() < 5 / NUM_CLIENTS**0.5  # entries are rounded independently
 
 
-def test_parameters_of_a_client_are_rounded_by_chances_of_their_own() -> None:
+def test_int8_rounds_the_parameters_of_a_client_independently() -> None:
     matrix = np.full((1, 4096), 0.3, np.float32)
     matrix[0, 0] = 1.0
     layout = of_matrix(matrix)
@@ -76,14 +76,14 @@ def test_parameters_of_a_client_are_rounded_by_chances_of_their_own() -> None:
     assert 0.3 < (up["table"] != up["other"]).mean() < 0.7
 
 
-def test_narrow_rows_share_a_step() -> None:
+def test_int8_narrow_rows_share_a_step() -> None:
     column = np.array([[127.0], [0.25], [-3.0]], np.float32)
     sent = decoded(Int8(5), column)
     assert sent[[0, 2]].tolist() == [[127.0], [-3.0]]
     assert sent[1] in ([0.0], [1.0])
 
 
-def test_zeros_stay_zeros_in_a_row_of_any_size() -> None:
+def test_int8_zeros_are_decoded_as_zeros_at_any_scale() -> None:
     matrix = np.zeros((3, 8), np.float32)
     matrix[1, 0], matrix[2, 0] = 3e38, 1e-45
     sent = decoded(Int8(5), matrix)
@@ -93,7 +93,7 @@ def test_zeros_stay_zeros_in_a_row_of_any_size() -> None:
 
 @pytest.mark.parametrize("dim", [64, 128])
 @pytest.mark.parametrize("num_touched", [200, 500])
-def test_vectors_of_matrix_factorisation_take_a_quarter_of_the_bytes(
+def test_int8_message_of_matrix_factorization_is_a_quarter_of_the_plain_one(
     dim: int, num_touched: int
 ) -> None:
     num_items = 1682
@@ -105,8 +105,10 @@ def test_vectors_of_matrix_factorisation_take_a_quarter_of_the_bytes(
     updates = Updates(layout.clients, layout.weights, layout.offsets, layout.rows, tensors)
     (plain,) = NoCompression(num_items).compress(updates, frozenset(tensors), rng_for)[1]
     (small,) = Int8(num_items).compress(updates, frozenset(tensors), rng_for)[1]
-    which = min(num_touched * 2, -(-num_items // 8))
-    values = num_touched * dim + num_touched  # an entry a byte
-    assert small == 128 + 5 * 4 + which + values + num_touched + 1  # a step a row, one for the bias
+    row_codes = min(num_touched * 2, -(-num_items // 8))
+    values = num_touched * dim + num_touched  # one byte per entry
+    assert (
+        small == 128 + 5 * 4 + row_codes + values + num_touched + 1
+    )  # a step per row, one for the bias
     assert plain == 4 * 128 + num_touched * (4 * dim + 4 + 8 + 4)
     assert plain > 4 * small

@@ -1,4 +1,4 @@
-"""A matrix as the product of two thin ones, where that is smaller."""
+"""Low-rank compression: the product of two thin matrices, where that is smaller."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ sizes = st.tuples(st.integers(0, 40), st.integers(1, 40))
 
 
 def random(shape: tuple[int, int], rank: int | None = None, seed: int = 0) -> Matrix:
-    """A matrix of normal numbers, or the product of two of them."""
+    """Return a normal random matrix, or the product of two of them of the given rank."""
     rng = np.random.default_rng(seed)
     if rank is None:
         return rng.normal(size=shape).astype(np.float32)
@@ -29,16 +29,18 @@ def low_rank(rank: int, power_iterations: int = 1) -> LowRank:
 
 
 @given(sizes, st.integers(1, 5), st.integers(0, 5))
-def test_a_matrix_of_the_rank_or_below_arrives(shape: tuple[int, int], rank: int, own: int) -> None:
-    matrix = random(shape, rank=min(own, rank))
+def test_low_rank_is_exact_up_to_its_rank(
+    shape: tuple[int, int], rank: int, matrix_rank: int
+) -> None:
+    matrix = random(shape, rank=min(matrix_rank, rank))
     assert_allclose(decoded(low_rank(rank), matrix), matrix, rtol=1e-3, atol=1e-4)
 
 
 @given(sizes, st.integers(1, 5), st.integers(0, 2))
-def test_what_is_lost_stands_upright_on_what_is_sent(
+def test_low_rank_error_is_orthogonal_to_the_decoded_matrix(
     shape: tuple[int, int], rank: int, power_iterations: int
 ) -> None:
-    """So a message never makes an update larger, and a debt never grows by sending."""
+    """Hence a message is never larger than the update, and sending never grows the residual."""
     matrix = random(shape)
     sent = decoded(low_rank(rank, power_iterations), matrix).astype(np.float64)
     assert np.linalg.norm(sent) <= np.linalg.norm(matrix) * (1 + 1e-5)
@@ -46,7 +48,7 @@ def test_what_is_lost_stands_upright_on_what_is_sent(
 
 
 @given(sizes, st.integers(1, 5))
-def test_where_thin_matrices_are_no_smaller_the_matrix_itself_travels(
+def test_low_rank_sends_the_matrix_unless_factors_are_smaller(
     shape: tuple[int, int], rank: int
 ) -> None:
     matrix, sent = random(shape), decoded(low_rank(rank), random(shape))
@@ -56,33 +58,33 @@ def test_where_thin_matrices_are_no_smaller_the_matrix_itself_travels(
         assert np.linalg.matrix_rank(sent) <= rank
 
 
-def test_power_iterations_come_closer_to_the_best_of_the_rank() -> None:
+def test_power_iterations_approach_the_best_low_rank_error() -> None:
     rng = np.random.default_rng(1)
     decay = 0.8 ** np.arange(30)
     matrix = (np.linalg.qr(rng.normal(size=(50, 30))).Q * decay) @ np.linalg.qr(
         rng.normal(size=(30, 30))
     ).Q
     best = np.linalg.norm(decay[4:])
-    lost = [
+    error = [
         np.linalg.norm(decoded(low_rank(4, count), matrix.astype(np.float32)) - matrix)
         for count in (0, 1, 4)
     ]
-    assert best * (1 - 1e-5) <= lost[2] < lost[1] < lost[0]
-    assert lost[2] < 1.02 * best
+    assert best * (1 - 1e-5) <= error[2] < error[1] < error[0]
+    assert error[2] < 1.02 * best
 
 
-def test_the_bytes_are_those_of_the_thin_matrices() -> None:
+def test_low_rank_message_has_the_size_of_the_factors() -> None:
     compression = LowRank(1682, 4, 1, error_feedback=True)
     _, num_bytes = compression.compress(of_matrix(random((500, 128))), TABLES, rng_for)
     assert num_bytes.tolist() == [128 + 2 * 4 + -(-1682 // 8) + (500 + 128) * 4 * 4]
 
 
-def test_error_feedback_is_a_choice() -> None:
-    assert LowRank(5, 1, 1, error_feedback=True).remembers
-    assert not LowRank(5, 1, 1, error_feedback=False).remembers
+def test_low_rank_error_feedback_is_optional() -> None:
+    assert LowRank(5, 1, 1, error_feedback=True).uses_error_feedback
+    assert not LowRank(5, 1, 1, error_feedback=False).uses_error_feedback
 
 
-def test_what_is_no_rank_and_no_number_of_iterations_is_refused() -> None:
+def test_low_rank_rejects_an_impossible_rank_or_number_of_iterations() -> None:
     with pytest.raises(ConfigError, match=r"compression\.rank must be at least 1: 0"):
         low_rank(0)
     with pytest.raises(ConfigError, match=r"compression\.power_iterations must not .*: -1"):

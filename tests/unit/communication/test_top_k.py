@@ -1,4 +1,4 @@
-"""The largest entries travel, exactly so many, and the others arrive as zero."""
+"""Top-k compression: the k largest entries are sent, the others are decoded as zero."""
 
 from math import ceil
 
@@ -15,15 +15,15 @@ from fedrec_flower.core.errors import ConfigError
 from tests.helpers.compressing import TABLES, cohort, decoded, of_matrix, rng_for
 
 Matrix = NDArray[np.float32]
-# Few different magnitudes, so that there are ties; and any there may be.
+# A few fixed magnitudes, so that ties occur, or any finite value.
 values = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.5, 1e-45, -3e38]) | st.floats(
     width=32, allow_nan=False, allow_infinity=False
 )
 matrices = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=values)
 
 
-def plainly(matrix: Matrix, count: int) -> Matrix:
-    """The largest entries by sorting; of equal magnitudes the first."""
+def by_sorting(matrix: Matrix, count: int) -> Matrix:
+    """Keep the largest entries, found by sorting; ties go to the first entries."""
     flat = matrix.reshape(-1)
     chosen = np.argsort(-np.abs(flat), kind="stable")[:count]
     kept = np.zeros_like(flat)
@@ -32,25 +32,25 @@ def plainly(matrix: Matrix, count: int) -> Matrix:
 
 
 @given(matrices, st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.99, 1.0]))
-def test_exactly_the_largest_entries_arrive(matrix: Matrix, share: float) -> None:
+def test_top_k_keeps_exactly_the_largest_entries(matrix: Matrix, share: float) -> None:
     sent = decoded(TopK(12, share, error_feedback=False), matrix)
-    assert_array_equal(sent, plainly(matrix, ceil(share * matrix.size)))
+    assert_array_equal(sent, by_sorting(matrix, ceil(share * matrix.size)))
 
 
-def test_so_many_entries_of_each_parameter_and_client() -> None:
+def test_top_k_counts_per_parameter_and_client() -> None:
     updates = cohort([[1, 2, 3], [4], []])
     sent, _ = TopK(30, 0.25, error_feedback=False).compress(updates, TABLES, rng_for)
     table = np.split(sent.tensors["table"], updates.offsets[1:-1])
-    assert [np.count_nonzero(own) for own in table] == [0.25 * 3 * 12, 0.25 * 12, 0]
+    assert [np.count_nonzero(rows) for rows in table] == [0.25 * 3 * 12, 0.25 * 12, 0]
     assert np.count_nonzero(sent.tensors["matrix"], axis=(1, 2)).tolist() == [23] * 3  # of 90
     assert np.count_nonzero(sent.tensors["vector"], axis=1).tolist() == [1] * 3  # of 3
 
 
 @pytest.mark.parametrize(
     ("share", "positions"),
-    [(0.1, 64_000 // 8), (0.01, 640 * 2)],  # a bit an entry, or two bytes for each that is sent
+    [(0.1, 64_000 // 8), (0.01, 640 * 2)],  # a bitmap, or two bytes per sent entry
 )
-def test_the_bytes_are_values_and_where_they_stand(share: float, positions: int) -> None:
+def test_top_k_message_holds_values_and_positions(share: float, positions: int) -> None:
     matrix = np.random.default_rng(0).normal(size=(500, 128)).astype(np.float32)
     compression = TopK(1682, share, error_feedback=True)
     _, num_bytes = compression.compress(of_matrix(matrix), TABLES, rng_for)
@@ -58,12 +58,12 @@ def test_the_bytes_are_values_and_where_they_stand(share: float, positions: int)
     assert num_bytes.tolist() == [128 + 3 * 4 + rows + positions + 4 * int(share * 64_000)]
 
 
-def test_error_feedback_is_a_choice() -> None:
-    assert TopK(5, 0.1, error_feedback=True).remembers
-    assert not TopK(5, 0.1, error_feedback=False).remembers
+def test_top_k_error_feedback_is_optional() -> None:
+    assert TopK(5, 0.1, error_feedback=True).uses_error_feedback
+    assert not TopK(5, 0.1, error_feedback=False).uses_error_feedback
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.01])
-def test_what_is_no_share_is_refused(share: float) -> None:
+def test_top_k_rejects_an_impossible_share(share: float) -> None:
     with pytest.raises(ConfigError, match=rf"compression\.share must be in \(0, 1\]: {share}"):
         TopK(5, share, error_feedback=True)
