@@ -12,7 +12,7 @@ from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.privacy.mechanism import NoPrivacy
 from fedrec_flower.strategies.baselines import Centralized
@@ -106,7 +106,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     evaluator.check(data.num_items)
     _check_times(data, model)
     _check_history(config, model)
-    if isinstance(model, ExactRecommender):
+    if isinstance(model, ClosedFormRecommender):
         _check_exact(config, model)
     else:
         _check_negatives(config, data)
@@ -147,7 +147,7 @@ def check_source(config: Config, model: Recommender) -> None:
     """
     for name in ("init_from", "freeze"):
         require(
-            not (config[name] and isinstance(model, ExactRecommender)),
+            not (config[name] and isinstance(model, ClosedFormRecommender)),
             f"{name}={config[name]} does not fit {type(model).__name__}, which is solved anew from "
             "sums: leave it out or choose another model",
         )
@@ -160,7 +160,7 @@ def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
         ConfigError: names the strategy, the model and what to choose.
     """
     fits = isinstance(strategy, Sums | Centralized) or not strategy.shares
-    if isinstance(model, ExactRecommender) and not fits:
+    if isinstance(model, ClosedFormRecommender) and not fits:
         raise ConfigError(
             f"{type(strategy).__name__} does not fit {type(model).__name__}, which is solved from "
             "sums: choose strategy=sums"
@@ -223,7 +223,7 @@ def _check_history(config: Config, model: Recommender) -> None:
     )
 
 
-def _check_exact(config: Config, model: ExactRecommender) -> None:
+def _check_exact(config: Config, model: ClosedFormRecommender) -> None:
     name = type(model).__name__
     model.require_memory(model.server_bytes, "the server")
     if config["task"] == "rating":
@@ -243,7 +243,7 @@ def _check_faults(faults: NoFaults, model: Recommender) -> None:
     Raises:
         ConfigError: names the model and what to choose.
     """
-    summed = isinstance(model, ExactRecommender)
+    summed = isinstance(model, ClosedFormRecommender)
     require(
         faults.only_absences or not summed,
         f"{type(model).__name__} is solved from sums, so its clients can only be absent: leave "
@@ -294,7 +294,7 @@ def _check_compression(config: Config, model: Recommender) -> None:
     """
     name = config["compression"]["name"]
     whole = {
-        f"model={config['model']['name']}": isinstance(model, ExactRecommender),
+        f"model={config['model']['name']}": isinstance(model, ClosedFormRecommender),
         f"privacy={config['privacy']['name']}": config["privacy"]["name"] != "none",
         "secure_aggregation": config["secure_aggregation"]["name"] != "none",
     }

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
 from fedrec_flower.communication.train_reply import Answer
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns, Prepared
@@ -33,8 +34,8 @@ from fedrec_flower.federation.client.trainers import GradientTrainer
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome, Plan
 from fedrec_flower.federation.server.sampling import sample_clients
-from fedrec_flower.models.base import Factors, Recommender, Tensors
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.base import BilinearForm, Recommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import Curator
 from fedrec_flower.reports.run_frames import TRAPDOOR
 from fedrec_flower.threats.base import LOWER_BOUND, NoAttack
@@ -64,7 +65,7 @@ def check_attack(
         getattr(type(strategy), way) is getattr(FederatedStrategy, way)
         for way in ("begin", "beside")
     )
-    solved = isinstance(model, ExactRecommender)
+    solved = isinstance(model, ClosedFormRecommender)
     attack.check(
         Circumstances(
             strategy=type(strategy).__name__,
@@ -89,7 +90,7 @@ def _is_replayable(strategy: FederatedStrategy) -> bool:
     return strategy.by_sum_alone and strategy.plan.job["faults"]["name"] == "none"
 
 
-def _factors(model: Recommender, data: Prepared) -> Factors | None:
+def _factors(model: Recommender, data: Prepared) -> BilinearForm | None:
     """What scores are made of, where each client is one user and sends vectors and biases."""
     found = model.factors()
     trained = {*model.shared_names()} - model.frozen
@@ -140,7 +141,7 @@ class RunScene:
         return bool(self.strategy.plan.job["randomness"] == "seeded")
 
     @property
-    def factors(self) -> Factors | None:
+    def factors(self) -> BilinearForm | None:
         """See `Scene.factors`."""
         plan = self.strategy.plan
         solvable = plan.job["task"] == "ranking" and _is_replayable(self.strategy)

@@ -19,7 +19,7 @@ from fedrec_flower.experiment.transfer import SavedModel
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Release
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.ledger import LEDGER, Ledger, Spent
 from fedrec_flower.privacy.mechanism import Curator, NoPrivacy
 from fedrec_flower.privacy.noise import Chance
@@ -67,7 +67,7 @@ class Guard:
             deployed: whether the federation is real, so that noise must not repeat.
         """
         chosen: NoPrivacy = build("privacy", config["privacy"])
-        solved = isinstance(model, ExactRecommender)
+        solved = isinstance(model, ClosedFormRecommender)
         users = data.most_users if solved else 1
         most = chosen.most_weight(data.most_examples, users)
         if config["secure_aggregation"].get("weights") == "equal" and not solved:
@@ -252,8 +252,8 @@ def _circumstances(
         clients_per_round=data.num_clients if cohort is None else cohort,
         num_rounds=config["num_rounds"],
         model=type(model).__name__,
-        statistics=isinstance(model, ExactRecommender),
-        bounded_statistics=isinstance(model, ExactRecommender) and model.bounded,
+        statistics=isinstance(model, ClosedFormRecommender),
+        bounded_statistics=isinstance(model, ClosedFormRecommender) and model.bounded,
         retries=config["min_completion"] > 0,
         clip_range=clip_range,
         rounding=rounded * sqrt(_num_values(model)) if rounded else 0.0,
@@ -263,7 +263,7 @@ def _circumstances(
 
 def _num_values(model: Recommender) -> int:
     """How many numbers a client sends, of parameters or of statistics."""
-    if not isinstance(model, ExactRecommender):
+    if not isinstance(model, ClosedFormRecommender):
         return model.num_shared()
     initial = model.initial(model.shared_names(), np.random.default_rng(0))
     return sum(prod(shape) for shape in model.statistic_shapes(initial).values())

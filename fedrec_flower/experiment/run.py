@@ -14,6 +14,7 @@ from fedrec_flower.communication.limits import Limits
 from fedrec_flower.core.cpu import allowed_cores
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import HUGE
 from fedrec_flower.data.partitions.statistics import partition_table
 from fedrec_flower.data.prepare import prepare
@@ -34,7 +35,7 @@ from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome, Plan, Unobserved
 from fedrec_flower.federation.transport.base import Engine, federate
 from fedrec_flower.federation.transport.in_process import InProcess
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.privacy.mechanism import Curator
 from fedrec_flower.threats.base import NoAttack
 

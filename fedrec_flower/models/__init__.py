@@ -2,7 +2,7 @@
 
 from fedrec_flower.models.autoencoder import Autoencoder
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.colr import CoLR
 from fedrec_flower.models.ease import EASE
 from fedrec_flower.models.fedrap import FedRAP
@@ -27,8 +27,8 @@ __all__ = [
     "MF",
     "NCF",
     "Autoencoder",
+    "ClosedFormRecommender",
     "CoLR",
-    "ExactRecommender",
     "FedRAP",
     "FedRecon",
     "GPFedRec",

@@ -7,19 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Float32Array, IndexArray, Tensors
 from fedrec_flower.data.prepared import Columns
-
-Tensors = dict[str, NDArray[np.float32]]  # parameter name -> value
 
 PAIRS_AT_ONCE = 200_000  # some 50 MB of hidden activations, whatever the catalogue
 
 
 @dataclass(frozen=True, slots=True)
-class Factors:
+class BilinearForm:
     """Which parameters make up a score of factors; "" where the model has none such.
 
     score = global bias + user bias + item bias + sum over d of weight[d] * user[d] * item[d]
@@ -95,9 +93,9 @@ class Recommender(nn.Module, ABC):
 
     def features(
         self,
-        attributes: NDArray[np.float32],
+        attributes: Float32Array,
         history: Columns,
-        items: NDArray[np.int64] | None,
+        items: IndexArray | None,
     ) -> Tensors:
         """What is known of the loaded users and items: values of the model's buffers.
 
@@ -184,7 +182,7 @@ class Recommender(nn.Module, ABC):
         require(bool(left), f"freeze={list(names)} leaves {kind} nothing to train: name fewer")
         self.frozen = frozen
 
-    def factors(self) -> Factors | None:
+    def factors(self) -> BilinearForm | None:
         """How the score is made of factors, if it is: such models train in a compiled loop."""
         return None
 
@@ -210,10 +208,10 @@ class Recommender(nn.Module, ABC):
     @abstractmethod
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Draw the initial value of one parameter, float32 of the given shape."""
 
-    def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    def load(self, tensors: Mapping[str, Float32Array]) -> None:
         """Put values into parameters and buffers; row counts may differ from those at construction.
 
         The tensors share memory with the arrays, which training therefore changes in place.
@@ -247,12 +245,12 @@ def middle(rating_range: tuple[float, float] | None) -> float:
     return sum(rating_range or (0.0, 0.0)) / 2
 
 
-def normal(shape: tuple[int, ...], std: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def normal(shape: tuple[int, ...], std: float, rng: np.random.Generator) -> Float32Array:
     """Draw float32 values of the shape from a centred normal law with the standard deviation."""
     return rng.normal(0.0, std, shape).astype(np.float32)
 
 
-def xavier_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+def xavier_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
     """Draw float32 dense weights (out, in). Source: Glorot and Bengio 2010, eq. 16."""
     bound = np.sqrt(6.0 / sum(shape))
     return rng.uniform(-bound, bound, shape).astype(np.float32)

@@ -2,18 +2,20 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrec_flower.core.memory import require_memory
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns, starts
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Recommender
 
-Sums = dict[str, NDArray[np.float64]]  # statistic name -> its sum over users
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 Histories = Any  # scipy.sparse.csr_matrix (num_users, num_items); scipy is untyped
 
 
@@ -34,7 +36,7 @@ class Noise:
 
     @classmethod
     def of_answers(cls, flip_rate: float, num_users: float) -> Self:
-        """The error of `ExactRecommender.debiased` sums.
+        """The error of `ClosedFormRecommender.debiased` sums.
 
         Args:
             flip_rate: probability that an answer was flipped, below 1/2.
@@ -59,7 +61,7 @@ class Noise:
         """
         return float(np.sqrt(self.std**2 + self.num_users * self.answer_variance**2))
 
-    def of_pairs(self, num_users_of_item: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_pairs(self, num_users_of_item: Float64Array) -> Float64Array:
         """Standard deviation of the number of users of each pair of items.
 
         A user's debiased answers about two items have the true values x and y as means and are
@@ -73,7 +75,7 @@ class Noise:
         """
         had, answer = np.maximum(num_users_of_item, 0.0), self.answer_variance
         variance = self.std**2 + self.num_users * answer**2 + answer * np.add.outer(had, had)
-        std: NDArray[np.float64] = np.sqrt(variance)
+        std: Float64Array = np.sqrt(variance)
         np.fill_diagonal(std, self.of_items)
         return std
 
@@ -81,7 +83,7 @@ class Noise:
 NO_NOISE = Noise()
 
 
-class ExactRecommender(Recommender):
+class ClosedFormRecommender(Recommender):
     """A recommender that the server solves from sums over users, without gradients.
 
     Clients send *sufficient statistics*: arrays that add up over users. What the server solves
@@ -135,7 +137,7 @@ class ExactRecommender(Recommender):
 
     @abstractmethod
     def statistics(
-        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+        self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
         """What the users would send, summed.
 
@@ -164,9 +166,7 @@ class ExactRecommender(Recommender):
             noise: the random error of the sums.
         """
 
-    def statistic_norms(
-        self, history: Columns, user_offsets: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def statistic_norms(self, history: Columns, user_offsets: IndexArray) -> Float64Array:
         """The L2 norm of all that each client sends: of the sum over its users.
 
         Only where the statistics are `bounded`.
@@ -207,7 +207,7 @@ class ExactRecommender(Recommender):
         return any(value.any() for value in solution.values())
 
     @abstractmethod
-    def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+    def score_histories(self, users: IndexArray) -> Float32Array:
         """Score every item: float32 (n, num_items) for users int64 (n,), rows of what is loaded."""
 
     def solve_alone(self, history: Columns, parameters: Tensors, num_rounds: int) -> Tensors:
@@ -229,22 +229,20 @@ class ExactRecommender(Recommender):
         distinct, place = torch.unique(users, return_inverse=True)
         return self.score_all(distinct)[place, items]
 
-    def value(self, name: str) -> NDArray[np.float32]:
+    def value(self, name: str) -> Float32Array:
         """A loaded parameter as an array."""
-        array: NDArray[np.float32] = self.get_parameter(name).numpy(force=True)
+        array: Float32Array = self.get_parameter(name).numpy(force=True)
         return array
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Zeros: before the first sum all items are alike."""
         del name, rng
         return np.zeros(shape, np.float32)
 
 
-def incidence(
-    history: Columns, num_items: int, value: NDArray[np.float64] | None = None
-) -> Histories:
+def incidence(history: Columns, num_items: int, value: Float64Array | None = None) -> Histories:
     """Who interacted with what: a sparse (num_users, num_items) of ones, float32.
 
     Args:

@@ -25,11 +25,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.core.errors import require
-from fedrec_flower.models.base import Tensors
+from fedrec_flower.core.types import Float32Array, Float64Array, Tensors
 from fedrec_flower.models.mf import MF
 
 _VECTORS, _ITEMS, _DIRECTIONS = "item_embedding.weight", "item_factors.weight", "directions"
@@ -105,20 +104,20 @@ class CoLR(MF):
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """As of `MF`; the trained factor is zero, the random one orthonormal up to its scale."""
         if name == self._random:
             return _orthonormal(shape, rng)
         return super().initial_value(name, shape, rng)
 
 
-def _orthonormal(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+def _orthonormal(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
     """Draw float32 (n, m): orthogonal along the shorter side, of entries with mean square 1 / rank.
 
     With this scale, rank being the shorter side, a step of descent on the other factor changes the
     product on average as a step of the same rate on the vectors themselves would.
     """
     rank, length = sorted(shape)
-    base: NDArray[np.float64] = np.linalg.qr(rng.normal(size=(length, rank)))[0]
+    base: Float64Array = np.linalg.qr(rng.normal(size=(length, rank)))[0]
     base *= np.sqrt(length / rank)
     return (base if shape[0] == length else base.T).astype(np.float32)

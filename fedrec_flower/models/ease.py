@@ -11,13 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.closed_form import NO_NOISE, ExactRecommender, Noise, Sums, incidence
+from fedrec_flower.models.closed_form import NO_NOISE, ClosedFormRecommender, Noise, incidence
 from fedrec_flower.models.ops.cooccurrence import (
     cooccurrences,
     debiased,
@@ -28,7 +27,7 @@ from fedrec_flower.models.ops.cooccurrence import (
 )
 
 
-class EASE(ExactRecommender):
+class EASE(ClosedFormRecommender):
     """Score = sum of the weights from the items in the user's history.
 
     The weights minimise |X - X B|^2 + regularization |B|^2 with a zero diagonal.
@@ -52,30 +51,28 @@ class EASE(ExactRecommender):
         self.regularization = regularization
 
     def statistics(
-        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+        self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
-        """See `ExactRecommender.statistics`; the packed Gram matrix."""
+        """See `ClosedFormRecommender.statistics`; the packed Gram matrix."""
         del parameters
         value = None if share is None else np.sqrt(share)
         return {"cooccurrences": cooccurrences(incidence(history, self.num_items, value))}
 
-    def statistic_norms(
-        self, history: Columns, user_offsets: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """See `ExactRecommender.statistic_norms`; of a client's co-occurrences."""
+    def statistic_norms(self, history: Columns, user_offsets: IndexArray) -> Float64Array:
+        """See `ClosedFormRecommender.statistic_norms`; of a client's co-occurrences."""
         return norms(history, user_offsets, self.num_items)
 
     def largest_std(self, noise: Noise) -> float:
-        """See `ExactRecommender.largest_std`; of a pair of items."""
+        """See `ClosedFormRecommender.largest_std`; of a pair of items."""
         return float(noise.of_pairs(np.full(2, noise.num_users))[0, 1])
 
     def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
-        """See `ExactRecommender.debiased`."""
+        """See `ClosedFormRecommender.debiased`."""
         pairs = debiased(sums["cooccurrences"], self.num_items, flip_rate, num_users)
         return {"cooccurrences": pairs}
 
     def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
-        """See `ExactRecommender.solve`; Algorithm 1, of what noise does not explain."""
+        """See `ClosedFormRecommender.solve`; Algorithm 1, of what noise does not explain."""
         del parameters
         gram = symmetric(sums["cooccurrences"], self.num_items)
         # An item that nobody had has no weights; leaving it out is exact and cheaper.
@@ -87,13 +84,13 @@ class EASE(ExactRecommender):
         weights[block] = _weights(part, self.regularization)
         return {"item_weights": weights}
 
-    def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `ExactRecommender.score_histories`."""
-        scores: NDArray[np.float32] = self._seen[users] @ self.value("item_weights")
+    def score_histories(self, users: IndexArray) -> Float32Array:
+        """See `ClosedFormRecommender.score_histories`."""
+        scores: Float32Array = self._seen[users] @ self.value("item_weights")
         return scores
 
 
-def _weights(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
+def _weights(gram: Float64Array, regularization: float) -> Float64Array:
     """The weights of a Gram matrix (n, n), computed in its own memory."""
     from scipy.linalg import lapack
 
@@ -102,6 +99,6 @@ def _weights(gram: NDArray[np.float64], regularization: float) -> NDArray[np.flo
     factor, _ = lapack.dpotrf(gram.T, overwrite_a=True)
     inverse, _ = lapack.dpotri(factor, overwrite_c=True)
     inverse = np.triu(inverse) + np.triu(inverse, 1).T
-    weights: NDArray[np.float64] = inverse / -inverse.diagonal()
+    weights: Float64Array = inverse / -inverse.diagonal()
     np.fill_diagonal(weights, 0.0)
     return weights

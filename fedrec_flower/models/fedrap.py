@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import check_vectors, middle
-from fedrec_flower.models.personal_head import PersonalScore
+from fedrec_flower.models.personal_head import PersonalHead
 
 _PACE = 10.0  # rounds; the curriculum has run three quarters of its way after one of these
 
 
-class FedRAP(PersonalScore):
+class FedRAP(PersonalHead):
     """Score = the client's weights . (common item vector + own item vector) + the client's bias.
 
     Two terms join the loss: one drives the common and the own vector of an item apart, one keeps
@@ -70,7 +70,7 @@ class FedRAP(PersonalScore):
         self.tuned = frozenset({"common.weight"}) if score_with == "own" else frozenset()
 
     def vectors(self, items: Tensor | None) -> Tensor:
-        """See `PersonalScore.vectors`."""
+        """See `PersonalHead.vectors`."""
         if items is None:
             return self.common.weight + self.own.weight
         vectors: Tensor = self.common(items) + self.own(items)

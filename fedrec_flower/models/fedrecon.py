@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import middle
 from fedrec_flower.models.history import History, HistoryRecommender
-from fedrec_flower.models.ops.reconstruction import Descent, rebuild
+from fedrec_flower.models.ops.reconstruction import ReconstructionConfig, reconstruct_users
 
 _TOO_FAR = 2.0  # as far again as the lowest point: there the parabola is as high as at the start
 
@@ -44,7 +44,7 @@ class FedRecon(HistoryRecommender):
         task: "ranking" or "rating".
         embedding_dim: length of a vector.
         init_std: standard deviation of the initial item vectors.
-        num_steps: steps of descent that rebuild a user vector, at least 1.
+        num_steps: gradient steps that fit a user vector, at least 1.
         rebuilding_rate: how far a step goes, in the units above, in (0, 2): the loss then falls
             with every step.
         support_negatives: items beside each of the history that the user did not have; none are
@@ -91,5 +91,5 @@ class FedRecon(HistoryRecommender):
     def read(self, history: History) -> Tensor:
         """See `HistoryRecommender.read`; no gradient flows back into the items."""
         item, bias = self.item_embedding.weight.detach(), self.item_bias.weight.detach()
-        how = Descent(self.num_steps, np.float32(self.rebuilding_rate), self.rates)
-        return rebuild(item, bias + self.start, history, how)
+        how = ReconstructionConfig(self.num_steps, np.float32(self.rebuilding_rate), self.rates)
+        return reconstruct_users(item, bias + self.start, history, how)

@@ -10,7 +10,7 @@ paper's losses over a mini-batch's other sessions, which a client does not have.
 
 from torch import Tensor, cat, nn
 
-from fedrec_flower.models.ops.gru import recur
+from fedrec_flower.models.ops.gru import gru_scan
 from fedrec_flower.models.sequential import SequentialRecommender
 
 
@@ -54,4 +54,4 @@ class GRU4Rec(SequentialRecommender):
         # Vectors begin short, for the scores' sake; gates need inputs that move them.
         inputs = self.from_item(vectors * vectors.shape[-1] ** 0.5)
         weight = cat([self.gates_from_state.weight, self.candidate_from_state.weight])
-        return recur(inputs, present, weight, self.candidate_from_state.bias)
+        return gru_scan(inputs, present, weight, self.candidate_from_state.bias)

@@ -7,20 +7,20 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.core.types import Float32Array, IndexArray
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.base import Recommender, normal
-from fedrec_flower.models.ops.history_entries import Entries, take
-from fedrec_flower.models.ops.row_products import dots, sums
+from fedrec_flower.models.ops.history_entries import PaddedHistories, take
+from fedrec_flower.models.ops.row_products import gather_dot, weighted_scatter_sum
 
 ENTRIES_AT_ONCE = 20_000  # some 5 MB of vectors: what a processor keeps at hand
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the loaded users had, as tensors; see `Entries` for its layout.
+    """What the loaded users had, as tensors; see `PaddedHistories` for its layout.
 
     An engine that trains many clients at once keeps all of theirs in one: every tensor then has a
     leading axis of clients.
@@ -52,11 +52,11 @@ class History:
 
     def match(self, users: Tensor, table: Tensor) -> Tensor:
         """Products (m,) of entries' rows of a table with those of their users, (num_users, d)."""
-        return dots(users, self.user, table, self.item)
+        return gather_dot(users, self.user, table, self.item)
 
     def sum_by_user(self, table: Tensor, weight: Tensor) -> Tensor:
         """Sums (num_users, d) of entries' rows of a table times their weights, (m,)."""
-        return sums(table, self.item, weight, self.user, len(self.last))
+        return weighted_scatter_sum(table, self.item, weight, self.user, len(self.last))
 
     def total_by_user(self, value: Tensor) -> Tensor:
         """Sums (num_users, 1) of entries' values (m,)."""
@@ -88,7 +88,7 @@ class HistoryRecommender(Recommender):
         num_negatives: how many items that the user did not have are read beside each one they
             had, where order does not matter.
         noise_dim: how many normal draws each user gets in a local epoch.
-        key: 32 bytes of a node's secret, by which such items are drawn; see `Entries.unordered`.
+        key: 32 bytes of a node's secret, by which the negatives are drawn.
     """
 
     history_rows: ClassVar[frozenset[str]]
@@ -116,7 +116,7 @@ class HistoryRecommender(Recommender):
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Normal vectors, zero biases."""
         if name.endswith("embedding.weight"):
             return normal(shape, self.init_std, rng)
@@ -147,7 +147,7 @@ class HistoryRecommender(Recommender):
         states = self.read(history)
         state = history.last[users] if history.state is None else history.state
         bias: Tensor = self.item_bias(items).squeeze(-1)
-        match = dots(states, state % len(states), self.item_embedding.weight, items)
+        match = gather_dot(states, state % len(states), self.item_embedding.weight, items)
         return match + bias + self.start
 
     def penalty(
@@ -166,12 +166,12 @@ class HistoryRecommender(Recommender):
             scores.append(self.read(history)[history.last] @ item.T + bias + self.start)
         return torch.cat(scores)
 
-    def entries(self, history: Columns, num_items: int) -> Entries:
+    def entries(self, history: Columns, num_items: int) -> PaddedHistories:
         """What the model reads of histories, items numbered as there, `num_items` in all."""
         if self.window:
-            return Entries.ordered(history, self.window)
+            return PaddedHistories.ordered(history, self.window)
         known = history if self.rates else Columns(history.offsets, history.item, None)
-        return Entries.unordered(known, self.num_negatives, num_items, self.key)
+        return PaddedHistories.unordered(known, self.num_negatives, num_items, self.key)
 
     def whole(self, history: Columns, num_items: int) -> History:
         """All there is to read of histories over whole item tables, nothing dropped."""
@@ -181,7 +181,7 @@ class HistoryRecommender(Recommender):
         columns = (entries.user, entries.item, entries.target, entries.weight, last)
         return History(*map(torch.from_numpy, columns))
 
-    def _slices(self, users: NDArray[np.int64]) -> Iterator[Columns]:
+    def _slices(self, users: IndexArray) -> Iterator[Columns]:
         """The histories of some users, of as many at a time as memory allows."""
         length = np.diff(self._observed.offsets)[users] * (1 + self.num_negatives) + self.window
         cuts = np.flatnonzero(np.diff(np.cumsum(length) // ENTRIES_AT_ONCE)) + 1

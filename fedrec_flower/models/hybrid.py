@@ -15,9 +15,9 @@ Source: Kula 2015 (LightFM), section 3, where an item's name is one more of its 
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.core.types import Float32Array
 from fedrec_flower.models.base import check_vectors, normal
 from fedrec_flower.models.two_tower import TwoTower
 
@@ -44,7 +44,7 @@ class Hybrid(TwoTower):
         num_users: int,
         num_items: int,
         task: str,
-        item_features: NDArray[np.float32],
+        item_features: Float32Array,
         num_attributes: int,
         embedding_dim: int,
         hidden_dims: list[int],
@@ -64,7 +64,7 @@ class Hybrid(TwoTower):
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """As of `TwoTower`; the items' own vectors are normal."""
         if name == "item_embedding.weight":
             return normal(shape, self.init_std, rng)

@@ -13,31 +13,31 @@ Source: Hu, Koren and Volinsky 2008; weighting and regularization as in Rendle e
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.base import Tensors, normal
+from fedrec_flower.models.base import normal
 from fedrec_flower.models.closed_form import (
     NO_NOISE,
-    ExactRecommender,
+    ClosedFormRecommender,
     Histories,
     Noise,
-    Sums,
     incidence,
 )
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64, whatever the dimension
 
 
-class IALS(ExactRecommender):
+class IALS(ClosedFormRecommender):
     """Score = user vector . item vector.
 
     With S the interactions, U users and I items, the vectors minimise
@@ -85,9 +85,9 @@ class IALS(ExactRecommender):
         self.frequency_exponent = frequency_exponent
 
     def statistics(
-        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+        self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
-        """See `ExactRecommender.statistics`; what the items' normal equations are made of.
+        """See `ClosedFormRecommender.statistics`; what the items' normal equations are made of.
 
         Returns:
             `outer_products` (num_items, d (d + 1) / 2): of the vectors of an item's users,
@@ -112,7 +112,7 @@ class IALS(ExactRecommender):
         }
 
     def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
-        """See `ExactRecommender.solve`; one ridge regression per item."""
+        """See `ClosedFormRecommender.solve`; one ridge regression per item."""
         del parameters, noise
         count, vectors = sums["num_users_of_item"], np.zeros(sums["vectors"].shape)
         # The vector of an item that nobody had is zero.
@@ -126,20 +126,20 @@ class IALS(ExactRecommender):
             )
         return {"item_vectors": vectors.astype(np.float32)}
 
-    def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `ExactRecommender.score_histories`."""
+    def score_histories(self, users: IndexArray) -> Float32Array:
+        """See `ClosedFormRecommender.score_histories`."""
         items = self.value("item_vectors")
         scores = self._user_vectors(self._seen[users], items) @ items.T
         return scores.astype(np.float32)
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Normal vectors whose length does not grow with their dimension."""
         del name
         return normal(shape, self.init_std / np.sqrt(shape[1]), rng)
 
-    def _user_vectors(self, seen: Histories, item_vectors: NDArray[np.float32]) -> Array:
+    def _user_vectors(self, seen: Histories, item_vectors: Float32Array) -> Float64Array:
         """float64 (num_users, d): one ridge regression per user, on its own history."""
         items = item_vectors.astype(np.float64)
         gram, vectors = items.T @ items, np.zeros((seen.shape[0], self.embedding_dim))
@@ -155,8 +155,14 @@ class IALS(ExactRecommender):
         return vectors
 
     def _ridge(
-        self, outer: Array, target: Array, count: Array, *, gram: Array, num_others: float
-    ) -> Array:
+        self,
+        outer: Float64Array,
+        target: Float64Array,
+        count: Float64Array,
+        *,
+        gram: Float64Array,
+        num_others: float,
+    ) -> Float64Array:
         """Solve the normal equations of several users against the items, or the reverse.
 
         Args:
@@ -171,7 +177,7 @@ class IALS(ExactRecommender):
             float64 (n, d).
         """
         expected = count + self.unobserved_weight * num_others
-        pull: Array = self.regularization * expected**self.frequency_exponent
+        pull: Float64Array = self.regularization * expected**self.frequency_exponent
         diagonal = np.arange(len(gram))
         outer += self.unobserved_weight * gram
         outer[:, diagonal, diagonal] += pull[:, None]
@@ -179,7 +185,7 @@ class IALS(ExactRecommender):
         return solved
 
 
-def _outer_products(met: Histories, vectors: Array) -> Array:
+def _outer_products(met: Histories, vectors: Float64Array) -> Float64Array:
     """Per row of a sparse matrix, the outer products of its columns' vectors, summed.
 
     Args:
@@ -196,14 +202,14 @@ def _outer_products(met: Histories, vectors: Array) -> Array:
     return outer
 
 
-def _packed(outer: Array) -> Array:
+def _packed(outer: Float64Array) -> Float64Array:
     """The lower triangles (n, d (d + 1) / 2) of symmetric matrices (n, d, d), row after row."""
     row, column = np.tril_indices(outer.shape[1])
-    packed: Array = outer[:, row, column]
+    packed: Float64Array = outer[:, row, column]
     return packed
 
 
-def _unpacked(packed: Array, dim: int) -> Array:
+def _unpacked(packed: Float64Array, dim: int) -> Float64Array:
     """What `_packed` packed: (n, dim, dim)."""
     row, column = np.tril_indices(dim)
     outer = np.empty((len(packed), dim, dim))
@@ -212,7 +218,7 @@ def _unpacked(packed: Array, dim: int) -> Array:
     return outer
 
 
-def _blocks(rows: NDArray[np.int64], dim: int) -> Iterator[NDArray[np.int64]]:
+def _blocks(rows: IndexArray, dim: int) -> Iterator[IndexArray]:
     """Cut rows into pieces whose (dim, dim) matrices fit in memory together."""
     size = max(_CELLS_AT_ONCE // dim**2, 1)
     return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -13,13 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.closed_form import NO_NOISE, ExactRecommender, Noise, Sums, incidence
+from fedrec_flower.models.closed_form import NO_NOISE, ClosedFormRecommender, Noise, incidence
 from fedrec_flower.models.ops.cooccurrence import (
     cooccurrences,
     debiased,
@@ -31,7 +30,7 @@ from fedrec_flower.models.ops.cooccurrence import (
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64, whatever the catalogue
 
 
-class ItemKNN(ExactRecommender):
+class ItemKNN(ClosedFormRecommender):
     """Score = sum of the similarities to those of the item's neighbours that the user had.
 
     The similarity of two items is the cosine of their columns of users, shrunk:
@@ -62,30 +61,28 @@ class ItemKNN(ExactRecommender):
         self.num_neighbours, self.shrinkage = num_neighbours, shrinkage
 
     def statistics(
-        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+        self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
-        """See `ExactRecommender.statistics`; the packed co-occurrences."""
+        """See `ClosedFormRecommender.statistics`; the packed co-occurrences."""
         del parameters
         value = None if share is None else np.sqrt(share)
         return {"cooccurrences": cooccurrences(incidence(history, self.num_items, value))}
 
-    def statistic_norms(
-        self, history: Columns, user_offsets: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """See `ExactRecommender.statistic_norms`; of a client's co-occurrences."""
+    def statistic_norms(self, history: Columns, user_offsets: IndexArray) -> Float64Array:
+        """See `ClosedFormRecommender.statistic_norms`; of a client's co-occurrences."""
         return norms(history, user_offsets, self.num_items)
 
     def largest_std(self, noise: Noise) -> float:
-        """See `ExactRecommender.largest_std`; of a pair of items."""
+        """See `ClosedFormRecommender.largest_std`; of a pair of items."""
         return float(noise.of_pairs(np.full(2, noise.num_users))[0, 1])
 
     def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
-        """See `ExactRecommender.debiased`."""
+        """See `ClosedFormRecommender.debiased`."""
         pairs = debiased(sums["cooccurrences"], self.num_items, flip_rate, num_users)
         return {"cooccurrences": pairs}
 
     def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
-        """See `ExactRecommender.solve`; of equally similar items, the lower code is nearer."""
+        """See `ClosedFormRecommender.solve`; of equally similar items, the lower code is nearer."""
         del parameters
         both = symmetric(sums["cooccurrences"], self.num_items)
         both[insignificant(both, noise.of_pairs(both.diagonal()) if noise else 0.0)] = 0.0
@@ -101,12 +98,10 @@ class ItemKNN(ExactRecommender):
         return {"neighbours": neighbours, "similarities": similarities}
 
     def tells_items_apart(self, solution: Tensors) -> bool:
-        """See `ExactRecommender.tells_items_apart`; codes of neighbours alone score nothing."""
+        """Neighbour codes alone give every item a score of zero."""
         return bool(solution["similarities"].any())
 
-    def _cosine(
-        self, both: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def _cosine(self, both: Float64Array, rows: IndexArray, columns: IndexArray) -> Float64Array:
         """Shrunk cosines (rows, columns) of items that somebody had; 0 to an item itself."""
         length = np.sqrt(both.diagonal())
         similar = both[np.ix_(rows, columns)]
@@ -114,8 +109,8 @@ class ItemKNN(ExactRecommender):
         similar /= np.outer(length[rows], length[columns]) + self.shrinkage
         return similar
 
-    def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `ExactRecommender.score_histories`."""
+    def score_histories(self, users: IndexArray) -> Float32Array:
+        """See `ClosedFormRecommender.score_histories`."""
         from scipy.sparse import csr_matrix
 
         similarities = self.value("similarities")
@@ -123,5 +118,5 @@ class ItemKNN(ExactRecommender):
         item, _ = np.nonzero(near)
         place = (self.value("neighbours")[near].astype(np.int64), item)
         whole = csr_matrix((similarities[near], place), (self.num_items, self.num_items))
-        scores: NDArray[np.float32] = (self._seen[users] @ whole).toarray()
+        scores: Float32Array = (self._seen[users] @ whole).toarray()
         return scores

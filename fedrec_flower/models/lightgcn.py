@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from fedrec_flower.core.errors import require
 from fedrec_flower.models.base import check_dropout, check_vectors, middle
 from fedrec_flower.models.history import History, HistoryRecommender
-from fedrec_flower.models.ops.row_products import dots
+from fedrec_flower.models.ops.row_products import gather_dot
 
 
 class LightGCN(HistoryRecommender):
@@ -91,7 +91,7 @@ class LightGCN(HistoryRecommender):
 
     def forward(self, users: Tensor, items: Tensor, history: History | None = None) -> Tensor:
         """See `HistoryRecommender.forward`; with what the even layers add."""
-        own = dots(self.user_embedding.weight, users, self.item_embedding.weight, items)
+        own = gather_dot(self.user_embedding.weight, users, self.item_embedding.weight, items)
         return super().forward(users, items, history) + (1 - self.share_of_items) * own
 
     def score_all(self, users: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedrec_flower.models.base import Factors, Recommender, check_vectors, middle, normal
+from fedrec_flower.core.types import Float32Array
+from fedrec_flower.models.base import BilinearForm, Recommender, check_vectors, middle, normal
 
 
 class MF(Recommender):
@@ -71,16 +71,16 @@ class MF(Recommender):
         user_bias: Tensor = self.user_bias(users).squeeze(-1)
         return scores + user_bias + self.global_bias
 
-    def factors(self) -> Factors | None:
+    def factors(self) -> BilinearForm | None:
         """See `Recommender.factors`."""
-        names = Factors("user_embedding.weight", "item_embedding.weight", "item_bias.weight")
+        names = BilinearForm("user_embedding.weight", "item_embedding.weight", "item_bias.weight")
         if not self.rates:
             return names
         return replace(names, user_bias="user_bias.weight", global_bias="global_bias")
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Normal vectors, zero biases, the global bias in the middle of the rating range."""
         if name.endswith("embedding.weight"):
             return normal(shape, self.init_std, rng)

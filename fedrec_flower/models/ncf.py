@@ -11,13 +11,13 @@ from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Float32Array
 from fedrec_flower.models.base import (
     PAIRS_AT_ONCE,
-    Factors,
+    BilinearForm,
     Recommender,
     check_vectors,
     middle,
@@ -106,11 +106,11 @@ class NCF(Recommender):
             hidden.append(layer @ weight[width:])
         return scores + torch.cat(hidden)
 
-    def factors(self) -> Factors | None:
+    def factors(self) -> BilinearForm | None:
         """See `Recommender.factors`: without hidden layers this is a weighted product."""
         if self.has_hidden:
             return None
-        return Factors(
+        return BilinearForm(
             user="user_embedding.weight",
             item="item_embedding.weight",
             item_bias="item_bias.weight",
@@ -120,7 +120,7 @@ class NCF(Recommender):
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Normal vectors, Xavier weights, zero biases; the product's weights start at one."""
         if name.endswith("embedding.weight"):
             return normal(shape, self.init_std, rng)

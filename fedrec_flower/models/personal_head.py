@@ -3,13 +3,13 @@
 from abc import abstractmethod
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedrec_flower.core.types import Float32Array
 from fedrec_flower.models.base import Recommender, normal
 
 
-class PersonalScore(Recommender):
+class PersonalHead(Recommender):
     """Score = the client's weights . item vector + the client's bias; its users are scored alike.
 
     So clients must be users: a silo's users share one list, and without federation, where one
@@ -42,7 +42,7 @@ class PersonalScore(Recommender):
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Normal item vectors; the score function starts as PyTorch starts a linear layer."""
         if name in self.item_rows:
             return normal(shape, self.init_std, rng)

@@ -26,10 +26,10 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from fedrec_flower.models.base import Recommender, check_vectors, middle
-from fedrec_flower.models.personal_head import PersonalScore
+from fedrec_flower.models.personal_head import PersonalHead
 
 
-class PFedRec(PersonalScore):
+class PFedRec(PersonalHead):
     """Score = the client's weights . item vector + the client's bias.
 
     From each batch the score function learns first, the item vectors after it.
@@ -68,7 +68,7 @@ class PFedRec(PersonalScore):
         self.tuned = self.item_rows if score_with == "own" else frozenset()
 
     def vectors(self, items: Tensor | None) -> Tensor:
-        """See `PersonalScore.vectors`."""
+        """See `PersonalHead.vectors`."""
         table = self.item_embedding
         vectors: Tensor = table.weight if items is None else table(items)
         return vectors

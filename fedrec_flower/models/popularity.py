@@ -10,15 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.closed_form import NO_NOISE, ExactRecommender, Noise, Sums, incidence
+from fedrec_flower.models.closed_form import NO_NOISE, ClosedFormRecommender, Noise, incidence
 
 
-class Popularity(ExactRecommender):
+class Popularity(ClosedFormRecommender):
     """Score = number of users who interacted with the item.
 
     Args:
@@ -35,18 +34,16 @@ class Popularity(ExactRecommender):
         self.popularity = nn.Parameter(torch.zeros(num_items))
 
     def statistics(
-        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+        self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
-        """See `ExactRecommender.statistics`; float64 (num_items,)."""
+        """See `ClosedFormRecommender.statistics`; float64 (num_items,)."""
         del parameters
         each = None if share is None else share[history.users()]
         counts = np.bincount(history.item, each, minlength=self.num_items)
         return {"num_users_of_item": counts.astype(np.float64)}
 
-    def statistic_norms(
-        self, history: Columns, user_offsets: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """See `ExactRecommender.statistic_norms`; of a client's counts."""
+    def statistic_norms(self, history: Columns, user_offsets: IndexArray) -> Float64Array:
+        """See `ClosedFormRecommender.statistic_norms`; of a client's counts."""
         by_client = Columns(history.offsets[user_offsets], history.item, None)
         # Copied, for duplicates are summed in place, in the history's own arrays.
         counts = incidence(by_client, self.num_items, np.ones(len(user_offsets) - 1)).copy()
@@ -56,15 +53,15 @@ class Popularity(ExactRecommender):
         return np.sqrt(squares)
 
     def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
-        """See `ExactRecommender.debiased`."""
+        """See `ClosedFormRecommender.debiased`."""
         told = sums["num_users_of_item"]
         return {"num_users_of_item": (told - flip_rate * num_users) / (1 - 2 * flip_rate)}
 
     def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
-        """See `ExactRecommender.solve`; the counts themselves."""
+        """See `ClosedFormRecommender.solve`; the counts themselves."""
         del parameters, noise
         return {"popularity": sums["num_users_of_item"].astype(np.float32)}
 
-    def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `ExactRecommender.score_histories`."""
+    def score_histories(self, users: IndexArray) -> Float32Array:
+        """See `ClosedFormRecommender.score_histories`."""
         return np.tile(self.value("popularity"), (len(users), 1))

@@ -8,16 +8,15 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fedrec_flower.core.random import Streams, draw, scatter
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.closed_form import NO_NOISE, ExactRecommender, Noise, Sums
+from fedrec_flower.models.closed_form import NO_NOISE, ClosedFormRecommender, Noise
 
 
-class RandomScores(ExactRecommender):
+class RandomScores(ClosedFormRecommender):
     """Score = a hash of the user's random number and the item, uniform in [0, 1).
 
     Args:
@@ -33,19 +32,19 @@ class RandomScores(ExactRecommender):
         self.key = nn.Parameter(torch.zeros(num_users, 1))
 
     def statistics(
-        self, history: Columns, parameters: Tensors, share: NDArray[np.float64] | None = None
+        self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
-        """See `ExactRecommender.statistics`; there is nothing to tell."""
+        """See `ClosedFormRecommender.statistics`; there is nothing to tell."""
         del history, parameters, share
         return {}
 
     def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
-        """See `ExactRecommender.solve`; there is nothing to learn."""
+        """See `ClosedFormRecommender.solve`; there is nothing to learn."""
         del sums, noise
         return parameters
 
-    def score_histories(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `ExactRecommender.score_histories`."""
+    def score_histories(self, users: IndexArray) -> Float32Array:
+        """See `ClosedFormRecommender.score_histories`."""
         starts = scatter(self.value("key")[users].view(np.uint32).astype(np.uint64))
         bits = draw(Streams(starts), np.arange(self.num_items))
         # The 24 bits that a float32 holds.
@@ -53,7 +52,7 @@ class RandomScores(ExactRecommender):
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Uniform in [0, 1)."""
         del name
         return rng.random(shape, np.float32)

@@ -4,10 +4,10 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, cat, nn
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Float32Array
 from fedrec_flower.models.base import check_dropout, normal, xavier_uniform
 from fedrec_flower.models.history import History, HistoryRecommender
 
@@ -76,7 +76,7 @@ class SequentialRecommender(HistoryRecommender):
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Normal vectors, Xavier weights, zero biases; norms begin by changing no scale."""
         if "embedding" in name:
             return normal(shape, self.init_std, rng)

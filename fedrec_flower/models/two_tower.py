@@ -19,14 +19,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.core.types import Float32Array, IndexArray, Tensors
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.base import Recommender, Tensors, check_dropout, xavier_uniform
+from fedrec_flower.models.base import Recommender, check_dropout, xavier_uniform
 
 
 class TwoTower(Recommender):
@@ -55,7 +55,7 @@ class TwoTower(Recommender):
         self,
         num_users: int,
         task: str,
-        item_features: NDArray[np.float32],
+        item_features: Float32Array,
         num_attributes: int,
         embedding_dim: int,
         hidden_dims: list[int],
@@ -83,16 +83,16 @@ class TwoTower(Recommender):
 
     def features(
         self,
-        attributes: NDArray[np.float32],
+        attributes: Float32Array,
         history: Columns,
-        items: NDArray[np.int64] | None,
+        items: IndexArray | None,
     ) -> Tensors:
         """See `Recommender.features`."""
         of_users = np.concatenate([attributes, self._profiles(history)], axis=1)
         of_items = self.catalogue if items is None else self.catalogue.take(items, axis=0)
         return {"user_features": of_users, "item_features": of_items}
 
-    def _profiles(self, history: Columns) -> NDArray[np.float32]:
+    def _profiles(self, history: Columns) -> Float32Array:
         """Mean features of what each user had, float32 (num_users, num_features); zeros if none."""
         length = np.diff(history.offsets)
         sums = np.zeros((len(length), self.catalogue.shape[1]), np.float32)
@@ -122,7 +122,7 @@ class TwoTower(Recommender):
 
     def initial_value(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Xavier weights, zero biases."""
         if name.endswith("bias"):
             return np.zeros(shape, np.float32)

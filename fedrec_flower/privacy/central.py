@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.accounting import default_delta, noise_multiplier_for
 from fedrec_flower.privacy.clipping import clipped, norms, whole_norms
 from fedrec_flower.privacy.gaussian import GaussianCurator
@@ -189,7 +189,7 @@ class CentralDP(NoPrivacy):
         return replace(sent, tensors=sent.tensors | {UNCLIPPED: votes})
 
     def user_weights(
-        self, model: ExactRecommender, history: Columns, user_offsets: NDArray[np.int64]
+        self, model: ClosedFormRecommender, history: Columns, user_offsets: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """See `NoPrivacy.user_weights`; a client's users share what clips their sum."""
         lengths = model.statistic_norms(history, user_offsets)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.prepared import ClientData, Columns
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 from fedrec_flower.privacy.noise import Chance
 from fedrec_flower.privacy.requirements import Circumstances, Way
@@ -216,7 +216,7 @@ class NoPrivacy:
         del total, clients, round_, chance, attempt
 
     def user_weights(
-        self, model: ExactRecommender, history: Columns, user_offsets: NDArray[np.int64]
+        self, model: ClosedFormRecommender, history: Columns, user_offsets: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
         """What each user's statistics are multiplied by.
 

@@ -5,11 +5,11 @@ No federation: one client holds everything, and what it learns is the model.
 
 from typing import ClassVar
 
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import UpdateSum
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.strategies.aggregators.server_optimizers import average
 from fedrec_flower.strategies.sufficient_statistics import require_signal, solved
 
@@ -45,13 +45,13 @@ class Centralized(FederatedStrategy):
 
     def __init__(self, plan: Plan, observer: Observer) -> None:
         super().__init__(plan, observer, "all_clients")
-        if isinstance(plan.model, ExactRecommender):
+        if isinstance(plan.model, ClosedFormRecommender):
             require_signal(plan.model, plan)
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
         """See `FederatedStrategy.move`."""
         model = self.plan.model
-        if isinstance(model, ExactRecommender):
+        if isinstance(model, ClosedFormRecommender):
             return solved(model, total, parameters, self.plan.curator)
         return super().move(parameters, total)
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.federation.server.plan import Plan
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.client_state import Keeping
 from fedrec_flower.training.engine import Trained
 from fedrec_flower.training.gradient_correction import CONTROL

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.federation.server.dispatch import VERSIONS
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.aggregators.robust import Shapes
 from fedrec_flower.strategies.aggregators.server_optimizers import Moments
 from fedrec_flower.strategies.fedopt import ServerOptimizer, chosen, under

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import UpdateSum, mean_over_all_clients
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.client_updates import require_sgd
 
 

@@ -20,9 +20,9 @@ from functools import partial
 from typing import Literal
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.aggregators.server_optimizers import (
     Moments,
     adagrad,

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.aggregators.robust import norms
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 

@@ -14,9 +14,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.aggregators.krum import (
     BULYAN_NEEDS,
     KRUM_NEEDS,

@@ -3,11 +3,11 @@
 import logging
 
 from fedrec_flower.core.errors import ConfigError, TrainingError, require
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import UpdateSum
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.closed_form import ExactRecommender, Noise
+from fedrec_flower.models.closed_form import ClosedFormRecommender, Noise
 from fedrec_flower.models.ops.cooccurrence import SIGNIFICANT
 from fedrec_flower.privacy.mechanism import Curator
 
@@ -27,7 +27,7 @@ class Sums(FederatedStrategy):
 
     def __init__(self, plan: Plan, observer: Observer) -> None:
         super().__init__(plan, observer, "all_clients")
-        if not isinstance(plan.model, ExactRecommender):
+        if not isinstance(plan.model, ClosedFormRecommender):
             raise ConfigError(
                 f"strategy=sums does not fit {type(plan.model).__name__}, which is trained by "
                 "gradients: choose strategy=fedavg or fedadam"
@@ -50,7 +50,7 @@ class Sums(FederatedStrategy):
         return update
 
 
-def require_signal(model: ExactRecommender, plan: Plan) -> None:
+def require_signal(model: ClosedFormRecommender, plan: Plan) -> None:
     """Refuse flipped answers that hide even what all users had in common.
 
     Raises:
@@ -79,7 +79,7 @@ def require_signal(model: ExactRecommender, plan: Plan) -> None:
 
 
 def solved(
-    model: ExactRecommender, total: UpdateSum, parameters: Tensors, curator: Curator
+    model: ClosedFormRecommender, total: UpdateSum, parameters: Tensors, curator: Curator
 ) -> Tensors:
     """The solution of an exact model from what a curator released.
 

@@ -32,11 +32,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError, require
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.federation.server.dispatch import VERSIONS
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies.aggregators.robust import PerRow
 
 _FLOATS_AT_ONCE = 1 << 23  # of a piece: 32 MB

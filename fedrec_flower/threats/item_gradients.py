@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.prepared import starts
-from fedrec_flower.models.base import Factors, Recommender
+from fedrec_flower.models.base import BilinearForm, Recommender
 
 Rows = NDArray[np.float32]
 Own = Callable[[str, int], Rows]  # a table's name, a client -> the rows of its users
@@ -31,7 +31,7 @@ class Scoring:
         factors: the names of what makes up a score.
     """
 
-    factors: Factors
+    factors: BilinearForm
 
     @classmethod
     def of(cls, model: Recommender) -> Self:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.scatter import add_rows
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.models.base import Factors
+from fedrec_flower.models.base import BilinearForm
 from fedrec_flower.threats.observation import Imitation, Sum
 
 Floats = NDArray[np.float64]
@@ -54,7 +54,9 @@ class Imitated:
     total: Floats
 
     @classmethod
-    def of(cls, updates: Updates, cohort: Codes, factors: Factors, num_items: int) -> "Imitated":
+    def of(
+        cls, updates: Updates, cohort: Codes, factors: BilinearForm, num_items: int
+    ) -> "Imitated":
         """Lay out updates by client."""
         weights = updates.row_weights
         vectors = updates.tensors[factors.item] * weights[:, None]
@@ -71,7 +73,7 @@ class Imitated:
         return cls(changes(updates, cohort, factors, num_items), directions, total)
 
 
-def changes(updates: Updates, cohort: Codes, factors: Factors, num_items: int) -> Floats:
+def changes(updates: Updates, cohort: Codes, factors: BilinearForm, num_items: int) -> Floats:
     """float64 (n, num_items): what clients change item biases by, times their weights."""
     found = np.zeros((len(cohort), num_items))
     owners = np.searchsorted(cohort, updates.clients)[updates.owners]
@@ -94,7 +96,7 @@ class LeastSquares:
     """
 
     imitation: Imitation
-    factors: Factors
+    factors: BilinearForm
     num_items: int
     refinements: int
     activities: Codes | None
@@ -268,7 +270,9 @@ def _mixed(change: Floats, along: Floats) -> Floats:
     return np.concatenate([change.T @ along, change.sum(axis=0)[:, None]], axis=1)
 
 
-def _pulls(given: Mapping[str, NDArray[np.float32]], factors: Factors, vectors: Floats) -> Floats:
+def _pulls(
+    given: Mapping[str, NDArray[np.float32]], factors: BilinearForm, vectors: Floats
+) -> Floats:
     """float64 (n, num_items): the slope of the loss at each own item's score, 1 at a score of 0."""
     scores = vectors @ given[factors.item].T.astype(np.float64) + given[factors.item_bias][:, 0]
     return np.maximum(2.0 / (1.0 + np.exp(np.minimum(scores, 30.0))), 0.05)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.models.base import Factors
+from fedrec_flower.models.base import BilinearForm
 from fedrec_flower.threats.observation import Sum
 from fedrec_flower.threats.source_separation import Separated, linked, separate
 
@@ -33,7 +33,7 @@ LATEST = 45  # rounds that are separated: vectors grow, so that later ones are t
 
 def regressed(
     sums: Sequence[Sum],
-    factors: Factors,
+    factors: BilinearForm,
     clients: Codes,
     activities: Codes | None,
     num_clients: int,
@@ -66,7 +66,9 @@ def regressed(
     return found
 
 
-def separated(sums: Sequence[Sum], factors: Factors, rng: np.random.Generator) -> list[Separated]:
+def separated(
+    sums: Sequence[Sum], factors: BilinearForm, rng: np.random.Generator
+) -> list[Separated]:
     """The sources of the latest sums."""
     return [
         separate(each.seen[factors.item], each.seen[factors.item_bias][:, 0], each.cohort, rng)

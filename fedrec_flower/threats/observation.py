@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.prepared import Columns, Prepared
-from fedrec_flower.models.base import Factors
+from fedrec_flower.models.base import BilinearForm
 
 Seen = Mapping[str, NDArray[np.float64]]  # tensor name -> what was sent or released of it
 Claims = Columns  # the history of each user that an attacker has
@@ -169,7 +169,7 @@ class Scene(Protocol):
         ...
 
     @property
-    def factors(self) -> Factors | None:
+    def factors(self) -> BilinearForm | None:
         """What scores are made of, where clients' vectors can be solved for; None elsewhere.
 
         Each client is one user whose vector stays with it, the task is to rank, and the rounds of

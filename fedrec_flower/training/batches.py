@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.core.types import Tensors
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.training.cohort import Cohort, Index, owners
 from fedrec_flower.training.gradient_correction import Correction

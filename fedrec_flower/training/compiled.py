@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.data.prepared import ClientData
-from fedrec_flower.models.base import Factors
+from fedrec_flower.models.base import BilinearForm
 from fedrec_flower.training import kernels as its
 from fedrec_flower.training.batches import Work
 from fedrec_flower.training.chunking import cut
@@ -54,7 +54,7 @@ class CompiledEngine(Engine):
         count = sum(np.diff(samples.offsets) for samples in work.epochs)
         return np.asarray(loss / np.maximum(count, 1))
 
-    def _rates(self, work: Work, names: Factors) -> its.Rates:
+    def _rates(self, work: Work, names: BilinearForm) -> its.Rates:
         setting = self.training
 
         def pull(name: str) -> float:
@@ -76,7 +76,7 @@ class CompiledEngine(Engine):
         )
 
 
-def _parameters(work: Work, names: Factors) -> its.Parameters:
+def _parameters(work: Work, names: BilinearForm) -> its.Parameters:
     values, num_users, num_clients = work.values, work.cohort.num_users, len(work.cohort)
     item = values[names.item]
 
@@ -96,7 +96,7 @@ def _parameters(work: Work, names: Factors) -> its.Parameters:
     )
 
 
-def _rests(work: Work, names: Factors) -> its.Rests:
+def _rests(work: Work, names: BilinearForm) -> its.Rests:
     """What is added to each parameter; an array of no rows where it is left alone."""
     rest, nothing = work.correction.rest, np.zeros(0, np.float32)
     corrected = not rest.keys().isdisjoint({names.item, names.item_bias})

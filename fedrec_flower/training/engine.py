@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.random import Seed
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.data.splits.base import Negatives
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.training.batches import Touched, Work
 from fedrec_flower.training.cohort import Cohort, Index

@@ -16,8 +16,8 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.training.negative_sampling import Samples
 
 # Where a control goes with a parameter, it goes by the parameter's name with this before it.

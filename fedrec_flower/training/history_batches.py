@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedrec_flower.models.history import History
-from fedrec_flower.models.ops.history_entries import Entries
+from fedrec_flower.models.ops.history_entries import PaddedHistories
 from fedrec_flower.training.cohort import Cohort, Index
 
 
@@ -25,7 +25,7 @@ class Reading:
             is not read is not there, unless entries stand in order.
     """
 
-    entries: Entries
+    entries: PaddedHistories
     user_offsets: Index
     offsets: Index
     epochs: list[History]
@@ -33,7 +33,7 @@ class Reading:
     @classmethod
     def lay_out(
         cls,
-        entries: Entries,
+        entries: PaddedHistories,
         cohort: Cohort,
         row: Index,
         kept: list[NDArray[np.bool_]],

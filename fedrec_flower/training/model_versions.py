@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.scatter import subtract_rows
-from fedrec_flower.models.base import Tensors
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.training.batches import Touched
 from fedrec_flower.training.cohort import Cohort
 

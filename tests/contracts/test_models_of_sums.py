@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from tests.helpers.model_yamls import EVERY_EXACT_YAML, HISTORY, NUM_USERS, initial, make, solved
 
 
-def exact(path: Path, num_users: int = NUM_USERS) -> ExactRecommender:
+def exact(path: Path, num_users: int = NUM_USERS) -> ClosedFormRecommender:
     model = make(path, "ranking", num_users)
-    assert isinstance(model, ExactRecommender)
+    assert isinstance(model, ClosedFormRecommender)
     return model
 
 

@@ -14,7 +14,7 @@ from fedrec_flower.data.prepared import Columns
 from fedrec_flower.experiment.compatibility import check_strategy
 from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
 from fedrec_flower.federation.client.node import open_node
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate, Federated
@@ -60,7 +60,7 @@ def test_every_client_scores_as_the_centralized_model_does(
 @EVERY_LEARNER
 def test_what_the_server_solves_is_the_models_own_fit(federate: "Federate", model: str) -> None:
     ran = federate(f"model={model}", "num_rounds=2")
-    assert isinstance(ran.setup.model, ExactRecommender)
+    assert isinstance(ran.setup.model, ClosedFormRecommender)
     train, initial = ran.setup.data.part(Part.TRAIN), ran.setup.initial(ran.strategy)
     for name, value in ran.setup.model.solve_alone(train, initial, 2).items():
         assert_allclose(ran.shared[name], value, rtol=1e-5, atol=1e-5)
@@ -90,7 +90,7 @@ def test_messages_hold_statistics_whose_shapes_tell_nothing_of_users(
     federate: "Federate", model: str
 ) -> None:
     ran = federate(f"model={model}", "num_rounds=2", "federation.num_nodes=3")
-    assert isinstance(ran.setup.model, ExactRecommender)
+    assert isinstance(ran.setup.model, ClosedFormRecommender)
     nobody = Columns(np.zeros(1, np.int64), np.zeros(0, np.int32), None)
     parameters = ran.setup.initial(ran.strategy)
     shapes = {n: v.shape for n, v in ran.setup.model.statistics(nobody, parameters).items()}
@@ -121,7 +121,7 @@ def test_local_only_is_each_clients_own_fit(federate: "Federate", model: str) ->
     assert ran.shared == {}
     assert ran.outcome.bytes_up == 0
     node = open_node(ran.job)
-    assert isinstance(node.model, ExactRecommender)
+    assert isinstance(node.model, ClosedFormRecommender)
     data = node.data.client(5)
     node.fill(data, {}, "current", {})
     scored = node.model.score_histories(np.arange(data.num_users))

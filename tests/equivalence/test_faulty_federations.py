@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.data.prepared import Columns, starts
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from tests.helpers.faulty_runs import (
     CLIENTS,
     CUSTOM,
@@ -191,7 +191,7 @@ def test_an_exact_model_is_solved_from_those_who_are_there(
     assert 0 < len(absent) < CLIENTS
     assert_counts_add_up(ran)
     data, exact = ran.setup.data, ran.setup.model
-    assert isinstance(exact, ExactRecommender)
+    assert isinstance(exact, ClosedFormRecommender)
     present = [data.client(c).train for c in range(CLIENTS) if c not in absent]
     sizes = np.concatenate([np.diff(history.offsets) for history in present])
     items = np.concatenate([history.item for history in present])

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from fedrec_flower.cli.main import CONF, compose
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.core.instantiate import build
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.experiment.run import Setup, set_up
 from fedrec_flower.experiment.run_folder import RunFolder, holds_a_run
@@ -26,7 +27,6 @@ from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Metrics, Outcome
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 from fedrec_flower.federation.transport.simulation import flower_logs_to
-from fedrec_flower.models.base import Tensors
 
 SMALL = (
     "federation=in_process",

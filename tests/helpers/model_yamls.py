@@ -15,7 +15,7 @@ from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import History, HistoryRecommender
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
@@ -37,7 +37,7 @@ def node(path: Path) -> dict[str, Any]:
 
 def is_exact(path: Path) -> bool:
     """Whether the model is solved from sums; all others are trained by gradients."""
-    return issubclass(get_class(node(path)["_target_"]), ExactRecommender)
+    return issubclass(get_class(node(path)["_target_"]), ClosedFormRecommender)
 
 
 def reads(path: Path) -> bool:
@@ -91,14 +91,14 @@ def begun(path: Path, task: str) -> Recommender:
     """A model with its initial values; one that is solved knows the history."""
     model = make(path, task)
     values = known(model, seed=0)
-    if isinstance(model, ExactRecommender):
+    if isinstance(model, ClosedFormRecommender):
         values |= solved(model, HISTORY)
     model.load(values)
     model.observe(HISTORY)
     return model
 
 
-def solved(model: ExactRecommender, history: Columns) -> dict[str, NDArray[np.float32]]:
+def solved(model: ClosedFormRecommender, history: Columns) -> dict[str, NDArray[np.float32]]:
     """The shared parameters after one round."""
     values = initial(model, seed=0)
     shared = {name: values[name] for name in model.shared_names()}

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.models.autoencoder import Autoencoder
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.fedrecon import FedRecon
 from fedrec_flower.models.gru4rec import GRU4Rec
 from fedrec_flower.models.hybrid import Hybrid

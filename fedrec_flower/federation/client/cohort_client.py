@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from fedrec_flower.communication.train_reply import Answer
 from fedrec_flower.core.errors import ConfigError, TrainingError
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.evaluation.metric_sums import MetricSums
 from fedrec_flower.federation.client.node import Node
 from fedrec_flower.federation.client.trainers import neighbours
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.training.model_versions import Versions
 
 Arrays = list[NDArray[Any]]

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.federation.client.state_store import ClientStore
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.training.batches import Touched
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.engine import Engine, Trained

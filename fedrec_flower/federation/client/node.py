@@ -15,6 +15,7 @@ from fedrec_flower.communication.packing import Cost
 from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation, SecAgg
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import Secret, Seed
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import ROW_WEIGHT
 from fedrec_flower.data.prepared import ClientData, Prepared
 from fedrec_flower.evaluation.base import Evaluator
@@ -27,8 +28,8 @@ from fedrec_flower.federation.client.trainers import (
     protects_from_server,
 )
 from fedrec_flower.federation.client.update_pipeline import Sending
-from fedrec_flower.models.base import Recommender, Tensors
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.privacy.noise import Chance
 from fedrec_flower.training.engine import Engine
@@ -192,7 +193,7 @@ def _learning(
     attack = build("attack", spec["attack"], seed=spec["seed"], data=data, model=model)
     privacy: NoPrivacy = build("privacy", spec["privacy"])
     chance = Chance(_lasting(spec))
-    if isinstance(model, ExactRecommender):
+    if isinstance(model, ClosedFormRecommender):
         kept = model.personal_names()
         rounds, shares = spec["num_rounds"], spec["shares"]
         solver = ExactTrainer(data, model, shares, rounds, seed, attack, faults, privacy, chance)

@@ -13,8 +13,9 @@ from numpy.typing import DTypeLike, NDArray
 from fedrec_flower.core.errors import FedrecError, TrainingError
 from fedrec_flower.core.files import give_name, inside
 from fedrec_flower.core.random import SECRET_BYTES, Secret, Seed, generator
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import ClientData, starts
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.strategies.client_state import Keeping
 from fedrec_flower.training.batches import Touched
 from fedrec_flower.training.cohort import Cohort

@@ -14,12 +14,13 @@ from fedrec_flower.communication.packing import Cost
 from fedrec_flower.communication.train_reply import Answer
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Seed, generator
+from fedrec_flower.core.types import Sums, Tensors
 from fedrec_flower.core.updates import ROW_WEIGHT, UpdateSum, mean_over_all_clients
 from fedrec_flower.data.prepared import ClientData, Columns, Prepared, starts
 from fedrec_flower.federation.client.state_store import ClientStore
 from fedrec_flower.federation.client.update_pipeline import Sending
-from fedrec_flower.models.base import Recommender, Tensors
-from fedrec_flower.models.closed_form import ExactRecommender, Sums
+from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import NoPrivacy
 from fedrec_flower.privacy.noise import Chance
 from fedrec_flower.strategies.client_state import Keeping
@@ -215,7 +216,7 @@ class ExactTrainer:
     """
 
     data: Prepared
-    model: ExactRecommender
+    model: ClosedFormRecommender
     shares: bool
     num_rounds: int
     seed: Seed

@@ -7,9 +7,9 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from fedrec_flower.core.checkpoint import Checkpoint, flat, nested
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.federation.server.evaluation import EvaluatingStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.models.base import Tensors
 
 _LOG = logging.getLogger(__name__)
 

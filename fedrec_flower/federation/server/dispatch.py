@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.communication.validation import checked
 from fedrec_flower.core.errors import TrainingError
-from fedrec_flower.models.base import Tensors
+from fedrec_flower.core.types import Tensors
 
 # Among parameters that have several versions, an axis in front: the version that each client is
 # given, int64 (num_clients,).

@@ -13,13 +13,13 @@ from fedrec_flower.communication.evaluate_reply import ExpectedScores, Scored
 from fedrec_flower.communication.failures import Losses, kind_of, said, words_of_nodes
 from fedrec_flower.communication.validation import Sound, checked
 from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.metric_sums import MetricSums
 from fedrec_flower.federation.server.dispatch import Post
 from fedrec_flower.federation.server.model_selection import Selection
 from fedrec_flower.federation.server.plan import Evaluated, Observer, Plan, finish
 from fedrec_flower.federation.server.sampling import sample_clients
-from fedrec_flower.models.base import Tensors
 
 
 class EvaluatingStrategy(Strategy):

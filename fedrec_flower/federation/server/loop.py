@@ -25,6 +25,7 @@ from fedrec_flower.communication.train_reply import Reply
 from fedrec_flower.communication.validation import Expected, Sound, each_update, update_sum
 from fedrec_flower.core.errors import TrainingError
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import (
     Updates,
     UpdateSum,
@@ -37,8 +38,7 @@ from fedrec_flower.federation.server.dispatch import VERSIONS
 from fedrec_flower.federation.server.plan import Observer, Outcome, Plan
 from fedrec_flower.federation.server.sampling import sample_clients
 from fedrec_flower.federation.server.secure_round import gather
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 
 _LOG = logging.getLogger(__name__)
 
@@ -291,7 +291,7 @@ class FederatedStrategy(ResumableStrategy):
         }
         shapes |= {name: value.shape for name, value in self.beside().items()}
         shapes |= plan.curator.beside
-        solved = isinstance(plan.model, ExactRecommender)
+        solved = isinstance(plan.model, ClosedFormRecommender)
         hidden = isinstance(plan.secure, SecAgg) and not self.by_row
         return Expected(
             self._statistic_shapes if solved else shapes,
@@ -308,7 +308,7 @@ class FederatedStrategy(ResumableStrategy):
     def _statistic_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of what clients tell of an exact model, which depend on no user."""
         model = self.plan.model
-        if not isinstance(model, ExactRecommender) or not self.shares:
+        if not isinstance(model, ClosedFormRecommender) or not self.shares:
             return {}
         return model.statistic_shapes(self._parameters)
 

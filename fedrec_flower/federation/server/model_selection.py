@@ -6,10 +6,10 @@ from dataclasses import replace
 from math import isnan
 from typing import Any
 
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.federation.server.plan import Evaluated, Release
-from fedrec_flower.models.base import Tensors
 
 
 class Selection:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation, SecAgg
 from fedrec_flower.core.checkpoint import Checkpoint
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.metric_sums import Bounds, MetricSums
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.privacy.mechanism import Curator
 
 Release = Literal["validation", "last"]

@@ -6,9 +6,9 @@ from typing import Protocol
 
 from flwr.serverapp import Grid
 
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome
-from fedrec_flower.models.base import Tensors
 
 
 class Engine(Protocol):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.core.types import BoolArray, Float64Array, IndexArray
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.closed_form import Histories, incidence
 
@@ -14,7 +15,7 @@ _DENSE_CELLS = 25_000_000  # 100 MB of float32
 SIGNIFICANT = 3  # standard deviations of noise, beyond which a count is believed
 
 
-def cooccurrences(seen: Histories) -> NDArray[np.float64]:
+def cooccurrences(seen: Histories) -> Float64Array:
     """Count the users of each pair of items.
 
     Counts stay exact as they travel in float32, up to 2**24 users.
@@ -38,7 +39,7 @@ def cooccurrences(seen: Histories) -> NDArray[np.float64]:
     return np.concatenate(blocks).astype(np.float64)
 
 
-def _dense_cooccurrences(seen: NDArray[Any], size: int) -> NDArray[np.float64]:
+def _dense_cooccurrences(seen: NDArray[Any], size: int) -> Float64Array:
     """`cooccurrences` of a dense (num_users, num_items), `size` items at a time."""
     num_items = seen.shape[1]
     blocks = []
@@ -48,7 +49,7 @@ def _dense_cooccurrences(seen: NDArray[Any], size: int) -> NDArray[np.float64]:
     return np.concatenate(blocks).astype(np.float64)
 
 
-def symmetric(triangle: NDArray[np.float64], num_items: int) -> NDArray[np.float64]:
+def symmetric(triangle: Float64Array, num_items: int) -> Float64Array:
     """The whole matrix (num_items, num_items) of a lower triangle, as `cooccurrences` packs it."""
     lower = np.tri(num_items, dtype=np.bool_)
     whole = np.zeros((num_items, num_items))
@@ -57,7 +58,7 @@ def symmetric(triangle: NDArray[np.float64], num_items: int) -> NDArray[np.float
     return whole
 
 
-def norms(history: Columns, user_offsets: NDArray[np.int64], num_items: int) -> NDArray[np.float64]:
+def norms(history: Columns, user_offsets: IndexArray, num_items: int) -> Float64Array:
     """The L2 norm of each client's `cooccurrences`, summed over its users.
 
     With G the whole matrix of a client, its lower triangle has the squared norm
@@ -97,8 +98,8 @@ def _norm(seen: Histories) -> float:
 
 
 def debiased(
-    triangle: NDArray[np.float64], num_items: int, flip_rate: float, num_users: float
-) -> NDArray[np.float64]:
+    triangle: Float64Array, num_items: int, flip_rate: float, num_users: float
+) -> Float64Array:
     """Estimates, without bias, of `cooccurrences` before answers were flipped.
 
     Args:
@@ -116,11 +117,11 @@ def debiased(
     both = told - flip_rate**2 * num_users - flip_rate * truth * np.add.outer(had, had)
     both /= truth**2
     np.fill_diagonal(both, had)
-    clean: NDArray[np.float64] = both[np.tri(num_items, dtype=np.bool_)]
+    clean: Float64Array = both[np.tri(num_items, dtype=np.bool_)]
     return clean
 
 
-def without_noise(gram: NDArray[np.float64], noise_std: float) -> NDArray[np.float64]:
+def without_noise(gram: Float64Array, noise_std: float) -> Float64Array:
     """What a noisy symmetric matrix most likely was: few strong directions and an even rest.
 
     The eigenvalues of noise alone spread 2 sqrt(n) standard deviations around the rest's, of which
@@ -143,13 +144,11 @@ def without_noise(gram: NDArray[np.float64], noise_std: float) -> NDArray[np.flo
     rest, edge = max(float(np.median(values)), 0.0), 2 * noise_std * np.sqrt(len(gram))
     kept = values - rest > edge
     shrunk = np.sqrt((values[kept] - rest) ** 2 - edge**2)
-    clean: NDArray[np.float64] = (vectors[:, kept] * shrunk) @ vectors[:, kept].T
+    clean: Float64Array = (vectors[:, kept] * shrunk) @ vectors[:, kept].T
     np.fill_diagonal(clean, np.maximum(clean.diagonal() + rest, gram.diagonal()))
     return clean
 
 
-def insignificant(
-    users: NDArray[np.float64], noise_std: float | NDArray[np.float64]
-) -> NDArray[np.bool_]:
+def insignificant(users: Float64Array, noise_std: float | Float64Array) -> BoolArray:
     """Which numbers of users noise alone may have made; without noise, those that are zero."""
     return users <= SIGNIFICANT * noise_std

@@ -19,7 +19,7 @@ _tanh_slope = torch.ops.aten.tanh_backward.grad_input
 _sigmoid_slope = torch.ops.aten.sigmoid_backward.grad_input
 
 
-def recur(inputs: Tensor, present: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def gru_scan(inputs: Tensor, present: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """States after each place of each window; differentiable, many clients' are one under `vmap`.
 
     Args:
@@ -32,12 +32,12 @@ def recur(inputs: Tensor, present: Tensor, weight: Tensor, bias: Tensor) -> Tens
     Returns:
         float32 (n, length, d).
     """
-    states: Tensor = _Recurrence.apply(inputs, present, weight, bias)[0]  # type: ignore[no-untyped-call]  # PyTorch has none
+    states: Tensor = _GruScan.apply(inputs, present, weight, bias)[0]  # type: ignore[no-untyped-call]  # PyTorch has none
     return states
 
 
-class _Recurrence(Function):
-    """See `recur`; in front of all axes clients may have one."""
+class _GruScan(Function):
+    """See `gru_scan`; in front of all axes clients may have one."""
 
     @staticmethod
     def forward(
@@ -96,7 +96,7 @@ class _Recurrence(Function):
     def vmap(info: Any, dims: tuple[Any, ...], *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         pairs = zip(inputs, dims, strict=True)
         each = [spread(tensor, dim, info.batch_size) for tensor, dim in pairs]
-        states, *rest = _Recurrence.apply(*each)  # type: ignore[no-untyped-call]  # PyTorch has none
+        states, *rest = _GruScan.apply(*each)  # type: ignore[no-untyped-call]  # PyTorch has none
         return (states, *rest), (0, 1, 1, 1)
 
 

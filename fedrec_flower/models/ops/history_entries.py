@@ -3,17 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.random import Streams, below, draw, scatter
+from fedrec_flower.core.types import Float32Array, IndexArray
 from fedrec_flower.data.prepared import Columns, starts
-
-Index = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Entries:
+class PaddedHistories:
     """The entries of several users, one user's after another's.
 
     Attributes:
@@ -26,18 +23,18 @@ class Entries:
         in_order: whether the entries stand in the order of time.
     """
 
-    offsets: Index
-    user: Index
-    item: Index
-    target: Floats
-    weight: Floats
-    length: Index
+    offsets: IndexArray
+    user: IndexArray
+    item: IndexArray
+    target: Float32Array
+    weight: Float32Array
+    length: IndexArray
     in_order: bool
 
     @classmethod
     def unordered(
         cls, history: Columns, num_negatives: int, num_items: int, key: bytes | None = None
-    ) -> "Entries":
+    ) -> "PaddedHistories":
         """Every item had, followed by items that were drawn for it and the user did not have.
 
         The draws hang on what the user had and on the key: whoever reads the same history again,
@@ -65,7 +62,7 @@ class Entries:
         return cls(history.offsets * width, user, *columns, length, in_order=False)
 
     @classmethod
-    def ordered(cls, history: Columns, window: int) -> "Entries":
+    def ordered(cls, history: Columns, window: int) -> "PaddedHistories":
         """Rows of `window` entries, in order of time; a user's last item ends their last row.
 
         Args:
@@ -89,7 +86,7 @@ class Entries:
             in_order=True,
         )
 
-    def last(self, user: Index, count: Index) -> Index:
+    def last(self, user: IndexArray, count: IndexArray) -> IndexArray:
         """The entry that a user has read up to, in order, after some of their items.
 
         Args:
@@ -102,7 +99,7 @@ class Entries:
         return np.where(count > 0, self.offsets[user + 1] - 1 - self.length[user] + count, -1)
 
 
-def take(history: Columns, users: Index, at_most: int | None) -> Columns:
+def take(history: Columns, users: IndexArray, at_most: int | None) -> Columns:
     """The histories of some users, in the order asked.
 
     Args:
@@ -119,7 +116,7 @@ def take(history: Columns, users: Index, at_most: int | None) -> Columns:
     return Columns(offsets, history.item[source], rating)
 
 
-def _draw(history: Columns, num_negatives: int, num_items: int, key: bytes | None) -> Index:
+def _draw(history: Columns, num_negatives: int, num_items: int, key: bytes | None) -> IndexArray:
     """Items (n, num_negatives) for each of the items had, uniform over the catalogue."""
     owner = history.users()
     had = np.zeros(len(history.offsets) - 1, np.uint64)

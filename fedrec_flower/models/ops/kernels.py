@@ -5,15 +5,13 @@ from math import exp
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.compiling import compiled
+from fedrec_flower.core.types import Float32Array, IndexArray
 
 if TYPE_CHECKING:
-    from fedrec_flower.models.ops.reconstruction import Descent
+    from fedrec_flower.models.ops.reconstruction import ReconstructionConfig
 
-Floats = NDArray[np.float32]
-Index = NDArray[np.int64]
 
 _TINY = np.float32(1e-20)  # in place of nothing, where the loss has no slope
 
@@ -22,8 +20,12 @@ _compiled = partial(compiled, fastmath={"reassoc", "contract", "nsz"})
 
 
 @_compiled
-def dots(
-    left: Floats, left_rows: Index, right: Floats, right_rows: Index, products: Floats
+def gather_dot(
+    left: Float32Array,
+    left_rows: IndexArray,
+    right: Float32Array,
+    right_rows: IndexArray,
+    products: Float32Array,
 ) -> None:
     """Fill `products`, (n,), with those of pairs of rows."""
     for pair in range(len(products)):
@@ -34,7 +36,13 @@ def dots(
 
 
 @_compiled
-def sums(table: Floats, rows: Index, weight: Floats, into: Index, summed: Floats) -> None:
+def weighted_scatter_sum(
+    table: Float32Array,
+    rows: IndexArray,
+    weight: Float32Array,
+    into: IndexArray,
+    summed: Float32Array,
+) -> None:
     """Add weighted rows of a table to rows of `summed`; those without weight are not read."""
     for pair in range(len(rows)):
         here, there = rows[pair], into[pair]
@@ -45,17 +53,17 @@ def sums(table: Floats, rows: Index, weight: Floats, into: Index, summed: Floats
 
 
 @_compiled
-def rebuild(
-    item: Floats,
-    bias: Floats,
-    user: Index,
-    row: Index,
-    target: Floats,
-    weight: Floats,
-    how: "Descent",
-    users: Floats,
+def reconstruct_users(
+    item: Float32Array,
+    bias: Float32Array,
+    user: IndexArray,
+    row: IndexArray,
+    target: Float32Array,
+    weight: Float32Array,
+    how: "ReconstructionConfig",
+    users: Float32Array,
 ) -> None:
-    """Move `users`, zero at first, down the loss of their entries; see `rebuilding.rebuild`."""
+    """Fit `users`, zero at first, to their entries; see `reconstruction.reconstruct_users`."""
     read = np.flatnonzero(weight)
     starts = np.flatnonzero(np.diff(user[read])) + 1
     start = 0
@@ -69,13 +77,13 @@ def rebuild(
 
 @_compiled
 def _descend(
-    item: Floats,
-    bias: Floats,
-    rows: Index,
-    target: Floats,
-    weight: Floats,
-    how: "Descent",
-    vector: Floats,
+    item: Float32Array,
+    bias: Float32Array,
+    rows: IndexArray,
+    target: Float32Array,
+    weight: Float32Array,
+    how: "ReconstructionConfig",
+    vector: Float32Array,
 ) -> None:
     """Move one user's vector."""
     score, along, gradient = np.empty_like(target), np.empty_like(target), np.empty_like(vector)
@@ -97,7 +105,7 @@ def _descend(
 
 
 @_compiled
-def _dot(one: Floats, other: Floats) -> np.float32:
+def _dot(one: Float32Array, other: Float32Array) -> np.float32:
     product = np.float32(0)
     for column in range(len(one)):
         product += one[column] * other[column]
@@ -105,6 +113,6 @@ def _dot(one: Floats, other: Floats) -> np.float32:
 
 
 @_compiled
-def _add(total: Floats, share: np.float32, row: Floats) -> None:
+def _add(total: Float32Array, share: np.float32, row: Float32Array) -> None:
     for column in range(len(row)):
         total[column] += share * row[column]

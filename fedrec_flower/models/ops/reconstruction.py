@@ -15,7 +15,7 @@ from fedrec_flower.models.history import History
 from fedrec_flower.models.ops.row_products import flat, offset, spread
 
 
-class Descent(NamedTuple):
+class ReconstructionConfig(NamedTuple):
     """How users are rebuilt.
 
     A step is `rate` times the way along the gradient to the lowest point of a parabola that bounds
@@ -33,7 +33,9 @@ class Descent(NamedTuple):
     rates: bool
 
 
-def rebuild(item: Tensor, bias: Tensor, history: History, how: Descent) -> Tensor:
+def reconstruct_users(
+    item: Tensor, bias: Tensor, history: History, how: ReconstructionConfig
+) -> Tensor:
     """Descend from zero on the mean loss of what users had, with the items held fixed.
 
     Args:
@@ -46,12 +48,12 @@ def rebuild(item: Tensor, bias: Tensor, history: History, how: Descent) -> Tenso
         float32 (num_users, d), through which no gradient flows; of many clients under `vmap` too.
     """
     read = (history.user, history.item, history.target, history.weight)
-    users: Tensor = _Rebuilding.apply(item, bias, *read, len(history.last), how)  # type: ignore[no-untyped-call]  # PyTorch has none
+    users: Tensor = _Reconstruction.apply(item, bias, *read, len(history.last), how)  # type: ignore[no-untyped-call]  # PyTorch has none
     return users
 
 
-class _Rebuilding(Function):
-    """See `rebuild`."""
+class _Reconstruction(Function):
+    """See `reconstruct_users`."""
 
     @staticmethod
     def forward(
@@ -62,7 +64,7 @@ class _Rebuilding(Function):
         target: Tensor,
         weight: Tensor,
         size: int,
-        how: Descent,
+        how: ReconstructionConfig,
     ) -> Tensor:
         # Imported here: whoever rebuilds no users need not wait for the compiler.
         from fedrec_flower.models.ops import kernels
@@ -70,7 +72,7 @@ class _Rebuilding(Function):
         users = np.zeros((size, item.shape[1]), np.float32)
         tensors = (item, bias, user, row, target, weight)
         arguments: list[Any] = [*(tensor.numpy(force=True) for tensor in tensors), how, users]
-        kernels.rebuild(*arguments)
+        kernels.reconstruct_users(*arguments)
         return torch.from_numpy(users).to(item.device)
 
     @staticmethod
@@ -91,5 +93,5 @@ class _Rebuilding(Function):
         owner = offset(spread(user, dims[2], clients), size).reshape(-1)
         values = (spread(target, dims[4], clients), spread(weight, dims[5], clients))
         columns = (owner, rows, *(value.reshape(-1) for value in values))
-        users = _Rebuilding.apply(table, biases, *columns, clients * size, how)  # type: ignore[no-untyped-call]  # PyTorch has none
+        users = _Reconstruction.apply(table, biases, *columns, clients * size, how)  # type: ignore[no-untyped-call]  # PyTorch has none
         return users.view(clients, size, -1), 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-def dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
+def gather_dot(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
     """Products of pairs of rows; differentiable, and many clients' are one under `vmap`.
 
     Args:
@@ -24,11 +24,13 @@ def dots(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> 
     Returns:
         float32 (n,).
     """
-    products: Tensor = _Dots.apply(left, left_rows, right, right_rows)  # type: ignore[no-untyped-call]  # PyTorch has none
+    products: Tensor = _GatherDot.apply(left, left_rows, right, right_rows)  # type: ignore[no-untyped-call]  # PyTorch has none
     return products
 
 
-def sums(table: Tensor, rows: Tensor, weight: Tensor, into: Tensor, size: int) -> Tensor:
+def weighted_scatter_sum(
+    table: Tensor, rows: Tensor, weight: Tensor, into: Tensor, size: int
+) -> Tensor:
     """Weighted sums of rows; differentiable, and many clients' are one under `vmap`.
 
     Args:
@@ -41,19 +43,19 @@ def sums(table: Tensor, rows: Tensor, weight: Tensor, into: Tensor, size: int) -
     Returns:
         float32 (size, d); zero where nothing goes into.
     """
-    summed: Tensor = _Sums.apply(table, rows, weight, into, size)  # type: ignore[no-untyped-call]  # PyTorch has none
+    summed: Tensor = _WeightedScatterSum.apply(table, rows, weight, into, size)  # type: ignore[no-untyped-call]  # PyTorch has none
     return summed
 
 
-class _Dots(Function):
-    """See `dots`."""
+class _GatherDot(Function):
+    """See `gather_dot`."""
 
     @staticmethod
     def forward(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
         if left.device.type != "cpu":
             return (left[left_rows] * right[right_rows]).sum(-1)
         products = left.new_empty(len(left_rows))
-        _run("dots", left, left_rows, right, right_rows, products)
+        _run("gather_dot", left, left_rows, right, right_rows, products)
         return products
 
     @staticmethod
@@ -66,9 +68,9 @@ class _Dots(Function):
         left, left_rows, right, right_rows = ctx.saved_tensors
         to_left = to_right = None
         if ctx.needs_input_grad[0]:
-            to_left = sums(right, right_rows, slope, left_rows, len(left))
+            to_left = weighted_scatter_sum(right, right_rows, slope, left_rows, len(left))
         if ctx.needs_input_grad[2]:
-            to_right = sums(left, left_rows, slope, right_rows, len(right))
+            to_right = weighted_scatter_sum(left, left_rows, slope, right_rows, len(right))
         return to_left, None, to_right, None
 
     @staticmethod
@@ -79,18 +81,18 @@ class _Dots(Function):
             *flat(left, dims[0], left_rows, dims[1], size),
             *flat(right, dims[2], right_rows, dims[3], size),
         )
-        return dots(*sides).view(size, -1), 0
+        return gather_dot(*sides).view(size, -1), 0
 
 
-class _Sums(Function):
-    """See `sums`."""
+class _WeightedScatterSum(Function):
+    """See `weighted_scatter_sum`."""
 
     @staticmethod
     def forward(table: Tensor, rows: Tensor, weight: Tensor, into: Tensor, size: int) -> Tensor:
         summed = table.new_zeros(size, table.shape[1])
         if table.device.type != "cpu":
             return summed.index_add_(0, into, table[rows] * weight[:, None])
-        _run("sums", table, rows, weight, into, summed)
+        _run("weighted_scatter_sum", table, rows, weight, into, summed)
         return summed
 
     @staticmethod
@@ -103,9 +105,9 @@ class _Sums(Function):
         table, rows, weight, into = ctx.saved_tensors
         to_table = to_weight = None
         if ctx.needs_input_grad[0]:
-            to_table = sums(slope, into, weight, rows, len(table))
+            to_table = weighted_scatter_sum(slope, into, weight, rows, len(table))
         if ctx.needs_input_grad[2]:
-            to_weight = dots(slope, into, table, rows)
+            to_weight = gather_dot(slope, into, table, rows)
         return to_table, None, to_weight, None, None
 
     @staticmethod
@@ -115,7 +117,7 @@ class _Sums(Function):
         source = flat(table, dims[0], rows, dims[1], clients)
         every = spread(weight, dims[2], clients).reshape(-1)
         target = offset(spread(into, dims[3], clients), size).reshape(-1)
-        summed = sums(*source, every, target, clients * size)
+        summed = weighted_scatter_sum(*source, every, target, clients * size)
         return summed.view(clients, size, -1), 0
 
 

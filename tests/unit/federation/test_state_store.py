@@ -12,9 +12,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.federation.client.state_store import ClientStore, node_secret
-from fedrec_flower.models.base import Recommender, Tensors
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
 from fedrec_flower.training.batches import Touched

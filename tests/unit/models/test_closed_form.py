@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.base import Tensors
-from fedrec_flower.models.closed_form import ExactRecommender, incidence
+from fedrec_flower.models.closed_form import ClosedFormRecommender, incidence
 from fedrec_flower.models.ease import EASE
 from fedrec_flower.models.ials import IALS
 from fedrec_flower.models.itemknn import ItemKNN
@@ -38,7 +38,7 @@ def columns(had: Matrix) -> Columns:
     return Columns(offsets, item.astype(np.int32), None)
 
 
-def fitted(model: ExactRecommender, had: Matrix, num_rounds: int = 1) -> Tensors:
+def fitted(model: ClosedFormRecommender, had: Matrix, num_rounds: int = 1) -> Tensors:
     """Solve a model and load it for the same users; gives its shared parameters."""
     initial = model.initial(model.shared_names(), np.random.default_rng(0))
     found = model.solve_alone(columns(had), initial, num_rounds)
@@ -47,7 +47,7 @@ def fitted(model: ExactRecommender, had: Matrix, num_rounds: int = 1) -> Tensors
     return found
 
 
-def scores(model: ExactRecommender) -> NDArray[np.float32]:
+def scores(model: ClosedFormRecommender) -> NDArray[np.float32]:
     found: NDArray[np.float32] = model.score_all(torch.arange(NUM_USERS)).numpy(force=True)
     return found
 

@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.experiment.compatibility import check_strategy
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.models.colr import CoLR
 from fedrec_flower.models.mf import MF
 

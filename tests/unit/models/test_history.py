@@ -17,7 +17,7 @@ from fedrec_flower.models.fedrecon import FedRecon
 from fedrec_flower.models.gru4rec import GRU4Rec
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.models.multvae import MultVAE
-from fedrec_flower.models.ops.gru import recur
+from fedrec_flower.models.ops.gru import gru_scan
 from fedrec_flower.models.ops.history_entries import take
 from fedrec_flower.models.sasrec import SASRec
 from fedrec_flower.models.sequential import SequentialRecommender
@@ -214,7 +214,7 @@ def test_a_recurrence_has_the_gradients_of_its_steps(clients: int | None) -> Non
 
     slope = torch.randn(*front, 2, WINDOW, DIM, generator=rng)
     gradients = []
-    for function in (recur, steps):
+    for function in (gru_scan, steps):
         found = (function if clients is None else vmap(function))(inputs, present, weight, bias)
         gradients.append([found, *torch.autograd.grad((found * slope).sum(), leaves)])
     for ours, plain in zip(*gradients, strict=True):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.ops.history_entries import Entries, take
+from fedrec_flower.models.ops.history_entries import PaddedHistories, take
 
 NUM_ITEMS = 30
 HISTORIES = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=9), min_size=1, max_size=5)
@@ -22,7 +22,7 @@ def columns(histories: list[list[int]]) -> Columns:
 def test_ordered_entries_end_rows_of_the_windows_length_with_every_users_items(
     histories: list[list[int]], window: int
 ) -> None:
-    entries = Entries.ordered(columns(histories), window)
+    entries = PaddedHistories.ordered(columns(histories), window)
     assert_array_equal(entries.offsets % window, 0)
     for user, own in enumerate(histories):
         mine = slice(*entries.offsets[user : user + 2])
@@ -38,7 +38,7 @@ def test_ordered_entries_end_rows_of_the_windows_length_with_every_users_items(
 def test_having_read_some_items_is_having_read_up_to_the_last_of_them(
     histories: list[list[int]], window: int
 ) -> None:
-    entries = Entries.ordered(columns(histories), window)
+    entries = PaddedHistories.ordered(columns(histories), window)
     for user, own in enumerate(histories):
         count = np.arange(len(own) + 1)
         nothing, *last = entries.last(np.full(len(count), user), count)
@@ -51,7 +51,7 @@ def test_unordered_entries_are_each_item_and_then_its_negatives(
     histories: list[list[int]], num_negatives: int
 ) -> None:
     history = columns(histories)
-    entries = Entries.unordered(history, num_negatives, NUM_ITEMS)
+    entries = PaddedHistories.unordered(history, num_negatives, NUM_ITEMS)
     grouped = entries.item.reshape(-1, 1 + num_negatives)
     target = entries.target.reshape(grouped.shape)
     assert_array_equal(grouped[:, 0], history.item)
@@ -69,16 +69,18 @@ def test_unordered_entries_are_each_item_and_then_its_negatives(
 def test_negatives_hang_on_the_history_and_not_on_who_else_is_loaded(
     histories: list[list[int]],
 ) -> None:
-    together = Entries.unordered(columns(histories), 2, NUM_ITEMS)
+    together = PaddedHistories.unordered(columns(histories), 2, NUM_ITEMS)
     for user, own in enumerate(histories):
-        alone = Entries.unordered(columns([own]), 2, NUM_ITEMS)
+        alone = PaddedHistories.unordered(columns([own]), 2, NUM_ITEMS)
         mine = slice(*together.offsets[user : user + 2])
         assert_array_equal(together.item[mine], alone.item)
         assert_array_equal(together.weight[mine], alone.weight)
 
 
 def test_negatives_are_uniform_over_the_catalogue() -> None:
-    entries = Entries.unordered(columns([[user % NUM_ITEMS, 3] for user in range(60)]), 200, 10**9)
+    entries = PaddedHistories.unordered(
+        columns([[user % NUM_ITEMS, 3] for user in range(60)]), 200, 10**9
+    )
     drawn = entries.item.reshape(-1, 201)[:, 1:] / 10**9
     counts, _ = np.histogram(drawn, bins=20, range=(0, 1))
     assert np.abs(counts / drawn.size - 1 / 20).max() < 0.005

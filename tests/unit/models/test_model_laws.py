@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from fedrec_flower.models.base import Factors, Recommender
+from fedrec_flower.models.base import BilinearForm, Recommender
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
 
@@ -105,7 +105,7 @@ def test_factors_name_the_parameters_of_the_score(model: Recommender) -> None:
     assert {name for name in vars_of(factors) if name} == set(v)
 
 
-def vars_of(factors: Factors) -> list[str]:
+def vars_of(factors: BilinearForm) -> list[str]:
     return [getattr(factors, field.name) for field in fields(factors)]
 
 

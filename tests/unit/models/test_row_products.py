@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.testing import assert_close
 
-from fedrec_flower.models.ops.row_products import dots, sums
+from fedrec_flower.models.ops.row_products import gather_dot, weighted_scatter_sum
 
 CLIENTS, LEFT, RIGHT, DIM = 3, 4, 6, 5
 SIZES = st.integers(0, 9)
@@ -37,7 +37,7 @@ def test_products_of_rows_are_those_of_copies_of_the_rows(size: int, seed: int) 
     rng = torch.Generator().manual_seed(seed)
     left, right = table(LEFT, rng), table(RIGHT, rng)
     i, j = rows(LEFT, size, rng), rows(RIGHT, size, rng)
-    assert_same(dots(left, i, right, j), (left[i] * right[j]).sum(-1), [left, right])
+    assert_same(gather_dot(left, i, right, j), (left[i] * right[j]).sum(-1), [left, right])
 
 
 @given(size=SIZES, seed=SEEDS)
@@ -46,11 +46,11 @@ def test_sums_of_rows_are_a_product_with_a_matrix_of_their_weights(size: int, se
     right, weight = table(RIGHT, rng), torch.randn(size, generator=rng).requires_grad_()
     i, j = rows(LEFT, size, rng), rows(RIGHT, size, rng)
     matrix = torch.zeros(LEFT, RIGHT).index_put((i, j), weight, accumulate=True)
-    assert_same(sums(right, j, weight, i, LEFT), matrix @ right, [right, weight])
+    assert_same(weighted_scatter_sum(right, j, weight, i, LEFT), matrix @ right, [right, weight])
 
 
 @pytest.mark.parametrize("one_for_all", [True, False])
-@pytest.mark.parametrize("operation", ["dots", "sums"])
+@pytest.mark.parametrize("operation", ["gather_dot", "weighted_scatter_sum"])
 def test_many_clients_at_once_are_each_one_alone(operation: str, *, one_for_all: bool) -> None:
     rng = torch.Generator().manual_seed(1)
     left = table(LEFT, rng, CLIENTS)
@@ -59,9 +59,9 @@ def test_many_clients_at_once_are_each_one_alone(operation: str, *, one_for_all:
     i, j = rows(LEFT, 7, rng, CLIENTS), rows(RIGHT, 7, rng, CLIENTS)
 
     def one(left: Tensor, right: Tensor, weight: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        if operation == "dots":
-            return dots(left, i, right, j) * weight
-        return sums(right, j, weight, i, LEFT) * left
+        if operation == "gather_dot":
+            return gather_dot(left, i, right, j) * weight
+        return weighted_scatter_sum(right, j, weight, i, LEFT) * left
 
     together = vmap(one, in_dims=(0, None if one_for_all else 0, 0, 0, 0))
     alone = [
@@ -77,12 +77,14 @@ def test_a_row_outside_its_table_is_refused(row: int) -> None:
     left, right = table(LEFT, rng), table(RIGHT, rng)
     inside, outside = torch.tensor([0, 1]), torch.tensor([0, row])
     with pytest.raises(IndexError, match="outside its table"):
-        dots(left, inside, right, outside)
+        gather_dot(left, inside, right, outside)
     with pytest.raises(IndexError, match="outside its table"):
-        sums(right, outside, torch.ones(2), inside, LEFT)
+        weighted_scatter_sum(right, outside, torch.ones(2), inside, LEFT)
 
 
 def test_what_has_no_weight_is_not_read() -> None:
     spoilt = torch.tensor([[1.0, 2.0], [torch.inf, torch.nan]])
-    summed = sums(spoilt, torch.tensor([0, 1]), torch.tensor([2.0, 0.0]), torch.tensor([0, 0]), 1)
+    summed = weighted_scatter_sum(
+        spoilt, torch.tensor([0, 1]), torch.tensor([2.0, 0.0]), torch.tensor([0, 0]), 1
+    )
     assert_close(summed, torch.tensor([[2.0, 4.0]]))

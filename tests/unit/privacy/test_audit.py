@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from fedrec_flower.models.closed_form import ExactRecommender
+from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.audit import LowerBound, epsilon_lower_bound, most_provable
 from fedrec_flower.privacy.gaussian import GaussianCurator
 from fedrec_flower.privacy.local import LocalDP
@@ -174,7 +174,9 @@ def test_a_third_of_the_noise_breaks_a_local_claim(tmp_path: Path) -> None:
 def test_randomized_answers_tell_less_than_is_claimed(tmp_path: Path) -> None:
     words = ("model=popularity", "privacy=randomized_response", "privacy.epsilon=2.0")
     more = ("privacy.max_items=2", "num_rounds=1")
-    with patch.object(ExactRecommender, "largest_std", return_value=0.0):  # else refused as useless
+    with patch.object(
+        ClosedFormRecommender, "largest_std", return_value=0.0
+    ):  # else refused as useless
         ran = deployed(tmp_path, HALF_A_CATALOGUE, 4, [*words, *more])
     found = told_apart(ran, 10_000, by_answers)
     report("randomized response", ran.facts["epsilon"], found)

@@ -19,7 +19,7 @@ from fedrec_flower.core.random import Secret
 from fedrec_flower.core.updates import UpdateSum
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns, starts
-from fedrec_flower.models.closed_form import ExactRecommender, Noise
+from fedrec_flower.models.closed_form import ClosedFormRecommender, Noise
 from fedrec_flower.models.ease import EASE
 from fedrec_flower.models.itemknn import ItemKNN
 from fedrec_flower.models.ops.cooccurrence import debiased, symmetric
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.helpers.federations import Federate, Federated
 
 NUM_ITEMS = 7
-MODELS: dict[str, Callable[[], ExactRecommender]] = {
+MODELS: dict[str, Callable[[], ClosedFormRecommender]] = {
     "popularity": lambda: Popularity(1, NUM_ITEMS),
     "itemknn": lambda: ItemKNN(1, NUM_ITEMS, 3, 0.0),
     "ease": lambda: EASE(1, NUM_ITEMS, 1.0),
@@ -84,7 +84,7 @@ def clipping(bound: float) -> CentralDP:
 
 
 def bounded(
-    model: ExactRecommender, privacy: CentralDP, clients: list[list[list[int]]]
+    model: ClosedFormRecommender, privacy: CentralDP, clients: list[list[list[int]]]
 ) -> NDArray[np.float64]:
     """What a node sends of clients: float32, as float64."""
     history = columns([own for users in clients for own in users])
@@ -189,7 +189,7 @@ def test_answers_are_debiased_by_the_number_of_users_and_not_of_items(
     (sums, noise) = found[0]
     assert noise.num_users == 400
     exact = ran.setup.model
-    assert isinstance(exact, ExactRecommender)
+    assert isinstance(exact, ClosedFormRecommender)
     truth = exact.statistics(ran.setup.data.part(Part.TRAIN), {})
     (name,) = exact.statistic_names
     if model == "popularity":
@@ -227,7 +227,7 @@ def test_long_reports_of_short_histories_are_no_wrong_weight(federate: "Federate
     asked = (*ANSWERS, "privacy.epsilon=8.0", "privacy.max_items=10", "federation.num_nodes=24")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "fedrec_flower.models.closed_form.ExactRecommender.largest_std", lambda *_: 0.0
+            "fedrec_flower.models.closed_form.ClosedFormRecommender.largest_std", lambda *_: 0.0
         )
         ran = federate("model=popularity", *data, *asked)
     assert ran.watcher.replied == {1: 24}

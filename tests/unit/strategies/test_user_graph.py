@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.federation.server.dispatch import VERSIONS
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.strategies import user_graph as graph
 from fedrec_flower.strategies.aggregators.robust import PerRow
 from fedrec_flower.strategies.user_graph import (

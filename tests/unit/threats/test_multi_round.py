@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedrec_flower.models.base import Factors
+from fedrec_flower.models.base import BilinearForm
 from fedrec_flower.threats.multi_round import regressed, told_apart
 from fedrec_flower.threats.observation import Sum
 from fedrec_flower.threats.source_separation import linked, separate
@@ -12,7 +12,7 @@ from fedrec_flower.threats.source_separation import linked, separate
 Floats = NDArray[np.float64]
 
 NUM_CLIENTS, NUM_ITEMS, DIM, NUM_ROUNDS, COHORT = 24, 400, 16, 20, 8
-FACTORS = Factors("user", "item", "bias")
+FACTORS = BilinearForm("user", "item", "bias")
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
-from fedrec_flower.models.base import Tensors
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.gradient_correction import num_steps
 from fedrec_flower.training.negative_sampling import Samples
