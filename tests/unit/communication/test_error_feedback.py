@@ -67,11 +67,9 @@ def test_small_entries_arrive_only_with_error_feedback() -> None:
     updates, num_rounds = cohort([EVERY_ROW]), 200
     updates.tensors["table"][:10] *= 10  # these entries are always the largest
     arrived = {}
-    for uses_error_feedback in (True, False):
-        compression, residuals = (
-            TopK(NUM_ITEMS, 0.1, error_feedback=uses_error_feedback),
-            Residuals(1),
-        )
+    for feedback in (True, False):
+        compression = TopK(NUM_ITEMS, 0.1, error_feedback=feedback)
+        residuals = Residuals(1)
         total = Sums()
         for _ in range(num_rounds):
             add_whole(total, send(compression, updates, residuals))
