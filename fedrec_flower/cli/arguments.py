@@ -75,9 +75,9 @@ def expand_resume(words: Words) -> None:
         return
     require_paths({"resume": value})
     others = [word for word in words if word != f"resume={value}"]
-    from fedrec_flower.reports.settings import PATIENCE  # here: it takes pandas along
+    from fedrec_flower.reports.settings import FAILURE_LIMITS  # here: it takes pandas along
 
-    if changes := [word for word in others if word.partition("=")[0] not in PATIENCE]:
+    if changes := [word for word in others if word.partition("=")[0] not in FAILURE_LIMITS]:
         raise ConfigError(
             f"resume={value} goes on with the configuration in that folder: leave out {changes[0]}"
         )

@@ -51,7 +51,7 @@ def prepare(
     return Prepared(path)
 
 
-def reassigned(
+def reassign_training_users(
     data: Prepared, histories: Columns, inside: NDArray[np.bool_], path: Path
 ) -> Prepared:
     """Write the same federation with other users in training, as `split=cold_users` has them.
@@ -64,11 +64,11 @@ def reassigned(
         path: the folder to write, new.
     """
     shutil.copytree(data.path, path)
-    held_out = histories.of(~inside)
+    held_out = histories.mask(~inside)
     last = np.zeros(len(held_out.item), np.bool_)
     last[held_out.offsets[1:][np.diff(held_out.offsets) > 0] - 1] = True
     parts = {
-        Part.TRAIN: histories.of(inside),
+        Part.TRAIN: histories.mask(inside),
         Part.VALIDATION: _rows(held_out, ~last),
         Part.TEST: _rows(held_out, last),
     }

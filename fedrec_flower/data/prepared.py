@@ -44,14 +44,14 @@ class Columns:
         rating = None if self.rating is None else self.rating[rows]
         return type(self)(offsets - offsets[0], np.asarray(self.item[rows]), rating)
 
-    def of(self, kept: NDArray[np.bool_]) -> Self:
+    def mask(self, kept: NDArray[np.bool_]) -> Self:
         """The interactions of the positions that are kept, bool (num_users,); others have none."""
         length = np.diff(self.offsets)
         rows = np.repeat(kept, length)
         rating = None if self.rating is None else self.rating[rows]
         return type(self)(starts(length * kept), self.item[rows], rating)
 
-    def then(self, later: Self) -> Self:
+    def concat(self, later: Self) -> Self:
         """Each position's interactions, and after them those of another part."""
         order = np.argsort(np.concatenate([self.users(), later.users()]), kind="stable")
         rating = None
@@ -114,15 +114,15 @@ class ClientData:
 
     def after_validation(self) -> Self:
         """The same client once validation is past: all but the test is known."""
-        known = self.train.then(self.validation)
-        nothing = self.validation.of(np.zeros(self.num_users, np.bool_))
+        known = self.train.concat(self.validation)
+        nothing = self.validation.mask(np.zeros(self.num_users, np.bool_))
         return replace(self, train=known, validation=nothing)
 
     def without_interactions(self) -> Self:
         """The same users, who have met no item."""
         nobody = np.zeros(self.num_users, np.bool_)
         train, validation, test = (
-            part.of(nobody) for part in (self.train, self.validation, self.test)
+            part.mask(nobody) for part in (self.train, self.validation, self.test)
         )
         return replace(self, train=train, validation=validation, test=test)
 
@@ -195,7 +195,7 @@ class Prepared:
         return ClientData(client, num_clients, first, codes, train, validation, test, attributes)
 
     @property
-    def most_known(self) -> int:
+    def max_seen_items(self) -> int:
         """How many items the most active user has interacted with, held-out ones included."""
         counts = sum(np.diff(self._parts[part].offsets) for part in Part)
         return int(np.max(counts))

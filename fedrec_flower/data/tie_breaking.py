@@ -16,7 +16,7 @@ from fedrec_flower.data.interactions import Ids, Interactions
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """One step of SplitMix64 on each value: a bijection that scatters neighbours.
 
     Args:
@@ -38,14 +38,14 @@ def hash_ids(ids: Ids) -> NDArray[np.uint64]:
         uint64 (n,), the same for the same id on every platform.
     """
     if ids.dtype.kind in "iu":
-        return mix(ids.astype(np.int64).view(np.uint64))
+        return splitmix64(ids.astype(np.int64).view(np.uint64))
     strings = np.ascontiguousarray(ids.astype(np.str_))
     characters = strings.view(np.uint32).reshape(len(strings), strings.dtype.itemsize // 4)
     hashed = np.zeros(len(strings), dtype=np.uint64)
     # One column per character position: a loop over the longest id, not over the ids.
     for column in characters.T.astype(np.uint64):
         # Shorter ids are padded with zeros, which must not count: the width is the column's.
-        hashed = np.where(column > 0, mix(hashed ^ column), hashed)
+        hashed = np.where(column > 0, splitmix64(hashed ^ column), hashed)
     return hashed
 
 
@@ -61,4 +61,4 @@ def tie_hash(interactions: Interactions, rows: NDArray[np.intp]) -> NDArray[np.u
     """
     users, items = hash_ids(interactions.user_ids), hash_ids(interactions.item_ids)
     # The user is mixed once more, so that the pair (3, 5) differs from the pair (5, 3).
-    return mix(mix(users)[interactions.user[rows]] ^ items[interactions.item[rows]])
+    return splitmix64(splitmix64(users)[interactions.user[rows]] ^ items[interactions.item[rows]])

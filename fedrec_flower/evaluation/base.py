@@ -72,12 +72,12 @@ class Evaluator(Protocol):
         """The most values that a metric has of each user, int64 (num_users,)."""
         ...
 
-    def fitted(self, num_items: int, most_known: int) -> tuple["Evaluator", list[str]]:
+    def fitted(self, num_items: int, max_seen_items: int) -> tuple["Evaluator", list[str]]:
         """Leave out what the data cannot support.
 
         Args:
             num_items: size of the catalogue.
-            most_known: interactions of the most active user, all parts together.
+            max_seen_items: interactions of the most active user, all parts together.
 
         Returns:
             An evaluator for these data, and one sentence on each setting that changed.

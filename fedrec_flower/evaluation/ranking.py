@@ -72,7 +72,7 @@ class RankingEvaluation:
         """Every metric under both protocols."""
         return [m.name + protocol for protocol in self._protocols for m in self._parsed()]
 
-    def fitted(self, num_items: int, most_known: int) -> tuple["RankingEvaluation", list[str]]:
+    def fitted(self, num_items: int, max_seen_items: int) -> tuple["RankingEvaluation", list[str]]:
         """See `Evaluator.fitted`.
 
         One user with nearly all items, or a small catalogue, leaves the sampled protocol too few
@@ -81,7 +81,7 @@ class RankingEvaluation:
         Raises:
             ConfigError: if no metric remains.
         """
-        changed, unknown = self, num_items - most_known
+        changed, unknown = self, num_items - max_seen_items
         top_k, said = shortened(self.top_k, num_items)
         if self.num_negatives > unknown:
             changed = replace(changed, num_negatives=0)

@@ -46,9 +46,9 @@ class RatingEvaluation:
         """Refuse settings that no catalogue could meet."""
         require_at_least(self, top_k=1, every=1)
 
-    def fitted(self, num_items: int, most_known: int) -> tuple["RatingEvaluation", list[str]]:
+    def fitted(self, num_items: int, max_seen_items: int) -> tuple["RatingEvaluation", list[str]]:
         """See `Evaluator.fitted`; lists are no longer than the catalogue."""
-        del most_known
+        del max_seen_items
         top_k, said = shortened(self.top_k, num_items)
         return replace(self, top_k=top_k), said
 

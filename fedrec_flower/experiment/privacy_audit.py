@@ -37,7 +37,7 @@ from fedrec_flower.federation.server.sampling import sample_clients
 from fedrec_flower.models.base import BilinearForm, Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import Curator
-from fedrec_flower.reports.run_frames import TRAPDOOR
+from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
 from fedrec_flower.threats.base import LOWER_BOUND, NoAttack
 from fedrec_flower.threats.observation import Circumstances, Claims, Moment, Seen, Shadow, Sum, View
 from fedrec_flower.training.model_versions import Versions
@@ -356,6 +356,6 @@ def spy(attack: NoAttack, scene: RunScene) -> dict[str, Any]:
     found = attack.spied(scene)
     if not found:
         return {}
-    caveat = {"randomness": TRAPDOOR} if scene.seeded else {}
+    caveat = {"randomness": SEEDED_CAVEAT} if scene.seeded else {}
     _LOG.info("%s", "; ".join([attack.said(found), *caveat.values()]))
     return {"attack": found | LOWER_BOUND | caveat}

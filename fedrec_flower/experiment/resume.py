@@ -13,7 +13,13 @@ from filelock import FileLock, Timeout
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.files import replacing
 from fedrec_flower.experiment.run_folder import RunFolder, holds_a_run
-from fedrec_flower.reports.settings import INDIFFERENT, PATIENCE, differing, parse, said
+from fedrec_flower.reports.settings import (
+    FAILURE_LIMITS,
+    RESULT_NEUTRAL,
+    as_override,
+    differing,
+    parse,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,18 +110,19 @@ def _require_same(path: Path, configuration: str) -> None:
             "to another folder, or remove that run"
         ) from error
     wanted = parse(configuration)
-    if names := [n for n in differing([earlier, wanted]) if n not in INDIFFERENT | PATIENCE]:
-        name = names[0]
+    may_differ = RESULT_NEUTRAL | FAILURE_LIMITS
+    if names := [name for name in differing([earlier, wanted]) if name not in may_differ]:
+        there, asked = (as_override(settings, names[0]) for settings in (earlier, wanted))
         raise ConfigError(
-            f"{path} holds a run with {said(earlier, name)}, but {said(wanted, name)} is asked "
-            "for: set output_dir= to another folder, or remove that run"
+            f"{path} holds a run with {there}, but {asked} is asked for: "
+            "set output_dir= to another folder, or remove that run"
         )
 
 
 def _record_patience(file: Path, configuration: str) -> None:
     """Let the folder tell the patience that the run goes on with, if it is another."""
     earlier, wanted = (parse(text) for text in (file.read_text("utf-8"), configuration))
-    if any(earlier.get(name) != wanted.get(name) for name in PATIENCE):
+    if any(earlier.get(name) != wanted.get(name) for name in FAILURE_LIMITS):
         with replacing(file) as partial:
             partial.write_text(configuration, encoding="utf-8")
 

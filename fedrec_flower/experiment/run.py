@@ -150,7 +150,11 @@ def run_quietly(config: Config, data: Prepared, folder: RunFolder) -> Outcome:
 
 
 def set_up(
-    config: Config, folder: RunFolder, grid: Grid | None = None, *, data: Prepared | None = None
+    config: Config,
+    folder: RunFolder,
+    grid: Grid | None = None,
+    *,
+    data: Prepared | None = None,
 ) -> Setup:
     """Prepare the data, build the model, check that what is asked for is possible.
 
@@ -208,7 +212,7 @@ def fit_evaluation(
         on each setting that changed.
     """
     asked: Evaluator = build("evaluation", config["evaluation"], **known)
-    fitted, left_out = asked.fitted(data.num_items, data.most_known)
+    fitted, left_out = asked.fitted(data.num_items, data.max_seen_items)
     for sentence in left_out:
         _LOG.warning("%s", sentence)
     changed = {name: getattr(fitted, name, value) for name, value in config["evaluation"].items()}
@@ -240,21 +244,21 @@ def prepare_data(config: Config) -> Prepared:
     partitioner = build("partition", config["partition"])
     seed = config["seed"]
 
-    def cook() -> tuple[Any, ...]:
+    def load_and_split() -> tuple[Any, ...]:
         interactions = dataset.load()
         split = splitter.split(interactions, seed)
         partition = partitioner.assign(interactions, split, seed)
         table = partition_table(interactions, split, partition)
         return interactions, split, partition, split_sha256(interactions, split), table
 
-    recipe = {
+    cache_key = {
         "version": __version__,  # a later version may read the same files in another way
         "dataset": dataset.fingerprint(),
         "split": dict(config["split"]),
         "partition": dict(config["partition"]),
         "seed": seed,
     }
-    return prepare(dataset.cache_path, recipe, cook)
+    return prepare(dataset.cache_path, cache_key, load_and_split)
 
 
 def make_plan(

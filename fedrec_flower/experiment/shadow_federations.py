@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from fedrec_flower import __version__
 from fedrec_flower.core.files import replacing
 from fedrec_flower.core.random import generator
-from fedrec_flower.data.prepare import reassigned
+from fedrec_flower.data.prepare import reassign_training_users
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.server.plan import Outcome
@@ -74,7 +74,7 @@ class Shadows:
         seed = int(generator(number, "shadow-seed").integers(_LARGEST_SEED))
         config = {**self.config, "seed": seed, "attack": _HONEST, "checkpoint_every": None}
         with TemporaryDirectory(prefix=".run-", dir=kept.parent) as scratch:
-            data = reassigned(self.data, claims, inside, Path(scratch) / "prepared")
+            data = reassign_training_users(self.data, claims, inside, Path(scratch) / "prepared")
             outcome = self.run(config, data, RunFolder.create(Path(scratch) / "run"))
         asked = np.repeat(outcome.rounds_participated > 0, np.diff(self.data.client_offsets))
         trained = inside & asked & (np.diff(claims.offsets) > 0)

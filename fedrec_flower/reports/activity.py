@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from fedrec_flower.reports.leaderboard import ERRORS
 from fedrec_flower.reports.markdown import markdown
-from fedrec_flower.reports.per_user import of_users
-from fedrec_flower.reports.run_frames import repetitions
+from fedrec_flower.reports.per_user import metric_per_user
+from fedrec_flower.reports.run_frames import count_repeats
 
 _BINS = 5
 _FEW = 30  # training interactions
@@ -37,11 +37,11 @@ def by_activity(per_user: pd.DataFrame, *metrics: str) -> pd.DataFrame:
     Raises:
         FedrecError: if a metric is another one or the table lacks its column.
     """
-    measured = {metric: of_users(per_user, metric) for metric in metrics}
+    measured = {metric: metric_per_user(per_user, metric) for metric in metrics}
     sums = {metric: _averaged(users) for metric, users in measured.items()}
     first = measured[metrics[0]]
     dataset = first.drop_duplicates("label").set_index("label")["dataset"]
-    repeated = repetitions(first)[1]
+    repeated = count_repeats(first)[1]
     rows = [
         {
             "dataset": dataset[label], "label": label, "group": group, "fifth": fifth,
@@ -54,7 +54,7 @@ def by_activity(per_user: pd.DataFrame, *metrics: str) -> pd.DataFrame:
     return _best_first(pd.DataFrame(rows).astype({"fifth": "Int64"}), metrics[0])
 
 
-def activity_told(table: pd.DataFrame) -> str:
+def activity_markdown(table: pd.DataFrame) -> str:
     """Write the table of `by_activity` as Markdown: for each metric a row a label."""
     metrics = [str(name).removesuffix("_se") for name in table if str(name).endswith("_se")]
     count = table.groupby("group")["users"].max()

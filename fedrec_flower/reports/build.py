@@ -10,9 +10,13 @@ import pandas as pd
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.core.files import print_anything
 from fedrec_flower.reports import figures as plots
-from fedrec_flower.reports.activity import activity_told, by_activity
-from fedrec_flower.reports.headline import headline, readable
-from fedrec_flower.reports.leaderboard import choices_told, choosing, leaderboard
+from fedrec_flower.reports.activity import activity_markdown, by_activity
+from fedrec_flower.reports.headline import headline, leaderboard_markdown
+from fedrec_flower.reports.leaderboard import (
+    leaderboard,
+    validation_ranking,
+    validation_ranking_markdown,
+)
 from fedrec_flower.reports.load import (
     load_per_user,
     load_runs,
@@ -20,17 +24,17 @@ from fedrec_flower.reports.load import (
     load_summaries,
     read_table,
 )
-from fedrec_flower.reports.settings import varied
+from fedrec_flower.reports.settings import varied_groups
 from fedrec_flower.reports.sweeps import (
-    attacked,
-    attacked_told,
-    clock,
-    clock_told,
-    skewed,
-    skewed_told,
-    timed,
-    way_to_goal,
-    way_told,
+    async_curves,
+    async_markdown,
+    async_table,
+    attack_markdown,
+    attack_table,
+    heterogeneity_markdown,
+    heterogeneity_table,
+    time_to_accuracy_markdown,
+    time_to_accuracy_table,
 )
 
 
@@ -66,14 +70,14 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
         FedrecError: if there is no completed run, or runs cannot be compared.
     """
     table = leaderboard(runs)
-    text = readable(table)
+    text = leaderboard_markdown(table)
     to.mkdir(parents=True, exist_ok=True)
     _write(table, text, to, "comparison")
     shown = metric or next(iter(headline(table)), "ndcg@10")
     _draw(runs, to, shown, headline(table))
     _draw_sweep(runs, to, shown)
     if published is not None:
-        plots.save(plots.leak(load_summaries(runs), read_table(published)), to, "leak")
+        plots.save(plots.protocol_leak(load_summaries(runs), read_table(published)), to, "leak")
     return text
 
 
@@ -91,8 +95,8 @@ def choose(runs: Path, to: Path, metric: str) -> str:
     Raises:
         FedrecError: if no completed run has the metric.
     """
-    table = choosing(runs, metric)
-    text = choices_told(table)
+    table = validation_ranking(runs, metric)
+    text = validation_ranking_markdown(table)
     to.mkdir(parents=True, exist_ok=True)
     _write(table, text, to, "choices")
     return text
@@ -107,51 +111,51 @@ def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
     plots.save(plots.comparison(summaries, metric, *beside), to, "comparison")
     plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
     _draw_activity(runs, to, metric)
-    if plots.is_spied_on(summaries):
-        plots.save(plots.what_the_curious_learn(summaries), to, "curious")
-    if not (on_clock := timed(runs, metric)).empty:
-        _draw_clock(on_clock, clock(runs, metric), to, metric)
-    if plots.sends_anything(ours):
+    if plots.has_inference_results(summaries):
+        plots.save(plots.privacy_leakage(summaries), to, "curious")
+    if not (on_clock := async_curves(runs, metric)).empty:
+        _draw_clock(on_clock, async_table(runs, metric), to, metric)
+    if plots.has_traffic(ours):
         plots.save(plots.accuracy_against_megabytes(ours, metric), to, "megabytes")
 
 
 def _draw_sweep(runs: Path, to: Path, metric: str) -> None:
     """Tables and figures of what the runs were made to differ in."""
-    differ = varied(load_settings(runs).values())
+    differ = varied_groups(load_settings(runs).values())
     if {"partition", "strategy"} <= differ:
-        table = skewed(runs, metric)
-        _write(table, skewed_told(table, metric), to, "heterogeneity")
+        table = heterogeneity_table(runs, metric)
+        _write(table, heterogeneity_markdown(table, metric), to, "heterogeneity")
         plots.save(plots.strategies_on_partitions(table, metric), to, "heterogeneity")
     if "clients_per_round" in differ:
-        _draw_goal(way_to_goal(runs, metric), to, metric)
+        _draw_goal(time_to_accuracy_table(runs, metric), to, metric)
     summaries = load_summaries(runs)
-    if "compression" in differ and plots.sends_anything(summaries):
+    if "compression" in differ and plots.has_traffic(summaries):
         plots.save(plots.accuracy_against_upload(summaries, metric), to, "upload")
     if "epsilon" in summaries and len(set(summaries["epsilon"].dropna())) > 1:
         plots.save(plots.privacy_utility(summaries, metric), to, "privacy_utility")
-    if "attack" in differ and not (table := attacked(runs)).empty:
-        _write(table, attacked_told(table), to, "attacks")
+    if "attack" in differ and not (table := attack_table(runs)).empty:
+        _write(table, attack_markdown(table), to, "attacks")
         plots.save(plots.attacks_on_defences(table), to, "attacks")
 
 
 def _draw_goal(table: pd.DataFrame, to: Path, metric: str) -> None:
     if table.empty:
         return
-    _write(table, way_told(table, metric), to, "goal")
+    _write(table, time_to_accuracy_markdown(table, metric), to, "goal")
     if len(set(table["goal"])) == 1:  # one figure shows the way to one goal
-        plots.save(plots.way_to_goal(table, metric), to, "goal")
+        plots.save(plots.time_to_accuracy(table, metric), to, "goal")
 
 
 def _draw_activity(runs: Path, to: Path, metric: str) -> None:
     rated = metric in ("rmse", "mae")
     table = by_activity(load_per_user(runs), *(("rmse", "mae") if rated else ("ndcg@10", "hr@10")))
-    _write(table, activity_told(table), to, "activity")
+    _write(table, activity_markdown(table), to, "activity")
     plots.save(plots.metric_by_activity(table, "rmse" if rated else "hr@10"), to, "activity")
 
 
 def _draw_clock(on_clock: pd.DataFrame, table: pd.DataFrame, to: Path, metric: str) -> None:
     if not table.empty:
-        _write(table, clock_told(table, metric), to, "clock")
+        _write(table, async_markdown(table, metric), to, "clock")
     plots.save(plots.accuracy_against_clock(on_clock, table, metric), to, "clock")
 
 

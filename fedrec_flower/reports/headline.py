@@ -7,7 +7,7 @@ import pandas as pd
 
 from fedrec_flower.reports.leaderboard import ACTIVITY_GAP, ATTACK, ERRORS, FIELD, metrics_of
 from fedrec_flower.reports.markdown import markdown
-from fedrec_flower.reports.run_frames import TRAPDOOR, is_seeded
+from fedrec_flower.reports.run_frames import SEEDED_CAVEAT, is_seeded
 
 _HEADLINE = ("ndcg@10", "hr@10", "ndcg@10_99neg", "hr@10_99neg", *ERRORS)
 _ATTACK = (
@@ -30,7 +30,7 @@ _LEVEL = 0.05
 _UNBEATEN = " ≈"  # beside what is not shown to be worse than the best
 
 
-def readable(table: pd.DataFrame) -> str:
+def leaderboard_markdown(table: pd.DataFrame) -> str:
     """Write a leaderboard as Markdown.
 
     Args:
@@ -174,7 +174,7 @@ def _caption(table: pd.DataFrame) -> Iterator[str]:
         yield "Figures of attacks are lower bounds: a stronger attack may achieve more."
     guarded = np.isfinite(table["epsilon"]).any()
     if is_seeded(table) and (guarded or f"{ATTACK}exposed" in table or f"{ATTACK}auc" in table):
-        yield f"{TRAPDOOR}."
+        yield f"{SEEDED_CAVEAT}."
     common = [name for name in (*_NAMES, *_ORIGIN) if name in table]
     same = [name for name in common if name not in _differing(table, common)]
     told = [f"{name} {table[name].iloc[0]}" for name in same if table[name].iloc[0]]

@@ -19,9 +19,9 @@ from fedrec_flower.core.random import generator
 from fedrec_flower.evaluation.significance import holm, majority, mcnemar, paired_bootstrap
 from fedrec_flower.reports.load import IDENTITY, load_per_user, load_settings, load_summaries
 from fedrec_flower.reports.markdown import markdown
-from fedrec_flower.reports.per_user import column_of, of_users
-from fedrec_flower.reports.run_frames import is_seeded, once
-from fedrec_flower.reports.settings import Settings, differing, is_federated, said
+from fedrec_flower.reports.per_user import metric_per_user, per_user_column
+from fedrec_flower.reports.run_frames import drop_repeated_runs, is_seeded
+from fedrec_flower.reports.settings import Settings, as_override, differing, is_federated
 
 ACTIVITY_GAP = "activity_gap"
 """What a column ends with that tells how much better active users are served."""
@@ -88,17 +88,17 @@ def comparison(path: str | Path) -> pd.DataFrame:
     Raises:
         FedrecError: if there is no completed run.
     """
-    once = completed_once(load_summaries(path))
-    if once.empty:
+    runs = completed_runs(load_summaries(path))
+    if runs.empty:
         raise FedrecError(f"no run below {path} is completed: wait for one, or look at its error")
     settings = load_settings(path)
-    rows = [_row(runs, settings) for _, runs in once.groupby("configuration")]
+    rows = [_row(repeated, settings) for _, repeated in runs.groupby("configuration")]
     return _best_first(pd.DataFrame(rows))
 
 
-def completed_once(runs: pd.DataFrame) -> pd.DataFrame:
+def completed_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Completed runs, of repeated ones the last."""
-    return once(runs[runs["status"] == "completed"])
+    return drop_repeated_runs(runs[runs["status"] == "completed"])
 
 
 def sorting_metric(metrics: Iterable[str]) -> str | None:
@@ -127,7 +127,7 @@ def _row(runs: pd.DataFrame, settings: Mapping[str, Settings]) -> dict[str, Any]
         **{name: names.pop(name) for name in ("label", *FIELD)},
         "candidates": _candidates(measured),
         **names,
-        "settings": told_apart(str(first["configuration"]), settings),
+        "settings": distinguishing_settings(str(first["configuration"]), settings),
         "seeds": len(runs),
         "seed": _listed(runs["seed"]),
         "randomness": "seeded" if is_seeded(runs) else "private",
@@ -167,12 +167,12 @@ def _attack(runs: pd.DataFrame) -> dict[str, Any]:
     """What an attack came to, where one was made: numbers over seeds, words as they are."""
     told: dict[str, Any] = {}
     for name in _below("attack.", runs):
-        said = runs[f"attack.{name}"].dropna()
-        values = pd.to_numeric(said, errors="coerce")
+        stated = runs[f"attack.{name}"].dropna()
+        values = pd.to_numeric(stated, errors="coerce")
         if values.notna().any():
             told |= {f"{ATTACK}{name}": values.mean(), f"{ATTACK}{name}_sd": values.std()}
-        elif len(said):
-            told[f"{ATTACK}{name}"] = _listed(said)
+        elif len(stated):
+            told[f"{ATTACK}{name}"] = _listed(stated)
     return told
 
 
@@ -196,13 +196,13 @@ def _candidates(metrics: Iterable[str]) -> str:
     return ", ".join(sorted(told, reverse=True))
 
 
-def told_apart(configuration: str, settings: Mapping[str, Settings]) -> str:
+def distinguishing_settings(configuration: str, settings: Mapping[str, Settings]) -> str:
     """In which settings a configuration differs from others of its model, as overrides."""
     own = settings[configuration]
     model = own.get("model.name")
     namesakes = [each for each in settings.values() if each.get("model.name") == model]
     names = [name for name in differing(namesakes) if not name.endswith("_target_")]
-    return " ".join(said(own, name) for name in names)
+    return " ".join(as_override(own, name) for name in names)
 
 
 def _versions(runs: pd.DataFrame) -> list[str]:
@@ -261,7 +261,7 @@ def leaderboard(path: str | Path) -> pd.DataFrame:
         FedrecError: if there is no completed run, or rows that compete have unequal splits.
     """
     table, per_user = comparison(path), load_per_user(path)
-    _require_equal_splits(completed_once(load_summaries(path)))
+    _require_equal_splits(completed_runs(load_summaries(path)))
     for metric in [name for name in metrics_of(table) if _TESTED.fullmatch(name)]:
         users = _of_users(per_user, metric)
         fields = [field for _, field in table[table[metric].notna()].groupby(FIELD)]
@@ -320,9 +320,9 @@ def _gains_p(best: pd.DataFrame, other: pd.DataFrame) -> float:
 def _of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A metric of each user (a row), for each configuration and seed (a column)."""
     keys = ["configuration", "seed"]
-    if column_of(metric) not in per_user:
+    if per_user_column(metric) not in per_user:
         return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=keys))
-    table = of_users(per_user, metric).pivot_table("total", "user_id", keys)
+    table = metric_per_user(per_user, metric).pivot_table("total", "user_id", keys)
     # The bootstrap draws users by their place: ids that are numbers stand in numeric order.
     return table.loc[sorted(table.index, key=_in_order)]
 
@@ -360,7 +360,7 @@ def _require_equal_seeds(rivals: pd.DataFrame) -> None:
         )
 
 
-def choosing(path: str | Path, metric: str) -> pd.DataFrame:
+def validation_ranking(path: str | Path, metric: str) -> pd.DataFrame:
     """Rank the settings of each model by a validation metric; test is not looked at.
 
     Args:
@@ -375,14 +375,14 @@ def choosing(path: str | Path, metric: str) -> pd.DataFrame:
     Raises:
         FedrecError: if no completed run has the metric.
     """
-    runs, column = completed_once(load_summaries(path)), f"validation.{metric}"
+    runs, column = completed_runs(load_summaries(path)), f"validation.{metric}"
     if column not in runs or runs.empty:
         raise FedrecError(f"no completed run below {path} has validation {metric}")
     settings = load_settings(path)
     rows = [
         {
             "model": group["model"].iloc[0],
-            "settings": told_apart(str(configuration), settings),
+            "settings": distinguishing_settings(str(configuration), settings),
             "seeds": len(group),
             "selected_round": group["selected_round"].mean(),
             metric: group[column].mean(),
@@ -393,8 +393,8 @@ def choosing(path: str | Path, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["model", metric], ascending=ascending, kind="stable")
 
 
-def choices_told(table: pd.DataFrame) -> str:
-    """Write the table of `choosing` as Markdown, and say how many settings each model had."""
+def validation_ranking_markdown(table: pd.DataFrame) -> str:
+    """Write the table of `validation_ranking` as Markdown, with the number of settings."""
     budget = table.groupby("model").size()
     told = ", ".join(f"{model} {count}" for model, count in budget.items())
     return markdown(table, 4) + f"\nValidation only. Settings tried: {told}.\n"

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from fedrec_flower.core.errors import FedrecError
-from fedrec_flower.reports.run_frames import once
+from fedrec_flower.reports.run_frames import drop_repeated_runs
 
 _RANKING = re.compile(r"(?P<kind>hr|ndcg)@(?P<k>\d+)(?P<sampled>_\d+neg)?")
 _ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
 
 
-def column_of(metric: str) -> str:
+def per_user_column(metric: str) -> str:
     """The column of `per_user.csv` that a metric comes from.
 
     Raises:
@@ -27,7 +27,7 @@ def column_of(metric: str) -> str:
     return f"rank{ranking['sampled'] or '_full'}" if ranking else _ERRORS[metric]
 
 
-def of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
+def metric_per_user(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Tell a metric of each user, as what is summed over users and what the sum is divided by.
 
     Args:
@@ -42,13 +42,13 @@ def of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
     Raises:
         FedrecError: if the metric is another one or the table lacks its column.
     """
-    column = column_of(metric)
+    column = per_user_column(metric)
     if column not in per_user:
         raise FedrecError(
             f"{metric} needs the column {column}, which these runs lack: choose a metric of "
             "their task"
         )
-    measured = once(per_user.dropna(subset=[column]))
+    measured = drop_repeated_runs(per_user.dropna(subset=[column]))
     ranking = _RANKING.fullmatch(metric)
     if ranking is None:
         return measured.assign(total=measured[column], count=measured["num_ratings"])

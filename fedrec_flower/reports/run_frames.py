@@ -8,7 +8,7 @@ _ENGINES = {"simulation", "in_process", "deployment"}  # the same results on eac
 _APART = ("configuration", "label", "seed", "split_sha256")  # the last tells folds apart
 
 
-TRAPDOOR = (
+SEEDED_CAVEAT = (
     "randomness=seeded: client draws and the noise of privacy follow from the seed, which the "
     "server knows; epsilons, and figures of attacks that do not use it, hold only for an observer "
     "without it"
@@ -30,7 +30,7 @@ def is_engine(federation: Any) -> bool:
     return bool(pd.isna(federation)) or federation in _ENGINES
 
 
-def once(frame: pd.DataFrame) -> pd.DataFrame:
+def drop_repeated_runs(frame: pd.DataFrame) -> pd.DataFrame:
     """Leave out what was run again: a run repeated is no further evidence.
 
     Runs repeat each other if they differ neither in their configuration nor in seed or split.
@@ -50,7 +50,7 @@ def once(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["run"].isin(counted["run"])]
 
 
-def repetitions(frame: pd.DataFrame) -> tuple["pd.Series[int]", str]:
+def count_repeats(frame: pd.DataFrame) -> tuple["pd.Series[int]", str]:
     """How often each series was run, and in what its runs differ.
 
     Args:

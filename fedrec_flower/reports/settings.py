@@ -17,9 +17,9 @@ _HYDRAS_OWN = ("defaults", "hydra")
 _GROUPS = ("dataset", "model", "strategy", "partition", "federation")
 # What a repetition may change and still be the same experiment.
 _VARIED = {"seed", "output_dir", "dataset.cache_dir"}
-INDIFFERENT = {"checkpoint_every", "resume"}
+RESULT_NEUTRAL = {"checkpoint_every", "resume"}
 """Settings that change no number."""
-PATIENCE = {"min_completion", "max_retries", "reply_timeout"}
+FAILURE_LIMITS = {"min_completion", "max_retries", "reply_timeout"}
 """Settings that say when a run gives up, with which it may yet go on."""
 # Groups one may do without; versions before one came did.
 _OPTIONAL = ("privacy", "secure_aggregation", "compression", "faults", "attack")
@@ -91,7 +91,7 @@ def experiment(settings: Settings) -> Settings:
     """The settings that two runs share if they are repetitions of each other: seeds, or folds."""
     # Published folds of ratings are reported as one mean; ranks are tested pairwise, fold by fold.
     folds = {"split.fold"} if settings.get("task") == "rating" else set[str]()
-    apart = _VARIED | INDIFFERENT | folds
+    apart = _VARIED | RESULT_NEUTRAL | folds
     same = {name: value for name, value in settings.items() if name not in apart}
     if source := settings.get("init_from"):
         # A run that starts from the one of its own seed repeats what another does from its own.
@@ -111,24 +111,24 @@ def differing(experiments: Sequence[Settings]) -> list[str]:
     # Last: the name of a choice tells its class, and engines differ by rounding at most.
     last = ("federation.", "_target_")
     ordered = sorted(names, key=lambda n: (n.endswith(last[1]), n.startswith(last[0])))
-    return [name for name in ordered if len({shown(each, name) for each in experiments}) > 1]
+    return [name for name in ordered if len({value_text(each, name) for each in experiments}) > 1]
 
 
-def varied(experiments: Iterable[Settings]) -> set[str]:
+def varied_groups(experiments: Iterable[Settings]) -> set[str]:
     """What differs between federations: groups such as "partition", and settings of no group."""
     names = differing([each for each in experiments if is_federated(each)])
     return {name.partition(".")[0] for name in names}
 
 
-def shown(settings: Settings, name: str) -> str:
+def value_text(settings: Settings, name: str) -> str:
     """A value as one would write it on the command line; "unset" where there is none."""
     value = settings.get(name, "unset")
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def said(settings: Settings, name: str) -> str:
+def as_override(settings: Settings, name: str) -> str:
     """A setting as one would write it on the command line, such as "strategy=fedavg"."""
-    return f"{name.removesuffix('.name')}={shown(settings, name)}"
+    return f"{name.removesuffix('.name')}={value_text(settings, name)}"
 
 
 def labels(experiments: Mapping[str, Settings]) -> dict[str, str]:
@@ -147,10 +147,10 @@ def labels(experiments: Mapping[str, Settings]) -> dict[str, str]:
     told = {key: (_always(settings), _leak(settings)) for key, settings in experiments.items()}
     for name in differing(list(experiments.values())):
         for namesakes in _alike(told):
-            if len({shown(experiments[key], name) for key in namesakes}) > 1:
+            if len({value_text(experiments[key], name) for key in namesakes}) > 1:
                 for key in namesakes:
                     begun, leak = told[key]
-                    told[key] = f"{begun}, {said(experiments[key], name)}", leak
+                    told[key] = f"{begun}, {as_override(experiments[key], name)}", leak
     return {key: "".join(parts) for key, parts in told.items()}
 
 
@@ -167,7 +167,7 @@ def is_federated(settings: Settings) -> bool:
     return is_engine(settings.get("federation.name"))
 
 
-def choice(settings: Settings, group: str, experiments: Sequence[Settings]) -> str:
+def choice_label(settings: Settings, group: str, experiments: Sequence[Settings]) -> str:
     """What was chosen of a group, with what sets it apart from others of its name.
 
     Args:
@@ -181,12 +181,12 @@ def choice(settings: Settings, group: str, experiments: Sequence[Settings]) -> s
     prefix, name = f"{group}.", settings.get(f"{group}.name")
     namesakes = [each for each in experiments if each.get(f"{group}.name") == name]
     apart = [key for key in differing(namesakes) if key.startswith(prefix)]
-    own = [f"{key.removeprefix(prefix)}={shown(settings, key)}" for key in apart]
+    own = [f"{key.removeprefix(prefix)}={value_text(settings, key)}" for key in apart]
     return " ".join([str(name), *own])
 
 
 def _always(settings: Settings) -> str:
-    beside = "" if is_federated(settings) else f", {said(settings, 'federation.name')}"
+    beside = "" if is_federated(settings) else f", {as_override(settings, 'federation.name')}"
     return f"{settings.get('model.name')}{beside}"
 
 

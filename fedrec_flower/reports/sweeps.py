@@ -15,11 +15,17 @@ import numpy as np
 import pandas as pd
 
 from fedrec_flower.core.errors import FedrecError
-from fedrec_flower.reports.leaderboard import ERRORS, FIELD, completed_once
+from fedrec_flower.reports.leaderboard import ERRORS, FIELD, completed_runs
 from fedrec_flower.reports.load import load_runs, load_settings, load_summaries
 from fedrec_flower.reports.markdown import markdown
-from fedrec_flower.reports.run_frames import once
-from fedrec_flower.reports.settings import Settings, choice, differing, is_federated, said
+from fedrec_flower.reports.run_frames import drop_repeated_runs
+from fedrec_flower.reports.settings import (
+    Settings,
+    as_override,
+    choice_label,
+    differing,
+    is_federated,
+)
 
 SHARE = 0.95
 """The share of the centralised run's best validation metric that is near enough."""
@@ -27,7 +33,7 @@ SHARE = 0.95
 _RIVALS = [*FIELD, "model"]
 
 
-def way_to_goal(path: str | Path, metric: str) -> pd.DataFrame:
+def time_to_accuracy_table(path: str | Path, metric: str) -> pd.DataFrame:
     """When each federation first came near its model's centralised run, on validation.
 
     Args:
@@ -49,7 +55,7 @@ def way_to_goal(path: str | Path, metric: str) -> pd.DataFrame:
     Raises:
         FedrecError: if there is no run that can be read.
     """
-    runs = completed_once(load_summaries(path)).set_index("run")
+    runs = completed_runs(load_summaries(path)).set_index("run")
     settings = load_settings(path)
     runs = runs.assign(federated=[is_federated(settings[key]) for key in runs["configuration"]])
     runs = runs.join(_progress(load_runs(path), metric), how="inner")
@@ -61,8 +67,8 @@ def way_to_goal(path: str | Path, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(order, ascending=downward).reset_index(drop=True)
 
 
-def way_told(table: pd.DataFrame, metric: str) -> str:
-    """Write the table of `way_to_goal` as Markdown, and say below it what the goal is."""
+def time_to_accuracy_markdown(table: pd.DataFrame, metric: str) -> str:
+    """Write the table of `time_to_accuracy_table` as Markdown, with the goal below it."""
     alike = table.duplicated(["model", "clients_per_round", "local_epochs", "learning_rate"])
     shown = pd.DataFrame(
         {
@@ -72,8 +78,8 @@ def way_told(table: pd.DataFrame, metric: str) -> str:
             "learning rate": table["learning_rate"],
             "seeds": table["seeds"],
             f"best validation {metric}": table["best"].map("{:.4f}".format),
-            "rounds to the goal": list(way_or_how_far(table, "rounds", "{:,.0f}")),
-            "MB a client to the goal": list(way_or_how_far(table, "megabytes", "{:,.1f}")),
+            "rounds to the goal": list(goal_cells(table, "rounds", "{:,.0f}")),
+            "MB a client to the goal": list(goal_cells(table, "megabytes", "{:,.1f}")),
         }
     )
     goals = table.drop_duplicates("model").itertuples()
@@ -130,7 +136,7 @@ def _asked(runs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 def _facts(run: "pd.Series[Any]", goal: float) -> dict[str, float]:
     """When a run reached the goal, and how far it went."""
     rounds, megabytes = _rounds_run(run), run["bytes.total"] / run["num_clients"] / 1e6
-    there = first_at(run["curve"], goal)
+    there = first_reaching(run["curve"], goal)
     # As if each round cost the same: a run's summary tells means over its rounds.
     return {
         "rounds": there,
@@ -140,7 +146,7 @@ def _facts(run: "pd.Series[Any]", goal: float) -> dict[str, float]:
     }
 
 
-def first_at(curve: "pd.Series[float]", goal: float) -> float:
+def first_reaching(curve: "pd.Series[float]", goal: float) -> float:
     """The first round, or time, whose value is at the goal or above it; NaN if there is none.
 
     Args:
@@ -156,7 +162,7 @@ def _rounds_run(run: "pd.Series[Any]") -> float:
     return float(run["num_rounds"] if pd.isna(stopped) else stopped)
 
 
-def way_or_how_far(table: pd.DataFrame, column: str, form: str) -> Iterator[str]:
+def goal_cells(table: pd.DataFrame, column: str, form: str) -> Iterator[str]:
     """Write what it took to the goal, or by how many seeds it was reached and how far runs went.
 
     Args:
@@ -176,7 +182,7 @@ def way_or_how_far(table: pd.DataFrame, column: str, form: str) -> Iterator[str]
 _CLOCK = "simulated_seconds"  # as strategies report it
 
 
-def timed(path: str | Path, metric: str) -> pd.DataFrame:
+def async_curves(path: str | Path, metric: str) -> pd.DataFrame:
     """When, on its simulated clock, each run stood where on validation.
 
     Args:
@@ -191,7 +197,7 @@ def timed(path: str | Path, metric: str) -> pd.DataFrame:
         FedrecError: if there is no run that can be read.
     """
     runs = load_runs(path)
-    runs = once(runs[runs["status"] == "completed"])
+    runs = drop_repeated_runs(runs[runs["status"] == "completed"])
     clock = runs[runs["metric"] == _CLOCK].set_index(["run", "round"])["value"].rename("seconds")
     evaluated = runs[(runs["phase"] == "validation") & (runs["metric"] == metric)]
     shown = evaluated[evaluated["run"].isin(clock.index.unique("run"))]
@@ -199,11 +205,11 @@ def timed(path: str | Path, metric: str) -> pd.DataFrame:
     return shown.assign(seconds=shown["seconds"].where(shown["round"] > 0, 0.0))
 
 
-def clock(path: str | Path, metric: str) -> pd.DataFrame:
+def async_table(path: str | Path, metric: str) -> pd.DataFrame:
     """When runs first came near the best that a server reaches which waits for every reply.
 
     Args:
-        path: as in `timed`.
+        path: as in `async_curves`.
         metric: the validation metric that is to be reached, more of it being better.
 
     Returns:
@@ -222,11 +228,11 @@ def clock(path: str | Path, metric: str) -> pd.DataFrame:
     """
     curves = {
         str(run): own.set_index("seconds")["value"]
-        for run, own in timed(path, metric).groupby("run")
+        for run, own in async_curves(path, metric).groupby("run")
     }
     if not curves or metric in ERRORS:
         return pd.DataFrame()
-    runs, settings = completed_once(load_summaries(path)).set_index("run"), load_settings(path)
+    runs, settings = completed_runs(load_summaries(path)).set_index("run"), load_settings(path)
     runs = runs.loc[list(curves)]
     waiting = [_waits_for_all(run, settings) for _, run in runs.iterrows()]
     runs = runs.assign(curve=pd.Series(curves, dtype=object), waits_for_all=waiting)
@@ -238,8 +244,8 @@ def clock(path: str | Path, metric: str) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def clock_told(table: pd.DataFrame, metric: str) -> str:
-    """Write the table of `clock` as Markdown, and say below it what the goal is."""
+def async_markdown(table: pd.DataFrame, metric: str) -> str:
+    """Write the table of `async_table` as Markdown, and say below it what the goal is."""
     shown = pd.DataFrame(
         {
             "run": table["label"],
@@ -247,7 +253,7 @@ def clock_told(table: pd.DataFrame, metric: str) -> str:
             "seeds": table["seeds"],
             f"best validation {metric}": table["best"].map("{:.4f}".format),
             f"test {metric}": table["test"].map("{:.4f}".format),
-            "simulated seconds to the goal": list(way_or_how_far(table, "seconds", "{:,.1f}")),
+            "simulated seconds to the goal": list(goal_cells(table, "seconds", "{:,.1f}")),
         }
     )
     goals = table.drop_duplicates("model")
@@ -274,7 +280,7 @@ def _rows_clock(rivals: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
     goal = SHARE * best[patient].groupby(rivals["configuration"]).mean().max()
     for _, repeated in rivals.groupby("configuration"):
         first = repeated.iloc[0]
-        seconds = repeated["curve"].map(lambda curve: first_at(curve, goal))
+        seconds = repeated["curve"].map(lambda curve: first_reaching(curve, goal))
         yield {
             **{name: first[name] for name in ("label", "dataset", "model", "waits_for_all")},
             "seeds": len(repeated),
@@ -295,7 +301,7 @@ _MEASURES = {"partition.exponent": 1.0, "partition.alpha": -1.0}
 _SHOWN = ("partition.", "strategy.")
 
 
-def skewed(path: str | Path, metric: str) -> pd.DataFrame:
+def heterogeneity_table(path: str | Path, metric: str) -> pd.DataFrame:
     """Put what each strategy reached on each partition side by side.
 
     Args:
@@ -310,7 +316,7 @@ def skewed(path: str | Path, metric: str) -> pd.DataFrame:
     Raises:
         FedrecError: if no completed run of a federation reports the metric.
     """
-    runs, settings = completed_once(load_summaries(path)), load_settings(path)
+    runs, settings = completed_runs(load_summaries(path)), load_settings(path)
     column = f"test.{metric}"
     known = runs[runs[column].notna()] if column in runs else runs.head(0)
     own = {key: settings[key] for key in known["configuration"] if is_federated(settings[key])}
@@ -327,8 +333,8 @@ def skewed(path: str | Path, metric: str) -> pd.DataFrame:
     return table.drop(columns=order[:2]).reset_index(drop=True)
 
 
-def skewed_told(table: pd.DataFrame, metric: str) -> str:
-    """Write the table of `skewed` as Markdown: a row a partition, a column a strategy."""
+def heterogeneity_markdown(table: pd.DataFrame, metric: str) -> str:
+    """Write `heterogeneity_table` as Markdown: one row per partition, one column per strategy."""
     spread = table["sd"].map(" ± {:.4f}".format).where(table["sd"].notna(), "")
     keys = ["partition", "num_clients"]
     wide = table.assign(cell=table["mean"].map("{:.4f}".format) + spread).pivot_table(
@@ -346,12 +352,12 @@ def _named(settings: Settings, every: list[Settings]) -> dict[str, Any]:
     """What an experiment is called, and where its partition stands."""
     name = str(settings.get("partition.name"))
     rest = [key for key in differing(every) if not key.startswith(_SHOWN)]
-    others = [said(settings, key) for key in rest if not key.endswith("_target_")]
+    others = [as_override(settings, key) for key in rest if not key.endswith("_target_")]
     measures = [sign * settings[key] for key, sign in _MEASURES.items() if key in settings]
     return {
         "dataset": settings.get("dataset.name"),
-        "partition": choice(settings, "partition", every),
-        "strategy": ", ".join([choice(settings, "strategy", every), *others]),
+        "partition": choice_label(settings, "partition", every),
+        "strategy": ", ".join([choice_label(settings, "strategy", every), *others]),
         "place": _BY_SKEW.index(name) if name in _BY_SKEW else len(_BY_SKEW),
         "measure": measures[0] if measures else float("nan"),
     }
@@ -374,7 +380,7 @@ _EXPOSURE = "attack.exposure@"
 _SHOWN_attacked = ("attack.", "strategy.")
 
 
-def attacked(path: str | Path) -> pd.DataFrame:
+def attack_table(path: str | Path) -> pd.DataFrame:
     """Put what each attack achieved against each strategy side by side.
 
     Args:
@@ -389,7 +395,7 @@ def attacked(path: str | Path) -> pd.DataFrame:
     Raises:
         FedrecError: if there is no run that can be read, or lists of several lengths.
     """
-    runs, settings = completed_once(load_summaries(path)), load_settings(path)
+    runs, settings = completed_runs(load_summaries(path)), load_settings(path)
     measured = [str(name) for name in runs if str(name).startswith(_EXPOSURE)]
     if not measured:
         return pd.DataFrame()
@@ -407,8 +413,8 @@ def attacked(path: str | Path) -> pd.DataFrame:
     return table.drop(columns="place").reset_index(drop=True)
 
 
-def attacked_told(table: pd.DataFrame) -> str:
-    """Write the table of `attacked` as Markdown: a row an attack, a column a strategy."""
+def attack_markdown(table: pd.DataFrame) -> str:
+    """Write the table of `attack_table` as Markdown: a row an attack, a column a strategy."""
     k, seeds = table["k"].iloc[0], ", ".join(map(str, sorted(set(table["seeds"]))))
     cells = table["exposure"].map("{:.1%}".format) + table["ndcg"].map(" ({:.4f})".format)
     wide = table.assign(cell=cells, malicious=table["malicious"].map("{:.0%}".format)).pivot_table(
@@ -428,12 +434,12 @@ def _named_attacked(settings: Settings, every: list[Settings]) -> dict[str, Any]
     # The share of malicious clients has a column of its own.
     alike = [{k: v for k, v in each.items() if k != "attack.malicious"} for each in every]
     rest = [key for key in differing(every) if not key.startswith(_SHOWN_attacked)]
-    others = [said(settings, key) for key in rest if not key.endswith("_target_")]
+    others = [as_override(settings, key) for key in rest if not key.endswith("_target_")]
     return {
         "dataset": settings.get("dataset.name"),
-        "attack": choice(settings, "attack", alike),
+        "attack": choice_label(settings, "attack", alike),
         "malicious": float(settings.get("attack.malicious", 0)),
-        "strategy": ", ".join([choice(settings, "strategy", every), *others]),
+        "strategy": ", ".join([choice_label(settings, "strategy", every), *others]),
         "place": _BY_MEANS.index(name) if name in _BY_MEANS else len(_BY_MEANS),
     }
 

@@ -195,7 +195,7 @@ def claimed(data: Prepared) -> Claims:
     trains = np.diff(train.offsets) > 0
     claims = train
     for part in held_out:
-        claims = claims.then(part.of(~trains))
+        claims = claims.concat(part.mask(~trains))
     return claims
 
 

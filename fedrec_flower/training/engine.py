@@ -205,7 +205,7 @@ class Engine(ABC):
             return {}  # as of most models
         sizes, share = np.diff(cohort.user_offsets), 1 - self.model.history_dropout
         kept = self.sampler.keep(cohort, sizes, round_, epoch=0, share=share)
-        return self.model.features(cohort.attributes, cohort.history.of(kept), touched.rows)
+        return self.model.features(cohort.attributes, cohort.history.mask(kept), touched.rows)
 
     def _told(self, values: Tensors, touched: Touched) -> tuple[Index, Index]:
         """Offsets and rows of what is sent; without a table nobody need know who touched what."""

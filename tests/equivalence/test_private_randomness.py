@@ -23,7 +23,7 @@ from fedrec_flower.experiment.shadow_federations import Shadows
 from fedrec_flower.federation.client import node as nodes
 from fedrec_flower.federation.client.state_store import SECRET_FILE, node_secret
 from fedrec_flower.privacy.statement import about_noise
-from fedrec_flower.reports.run_frames import TRAPDOOR
+from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
 from tests.helpers.interrupted_runs import go_on, interrupted
 
 if TYPE_CHECKING:
@@ -252,8 +252,8 @@ def test_an_attack_on_a_seeded_run_says_that_the_server_knows_the_seed(
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, f"randomness={randomness}")
     with caplog.at_level("INFO", "fedrec_flower"):
         found = spy(ran.setup.attack, scene(ran))["attack"]
-    assert (found.get("randomness") == TRAPDOOR) == (randomness == "seeded")
-    assert (TRAPDOOR in caplog.text) == (randomness == "seeded")
+    assert (found.get("randomness") == SEEDED_CAVEAT) == (randomness == "seeded")
+    assert (SEEDED_CAVEAT in caplog.text) == (randomness == "seeded")
 
 
 # --- what a run says, and what it refuses -------------------------------------------------------

@@ -82,8 +82,8 @@ def prepared(cache: Path, clients: Holdings, num_items: int) -> Prepared:
     split = Split(np.full(len(user), Part.TRAIN, np.int8))
     partition = Partition(holder.astype(np.int32), np.arange(len(clients)))
     table = partition_table(met, split, partition)
-    recipe = {"clients": [[list(items) for items in client] for client in clients]}
-    return prepare(cache, recipe, lambda: (met, split, partition, "tiny", table))
+    cache_key = {"clients": [[list(items) for items in client] for client in clients]}
+    return prepare(cache, cache_key, lambda: (met, split, partition, "tiny", table))
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def train_plainly(
     cohort = Cohort.gather([data], spare_held_out=False)
     sizes, share = np.array([data.num_users]), 1 - model.history_dropout
     kept = sampler.keep(cohort, sizes, round_, 0, share)
-    model.load(model.features(data.attributes, data.train.of(kept), None))
+    model.load(model.features(data.attributes, data.train.mask(kept), None))
     losses: list[float] = []
     for epoch in range(training.local_epochs):
         reads = isinstance(model, HistoryRecommender)

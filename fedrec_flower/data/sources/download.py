@@ -25,7 +25,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from fedrec_flower.core.errors import DataError
 from fedrec_flower.data.sources.base import content_digest
-from fedrec_flower.data.sources.readers import readable
+from fedrec_flower.data.sources.readers import explain_read_errors
 
 _log = logging.getLogger("fedrec_flower")
 
@@ -59,7 +59,7 @@ class Source:
     fetch: Callable[[Path], None]
 
 
-def obtain(sources: Sequence[Source], folder: Path, advice: str) -> Path:
+def fetch_first_available(sources: Sequence[Source], folder: Path, advice: str) -> Path:
     """The first of the sources that lies in the cache, or else the first that can be fetched.
 
     Args:
@@ -250,7 +250,7 @@ def open_store(path: Path, wanted: Collection[str]) -> Store:
     Raises:
         DataError: if the path is missing, unreadable, or neither a folder nor a zip archive.
     """
-    with readable(str(path)):
+    with explain_read_errors(str(path)):
         if path.is_dir():
             found = [*path.iterdir(), *path.glob("*/*")]
             inside = [file.relative_to(path).as_posix() for file in found]

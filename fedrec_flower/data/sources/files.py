@@ -17,7 +17,7 @@ from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.data.interactions import Interactions
 from fedrec_flower.data.sources.base import Duplicates, Fingerprint, cache_root, content_digest
 from fedrec_flower.data.sources.readers import RawTable, column_names, is_atomic, read_columns
-from fedrec_flower.data.sources.validation import coded_by, encode
+from fedrec_flower.data.sources.validation import encode, encode_over_catalogue
 
 _ALWAYS_TEXT = {"item", "user", "title", "genres"}
 
@@ -169,7 +169,7 @@ class FileDataset:
             users=self._table(self._users, "user", {}),
             items=items if listed is None else None,
         )
-        return found if listed is None else coded_by(listed, found)
+        return found if listed is None else encode_over_catalogue(listed, found)
 
     @property
     def _interactions(self) -> Path:

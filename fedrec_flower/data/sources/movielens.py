@@ -28,9 +28,9 @@ from fedrec_flower.data.sources.base import Duplicates, Fingerprint, cache_root
 from fedrec_flower.data.sources.download import (
     Source,
     Store,
+    fetch_first_available,
     fetch_url,
     fetch_with_pip,
-    obtain,
     open_store,
 )
 from fedrec_flower.data.sources.readers import DelimitedFile, RawTable
@@ -356,7 +356,7 @@ def fetch_release(name: str, folder: Path) -> Path:
         f"get {address} on a machine with internet access "
         "and set dataset.path=<that zip, or the folder it unpacks to>"
     )
-    return obtain((published, *release.mirrors), folder, advice)
+    return fetch_first_available((published, *release.mirrors), folder, advice)
 
 
 @dataclass(frozen=True, slots=True)

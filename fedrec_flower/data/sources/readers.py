@@ -46,7 +46,7 @@ class RawTable:
 
 
 @contextmanager
-def readable(file: str) -> Iterator[None]:
+def explain_read_errors(file: str) -> Iterator[None]:
     """Turn whatever the system says about a missing or broken file into one sentence.
 
     Raises:
@@ -110,7 +110,7 @@ def read_parquet(path: str, columns: Mapping[str, str]) -> RawTable:
 @contextmanager
 def _sound(path: str) -> Iterator[IO[bytes]]:
     try:
-        with readable(path), Path(path).open("rb") as stream:
+        with explain_read_errors(path), Path(path).open("rb") as stream:
             yield stream
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is no sound Parquet file ({error}): write it again") from error
@@ -206,7 +206,7 @@ class DelimitedFile:
         )
 
     def _no_text(self, error: Exception) -> DataError:
-        with readable(self.file), self.open() as stream:
+        with explain_read_errors(self.file), self.open() as stream:
             for number, line in enumerate(stream, 1):
                 try:
                     line.decode(self.encoding)
@@ -217,7 +217,7 @@ class DelimitedFile:
         return DataError(f"{self.file} is no table of text ({reason}): mend it")
 
     def _parse(self, types: Mapping[str, str], note: Callable[[Any], str] | None = None) -> Any:
-        with readable(self.file), self.open() as stream:
+        with explain_read_errors(self.file), self.open() as stream:
             separator, source = self._single(stream)
             return pacsv.read_csv(
                 source,
@@ -250,7 +250,7 @@ class DelimitedFile:
         """Lines that are not blank, each after its 1-based number."""
         encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
         with (
-            readable(self.file),
+            explain_read_errors(self.file),
             self.open() as stream,
             TextIOWrapper(stream, encoding, errors="replace") as text,
         ):

@@ -32,7 +32,7 @@ _CELLS = 4_000_000  # users times items looked at at once, 32 MB an array
 
 
 @dataclass(frozen=True, slots=True)
-class Laws:
+class Categoricals:
     """Probability laws over the same columns, one per row, ready to draw from.
 
     Attributes:
@@ -45,7 +45,7 @@ class Laws:
     edges: Floats
 
     @classmethod
-    def of(cls, weights: Floats) -> "Laws":
+    def of(cls, weights: Floats) -> "Categoricals":
         """Laws in proportion to weights (num_laws, num_columns), each row with a positive one."""
         cumulated = weights.cumsum(axis=1)
         total = cumulated[:, -1:]
@@ -62,7 +62,7 @@ class Laws:
 
 
 def distinct_items(
-    rng: np.random.Generator, sizes: Counts, mixtures: Laws, tastes: Laws
+    rng: np.random.Generator, sizes: Counts, mixtures: Categoricals, tastes: Categoricals
 ) -> tuple[Counts, Counts]:
     """Draw items for every user, one after another, until each has as many distinct ones as asked.
 
@@ -184,7 +184,7 @@ class Catalogue:
         genres: one text per item, "|" between genres.
     """
 
-    tastes: Laws
+    tastes: Categoricals
     directions: NDArray[np.float32]
     quality: NDArray[np.float32]
     genres: list[str]
@@ -203,7 +203,7 @@ class Catalogue:
         shares = rng.dirichlet(np.full(num_factors, concentration), num_items)
         quality = rng.standard_normal(num_items, np.float32)
         # A taste that no item serves would have no law: give it all items, faintly.
-        tastes = Laws.of((popularity[:, np.newaxis] * (shares + 1e-9)).T)
+        tastes = Categoricals.of((popularity[:, np.newaxis] * (shares + 1e-9)).T)
         return cls(tastes, unit(shares), quality, _genres(shares))
 
     def ratings(
@@ -387,7 +387,7 @@ class Synthetic:
         """The strongest taste of some users, (len(sizes),); their items, ratings and times."""
         law = np.full(self.num_factors, self.factor_concentration)
         mixtures = rng.dirichlet(law, len(sizes))
-        user, item = distinct_items(rng, sizes, Laws.of(mixtures), catalogue.tastes)
+        user, item = distinct_items(rng, sizes, Categoricals.of(mixtures), catalogue.tastes)
         rating = catalogue.ratings(rng, unit(mixtures), user, item)
         joined = rng.integers(_FIRST_SECOND, _FIRST_SECOND + _JOINING, len(sizes))
         timestamp = joined[user] + rng.integers(0, _STAYING, len(user))

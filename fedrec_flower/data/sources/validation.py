@@ -85,7 +85,7 @@ def encode(
     )
 
 
-def coded_by(items: RawTable, found: Interactions) -> Interactions:
+def encode_over_catalogue(items: RawTable, found: Interactions) -> Interactions:
     """The same interactions over the catalogue of a table, items that nobody met included.
 
     Args:

@@ -1,17 +1,17 @@
 """Figures drawn from the tables of run folders; nothing here trains or measures."""
 
-from fedrec_flower.reports.figures.comparison import comparison
-from fedrec_flower.reports.figures.cost import (
+from fedrec_flower.reports.figures.communication_cost import (
     accuracy_against_megabytes,
     accuracy_against_upload,
-    leak,
+    has_traffic,
     metric_by_activity,
-    sends_anything,
+    protocol_leak,
 )
+from fedrec_flower.reports.figures.comparison import comparison
 from fedrec_flower.reports.figures.privacy import (
-    is_spied_on,
+    has_inference_results,
+    privacy_leakage,
     privacy_utility,
-    what_the_curious_learn,
 )
 from fedrec_flower.reports.figures.run import convergence, data_partition, participation
 from fedrec_flower.reports.figures.style import save
@@ -19,7 +19,7 @@ from fedrec_flower.reports.figures.sweeps import (
     accuracy_against_clock,
     attacks_on_defences,
     strategies_on_partitions,
-    way_to_goal,
+    time_to_accuracy,
 )
 
 __all__ = [
@@ -30,14 +30,14 @@ __all__ = [
     "comparison",
     "convergence",
     "data_partition",
-    "is_spied_on",
-    "leak",
+    "has_inference_results",
+    "has_traffic",
     "metric_by_activity",
     "participation",
+    "privacy_leakage",
     "privacy_utility",
+    "protocol_leak",
     "save",
-    "sends_anything",
     "strategies_on_partitions",
-    "way_to_goal",
-    "what_the_curious_learn",
+    "time_to_accuracy",
 ]

@@ -25,7 +25,7 @@ from fedrec_flower.reports.figures.style import (
     panels,
     series_labels,
 )
-from fedrec_flower.reports.run_frames import once, repetitions
+from fedrec_flower.reports.run_frames import count_repeats, drop_repeated_runs
 
 _ROW, _TWO_LINES = 0.28, 0.45  # inches
 _FEDERATED, _ALONE = COLOURS[0], COLOURS[1]
@@ -99,7 +99,7 @@ def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
     shown = completed[completed[column].notna()]
     kinds = {"leaky": leaky(shown), "federated": federated(shown)}
     shown = shown.assign(label=series_labels(shown), **kinds)
-    rows = {label: _row(runs, metric) for label, runs in once(shown).groupby("label")}
+    rows = {label: _row(runs, metric) for label, runs in drop_repeated_runs(shown).groupby("label")}
     table = pd.DataFrame.from_dict(rows, orient="index")
     merit = table["mean"] if lower_is_better(metric) else -table["mean"]
     # A leaky figure is no rival of an honest one, however high.
@@ -111,7 +111,7 @@ def _row(runs: pd.DataFrame, metric: str) -> dict[str, object]:
     kinds = {name: bool(run[name]) for name in ("leaky", "federated")}
     told = {"mean": values.mean(), "bar": 0.0, "told": "one seed"} | kinds
     if len(values) > 1:
-        return told | {"bar": values.std(), "told": f"sd of {len(values)} {repetitions(runs)[1]}"}
+        return told | {"bar": values.std(), "told": f"sd of {len(values)} {count_repeats(runs)[1]}"}
     error = run.get(f"test_standard_error.{metric}")
     if pd.isna(error):
         return told

@@ -22,7 +22,7 @@ from fedrec_flower.reports.figures.style import (
     metric_label,
     series_labels,
 )
-from fedrec_flower.reports.run_frames import TRAPDOOR, is_seeded, once
+from fedrec_flower.reports.run_frames import SEEDED_CAVEAT, drop_repeated_runs, is_seeded
 
 
 def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
@@ -48,7 +48,7 @@ def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
         "What privacy costs",
         "the smaller epsilon, the stronger the guarantee; dotted: no noise. Accuracies on "
         "different data do not compare, their losses do"
-        + (f". {TRAPDOOR}" if is_seeded(known) else ""),
+        + (f". {SEEDED_CAVEAT}" if is_seeded(known) else ""),
         x="epsilon, for the delta beside each line's name",
         y=f"Test {metric_label(metric)}",
         size=(7.0, 4.6),
@@ -76,10 +76,16 @@ def _known(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
     column = f"test.{metric}"
     if column not in summaries:
         raise FedrecError(f"no run reports the test metric {metric}: choose one that they report")
-    known = once(summaries[(summaries["status"] == "completed") & summaries[column].notna()])
+    known = _completed(summaries, column)
     if known.empty:
         raise FedrecError(f"no completed run reports the test metric {metric}: run some first")
     return known
+
+
+def _completed(summaries: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The completed runs with a value in the column, without repeated runs."""
+    completed = summaries[summaries["status"] == "completed"]
+    return drop_repeated_runs(completed[completed[column].notna()])
 
 
 def _table(known: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -129,12 +135,12 @@ _MODEL = {"": "the published model"}
 _COIN = 0.5
 
 
-def is_spied_on(summaries: pd.DataFrame) -> bool:
+def has_inference_results(summaries: pd.DataFrame) -> bool:
     """Whether a completed run tells what the curious learn."""
     return not _spied_on(summaries).empty
 
 
-def what_the_curious_learn(summaries: pd.DataFrame) -> Figure:
+def privacy_leakage(summaries: pd.DataFrame) -> Figure:
     """Draw the AUC of inference from each view of the messages.
 
     Every AUC is a lower bound of what is leaked: a stronger attack may find more.
@@ -164,7 +170,7 @@ def what_the_curious_learn(summaries: pd.DataFrame) -> Figure:
         "What attacks learn: lower bounds",
         "filled: what the mechanism leaves to those it protects from (under central_dp the server "
         "is trusted); bars: one sd over seeds; chance is 0.5; a stronger attack may find more"
-        + (f". {TRAPDOOR}" if is_seeded(known) else ""),
+        + (f". {SEEDED_CAVEAT}" if is_seeded(known) else ""),
         x="AUC over users" if views is _MODEL else "AUC among equally popular items",
         y="",
         size=(7.5, 2.0 + 0.35 * len(merit)),
@@ -187,7 +193,7 @@ def _spied_on(summaries: pd.DataFrame) -> pd.DataFrame:
     """The runs that tell of an inference, with the series they belong to."""
     if "attack.auc" not in summaries:
         return summaries.iloc[:0]
-    known = once(summaries[(summaries["status"] == "completed") & summaries["attack.auc"].notna()])
+    known = _completed(summaries, "attack.auc")
     return known.assign(series=series_labels(known))
 
 

@@ -22,15 +22,15 @@ from fedrec_flower.reports.figures.style import (
     canvas,
     chance_level,
     datasets,
+    label_line_ends,
     legend_beside,
     looks,
     lower_is_better,
     metric_label,
-    name_ends,
-    runs_told,
+    runs_caption,
     series_labels,
 )
-from fedrec_flower.reports.run_frames import once, repetitions
+from fedrec_flower.reports.run_frames import count_repeats, drop_repeated_runs
 
 _FEW = 6  # series; the lines of more would hide each other's bands
 
@@ -64,7 +64,7 @@ def convergence(runs: pd.DataFrame, metric: str) -> Figure:
 def _few(shown: pd.DataFrame, metric: str) -> Figure:
     drawn = looks(shown["label"])
     figure, axes = canvas(
-        f"Convergence{datasets(shown)}", runs_told(shown), x="round", y=metric_label(metric)
+        f"Convergence{datasets(shown)}", runs_caption(shown), x="round", y=metric_label(metric)
     )
     for label, look in drawn.items():
         _draw_series(axes, shown[shown["label"] == label], look)
@@ -81,7 +81,7 @@ def _many(shown: pd.DataFrame, metric: str) -> Figure:
     told = f"; the {len(drawn)} best of {len(means)} in colour" if len(drawn) < len(means) else ""
     figure, axes = canvas(
         f"Convergence{datasets(shown)}",
-        f"on validation, {runs_told(shown)}; dots: where the runs end{told}",
+        f"on validation, {runs_caption(shown)}; dots: where the runs end{told}",
         x="round",
         y=f"Validation {metric_label(metric)}",
         size=(9.0, 4.8),
@@ -93,7 +93,7 @@ def _many(shown: pd.DataFrame, metric: str) -> Figure:
     for label, look in drawn.items():
         _draw_mean(axes, means[label], look, end)
     _scale(axes, metric)
-    name_ends(figure, axes, {label: (end, last[label]) for label in drawn}, drawn)
+    label_line_ends(figure, axes, {label: (end, last[label]) for label in drawn}, drawn)
     return figure
 
 
@@ -120,7 +120,7 @@ def _measurements(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     if shown.empty:
         known = ", ".join(sorted(set(evaluated["metric"]))) or "none so far"
         raise FedrecError(f"no run reports {metric}: choose one of the metrics there are ({known})")
-    return once(shown.assign(label=series_labels(shown)))
+    return drop_repeated_runs(shown.assign(label=series_labels(shown)))
 
 
 def _draw_series(axes: Axes, series: pd.DataFrame, look: Look) -> None:
@@ -177,7 +177,7 @@ def _explanations(shown: pd.DataFrame, metric: str) -> list[Line2D | Patch]:
         keys.append(_key(FAINT, "validation"))
     if "test" in phases:
         keys.append(_key(FAINT, "test", linewidth=1.0, linestyle=(0, (4, 2))))
-    counts, differing = repetitions(shown)
+    counts, differing = count_repeats(shown)
     if counts.max() > 1:
         keys.append(Patch(color=FAINT, alpha=0.25, linewidth=0, label=f"±1 sd over {differing}"))
     if len(_selected(shown)):

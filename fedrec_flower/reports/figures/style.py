@@ -30,7 +30,7 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import FedrecError
-from fedrec_flower.reports.run_frames import is_engine, repetitions
+from fedrec_flower.reports.run_frames import count_repeats, is_engine
 
 # Told apart with every common colour blindness. Source: Okabe and Ito 2008, without its yellow,
 # which is too faint for a line on white.
@@ -290,9 +290,9 @@ def datasets(frame: pd.DataFrame) -> str:
     return f" on {', '.join(names)}" if names else ""
 
 
-def runs_told(frame: pd.DataFrame) -> str:
+def runs_caption(frame: pd.DataFrame) -> str:
     """Say over how many runs a point of each series is a mean: "means over 1 to 3 seeds"."""
-    counts, differing = repetitions(frame)
+    counts, differing = count_repeats(frame)
     fewest, most = int(counts.min()), int(counts.max())
     if most == 1:
         return "one seed"
@@ -337,7 +337,7 @@ def spread(wanted: NDArray[np.float64], gap: float, low: float, high: float) -> 
     return placed
 
 
-def name_ends(
+def label_line_ends(
     figure: Figure, axes: Axes, ends: dict[str, tuple[float, float]], looks: dict[str, Look]
 ) -> None:
     """Write names in a column right of the axes, each joined to the end of its line.
@@ -363,7 +363,7 @@ def name_ends(
         )  # fmt: skip
 
 
-def name_points(
+def label_points(
     figure: Figure, axes: Axes, points: dict[str, tuple[float, float, float]],
     looks: dict[str, Look],
 ) -> None:  # fmt: skip

@@ -30,13 +30,13 @@ from fedrec_flower.reports.figures.style import (
     lower_is_better,
     metric_label,
     panels,
-    runs_told,
+    runs_caption,
 )
 
 _APART = 1.07  # factor between neighbours of the same number of clients
 
 
-def way_to_goal(table: pd.DataFrame, metric: str) -> Figure:
+def time_to_accuracy(table: pd.DataFrame, metric: str) -> Figure:
     """Draw when runs got near the centralised run, against clients a round.
 
     A colour is a number of local epochs, a shape a learning rate; a line joins the best rates.
@@ -137,7 +137,7 @@ _HOUR = 3600.0  # seconds
 _LONG = 2 * _HOUR  # from here on hours read better
 
 
-def accuracy_against_clock(timed: pd.DataFrame, table: pd.DataFrame, metric: str) -> Figure:
+def accuracy_against_clock(async_curves: pd.DataFrame, table: pd.DataFrame, metric: str) -> Figure:
     """Draw a validation metric against simulated time, one line per series.
 
     A line goes through the evaluated rounds, round by round a mean over seeds of time and of
@@ -145,8 +145,8 @@ def accuracy_against_clock(timed: pd.DataFrame, table: pd.DataFrame, metric: str
     that end best are drawn. A dotted line is the goal, where all have the same.
 
     Args:
-        timed: a row per run and evaluated round: dataset, label, seed, round, seconds (simulated,
-            since the start) and value.
+        async_curves: one row per run and evaluated round: dataset, label, seed, round, seconds
+            (simulated, since the start) and value.
         table: a row per series: goal, share (of the best value that it is) and waits_for_all; may
             be empty.
         metric: the validation metric that the values are of.
@@ -154,13 +154,14 @@ def accuracy_against_clock(timed: pd.DataFrame, table: pd.DataFrame, metric: str
     Returns:
         The figure, time on a logarithmic axis.
     """
-    means = timed[timed["seconds"] > 0].groupby(["label", "round"])[["seconds", "value"]].mean()
+    trained = async_curves[async_curves["seconds"] > 0]
+    means = trained.groupby(["label", "round"])[["seconds", "value"]].mean()
     last = means.groupby("label")["value"].last()
     best = best_series(last, metric)
     unit, name = (_HOUR, "hours") if means["seconds"].max() > _LONG else (1.0, "seconds")
     figure, axes = canvas(
-        f"What waiting costs{datasets(timed)}",
-        f"on validation, {runs_told(timed)}; a dot is an evaluated round"
+        f"What waiting costs{datasets(async_curves)}",
+        f"on validation, {runs_caption(async_curves)}; a dot is an evaluated round"
         + (f"; the {len(best)} best of {len(last)}" if len(best) < len(last) else ""),
         x=f"simulated {name} since the start",
         y=f"Validation {metric_label(metric)}",

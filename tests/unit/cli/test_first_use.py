@@ -15,7 +15,7 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.experiment.callbacks import Progress
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.reports.headline import readable
+from fedrec_flower.reports.headline import leaderboard_markdown
 from fedrec_flower.reports.leaderboard import comparison
 from fedrec_flower.reports.markdown import final_table
 from tests.helpers.federations import _configured, _defaults
@@ -76,7 +76,7 @@ def test_a6_no_epsilon_without_its_delta(federate: "Federate", tmp_path: Path) -
     write_run(tmp_path / "0", epsilon=2.5, delta=5.34e-4)
     table = comparison(tmp_path)
     assert list(table["delta"]) == [5.34e-4]
-    assert "2.5 (0.00053)" in readable(table)
+    assert "2.5 (0.00053)" in leaderboard_markdown(table)
     ran = federate("model=mf", "privacy=central_dp", "num_rounds=1")
     assert ran.watcher.more[1]["delta"] == ran.outcome.privacy["delta"] == 24**-1.1
 

@@ -15,9 +15,9 @@ from fedrec_flower.data.sources.download import (
     FetchError,
     Source,
     UnreachableError,
+    fetch_first_available,
     fetch_url,
     fetch_with_pip,
-    obtain,
 )
 
 CONTENT = b"some data" * 1000
@@ -57,44 +57,44 @@ def made_by(fetch: Callable[[Path], object]) -> Source:
 
 
 def test_what_was_fetched_is_there_and_nothing_else(server: str, tmp_path: Path) -> None:
-    path = obtain([source(f"{server}/data")], tmp_path / "new" / "folder", "")
+    path = fetch_first_available([source(f"{server}/data")], tmp_path / "new" / "folder", "")
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_lies_in_the_cache_is_not_fetched_again(tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(CONTENT)
-    assert obtain([source(NOWHERE)], tmp_path, "") == tmp_path / "data.bin"
+    assert fetch_first_available([source(NOWHERE)], tmp_path, "") == tmp_path / "data.bin"
 
 
 def test_a_cached_second_source_spares_the_first(tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(CONTENT)
     sources = [source(NOWHERE, name="better.bin"), source(NOWHERE)]
-    assert obtain(sources, tmp_path, "") == tmp_path / "data.bin"
+    assert fetch_first_available(sources, tmp_path, "") == tmp_path / "data.bin"
 
 
 def test_a_damaged_file_is_replaced(server: str, tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(CONTENT[:-1])
-    assert obtain([source(f"{server}/data")], tmp_path, "").read_bytes() == CONTENT
+    assert fetch_first_available([source(f"{server}/data")], tmp_path, "").read_bytes() == CONTENT
 
 
 def test_the_second_source_steps_in_for_the_first(server: str, tmp_path: Path) -> None:
     sources = [source(NOWHERE, name="better.bin"), source(f"{server}/data")]
-    assert obtain(sources, tmp_path, "") == tmp_path / "data.bin"
+    assert fetch_first_available(sources, tmp_path, "") == tmp_path / "data.bin"
 
 
 def test_offline_says_what_was_tried_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match=r"data\.bin: .*refused.*: carry it here by hand"):
-        obtain([source(NOWHERE)], tmp_path, "carry it here by hand")
+        fetch_first_available([source(NOWHERE)], tmp_path, "carry it here by hand")
     (tmp_path / "data.bin").write_bytes(CONTENT[:-1])
     with pytest.raises(UnreachableError, match=r"data\.bin cannot.*/data\.bin is damaged"):
-        obtain([source(NOWHERE)], tmp_path, "")
+        fetch_first_available([source(NOWHERE)], tmp_path, "")
 
 
 def test_a_wrong_file_and_a_missing_one_never_become_visible(server: str, tmp_path: Path) -> None:
     sources = [source(f"{server}/data", "md5:0"), source(f"{server}/other")]
     with pytest.raises(UnreachableError, match=r"its checksum differs.*404"):
-        obtain(sources, tmp_path, "")
+        fetch_first_available(sources, tmp_path, "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,12 +102,12 @@ def test_without_a_checksum_the_archive_must_be_whole(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("inside", "text")
     plain = source(NOWHERE, None, "a.zip")
-    assert obtain([plain], tmp_path, "") == tmp_path / "a.zip"
+    assert fetch_first_available([plain], tmp_path, "") == tmp_path / "a.zip"
     whole = (tmp_path / "a.zip").read_bytes()
     for broken in (whole[:-1], whole.replace(b"text", b"tent")):
         (tmp_path / "a.zip").write_bytes(broken)
         with pytest.raises(UnreachableError, match="damaged"):
-            obtain([plain], tmp_path, "")
+            fetch_first_available([plain], tmp_path, "")
 
 
 def test_two_fetches_at_the_same_time_both_succeed(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_two_fetches_at_the_same_time_both_succeed(tmp_path: Path) -> None:
     found: list[bytes] = []
 
     def run() -> None:
-        found.append(obtain([made_by(fetch)], tmp_path, "").read_bytes())
+        found.append(fetch_first_available([made_by(fetch)], tmp_path, "").read_bytes())
 
     threads = [Thread(target=run) for _ in range(2)]
     for thread in threads:
@@ -139,7 +139,7 @@ def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        obtain([made_by(fetch)], tmp_path, "")
+        fetch_first_available([made_by(fetch)], tmp_path, "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -148,10 +148,10 @@ def test_a_full_disk_and_an_unusable_folder_are_told(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
 
     with pytest.raises(DataError, match=r"No space left.*free space there or set dataset\.cache"):
-        obtain([made_by(fill)], tmp_path, "")
+        fetch_first_available([made_by(fill)], tmp_path, "")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cache folder .*file cannot be used"):
-        obtain([source(NOWHERE)], tmp_path / "file", "")
+        fetch_first_available([source(NOWHERE)], tmp_path / "file", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fedrec_flower.core.errors import DataError
 from fedrec_flower.data.interactions import Interactions, Part, Partition, Split
-from fedrec_flower.data.prepare import prepare, reassigned
+from fedrec_flower.data.prepare import prepare, reassign_training_users
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.data.splits.base import cut, num_later, order_in_time
 from fedrec_flower.data.tie_breaking import tie_hash
@@ -280,9 +280,9 @@ def test_other_users_train_where_a_federation_is_reassigned(cooked: Cooked, tmp_
     """Item 13: membership inference calibrated by shadow federations."""
     data = cook_once(cooked, folder=tmp_path)
     train, validation, test = (data.part(part) for part in Part)
-    histories = train.then(validation).then(test)
+    histories = train.concat(validation).concat(test)
     inside = np.arange(data.num_users) % 3 == 0
-    other = reassigned(data, histories, inside, tmp_path / "other")
+    other = reassign_training_users(data, histories, inside, tmp_path / "other")
     for user in range(data.num_users):
         whole = histories.slice(user, user + 1)
         parts = [other.part(part).slice(user, user + 1) for part in Part]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import generator
 from fedrec_flower.data.interactions import Interactions
-from fedrec_flower.data.sources.synthetic import Laws, Synthetic, activity, distinct_items
+from fedrec_flower.data.sources.synthetic import Categoricals, Synthetic, activity, distinct_items
 
 SMALL = Synthetic("synthetic", 600, 300, 18_000, 10, 6, 0.1, 0.8, 0.8, 0, None)
 
@@ -112,8 +112,8 @@ def test_everybody_gets_as_many_distinct_items_as_asked(
     sizes: list[int], seed: int, skew: float
 ) -> None:
     rng = generator(seed, "test")
-    tastes = Laws.of(np.exp(-skew * np.arange(7.0)) * np.ones((3, 1)))
-    mixtures = Laws.of(rng.dirichlet(np.ones(3), len(sizes)))
+    tastes = Categoricals.of(np.exp(-skew * np.arange(7.0)) * np.ones((3, 1)))
+    mixtures = Categoricals.of(rng.dirichlet(np.ones(3), len(sizes)))
     user, item = distinct_items(rng, np.array(sizes), mixtures, tastes)
     assert np.bincount(user, minlength=len(sizes)).tolist() == sizes
     pairs = user * 7 + item
@@ -122,8 +122,8 @@ def test_everybody_gets_as_many_distinct_items_as_asked(
 
 
 def test_single_draws_follow_the_mixture() -> None:
-    tastes = Laws.of(np.array([[1.0, 2.0, 1.0], [0.0, 0.0, 5.0]]))
-    mixtures = Laws.of(np.tile([3.0, 1.0], (40_000, 1)))
+    tastes = Categoricals.of(np.array([[1.0, 2.0, 1.0], [0.0, 0.0, 5.0]]))
+    mixtures = Categoricals.of(np.tile([3.0, 1.0], (40_000, 1)))
     sizes = np.ones(40_000, np.int64)
     _, item = distinct_items(generator(0, "test"), sizes, mixtures, tastes)
     expected = 3 / 4 * np.array([1 / 4, 2 / 4, 1 / 4]) + 1 / 4 * np.array([0, 0, 1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedrec_flower.data.interactions import Ids, Interactions
-from fedrec_flower.data.tie_breaking import hash_ids, mix, tie_hash
+from fedrec_flower.data.tie_breaking import hash_ids, splitmix64, tie_hash
 
 
 def pairs(users: list[int], items: list[int], user_ids: Ids, item_ids: Ids) -> Interactions:
@@ -18,16 +18,16 @@ def pairs(users: list[int], items: list[int], user_ids: Ids, item_ids: Ids) -> I
     )
 
 
-def test_mix_is_splitmix64() -> None:
+def test_splitmix64_equals_the_reference_implementation() -> None:
     # The first outputs of the reference implementation for the seed 1234567.
     golden = 0x9E3779B97F4A7C15
     states = np.array([(1234567 + step * golden) % 2**64 for step in range(3)], dtype=np.uint64)
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    assert mix(states).tolist() == expected
+    assert splitmix64(states).tolist() == expected
 
 
-def test_mix_scatters_without_collision() -> None:
-    assert len(np.unique(mix(np.arange(100_000, dtype=np.uint64)))) == 100_000
+def test_splitmix64_has_no_collision() -> None:
+    assert len(np.unique(splitmix64(np.arange(100_000, dtype=np.uint64)))) == 100_000
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
@@ -61,7 +61,7 @@ def test_swapping_user_and_item_changes_the_hash() -> None:
     assert len({int(three_five), int(five_three), int(three_three)}) == 3
 
 
-def splitmix64(value: int) -> int:
+def reference_splitmix64(value: int) -> int:
     """The reference in Python integers, after the C code of Steele, Lea and Flood."""
     mixed = (value + 0x9E3779B97F4A7C15) % 2**64
     mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
@@ -69,11 +69,12 @@ def splitmix64(value: int) -> int:
     return mixed ^ (mixed >> 31)
 
 
-def test_the_hash_of_a_pair_is_fixed_for_ever() -> None:
-    # Published split hashes hang on this: a change here is a change of every split.
+def test_the_hash_of_a_pair_never_changes() -> None:
+    # Published split digests depend on this hash: a change here changes every split.
     film = 0
     for character in "film":
-        film = splitmix64(film ^ ord(character))
-    expected = splitmix64(splitmix64(splitmix64(196)) ^ film)
+        film = reference_splitmix64(film ^ ord(character))
+    user = reference_splitmix64(reference_splitmix64(196))
+    expected = reference_splitmix64(user ^ film)
     data = pairs([0], [0], np.array([196]), np.array(["film"]))
     assert tie_hash(data, np.arange(1)).tolist() == [expected]

@@ -255,12 +255,12 @@ def test_results_agree_with_ir_measures(make_client: "MakeClient") -> None:
 def test_a_heavy_user_leaves_full_ranking_and_no_sampled_metric() -> None:
     """A3: one user with nearly the whole catalogue refused the run of everybody."""
     wide = replace(RANKING, num_negatives=99, select_by="ndcg@10")
-    fitted, said = wide.fitted(num_items=1000, most_known=950)
+    fitted, said = wide.fitted(num_items=1000, max_seen_items=950)
     assert (fitted.num_negatives, fitted.metrics) == (0, wide.metrics)
     assert len(said) == 1
     assert "_99neg" in said[0]
     assert "leaves 50 items" in said[0]
-    assert wide.fitted(num_items=1000, most_known=901) == (wide, [])
+    assert wide.fitted(num_items=1000, max_seen_items=901) == (wide, [])
 
 
 def test_a_small_catalogue_shortens_lists_and_leaves_out_longer_metrics() -> None:
@@ -268,11 +268,11 @@ def test_a_small_catalogue_shortens_lists_and_leaves_out_longer_metrics() -> Non
     asked = replace(
         RANKING, metrics=["hr@5", "ndcg@10"], select_by="ndcg@10", num_negatives=2, top_k=10
     )
-    fitted, said = asked.fitted(num_items=8, most_known=4)
+    fitted, said = asked.fitted(num_items=8, max_seen_items=4)
     assert (fitted.metrics, fitted.select_by, fitted.top_k) == (["hr@5"], "hr@5", 8)
     assert len(said) == 3
     with pytest.raises(ConfigError, match="all at a k above the catalogue of 4 items"):
-        asked.fitted(num_items=4, most_known=2)
+        asked.fitted(num_items=4, max_seen_items=2)
 
 
 @pytest.mark.parametrize("chosen", ["ndcg@7", "ndcg@10_99neg", "rmse"])

@@ -147,6 +147,6 @@ def test_a_selection_that_nobody_computes_is_refused() -> None:
 
 def test_lists_are_no_longer_than_the_catalogue() -> None:
     """A3: a heavy user or a small catalogue leaves sampled metrics out."""
-    fitted, said = replace(RATING, top_k=7).fitted(NUM_ITEMS, most_known=2)
+    fitted, said = replace(RATING, top_k=7).fitted(NUM_ITEMS, max_seen_items=2)
     assert (fitted.top_k, len(said)) == (NUM_ITEMS, 1)
-    assert RATING.fitted(NUM_ITEMS, most_known=2) == (RATING, [])
+    assert RATING.fitted(NUM_ITEMS, max_seen_items=2) == (RATING, [])

@@ -141,7 +141,7 @@ def test_the_claim_of_a_killed_process_dies_with_it(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from fedrec_flower.reports import claimed\n"
+        "from fedrec_flower.experiment.resume import claimed\n"
         "with claimed(Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -62,7 +62,7 @@ def test_a_killed_run_leaves_the_rounds_it_had(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from fedrec_flower.reports import RunFolder\n"
+        "from fedrec_flower.experiment.run_folder import RunFolder\n"
         "run = RunFolder.create(Path(sys.argv[1]))\n"
         "for round_ in range(1, 4):\n"
         "    run.add_round(round_, 'train', {'loss': 1 / round_}, 5)\n"

@@ -139,9 +139,9 @@ def test_a_user_forgotten_for_a_round_trains_as_if_without_a_history(
 ) -> None:
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
     stranger = towers(FEATURES, 2, history_dropout=0.999)
-    known = stranger.features(data.attributes, data.train.of(np.array([False])), None)
+    known = stranger.features(data.attributes, data.train.mask(np.array([False])), None)
     assert_array_equal(known["user_features"], [[np.float32(0.3), 1, 0, 0, 0]])
-    remembered = data.train.of(np.array([True]))
+    remembered = data.train.mask(np.array([True]))
     assert remembered.item.tolist() == data.train.item.tolist()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fedrec_flower.reports.activity import activity_told, by_activity
+from fedrec_flower.reports.activity import activity_markdown, by_activity
 
 METRICS = "ndcg@10", "hr@10"
 
@@ -70,7 +70,7 @@ def test_the_best_with_everybody_comes_first(metric: str, first: str) -> None:
 
 
 def test_to_read_there_is_a_row_a_model_and_a_column_a_group() -> None:
-    text = activity_told(by_activity(_users([1, 99], [10, 40]), *METRICS))
+    text = activity_markdown(by_activity(_users([1, 99], [10, 40]), *METRICS))
     assert text.startswith(
         "ndcg@10\n\n| run | all users (n = 2) | fewer than 30 (n = 1) | 10 (n = 1)"
     )

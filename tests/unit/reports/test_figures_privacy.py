@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.reports import figures as plots
-from fedrec_flower.reports.run_frames import TRAPDOOR
+from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
 
 
 def runs() -> pd.DataFrame:
@@ -65,4 +65,4 @@ def test_that_noise_follows_from_a_known_seed_is_said_in_the_figure(randomness: 
     """Item 1: the server knows no draw of a client."""
     figure = plots.privacy_utility(runs().assign(randomness=randomness), "ndcg@10")
     shown = " ".join(" ".join(text.get_text() for text in figure.texts).split())
-    assert (TRAPDOOR in shown) == (randomness == "seeded")
+    assert (SEEDED_CAVEAT in shown) == (randomness == "seeded")

@@ -38,38 +38,38 @@ def _marks(figure: Figure, panel: int) -> list[tuple[float, bool]]:
 @pytest.mark.parametrize(("panel", "column"), [(0, "rounds"), (1, "megabytes")])
 def test_what_never_got_there_stands_hollow_where_it_ended(panel: int, column: str) -> None:
     table = _way()
-    marks = _marks(plots.way_to_goal(table, "ndcg@10"), panel)
+    marks = _marks(plots.time_to_accuracy(table, "ndcg@10"), panel)
     reached = [(value, True) for value in table[column].dropna()]
     assert sorted(marks) == sorted([*reached, (table[f"{column}_run"].iloc[0], False)])
 
 
 def test_a_line_joins_the_best_rates() -> None:
-    axes = plots.way_to_goal(_way(), "ndcg@10").axes[0]
+    axes = plots.time_to_accuracy(_way(), "ndcg@10").axes[0]
     joined = [line for line in axes.lines if len(np.asarray(line.get_xdata())) > 1]
     assert [sorted(np.asarray(line.get_ydata()).tolist()) for line in joined] == [[4.0, 50.0]]
 
 
 def test_where_nothing_got_there_everything_is_still_shown() -> None:
-    figure = plots.way_to_goal(_way(rounds=np.nan, megabytes=np.nan), "ndcg@10")
+    figure = plots.time_to_accuracy(_way(rounds=np.nan, megabytes=np.nan), "ndcg@10")
     assert _marks(figure, 0) == [(90.0, False)] * 4
 
 
 def test_no_two_of_the_same_clients_a_round_stand_on_each_other() -> None:
     table = pd.concat([_way(rounds=5.0), _way(rounds=5.0, local_epochs=4)], ignore_index=True)
-    axes = plots.way_to_goal(table, "ndcg@10").axes[0]
+    axes = plots.time_to_accuracy(table, "ndcg@10").axes[0]
     marks = [line for line in axes.lines if line.get_marker() != "None"]
     assert len({float(np.asarray(line.get_xdata())[0]) for line in marks}) == len(table)
 
 
 def test_the_goal_and_its_share_are_said() -> None:
-    figure = plots.way_to_goal(_way(), "ndcg@10")
+    figure = plots.time_to_accuracy(_way(), "ndcg@10")
     told = " ".join(figure.texts[-1].get_text().split())
     assert "0.0700, 95% of the centralised run's best" in told
 
 
 def test_one_figure_shows_the_way_to_one_goal() -> None:
     with pytest.raises(FedrecError, match="2 models or datasets"):
-        plots.way_to_goal(_way(goal=[0.1, 0.1, 0.2, 0.2]), "ndcg@10")
+        plots.time_to_accuracy(_way(goal=[0.1, 0.1, 0.2, 0.2]), "ndcg@10")
 
 
 def _uneven() -> pd.DataFrame:

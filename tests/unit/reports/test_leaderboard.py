@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedrec_flower.core.errors import FedrecError
-from fedrec_flower.reports.headline import readable
+from fedrec_flower.reports.headline import leaderboard_markdown
 from fedrec_flower.reports.leaderboard import comparison, leaderboard
 from tests.helpers.run_folders import write_config, write_run
 from tests.helpers.tested_runs import BAD, GOOD, hit_rate, write_tested
@@ -67,7 +67,7 @@ def test_a_row_tells_how_evenly_users_are_served(tmp_path: Path) -> None:
     table = comparison(tmp_path).set_index("label")
     assert table.loc["mf", "hr@10_worst_decile"] == 0.125
     assert table.loc["mf", "hr@10_activity_gap"] == (-0.25 + 0.75) / 2
-    text = readable(table.reset_index())
+    text = leaderboard_markdown(table.reset_index())
     heading, _, *rows = _lines(text)
     assert [row[heading.index("activity gap")] for row in rows] == ["+0.2500", ""]
     assert "Activity gap: hr@10 of the most active quarter" in text
@@ -78,7 +78,7 @@ def test_a_gap_in_another_metric_than_the_first_stays_in_the_table(tmp_path: Pat
     write_run(tmp_path / "0", task="rating", test={"rmse": 0.9}, fairness=fairness)
     table = comparison(tmp_path)
     assert list(table["negative_mse_activity_gap"]) == [0.5]
-    assert "activity gap" not in readable(table).lower()
+    assert "activity gap" not in leaderboard_markdown(table).lower()
 
 
 def test_folds_of_ratings_count_as_seeds_and_those_of_a_ranking_stand_apart(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_the_best_is_bold_and_the_unbeaten_marked(tmp_path: Path) -> None:
     for model, ranks in {"good": GOOD, "bad": BAD}.items():
         write_tested(tmp_path / model, ranks, model=model)
     write_tested(tmp_path / "twin", GOOD, model="twin", test={"hr@10": 0.5, "ndcg@10": 0.25})
-    heading, _, *rows = _lines(readable(leaderboard(tmp_path)))
+    heading, _, *rows = _lines(leaderboard_markdown(leaderboard(tmp_path)))
     cells = {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
     assert cells["good"]["hr@10"] == f"**{hit_rate(GOOD):.4f}**"
     assert cells["twin"]["hr@10"] == "0.5000 ≈"
@@ -195,7 +195,7 @@ def test_the_best_is_bold_and_the_unbeaten_marked(tmp_path: Path) -> None:
 
 def test_a_readable_row_tells_its_costs(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
-    heading, _, row = _lines(readable(comparison(tmp_path)))
+    heading, _, row = _lines(leaderboard_markdown(comparison(tmp_path)))
     cells = dict(zip(heading, row, strict=True))
     assert cells == {
         "run": "ncf",
@@ -216,7 +216,7 @@ def test_a_readable_row_tells_its_costs(tmp_path: Path) -> None:
 def test_what_differs_is_a_column_and_what_does_not_is_said_below(tmp_path: Path) -> None:
     write_run(tmp_path / "0", strategy="fedavg")
     write_run(tmp_path / "1", strategy="fedadam")
-    text = readable(comparison(tmp_path))
+    text = leaderboard_markdown(comparison(tmp_path))
     heading, _, *rows = _lines(text)
     assert {row[heading.index("strategy")] for row in rows} == {"fedavg", "fedadam"}
     caption = text.splitlines()[-1]

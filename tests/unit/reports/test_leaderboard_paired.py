@@ -10,7 +10,7 @@ import pytest
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.core.random import generator
 from fedrec_flower.evaluation.significance import mcnemar, paired_bootstrap
-from fedrec_flower.reports.headline import readable
+from fedrec_flower.reports.headline import leaderboard_markdown
 from fedrec_flower.reports.leaderboard import leaderboard
 from tests.helpers.run_folders import Ranks, write_run
 from tests.helpers.tested_runs import BAD, GOOD, USERS, gain, write_tested
@@ -57,7 +57,7 @@ def test_seeds_make_no_more_users(tmp_path: Path) -> None:
 def test_runs_that_share_no_seed_are_said_not_to_be_tested(tmp_path: Path) -> None:
     write_tested(tmp_path / "good", GOOD, model="good", seed=1)
     write_tested(tmp_path / "bad", BAD, model="bad", seed=2)
-    told = readable(leaderboard(tmp_path)).splitlines()
+    told = leaderboard_markdown(leaderboard(tmp_path)).splitlines()
     assert "not tested" not in told[2]
     assert "not tested" in told[3]
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.reports import figures as plots
 from fedrec_flower.reports.build import compare
-from fedrec_flower.reports.headline import readable
+from fedrec_flower.reports.headline import leaderboard_markdown
 from fedrec_flower.reports.leaderboard import comparison
 from fedrec_flower.reports.load import load_summaries
-from fedrec_flower.reports.run_frames import TRAPDOOR
+from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
 from tests.helpers.run_folders import write_config, write_run
 
 PLAIN = {"auc": 1.0, "exposed": "update", "update/auc": 1.0, "sum/auc": 0.6}
@@ -38,7 +38,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def drawn(runs: Path) -> Figure:
-    return plots.what_the_curious_learn(load_summaries(runs))
+    return plots.privacy_leakage(load_summaries(runs))
 
 
 def test_every_number_of_an_attack_is_a_column_over_seeds(runs: Path) -> None:
@@ -50,7 +50,7 @@ def test_every_number_of_an_attack_is_a_column_over_seeds(runs: Path) -> None:
 
 
 def test_what_attacks_came_to_is_no_metric_of_the_model(runs: Path) -> None:
-    text = readable(comparison(runs))
+    text = leaderboard_markdown(comparison(runs))
     assert "attack: auc" in text
     assert "Figures of attacks are lower bounds" in text
     assert "0.6000 ± 0.1414" in text
@@ -60,7 +60,7 @@ def test_what_attacks_came_to_is_no_metric_of_the_model(runs: Path) -> None:
 def test_runs_that_nobody_attacked_have_no_such_column(tmp_path: Path) -> None:
     write_run(tmp_path / "0")
     assert not [name for name in comparison(tmp_path) if str(name).startswith("attack/")]
-    assert not plots.is_spied_on(load_summaries(tmp_path))
+    assert not plots.has_inference_results(load_summaries(tmp_path))
     with pytest.raises(FedrecError, match="attack=interaction_inference"):
         drawn(tmp_path)
 
@@ -124,8 +124,8 @@ def test_that_the_server_knows_the_seed_is_said_wherever_an_attack_on_a_seeded_r
     _wrote(tmp_path / "a", PLAIN, "none", **told)
     _wrote(tmp_path / "b", SECRET, "secret", randomness="private")
     shown = " ".join(text.get_text() for text in drawn(tmp_path).texts)
-    for text in (" ".join(shown.split()), readable(comparison(tmp_path))):
-        assert (TRAPDOOR in text) == (randomness != "private")
+    for text in (" ".join(shown.split()), leaderboard_markdown(comparison(tmp_path))):
+        assert (SEEDED_CAVEAT in text) == (randomness != "private")
     table = comparison(tmp_path).set_index("attack/exposed")
     assert table.loc["update", "randomness"] == (randomness or "seeded")
 
@@ -134,5 +134,5 @@ def test_tables_of_guarantees_say_so_too_and_others_need_not(tmp_path: Path) -> 
     """Item 1: the server knows no draw of a client."""
     for name, epsilon in (("guarded", 2.0), ("plain", None)):
         write_run(tmp_path / name / "0", epsilon=epsilon, delta=1e-5)
-        text = readable(comparison(tmp_path / name))
-        assert (TRAPDOOR in text) == (name == "guarded")
+        text = leaderboard_markdown(comparison(tmp_path / name))
+        assert (SEEDED_CAVEAT in text) == (name == "guarded")

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fedrec_flower.reports.run_frames import once, repetitions
+from fedrec_flower.reports.run_frames import count_repeats, drop_repeated_runs
 
 
 def _frame(*runs: dict[str, Any]) -> pd.DataFrame:
@@ -20,25 +20,26 @@ def _frame(*runs: dict[str, Any]) -> pd.DataFrame:
 )
 def test_what_differs_in_anything_is_another_run(changes: dict[str, Any]) -> None:
     frame = _frame({}, changes)
-    pd.testing.assert_frame_equal(once(frame), frame)
+    pd.testing.assert_frame_equal(drop_repeated_runs(frame), frame)
 
 
 def test_of_repeated_runs_all_rows_of_the_last_count() -> None:
-    assert list(once(_frame({}, {}, {"seed": 2}))["run"]) == ["1", "1", "2", "2"]
+    assert list(drop_repeated_runs(_frame({}, {}, {"seed": 2}))["run"]) == ["1", "1", "2", "2"]
 
 
 def test_a_repetition_that_failed_does_not_stand_for_the_run_that_completed() -> None:
     frame = _frame({"status": "completed"}, {"status": "completed"}, {"status": "failed"})
-    assert set(once(frame)["run"]) == {"1"}
+    assert set(drop_repeated_runs(frame)["run"]) == {"1"}
 
 
 def test_runs_without_a_known_split_repeat_each_other() -> None:
-    assert set(once(_frame({"split_sha256": None}, {"split_sha256": None}))["run"]) == {"1"}
+    frame = _frame({"split_sha256": None}, {"split_sha256": None})
+    assert set(drop_repeated_runs(frame)["run"]) == {"1"}
 
 
 def test_the_table_of_one_run_is_left_as_it_is() -> None:
     frame = _frame({}, {}).drop(columns="run")
-    assert once(frame) is frame
+    assert drop_repeated_runs(frame) is frame
 
 
 @pytest.mark.parametrize(
@@ -55,5 +56,5 @@ def test_runs_are_called_by_what_they_differ_in(
     told: list[tuple[int, str]], count: int, word: str
 ) -> None:
     frame = _frame(*({"seed": seed, "split_sha256": split} for seed, split in told))
-    counts, differing = repetitions(frame)
+    counts, differing = count_repeats(frame)
     assert (counts.to_dict(), differing) == ({"mf": count}, word)

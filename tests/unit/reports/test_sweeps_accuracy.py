@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedrec_flower.reports.sweeps import first_at, way_to_goal, way_told
+from fedrec_flower.reports.sweeps import (
+    first_reaching,
+    time_to_accuracy_markdown,
+    time_to_accuracy_table,
+)
 from tests.helpers.run_folders import write_config, write_run
 
 CURVE = pd.Series({0: 0.1, 2: 0.3, 4: 0.2, 6: 0.5})
@@ -37,16 +41,16 @@ def _goal(folder: Path, *best: float) -> None:
 
 @pytest.mark.parametrize(("goal", "round_"), [(0.1, 0), (0.2, 2), (0.3, 2), (0.31, 6), (0.5, 6)])
 def test_the_goal_is_reached_at_the_first_round_that_is_there(goal: float, round_: int) -> None:
-    assert first_at(CURVE, goal) == round_
+    assert first_reaching(CURVE, goal) == round_
 
 
 def test_what_is_never_reached_has_no_round() -> None:
-    assert isnan(first_at(CURVE, 0.51))
+    assert isnan(first_reaching(CURVE, 0.51))
 
 
 @given(VALUES, st.floats(0, 1))
 def test_before_the_round_that_reaches_it_nothing_does(values: list[float], goal: float) -> None:
-    there = first_at(pd.Series(values), goal)
+    there = first_reaching(pd.Series(values), goal)
     if isnan(there):
         assert max(values) < goal
     else:
@@ -57,13 +61,14 @@ def test_before_the_round_that_reaches_it_nothing_does(values: list[float], goal
 def test_the_goal_is_a_share_of_the_best_that_centralised_runs_reach(tmp_path: Path) -> None:
     _goal(tmp_path, 0.4, 0.6)
     _wrote(tmp_path / "a", {})
-    assert way_to_goal(tmp_path, "hr@10")["goal"].item() == pytest.approx(0.95 * (0.4 + 0.6) / 2)
+    goal = time_to_accuracy_table(tmp_path, "hr@10")["goal"].item()
+    assert goal == pytest.approx(0.95 * (0.4 + 0.6) / 2)
 
 
 def test_bytes_are_counted_up_to_the_round_that_reaches_it(tmp_path: Path) -> None:
     _goal(tmp_path, 0.5)
     _wrote(tmp_path / "a", {4: 0.5, 8: 0.6}, num_rounds=12)
-    row = way_to_goal(tmp_path, "hr@10").iloc[0]
+    row = time_to_accuracy_table(tmp_path, "hr@10").iloc[0]
     assert row["rounds"] == 4
     assert row["megabytes"] == pytest.approx(3.0 / 4 * 4 / 12)
     assert (row["rounds_run"], row["megabytes_run"]) == (12, 3.0 / 4)
@@ -72,7 +77,7 @@ def test_bytes_are_counted_up_to_the_round_that_reaches_it(tmp_path: Path) -> No
 def test_a_run_that_stopped_early_sent_its_bytes_in_fewer_rounds(tmp_path: Path) -> None:
     _goal(tmp_path, 0.5)
     _wrote(tmp_path / "a", {4: 0.5}, num_rounds=100, stopped_at=6)
-    row = way_to_goal(tmp_path, "hr@10").iloc[0]
+    row = time_to_accuracy_table(tmp_path, "hr@10").iloc[0]
     assert row["megabytes"] == pytest.approx(3.0 / 4 * 4 / 6)
     assert row["rounds_run"] == 6
 
@@ -80,12 +85,12 @@ def test_a_run_that_stopped_early_sent_its_bytes_in_fewer_rounds(tmp_path: Path)
 def test_a_run_that_never_gets_there_is_told_with_how_far_it_went(tmp_path: Path) -> None:
     _goal(tmp_path, 0.9)
     _wrote(tmp_path / "a", {4: 0.5}, num_rounds=12)
-    table = way_to_goal(tmp_path, "hr@10")
+    table = time_to_accuracy_table(tmp_path, "hr@10")
     row = table.iloc[0]
     assert row["reached"] == 0
     assert isnan(row["rounds"])
     assert isnan(row["megabytes"])
-    text = way_told(table, "hr@10")
+    text = time_to_accuracy_markdown(table, "hr@10")
     assert "| never (12) | never (0.8) |" in text
     assert f"mf {0.95 * 0.9:.4f}" in text
 
@@ -94,19 +99,19 @@ def test_seeds_are_averaged_only_where_each_got_there(tmp_path: Path) -> None:
     _goal(tmp_path, 0.5)
     for seed, reached in ((1, 4), (2, 6)):
         _wrote(tmp_path / f"a{seed}", {reached: 0.5}, seed=seed, num_rounds=10)
-    assert way_to_goal(tmp_path, "hr@10")["rounds"].item() == (4 + 6) / 2
+    assert time_to_accuracy_table(tmp_path, "hr@10")["rounds"].item() == (4 + 6) / 2
     _wrote(tmp_path / "a3", {}, seed=3, num_rounds=10)
-    table = way_to_goal(tmp_path, "hr@10")
+    table = time_to_accuracy_table(tmp_path, "hr@10")
     assert (table["reached"].item(), table["seeds"].item()) == (2, 3)
     assert table["rounds"].isna().all()
-    assert "2 of 3 seeds (10)" in way_told(table, "hr@10")
+    assert "2 of 3 seeds (10)" in time_to_accuracy_markdown(table, "hr@10")
 
 
 def test_where_nobody_says_how_many_everyone_takes_part(tmp_path: Path) -> None:
     _goal(tmp_path, 0.5)
     _wrote(tmp_path / "all", {})
     _wrote(tmp_path / "few", {}, clients_per_round=2)
-    table = way_to_goal(tmp_path, "hr@10")
+    table = time_to_accuracy_table(tmp_path, "hr@10")
     assert list(table["clients_per_round"]) == [4, 2]
     assert list(table["local_epochs"]) == [2, 2]
     assert list(table["learning_rate"]) == [20.0, 20.0]
@@ -115,7 +120,7 @@ def test_where_nobody_says_how_many_everyone_takes_part(tmp_path: Path) -> None:
 def test_without_a_centralised_run_of_the_model_there_is_no_goal(tmp_path: Path) -> None:
     _wrote(tmp_path / "a", {})
     _wrote(tmp_path / "ncf", {}, federation="centralized", num_clients=1, model="ncf")
-    assert way_to_goal(tmp_path, "hr@10").empty
+    assert time_to_accuracy_table(tmp_path, "hr@10").empty
 
 
 def test_an_error_has_no_share_that_could_be_reached(tmp_path: Path) -> None:
@@ -124,4 +129,4 @@ def test_an_error_has_no_share_that_could_be_reached(tmp_path: Path) -> None:
     for folder in (tmp_path / "a", tmp_path / "centralized" / "1"):
         rounds = folder / "rounds.csv"
         rounds.write_text(rounds.read_text().replace("hr@10", "rmse"))
-    assert way_to_goal(tmp_path, "rmse").empty
+    assert time_to_accuracy_table(tmp_path, "rmse").empty

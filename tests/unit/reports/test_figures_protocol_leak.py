@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from fedrec_flower.core.errors import FedrecError
-from fedrec_flower.reports.figures.cost import leak
+from fedrec_flower.reports.figures.communication_cost import protocol_leak
 
 PUBLISHED = pd.DataFrame(
     {
@@ -41,23 +41,23 @@ def heights(axes: Axes) -> list[float]:
 
 
 def test_its_bars_are_the_published_figure_and_both_means_over_seeds() -> None:
-    (axes,) = leak(runs("legacy", "honest"), PUBLISHED).axes
+    (axes,) = protocol_leak(runs("legacy", "honest"), PUBLISHED).axes
     assert heights(axes) == pytest.approx([0.716, 0.71, 0.51])
 
 
 def test_without_a_published_figure_ours_stand_alone() -> None:
-    (axes,) = leak(runs("legacy", "honest"), PUBLISHED.head(1)).axes
+    (axes,) = protocol_leak(runs("legacy", "honest"), PUBLISHED.head(1)).axes
     assert heights(axes) == pytest.approx([0.71, 0.51])
 
 
 def test_one_protocol_alone_shows_no_leak() -> None:
     with pytest.raises(FedrecError, match=r"split\.negatives=legacy,honest"):
-        leak(runs("honest"), PUBLISHED)
+        protocol_leak(runs("honest"), PUBLISHED)
 
 
 def test_a_run_made_again_moves_no_bar() -> None:
     both = runs("legacy", "honest")
     told = both.assign(run=both.index.astype("str"), configuration=both.index)
     again = told.tail(1).assign(run="again")
-    (axes,) = leak(pd.concat([told, again], ignore_index=True), PUBLISHED).axes
+    (axes,) = protocol_leak(pd.concat([told, again], ignore_index=True), PUBLISHED).axes
     assert heights(axes) == pytest.approx([0.716, 0.71, 0.51])

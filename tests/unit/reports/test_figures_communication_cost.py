@@ -94,6 +94,6 @@ def test_what_is_no_federation_is_left_out_and_counted() -> None:
 @pytest.mark.parametrize("lacking", ["bytes.total", "num_clients"])
 def test_without_traffic_there_is_no_figure(lacking: str) -> None:
     table = _summaries(2).drop(columns=lacking)
-    assert not plots.sends_anything(table)
+    assert not plots.has_traffic(table)
     with pytest.raises(FedrecError, match="choose runs of a federation"):
         plots.accuracy_against_megabytes(table, "ndcg@10")

@@ -21,17 +21,17 @@ from fedrec_flower.reports.figures.style import (
     canvas,
     chance_level,
     datasets,
+    label_points,
     leaky,
     legend_beside,
     looks,
     lower_is_better,
     metric_label,
-    name_points,
 )
-from fedrec_flower.reports.run_frames import once
+from fedrec_flower.reports.run_frames import drop_repeated_runs
 
 
-def sends_anything(summaries: pd.DataFrame) -> bool:
+def has_traffic(summaries: pd.DataFrame) -> bool:
     """Tell whether any completed run is one that `accuracy_against_megabytes` can draw."""
     return not _federated(summaries).empty
 
@@ -98,7 +98,7 @@ def _against_traffic(
     points = {
         str(label): (row["megabytes"], row["mean"], row["bar"]) for label, row in table.iterrows()
     }
-    name_points(figure, axes, points, drawn)
+    label_points(figure, axes, points, drawn)
     return figure
 
 
@@ -180,7 +180,9 @@ _BARS = ("published", "reproduced, leaky", "honest")
 _WIDTH = 0.26
 
 
-def leak(summaries: pd.DataFrame, published: pd.DataFrame, metric: str = "hr@10_99neg") -> Figure:
+def protocol_leak(
+    summaries: pd.DataFrame, published: pd.DataFrame, metric: str = "hr@10_99neg"
+) -> Figure:
     """Draw for each model the published figure, ours with the leak and ours without.
 
     Args:
@@ -194,7 +196,7 @@ def leak(summaries: pd.DataFrame, published: pd.DataFrame, metric: str = "hr@10_
     Raises:
         FedrecError: if no model has runs of both protocols.
     """
-    done = once(summaries[summaries["status"] == "completed"])
+    done = drop_repeated_runs(summaries[summaries["status"] == "completed"])
     done = done.assign(leaky=leaky(done), value=done[f"test.{metric}"])
     both = done.groupby("model")["leaky"].nunique()
     models = [str(name) for name in both[both > 1].index]
