@@ -1,4 +1,4 @@
-"""What every yaml of the configuration must be; a new one is found here with no edit."""
+"""Laws of every yaml of the configuration. New yamls are found without an edit."""
 
 import inspect
 import re
@@ -7,7 +7,6 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
@@ -16,7 +15,7 @@ from fedrec_flower.cli.main import CONF, Schema
 YAMLS = sorted(CONF.rglob("*.yaml"))
 GROUP_YAMLS = [path for path in YAMLS if path.parent != CONF]
 GLOBAL = "# @package _global_"
-# What a run knows and no yaml says.
+# Arguments that the run passes; no yaml holds them.
 INJECTED = {"plan", "observer", "num_users", "num_items", "rating_range", "task"} | {
     "data",
     "grid",
@@ -41,7 +40,7 @@ def content(path: Path) -> dict[str, Any]:
 
 
 def nodes(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The yaml's parts that name a class, by the group they belong to."""
+    """Yield each node of the yaml that names a class, with its group."""
     whole = content(path)
     if "_target_" in whole:
         yield path.parent.name, whole
@@ -50,72 +49,76 @@ def nodes(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield group, node
 
 
-EVERY_YAML = pytest.mark.parametrize("path", YAMLS, ids=title)
-EVERY_GROUP_YAML = pytest.mark.parametrize("path", GROUP_YAMLS, ids=title)
-EVERY_NODE = pytest.mark.parametrize(
-    ("stem", "node"),
-    [pytest.param(p.stem, node, id=title(p)) for p in GROUP_YAMLS for _, node in nodes(p)],
-)
+NODES = [(path, node) for path in GROUP_YAMLS for _, node in nodes(path)]
 
 
 def parameters(node: dict[str, Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(get_class(node["_target_"])).parameters)
 
 
-@EVERY_GROUP_YAML
-def test_it_names_a_class_or_says_that_it_speaks_for_the_whole(path: Path) -> None:
-    assert "_target_" in content(path) or path.read_text().startswith(GLOBAL)
+def test_every_yaml_names_a_class_or_is_a_global_package() -> None:
+    offenders = [
+        title(path)
+        for path in GROUP_YAMLS
+        if "_target_" not in content(path) and not path.read_text().startswith(GLOBAL)
+    ]
+    assert offenders == []
 
 
-@EVERY_GROUP_YAML
-def test_its_first_words_say_what_it_is(path: Path) -> None:
-    words = path.read_text().removeprefix(GLOBAL).lstrip()
-    assert re.match(r"# \S+ \S+ \S+", words)
+def test_every_yaml_begins_with_a_comment_on_its_content() -> None:
+    offenders = [
+        title(path)
+        for path in GROUP_YAMLS
+        if not re.match(r"# \S+ \S+ \S+", path.read_text().removeprefix(GLOBAL).lstrip())
+    ]
+    assert offenders == []
 
 
-@EVERY_NODE
-def test_its_keys_are_the_arguments_that_the_run_does_not_know(
-    stem: str, node: dict[str, Any]
-) -> None:
-    del stem
-    accepted = set(parameters(node))
-    given = set(node) - {"_target_"} - ({"name"} - accepted)
-    assert given <= accepted
-    assert accepted - given <= INJECTED
+def test_keys_are_the_constructor_arguments_that_the_run_does_not_inject() -> None:
+    offenders = []
+    for path, node in NODES:
+        accepted = set(parameters(node))
+        configured = set(node) - {"_target_"} - ({"name"} - accepted)
+        if not (configured <= accepted and accepted - configured <= INJECTED):
+            offenders.append((title(path), configured ^ accepted))
+    assert offenders == []
 
 
-@EVERY_NODE
-def test_a_default_has_no_home_but_the_yaml(stem: str, node: dict[str, Any]) -> None:
-    del stem
-    defaults = {name: p.default for name, p in parameters(node).items()}
-    assert set(defaults.values()) <= {inspect.Parameter.empty}, defaults
+def test_constructors_have_no_defaults_beside_the_yaml() -> None:
+    offenders = []
+    for path, node in NODES:
+        defaults = {name: p.default for name, p in parameters(node).items()}
+        if set(defaults.values()) - {inspect.Parameter.empty}:
+            offenders.append((title(path), defaults))
+    assert offenders == []
 
 
-@EVERY_NODE
-def test_its_label_is_its_file_name(stem: str, node: dict[str, Any]) -> None:
-    assert node.get("name", stem) == stem
+def test_name_of_a_node_is_its_file_name() -> None:
+    assert [title(p) for p, node in NODES if node.get("name", p.stem) != p.stem] == []
 
 
-def test_the_schema_knows_names_and_types_but_no_values() -> None:
+def test_schema_holds_names_and_types_but_no_values() -> None:
     assert {field.default for field in fields(Schema)} == {"???"}
     assert {field.default_factory for field in fields(Schema)} == {MISSING}
 
 
-@EVERY_GROUP_YAML
-def test_only_known_names_are_set(path: Path) -> None:
-    """A file that speaks for the whole sets nothing that the schema lacks; a sweep is Hydra's."""
+def test_global_yamls_set_only_names_of_the_schema() -> None:
     known = {field.name for field in fields(Schema)} | {"defaults", "hydra"}
-    if path.read_text().startswith(GLOBAL):
-        assert set(content(path)) <= known
+    offenders = [
+        (title(path), set(content(path)) - known)
+        for path in GROUP_YAMLS
+        if path.read_text().startswith(GLOBAL) and not set(content(path)) <= known
+    ]
+    assert offenders == []
 
 
-@EVERY_YAML
-def test_every_value_is_explained_where_it_stands_or_above(path: Path) -> None:
-    assert list(unexplained(path.read_text())) == []
+def test_every_value_has_a_comment_on_its_line_or_above() -> None:
+    lines = {title(path): list(unexplained(path.read_text())) for path in YAMLS}
+    assert {name: found for name, found in lines.items() if found} == {}
 
 
 def unexplained(text: str) -> Iterator[str]:
-    """The lines with a value that neither they nor what they belong to explains."""
+    """Yield lines whose value has no comment on the line or on an enclosing key."""
     explained: list[tuple[int, bool]] = []  # indentation of the open mappings, have they a comment
     for line in text.splitlines():
         body, has_comment = line.partition("#")[0], "#" in line
@@ -133,6 +136,6 @@ def unexplained(text: str) -> Iterator[str]:
             explained.append((indentation, has_comment or above or key == "defaults"))
 
 
-def test_a_bare_value_is_found_and_an_explained_one_is_not() -> None:
+def test_unexplained_finds_a_value_without_comment() -> None:
     text = "name: toy\nrate: 1 # of learning\ncolumns: # in the file\n  user: id\nsize: 3\n"
     assert list(unexplained(text)) == ["size: 3"]

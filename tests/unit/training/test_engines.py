@@ -1,5 +1,9 @@
 """Every engine against a plain PyTorch loop over whole tables, and its manners."""
 
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -23,22 +27,45 @@ _BY_HISTORY = [
 _BY_BOTH = [
     pytest.param(engine, "hybrid", id=f"{engine}-hybrid") for engine in ("sequential", "vectorized")
 ]
+_EVERY_PAIR = [param.values for param in (*_BY_VECTORS, *_BY_HISTORY, *_BY_BOTH)]
 EVERY_ENGINE = pytest.mark.parametrize(("engine", "kind"), _BY_VECTORS + _BY_HISTORY + _BY_BOTH)
-EVERY_LOSS = pytest.mark.parametrize("loss", ["bce", "bpr", "softmax", "mse"])
+LOSSES = ("bce", "bpr", "softmax", "mse")
+EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES)
 
 
-@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-@pytest.mark.parametrize("kind", ["mf", "gmf", "neumf", *READERS, *TOWERS])
-@pytest.mark.parametrize(("optimizer", "batch_size"), [("sgd", 7), ("sgd", None), ("adam", 7)])
-@EVERY_LOSS
+def grid(*axes: Sequence[Any], share: int) -> list[Any]:
+    """Every combination of the axes. One in `share` runs by default, the others are slow tests.
+
+    The default ones lie on a diagonal, so every value of each axis occurs among them.
+    """
+    places = product(*(range(len(axis)) for axis in axes))
+    return [
+        pytest.param(
+            *(axis[at] for axis, at in zip(axes, place, strict=True)),
+            marks=[] if sum(place) % share == 0 else pytest.mark.slow,
+        )
+        for place in places
+    ]
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "optimization", "loss"),
+    grid(
+        ("sequential", "vectorized"),
+        ("mf", "gmf", "neumf", *READERS, *TOWERS),
+        (("sgd", 7), ("sgd", None), ("adam", 7)),
+        LOSSES,
+        share=4,
+    ),
+)
 def test_training_the_touched_rows_equals_training_the_whole_model(
     members: list[ClientData],
     kind: Kind,
     loss: Loss,
-    optimizer: str,
+    optimization: tuple[str, int | None],
     engine: str,
-    batch_size: int | None,
 ) -> None:
+    optimizer, batch_size = optimization
     shifted = {"bpr": TOWERS, "softmax": [*TOWERS, "gmf", "neumf", "sasrec"]}
     if optimizer == "adam" and kind in shifted.get(loss, ()):
         pytest.skip("a bias of all items moves no order, and Adam makes steps of the rounding")
@@ -187,11 +214,11 @@ def test_the_global_parameters_stay_as_they_were(
         assert_array_equal(round_.shared[name], array)
 
 
-@EVERY_ENGINE
-@EVERY_LOSS
-def test_what_is_kept_personal_learns_the_same_as_what_is_shared(
-    members: list[ClientData], engine: str, kind: Kind, loss: Loss
+@pytest.mark.parametrize(("pair", "loss"), grid(_EVERY_PAIR, LOSSES, share=2))
+def test_personal_parameters_train_as_shared_parameters_do(
+    members: list[ClientData], pair: tuple[str, Kind], loss: Loss
 ) -> None:
+    engine, kind = pair
     sharing = Round(kind, engine=engine, loss=loss)
     shared = sharing.train(members)
     kept = Round(kind, engine=engine, loss=loss, shares=False).train(members)
@@ -216,12 +243,13 @@ def test_who_diverges_changes_nothing(
             assert_array_equal(kept, round_.personal(client)[name])
 
 
-@EVERY_ENGINE
-@EVERY_LOSS
-@pytest.mark.parametrize("batch_size", [7, None])
-def test_a_client_that_trains_on_nothing_changes_nothing(
-    members: list[ClientData], engine: str, kind: Kind, loss: Loss, batch_size: int | None
+@pytest.mark.parametrize(
+    ("pair", "loss", "batch_size"), grid(_EVERY_PAIR, LOSSES, (7, None), share=4)
+)
+def test_client_without_training_data_changes_nothing(
+    members: list[ClientData], pair: tuple[str, Kind], loss: Loss, batch_size: int | None
 ) -> None:
+    engine, kind = pair
     round_ = Round(kind, engine=engine, loss=loss, batch_size=batch_size, weight_decay=0.1)
     nothing = [data for data in members if data.client == 5]
     found = round_.train(nothing)[5]
