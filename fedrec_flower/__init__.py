@@ -1,11 +1,11 @@
-"""Federated recommendation on Flower: honest evaluation, fast cohorts, one command."""
+"""Federated recommendation on Flower: leakage-free evaluation and fast training of many clients."""
 
 import os
 
-# Neither Flower nor Ray phones home unless the user says so; both read this at import.
+# Flower and Ray send telemetry by default; both read these settings at import.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Ray would abort the process at SIGTERM, which ends a run as Ctrl-C does.
+# By default Ray aborts the process at SIGTERM; here SIGTERM ends a run in the same way as Ctrl-C.
 os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""`python -m fedrec_flower.benchmark`: what rounds cost, beside a plain loop and at scale.
+"""`python -m fedrec_flower.benchmark`: cost of rounds, compared with a plain PyTorch loop.
 
-Every measurement runs in a process of its own, one thread, so that its first round and its peak
-memory are its own.
+Every measurement runs in a separate process with one thread, so that first rounds and peak memory
+are measured separately.
 """
 
 from fedrec_flower.benchmark.rounds import ENGINES, MODELS, measure

@@ -1,4 +1,4 @@
-"""The command line: `python -m fedrec_flower.benchmark`."""
+"""Command line: `python -m fedrec_flower.benchmark`."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ from fedrec_flower.reports.markdown import markdown
 
 
 def main() -> None:
-    """Measure, print and save the tables that are asked for."""
+    """Measure, print and save the requested tables."""
     print_anything()
     chosen = _parser().parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
@@ -29,34 +29,34 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fedrec_flower.benchmark", description="What a round costs."
+        prog="python -m fedrec_flower.benchmark", description="Measures the cost of a round."
     )
     parser.add_argument(
         "--cohorts",
         type=int,
         nargs="*",
         default=[100, 1_000_000],
-        help="clients a round; none leaves the table of engines and models out",
+        help="clients per round; without a number, the table of engines and models is left out",
     )
-    parser.add_argument("--rounds", type=int, default=10, help="measured rounds a row")
+    parser.add_argument("--rounds", type=int, default=10, help="measured rounds per row")
     parser.add_argument("--dataset", default="dataset=ml-100k", help="Hydra overrides")
     parser.add_argument(
         "--scale",
         action="store_true",
-        help="add the scale table: synthetic data of the shapes of ML-1M and ML-25M, ten minutes",
+        help="add the scale table: synthetic data of the size of ML-1M and ML-25M; ten minutes",
     )
     parser.add_argument(
         "--secure",
         action="store_true",
         help="add the table of secure aggregation: 100 nodes, a table of 1,682 x 64",
     )
-    parser.add_argument("--to", type=Path, help="folder for the tables, .csv and .md of each")
+    parser.add_argument("--to", type=Path, help="output folder: a .csv and a .md file per table")
     return parser
 
 
 def _publish(table: pd.DataFrame, name: str, folder: Path | None) -> None:
     text = markdown(table)
-    print(text)  # noqa: T201  # the command's output
+    print(text)  # noqa: T201  # output of the command
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         table.to_csv(folder / f"{name}.csv", index=False)

@@ -1,7 +1,7 @@
-"""What preparing, a whole round and an evaluation cost, measured in this process.
+"""Cost of preparation, of a complete round and of an evaluation, measured in this process.
 
-A round is a whole one over the in-process federation, as `python -m fedrec_flower` runs it: the
-cohort drawn, messages packed, clients trained, updates summed, averaged, and FedAdam's step.
+A round is complete, as `python -m fedrec_flower` runs it in process: cohort sampling, packing of
+messages, training, aggregation, and the step of FedAdam.
 """
 
 import statistics
@@ -22,13 +22,13 @@ from fedrec_flower.federation.server.plan import Metrics
 from fedrec_flower.federation.transport.base import federate
 
 _RUN = ("federation=in_process", "model=mf", *WORK)
-_LONG = 1_000_000  # rounds: the stopwatch ends a run, nothing else
+_NUM_ROUNDS = 1_000_000  # never reached: the stopwatch ends the run
 
 Cost = dict[str, float]
 
 
 def opening(dataset: str) -> Cost:
-    """Open the prepared data, preparing them if the cache does not hold them.
+    """Open the prepared data; prepare them first if they are not in the cache.
 
     Args:
         dataset: a dataset's overrides, separated by blanks; with its cache_dir.
@@ -46,19 +46,19 @@ def training(dataset: str, cohort: int, rounds: int) -> Cost:
     Args:
         dataset: as for `opening`.
         cohort: clients a round.
-        rounds: rounds measured, after a first one that is told apart.
+        rounds: measured rounds, after a first one that is reported separately.
 
     Returns:
         As `opening`, medians over the rounds, and first_seconds (wall).
     """
-    few = ("evaluation.num_clients=1", f"evaluation.every={_LONG}")
-    overrides = [*dataset.split(), *_RUN, *few]
+    little_evaluation = ("evaluation.num_clients=1", f"evaluation.every={_NUM_ROUNDS}")
+    overrides = [*dataset.split(), *_RUN, *little_evaluation]
     _untrained, (first, _), *measured = _laps(overrides, cohort, 2 + rounds)
     return {"first_seconds": first, **_cost(measured)}
 
 
 def evaluation(dataset: str, num_negatives: int, num_clients: int) -> Cost:
-    """Evaluate once, after a small round: full ranking, and the sampled protocol if wanted.
+    """Evaluate once, after a small round: full ranking, optionally with the sampled protocol.
 
     Args:
         dataset: as for `opening`.
@@ -79,12 +79,12 @@ def evaluation(dataset: str, num_negatives: int, num_clients: int) -> Cost:
 
 @dataclass(slots=True)
 class _Stopwatch:
-    """An observer that takes the time of each training and evaluation, and ends the run.
+    """Callback that measures each training and evaluation, and ends the run.
 
     Attributes:
-        wanted: laps after which the run ends.
-        laps: wall and CPU seconds of each, CPU of all threads of this process.
-        since: clocks when the current lap began.
+        wanted: number of laps after which the run ends.
+        laps: wall and CPU seconds of each lap; CPU of all threads of this process.
+        since: both clocks at the start of the current lap.
     """
 
     wanted: int
@@ -112,7 +112,7 @@ class _Stopwatch:
         self._lap()
 
     def reached(self, checkpoint: Checkpoint) -> None:
-        """See `Observer.reached`; what is measured is not to be gone on with."""
+        """Do nothing: a measured run is not resumed."""
 
     def _lap(self) -> None:
         now = perf_counter(), process_time()
@@ -123,12 +123,12 @@ class _Stopwatch:
 
 
 class _EnoughError(Exception):
-    """All laps are taken: the way out of a run that would go on."""
+    """Ends a run after the last measured lap."""
 
 
 def _laps(overrides: list[str], cohort: int, wanted: int) -> list[tuple[float, float]]:
-    """The first laps of a run, as it goes: the untrained model's evaluation, round 1, and on."""
-    endless = (f"num_rounds={_LONG}", "checkpoint_every=null")
+    """Measure the first laps of a run: evaluation of the untrained model, round 1, and so on."""
+    endless = (f"num_rounds={_NUM_ROUNDS}", "checkpoint_every=null")
     config, _ = compose([*overrides, f"clients_per_round={cohort}", *endless])
     with tempfile.TemporaryDirectory() as folder:
         setup = set_up(config, RunFolder.create(Path(folder)))

@@ -1,4 +1,4 @@
-"""The loop one would write without this suite: what all engines are compared with."""
+"""Baseline of the benchmark: federated averaging as a plain PyTorch loop."""
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from fedrec_flower.models.base import Recommender
 
 
 class PlainLoop:
-    """Federated averaging as one would write it at first: a loop over clients, full tables.
+    """Straightforward federated averaging: a loop over clients, with full tables.
 
     Args:
-        model: gives the layers' shapes; it is not trained itself.
+        model: the model; its parameters are overwritten for every client.
         data: the prepared data.
         parameters: initial shared parameters.
     """
@@ -22,14 +22,15 @@ class PlainLoop:
     def __init__(
         self, model: Recommender, data: Prepared, parameters: list[NDArray[np.float32]]
     ) -> None:
-        self.data, self.model = data, model
+        self.data = data
+        self.model = model
         self.names = model.shared_names()
         self.shared = [torch.from_numpy(value.copy()) for value in parameters]
         width = model.get_parameter("user_embedding.weight").shape[1]
         self.users = torch.randn(data.num_clients, 1, width) * 0.1
 
     def round(self, clients: list[int], round_: int) -> None:
-        """One round of weighted averaging."""
+        """Run one round of weighted averaging."""
         total = [torch.zeros_like(value) for value in self.shared]
         weight = 0
         for client in clients:
@@ -41,21 +42,24 @@ class PlainLoop:
             value.add_(summed / weight)
 
     def _train(self, client: int, round_: int) -> int:
-        """One epoch of one client, all its parameters copied in."""
+        """Copy all parameters, train one client for one epoch; return its number of positives."""
         for name, value in zip(self.names, self.shared, strict=True):
             self.model.get_parameter(name).data = value.clone()
         self.model.get_parameter("user_embedding.weight").data = self.users[client]
         optimizer = torch.optim.SGD(self.model.parameters(), lr=0.5)
-        liked = self.data.client(client).train.item.astype(np.int64)
+        positives = self.data.client(client).train.item.astype(np.int64)
         rng = generator(1, "benchmark-negatives", round_, client)
-        items = np.concatenate([liked, rng.integers(0, self.data.num_items, 4 * len(liked))])
+        items = np.concatenate(
+            [positives, rng.integers(0, self.data.num_items, 4 * len(positives))]
+        )
         order = torch.from_numpy(rng.permutation(len(items)))
-        item, label = torch.from_numpy(items)[order], (order < len(liked)).float()
+        item = torch.from_numpy(items)[order]
+        label = (order < len(positives)).float()
         for start in range(0, len(item), 128):
             batch = item[start : start + 128]
             optimizer.zero_grad()
             scores = self.model(torch.zeros_like(batch), batch)
             loss = functional.binary_cross_entropy_with_logits(scores, label[start : start + 128])
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             optimizer.step()
-        return len(liked)
+        return len(positives)

@@ -1,8 +1,7 @@
-"""The table of engine x model x cohort: what training a cohort costs, beside a plain PyTorch loop.
+"""Table of engine x model x cohort: cost of training a cohort, compared with a plain PyTorch loop.
 
-Every row trains the same clients on the same kind of work (`measuring.WORK`) in this one run, one
-thread each. The plain loop is what one would write without this suite: `nn.Embedding`, autograd,
-`optim.SGD`, full tables copied for every client.
+Every row trains the same clients with the same settings (`measuring.WORK`), with one thread. The
+plain loop uses `nn.Embedding`, autograd, `optim.SGD`, and copies full tables for every client.
 """
 
 import json
@@ -37,13 +36,13 @@ Round = Callable[[int], None]
 
 
 def measure(engine: str, model: str, cohort: int, rounds: int, dataset: str) -> dict[str, Any]:
-    """Train some rounds in this process, one thread.
+    """Train some rounds in this process, with one thread.
 
     Args:
         engine: "plain", or an engine of `training.engine`.
         model: a key of `MODELS`.
-        cohort: clients a round; more than there are means all.
-        rounds: rounds measured, after a first one that is told apart.
+        cohort: clients per round, at most all of them.
+        rounds: measured rounds, after a first one that is reported separately.
         dataset: a dataset's overrides, separated by blanks.
 
     Returns:
@@ -51,12 +50,13 @@ def measure(engine: str, model: str, cohort: int, rounds: int, dataset: str) -> 
         first_round_seconds, peak_memory_mb (of this process).
     """
     torch.set_num_threads(1)
-    named = engine if engine != "plain" else "sequential"
-    overrides = [*dataset.split(), *MODELS[model], *WORK, f"training.engine={named}"]
+    training_engine = engine if engine != "plain" else "sequential"
+    overrides = [*dataset.split(), *MODELS[model], *WORK, f"training.engine={training_engine}"]
     config, _ = compose(overrides)
     with tempfile.TemporaryDirectory() as folder:
         setup = set_up(config, RunFolder(Path(folder)))
-        data, size = setup.data, min(cohort, setup.data.num_clients)
+        data = setup.data
+        size = min(cohort, data.num_clients)
         job = {**setup.plan.job, **setup.plan.place, "shares": True, "stacked": False}
         node = open_node(json.dumps(job))
         shared = node.model.initial(node.shared_names, generator(1, "benchmark"))
@@ -67,11 +67,11 @@ def measure(engine: str, model: str, cohort: int, rounds: int, dataset: str) -> 
             chosen: list[int] = np.sort(rng.choice(data.num_clients, size, replace=False)).tolist()
             return chosen
 
-        def ours(round_: int) -> None:
+        def run_engine(round_: int) -> None:
             CohortClient(node, clients(round_)).fit(parameters, {"round": round_})
 
         plain = PlainLoop(node.model, data, parameters)
-        run: Round = ours if engine != "plain" else lambda r: plain.round(clients(r), r)
+        run: Round = run_engine if engine != "plain" else lambda r: plain.round(clients(r), r)
         laps = [timed(partial(run, round_)) for round_ in range(rounds + 1)]
     wall, cpu = zip(*laps[1:], strict=True)
     return {
@@ -86,15 +86,15 @@ def measure(engine: str, model: str, cohort: int, rounds: int, dataset: str) -> 
 
 
 def rounds_table(cohorts: list[int], rounds: int, dataset: str) -> pd.DataFrame:
-    """Measure every engine, model and cohort, each in a process of its own.
+    """Measure every engine, model and cohort, each in a separate process.
 
     Args:
-        cohorts: clients a round; more than there are means all.
-        rounds: rounds measured a row.
+        cohorts: clients per round, at most all of them.
+        rounds: measured rounds per row.
         dataset: a dataset's overrides, separated by blanks.
 
     Returns:
-        A row as `measure` gives it for each; ratio is clients_per_cpu_second over the plain loop's.
+        One row of `measure` each, and ratio: clients_per_cpu_second relative to the plain loop.
     """
     rows = []
     for model in MODELS:

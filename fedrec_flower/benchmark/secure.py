@@ -1,8 +1,9 @@
-"""The table of secure aggregation: what hiding a table of 1,682 x 64 costs nodes and server.
+"""Table of secure aggregation: protocol cost for nodes and server with a table of 1,682 x 64.
 
-The whole protocol without messages, one thread: keys, shares, integers, masks, dropouts after the
-shares are out (the dearest moment: their masking keys must be put together), the sum in clear.
-Training and the parameters on their way down are what they are without it, and not counted.
+Measures the complete protocol without messages, in one thread: keys, shares, quantization, masks,
+dropouts after the shares are sent (the most expensive moment, as their masking keys must be
+reconstructed), and the unmasked sum. Training and the download of parameters are not included,
+because secure aggregation does not change them.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -24,15 +25,17 @@ from fedrec_flower.core.random import generator
 from fedrec_flower.core.updates import UpdateSum
 
 SETTINGS = ((100, 20, 0.0), (100, 20, 0.1), (100, None, 0.0), (100, None, 0.1))
-_ITEMS, _DIMENSIONS, _WEIGHT = 1682, 64, 100  # a table as of ML-100K; interactions a node
-_PLACE = 8  # bytes that name a member
+_NUM_ITEMS = 1682  # as in ML-100K
+_EMBEDDING_DIM = 64
+_NODE_WEIGHT = 100  # interactions per node
+_INDEX_BYTES = 8  # the index of a member in a message
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class _Meter:
-    """What a session costs.
+    """Cost of one session.
 
     Attributes:
         seconds: CPU, by side.
@@ -45,32 +48,32 @@ class _Meter:
     down: NDArray[np.int64]
 
     def time(self, side: str, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Do a piece of work of one side."""
-        began = process_time()
+        """Call a function and add its CPU time to one side."""
+        start = process_time()
         result = work(*arguments)
-        self.seconds[side] += process_time() - began
+        self.seconds[side] += process_time() - start
         return result
 
 
 def measure(
     num_nodes: int, num_neighbours: int | None, dropout: float, shape: Sequence[int]
 ) -> dict[str, Any]:
-    """One session in this process.
+    """Run one session in this process.
 
     Args:
-        num_nodes: members.
-        num_neighbours: of each; None for all the others.
-        dropout: share of the members that share and then fall silent.
-        shape: of the table.
+        num_nodes: number of members.
+        num_neighbours: number of neighbours of each member; None for all other members.
+        dropout: fraction of the members that send shares and then drop out.
+        shape: shape of the table.
 
     Returns:
         nodes, neighbours, dropouts, node_cpu_seconds (of one node, on average),
-        server_cpu_seconds, bytes_up and bytes_down (of one node that stays, on average),
-        bytes_up_plain (the table and its row weights, in clear), ratio (of the bytes up),
+        server_cpu_seconds, bytes_up and bytes_down (of one surviving node, on average),
+        bytes_up_plain (the table and its row weights, not masked), ratio (of the bytes up),
         largest_error_millionths (of the weighted sum), peak_memory_mb.
 
     Raises:
-        TooFewError: if too few members are left.
+        TooFewError: if too few members survive.
     """
     settings = SecAgg(
         num_neighbours=num_neighbours,
@@ -82,29 +85,29 @@ def measure(
         value_bits=None,
         modulus_bits=32,
         rounding="stochastic",
-        client_weight=float(_WEIGHT),
+        client_weight=float(_NODE_WEIGHT),
     )
-    nobody = np.zeros(num_nodes, np.int64)
-    meter = _Meter({"node": 0.0, "server": 0.0}, nobody, nobody.copy())
+    zeros = np.zeros(num_nodes, np.int64)
+    meter = _Meter({"node": 0.0, "server": 0.0}, up=zeros, down=zeros.copy())
     coordinator = settings.coordinator(num_nodes)
-    silent = set(range(round(num_nodes * dropout)))
-    said = [_said(place, shape) for place in range(num_nodes)]
-    total = _session(settings, coordinator, said, silent, meter)
-    stayed = sorted(coordinator.masked)
-    found = settings.decoded(total, num_nodes, {"table": tuple(shape)}, shape[0]).total
-    plain = sum(said[place].total.tensors["table"] for place in stayed)
-    in_clear = 4 * shape[0] * shape[1] + 8 * shape[0]
+    dropped = set(range(round(num_nodes * dropout)))
+    updates = [_node_update(place, shape) for place in range(num_nodes)]
+    total = _session(settings, coordinator, updates, dropped, meter)
+    survivors = sorted(coordinator.masked)
+    decoded = settings.decoded(total, num_nodes, {"table": tuple(shape)}, shape[0]).total
+    expected = sum(updates[place].total.tensors["table"] for place in survivors)
+    plain_bytes = 4 * shape[0] * shape[1] + 8 * shape[0]
     return {
         "nodes": num_nodes,
         "neighbours": len(coordinator.neighbours[0]),
-        "dropouts": len(silent),
+        "dropouts": len(dropped),
         "node_cpu_seconds": meter.seconds["node"] / num_nodes,
         "server_cpu_seconds": meter.seconds["server"],
-        "bytes_up": round(meter.up[stayed].mean()),
-        "bytes_down": round(meter.down[stayed].mean()),
-        "bytes_up_plain": in_clear,
-        "ratio": meter.up[stayed].mean() / in_clear,
-        "largest_error_millionths": 1e6 * float(np.abs(found.tensors["table"] - plain).max()),
+        "bytes_up": round(meter.up[survivors].mean()),
+        "bytes_down": round(meter.down[survivors].mean()),
+        "bytes_up_plain": plain_bytes,
+        "ratio": meter.up[survivors].mean() / plain_bytes,
+        "largest_error_millionths": 1e6 * float(np.abs(decoded.tensors["table"] - expected).max()),
         "peak_memory_mb": peak_memory_mb(),
     }
 
@@ -112,56 +115,59 @@ def measure(
 def _session(
     settings: SecAgg,
     coordinator: Coordinator,
-    said: Sequence[CohortSum],
-    silent: Collection[int],
+    updates: Sequence[CohortSum],
+    dropped: Collection[int],
     meter: _Meter,
 ) -> Any:
-    """All four exchanges; the sum as integers."""
-    everyone, threshold = range(len(said)), coordinator.threshold
+    """Run the four exchanges of the protocol; returns the sum as integers."""
+    places = range(len(updates))
+    threshold = coordinator.threshold
     rules = settings.rules
-    members = [meter.time("node", Member.fresh, place, threshold, rules) for place in everyone]
-    public = {place: members[place].public for place in everyone}
-    meter.up[:] += [_num_bytes(public[place]) for place in everyone]
-    sent, parts, told = {}, dict[int, Contribution](), {}
+    members = [meter.time("node", Member.fresh, place, threshold, rules) for place in places]
+    public = {place: members[place].public for place in places}
+    meter.up[:] += [_num_bytes(public[place]) for place in places]
+    sent = {}
+    contributions: dict[int, Contribution] = {}
+    revealed = {}
     for place, keys in meter.time("server", coordinator.advertised, public).items():
         sent[place] = meter.time("node", members[place].share, keys)
-        meter.down[place] += sum(_PLACE + _num_bytes(pair) for pair in keys.values())
-        meter.up[place] += sum(_PLACE + len(text) for text in sent[place].values())
+        meter.down[place] += sum(_INDEX_BYTES + _num_bytes(pair) for pair in keys.values())
+        meter.up[place] += sum(_INDEX_BYTES + len(text) for text in sent[place].values())
     for place, box in meter.time("server", coordinator.shared, sent).items():
-        meter.down[place] += sum(_PLACE + len(text) for text in box.values())
-        if place not in silent:
+        meter.down[place] += sum(_INDEX_BYTES + len(text) for text in box.values())
+        if place not in dropped:
             rng = generator(1, "benchmark-rounding", 0, place)
             meter.time("node", members[place].open, box)
-            vector = meter.time("node", settings.encoded, said[place], 1, len(said), rng)
-            part = parts[place] = meter.time("node", members[place].mask, vector, 1)
-            tags = sum(_PLACE + len(tag) for tag in part.tags.values())
-            meter.up[place] += part.vector.nbytes + _PLACE + tags
-    for place, wanted in meter.time("server", coordinator.add, parts.items()).items():
-        told[place] = meter.time("node", members[place].unmask, wanted)
-        meter.down[place] += _PLACE * len(wanted.survivors | wanted.dropouts)
-        meter.down[place] += sum(_PLACE + len(tag) for tag in wanted.tags.values())
-        shares = [*told[place].seeds.values(), *told[place].keys.values()]
-        meter.up[place] += sum(_PLACE + len(share) for share in shares)
-    return meter.time("server", coordinator.unmask, told)
+            vector = meter.time("node", settings.encoded, updates[place], 1, len(updates), rng)
+            contribution = meter.time("node", members[place].mask, vector, 1)
+            contributions[place] = contribution
+            tags = sum(_INDEX_BYTES + len(tag) for tag in contribution.tags.values())
+            meter.up[place] += contribution.vector.nbytes + _INDEX_BYTES + tags
+    for place, wanted in meter.time("server", coordinator.add, contributions.items()).items():
+        revealed[place] = meter.time("node", members[place].unmask, wanted)
+        meter.down[place] += _INDEX_BYTES * len(wanted.survivors | wanted.dropouts)
+        meter.down[place] += sum(_INDEX_BYTES + len(tag) for tag in wanted.tags.values())
+        shares = [*revealed[place].seeds.values(), *revealed[place].keys.values()]
+        meter.up[place] += sum(_INDEX_BYTES + len(share) for share in shares)
+    return meter.time("server", coordinator.unmask, revealed)
 
 
 def secure_table() -> pd.DataFrame:
-    """Measure every setting, each in a process of its own: a row of `measure` for each."""
-    shape = (_ITEMS, _DIMENSIONS)
+    """Measure every setting in a separate process; returns one row of `measure` each."""
+    shape = (_NUM_ITEMS, _EMBEDDING_DIM)
     return pd.DataFrame([in_new_process(measure, *setting, shape) for setting in SETTINGS])
 
 
-def _said(place: int, shape: Sequence[int]) -> CohortSum:
-    """What a node with one client says: a weighted update of a few touched rows."""
+def _node_update(place: int, shape: Sequence[int]) -> CohortSum:
+    """Weighted update of a node with one client that touched a few rows."""
     rng = generator(1, "benchmark-update", 0, place)
-    rows, table = (
-        rng.choice(shape[0], min(shape[0], 5 * _WEIGHT), replace=False),
-        np.zeros(tuple(shape)),
-    )
-    table[rows] = rng.normal(0, 0.01, (len(rows), shape[1])) * _WEIGHT
+    rows = rng.choice(shape[0], min(shape[0], 5 * _NODE_WEIGHT), replace=False)
+    table = np.zeros(tuple(shape))
+    table[rows] = rng.normal(0, 0.01, (len(rows), shape[1])) * _NODE_WEIGHT
     touched = np.zeros(shape[0])
-    touched[rows] = _WEIGHT
-    return CohortSum(UpdateSum({"table": table}, float(_WEIGHT), touched), 0.7 * _WEIGHT, 1, 0)
+    touched[rows] = _NODE_WEIGHT
+    update = UpdateSum({"table": table}, float(_NODE_WEIGHT), touched)
+    return CohortSum(update, 0.7 * _NODE_WEIGHT, 1, 0)
 
 
 def _num_bytes(pair: PublicKeys) -> int:

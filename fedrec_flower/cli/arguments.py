@@ -1,10 +1,10 @@
-"""The words of the command line, before Hydra reads them: plug-ins, paths, folders of runs.
+"""Prepares command-line arguments for Hydra: plug-ins, paths, run folders.
 
-A run folder may come from a stranger, so its config.yaml is data and nothing else. Hydra would
-build whatever a `hydra` section names (launcher, sweeper, callbacks, handlers of logs), set
-environment variables and put the values of others in place of `${oc.env:...}`. Therefore it is
-given a copy: the settings of the run, and a `hydra` section of our own. `--config-dir`, which adds
-choices of the user's own, is not looked at: like code, it should come from somebody one trusts.
+A run folder may be untrusted, so its config.yaml is read as data only. Hydra would instantiate
+the classes that a `hydra` section names (launcher, sweeper, callbacks, log handlers), set
+environment variables, and resolve `${oc.env:...}` to the values of variables. Therefore Hydra
+is given a copy: the settings of the run, and the `hydra` section of this package. `--config-dir`,
+which adds the user's own choices, is not checked: like code, it must come from a trusted source.
 """
 
 import re
@@ -22,40 +22,45 @@ from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.instantiate import trust
 
 PATHS = (
-    *("output_dir", "resume", "init_from", "dataset.path", "dataset.cache_dir"),
-    *("dataset.items_path", "dataset.users_path"),
+    "output_dir",
+    "resume",
+    "init_from",
+    "dataset.path",
+    "dataset.cache_dir",
+    "dataset.items_path",
+    "dataset.users_path",
 )
-"""Options that name files or folders."""
+"""Options whose values are paths."""
 
-_UNREADABLE = re.compile(r"[^\x00-\x7f]|[~=#;]")  # what Hydra reads in quotes alone
-_SEVERAL = re.compile(r"[,{}()\[\]$'\"]")  # a sweep, a list, an interpolation, quotes
+_NEEDS_QUOTES = re.compile(r"[^\x00-\x7f]|[~=#;]")  # characters that Hydra reads only in quotes
+_HYDRA_SYNTAX = re.compile(r"[,{}()\[\]$'\"]")  # a sweep, a list, an interpolation, quotes
 
 Words = list[str]
 
 
 def take_plugins(words: Words) -> None:
-    """Trust the packages that plugins=... names, and leave that word out: no run records it."""
+    """Trust the packages of plugins=... and remove that argument, so that no run records it."""
     for word in [word for word in words if word.lstrip("+").startswith("plugins=")]:
         trust(word.partition("=")[2])
         words.remove(word)
 
 
 def quote_paths(words: Words) -> None:
-    """Put paths in quotes where Hydra needs them and the shell took them away."""
+    """Put paths in quotes where Hydra needs them; the shell has removed the user's quotes."""
     for place, word in enumerate(words):
         name, _, value = word.partition("=")
-        wanted = name.lstrip("+") in PATHS and _UNREADABLE.search(value)
-        if wanted and not _SEVERAL.search(value):
+        is_path = name.lstrip("+") in PATHS
+        if is_path and _NEEDS_QUOTES.search(value) and not _HYDRA_SYNTAX.search(value):
             words[place] = f"{name}='{value}'"
 
 
 def require_paths(settings: Mapping[str, Any]) -> None:
-    """Refuse a path of no characters, which would mean the current folder.
+    """Reject an empty path, which would mean the current folder.
 
     Raises:
         ConfigError: names the option.
     """
-    from fedrec_flower.reports.settings import flattened  # here: it takes pandas along
+    from fedrec_flower.reports.settings import flattened  # imported here: needs pandas
 
     for name, value in flattened(settings):
         if name in PATHS and value == "":
@@ -63,44 +68,45 @@ def require_paths(settings: Mapping[str, Any]) -> None:
 
 
 def expand_resume(words: Words) -> None:
-    """Replace resume=FOLDER by the words that compose that folder's own configuration, in it.
+    """Replace resume=FOLDER by the arguments that compose the configuration of that folder.
 
-    A run that gave up may be told to be more patient; anything else would make it another run.
+    Only the settings in `FAILURE_LIMITS` may change, so that a failed run can be given more retries; any
+    other change would make it a different run.
 
     Raises:
-        ConfigError: if anything else was said, or the folder holds no run.
+        ConfigError: if another argument is given, or the folder contains no run.
     """
     value = next((word.partition("=")[2] for word in words if word.startswith("resume=")), None)
     if value is None or value == "null":
         return
     require_paths({"resume": value})
-    others = [word for word in words if word != f"resume={value}"]
-    from fedrec_flower.reports.settings import FAILURE_LIMITS  # here: it takes pandas along
+    remaining = [word for word in words if word != f"resume={value}"]
+    from fedrec_flower.reports.settings import FAILURE_LIMITS  # imported here: needs pandas
 
-    if changes := [word for word in others if word.partition("=")[0] not in FAILURE_LIMITS]:
+    if changes := [word for word in remaining if word.partition("=")[0] not in FAILURE_LIMITS]:
         raise ConfigError(
-            f"resume={value} goes on with the configuration in that folder: leave out {changes[0]}"
+            f"resume={value} uses the configuration of that folder: leave out {changes[0]}"
         )
     folder = Path(value.strip("'\"")).expanduser().absolute()
     if not (folder / "config.yaml").is_file():
         raise ConfigError(
-            f"resume={value} is no run (it has no config.yaml): give the folder of one; to go on "
-            "with a sweep, give its own command again"
+            f"resume={value} is no run folder (it has no config.yaml): give the folder of a run; "
+            "to continue a sweep, repeat its command"
         )
     quoted = "'" + str(folder).replace("'", "\\'") + "'"
-    words[:] = [f"--config-path={folder}", f"output_dir={quoted}", f"resume={quoted}", *others]
+    words[:] = [f"--config-path={folder}", f"output_dir={quoted}", f"resume={quoted}", *remaining]
 
 
 @contextmanager
 def plain_configurations(words: Words, conf: Path) -> Iterator[None]:
-    """Give Hydra copies of the run folders that --config-path names; see the module.
+    """Replace the run folders of --config-path by safe copies (reason: module docstring).
 
     Args:
-        words: the command line, which is changed.
-        conf: the folder of our own configuration.
+        words: the command-line arguments; changed in place.
+        conf: the folder of this package's configuration.
 
     Raises:
-        ConfigError: if such a folder holds no run, or is more than data.
+        ConfigError: if such a folder contains no run, or more than data.
     """
     with TemporaryDirectory(prefix="fedrec-flower-") as scratch:
         for place, word in enumerate(words):
@@ -110,75 +116,76 @@ def plain_configurations(words: Words, conf: Path) -> Iterator[None]:
             if name != "-cp" and not _abbreviates(name, "--config-path", "--config-p"):
                 continue
             if not equals and place + 1 == len(words):
-                continue  # Hydra complains
+                continue  # Hydra reports the missing value
             folder = Path(value if equals else words[place + 1]).expanduser().absolute()
             copy = Path(scratch) / str(place)
             copy.mkdir()
             (copy / "config.yaml").write_text(_as_data(folder, conf), encoding="utf-8")
-            words[place] = f"{name}={copy}" if equals else name
-            if not equals:
+            if equals:
+                words[place] = f"{name}={copy}"
+            else:
                 words[place + 1] = str(copy)
         yield
 
 
 def _abbreviates(word: str, option: str, shortest: str) -> bool:
-    """Whether a word is an option, or so much of its beginning that Hydra knows which."""
+    """True if a word is an option or an unambiguous abbreviation of it."""
     return option.startswith(word) and word.startswith(shortest)
 
 
 def repeatable(settings: Mapping[str, Any], conf: Path) -> str:
-    """The text of a config.yaml: `--config-path` on its folder repeats the run, in a new folder.
+    """Text of a config.yaml: `--config-path` with its folder repeats the run, in a new folder.
 
     Args:
         settings: the settings, resolved.
-        conf: the folder of our own configuration.
+        conf: the folder of this package's configuration.
     """
     original = OmegaConf.load(conf / "config.yaml")
-    logging_as_here = [entry for entry in original.defaults if "override" in str(entry)]
-    whole = {"defaults": ["schema", "_self_", *logging_as_here], "hydra": original.hydra}
-    place = OmegaConf.to_container(original)["output_dir"]  # type: ignore[call-overload, index]  # a mapping at the root
-    saved = {**settings, "resume": None, "output_dir": place}
-    return OmegaConf.to_yaml(OmegaConf.merge(OmegaConf.create(whole), OmegaConf.create(saved)))
+    logging_defaults = [entry for entry in original.defaults if "override" in str(entry)]
+    header = {"defaults": ["schema", "_self_", *logging_defaults], "hydra": original.hydra}
+    output_dir = OmegaConf.to_container(original)["output_dir"]  # type: ignore[call-overload, index]  # a mapping at the root
+    saved = {**settings, "resume": None, "output_dir": output_dir}
+    return OmegaConf.to_yaml(OmegaConf.merge(OmegaConf.create(header), OmegaConf.create(saved)))
 
 
 def _as_data(folder: Path, conf: Path) -> str:
-    """The settings in a folder's config.yaml, as the text of one of ours.
+    """Read the settings in a folder's config.yaml and return them as the text of a safe one.
 
     Raises:
-        ConfigError: if there are none, or they are more than values.
+        ConfigError: if there are no settings, or the file contains more than values.
     """
     file = folder / "config.yaml"
-    mend = "give --config-path the folder of a run"
-    require(folder.is_dir(), f"{folder} is no folder: {mend}")
-    require(file.is_file(), f"there is no config.yaml there: {mend}")
+    fix = "give --config-path the folder of a run"
+    require(folder.is_dir(), f"{folder} is not a folder: {fix}")
+    require(file.is_file(), f"there is no config.yaml there: {fix}")
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(file))  # nothing is resolved
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))  # without resolving
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"{folder} holds no configuration of a run ({reason}): give the folder of a run"
+            f"{folder} contains no configuration of a run ({reason}): give the folder of a run"
         ) from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{file} is not the configuration of a run: give the folder of a run")
     chosen = [entry for entry in content.pop("defaults", None) or [] if _chooses(entry)]
     if chosen:
         raise ConfigError(
-            f"{file} makes choices of its own ({chosen[0]}), and --config-path takes the folder of "
-            "a run: for a folder of your own choices use --config-dir"
+            f"{file} has a defaults list of its own ({chosen[0]}), but --config-path takes the "
+            "folder of a run: use --config-dir for a folder of your own choices"
         )
     content.pop("hydra", None)
-    from fedrec_flower.reports.settings import flattened  # here: it takes pandas along
+    from fedrec_flower.reports.settings import flattened  # imported here: needs pandas
 
     for name, value in flattened(content):
         if name != "output_dir" and "${" in str(value):
             raise ConfigError(
-                f"{file} sets {name}={value}, and a run records values alone: write the value "
+                f"{file} sets {name}={value}, but a run records values only: write the value "
                 "instead of the interpolation"
             )
     return repeatable(content, conf)
 
 
 def _chooses(entry: Any) -> bool:
-    """Whether an entry of `defaults` is more than what every run's config.yaml has."""
+    """True if a `defaults` entry is not one of those in every run's config.yaml."""
     name = next(iter(entry), "") if isinstance(entry, dict) else entry
     return name not in ("schema", "_self_") and not str(name).startswith("override hydra/")

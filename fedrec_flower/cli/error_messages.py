@@ -1,4 +1,4 @@
-"""What Hydra and the system say about a mistake, said again in one sentence with its mend."""
+"""Rewrites messages of Hydra and the operating system as one sentence with a fix."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,39 +10,39 @@ _NOISE = ("full_key", "object_type", "Config search path", "provider=")
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
-def reword(said: str, cause: str, known: Known) -> str:
-    """One sentence for what Hydra or OmegaConf says in several lines.
+def reword(message: str, cause: str, known: Known) -> str:
+    """Rewrite a message of Hydra or OmegaConf as one sentence.
 
     Args:
-        said: the message of the exception.
-        cause: the message of the exception behind it, "" if there is none.
-        known: gives every option there is, such as "model.embedding_dim"; called if needed.
+        message: the message of the exception, often of several lines.
+        cause: the message of the exception that caused it, "" if there is none.
+        known: returns every option, such as "model.embedding_dim"; called only if needed.
 
     Returns:
-        What is wrong and what to change, without a full stop.
+        The problem and the fix, without a full stop.
     """
     for pattern, sentence in _SENTENCES:
-        if found := re.search(pattern, said, re.DOTALL):
-            return sentence(found, cause, known)
-    lines = [line.strip() for line in [*said.splitlines(), cause.partition("\n")[0]]]
+        if match := re.search(pattern, message, re.DOTALL):
+            return sentence(match, cause, known)
+    lines = [line.strip() for line in [*message.splitlines(), cause.partition("\n")[0]]]
     return " ".join(line for line in lines if line and not line.startswith(_NOISE))
 
 
 def unknown_option(option: str, known: Iterable[str]) -> str:
-    """What to say of an option that does not exist.
+    """Message for an option that does not exist.
 
     Args:
         option: as the user wrote it, such as "model.embeding_dim".
-        known: every option there is.
+        known: every option.
     """
     names = [name for name in known if not name.endswith("_target_")]
     near = _nearest(option, names)
-    mend = f"did you mean {near}?" if near else _choices(option, names)
-    return f"{option} does not exist: {mend}"
+    fix = f"did you mean {near}?" if near else _choices(option, names)
+    return f"{option} does not exist: {fix}"
 
 
 def unreadable(override: str, reason: str) -> str:
-    """What to say of an argument that is no `name=value`.
+    """Message for an argument that is not of the form `name=value`.
 
     Args:
         override: as the user wrote it.
@@ -56,7 +56,7 @@ def unreadable(override: str, reason: str) -> str:
 
 
 def unusable(error: OSError) -> str:
-    """What to say when the system refuses a file or folder that nobody expected it to refuse."""
+    """Message for a file or folder that the operating system refuses."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return (
             f"{error.filename} is a file where a folder is needed: set output_dir= or "
@@ -70,44 +70,47 @@ def unusable(error: OSError) -> str:
 
 
 def _nearest(option: str, known: Sequence[str]) -> str | None:
-    """The known option most like one: by its last word alone if its group is missing."""
+    """The most similar option: first by the last part of the name, as the group may be missing."""
     leaf = option.rpartition(".")[2]
-    namesakes = [name for name in known if name.rpartition(".")[2] == leaf]
-    return next(iter([*namesakes, *get_close_matches(option, known, n=1, cutoff=0.75)]), None)
+    same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
+    similar = get_close_matches(option, known, n=1, cutoff=0.75)
+    return next(iter([*same_leaf, *similar]), None)
 
 
 def _choices(option: str, known: Sequence[str]) -> str:
     group = option.rpartition(".")[0]
-    beside = [name for name in known if name.rpartition(".")[0] == group]
-    return f"choose from {', '.join(beside)}" if beside else "--cfg all shows every option"
+    siblings = [name for name in known if name.rpartition(".")[0] == group]
+    return f"choose from {', '.join(siblings)}" if siblings else "--cfg all shows every option"
 
 
-def _unknown_choice(found: re.Match[str], cause: str, known: Known) -> str:
+def _unknown_choice(match: re.Match[str], cause: str, known: Known) -> str:
     del cause, known
-    names = found["choices"].split() if found["choices"] else []
-    mend = f"choose from {', '.join(names)}" if names else "there is nothing to choose from"
-    return f"{found['group']}={found['name']} does not exist: {mend}"
+    names = match["choices"].split() if match["choices"] else []
+    fix = f"choose from {', '.join(names)}" if names else "there is nothing to choose from"
+    return f"{match['group']}={match['name']} does not exist: {fix}"
 
 
-def _wrong_kind(found: re.Match[str], cause: str, known: Known) -> str:
+def _wrong_kind(match: re.Match[str], cause: str, known: Known) -> str:
     del known
     wanted = re.search(r"could not be converted to (\w+)", cause)
-    mend = f"give {_KINDS.get(wanted[1], wanted[1])}" if wanted else "it needs a value"
-    return f"{found['override']} is of a wrong kind: {mend}"
+    fix = f"give {_KINDS.get(wanted[1], wanted[1])}" if wanted else "it needs a value"
+    return f"{match['override']} is of a wrong kind: {fix}"
 
 
-def _taken_away(found: re.Match[str], cause: str, known: Known) -> str:
+def _deleted(match: re.Match[str], cause: str, known: Known) -> str:
+    """Message for an interpolation whose option was deleted with `~option`."""
     del cause, known
-    kept = re.split(r", ", found["keys"])
-    gone = [key for key in re.findall(r"\$\{(\w+)\}", found["asked"]) if key not in kept]
-    option = gone[0] if gone else found["asked"]
+    present = match["keys"].split(", ")
+    asked = re.findall(r"\$\{(\w+)\}", match["asked"])
+    missing = [key for key in asked if key not in present]
+    option = missing[0] if missing else match["asked"]
     return f"{option} has no value: add {option}="
 
 
 _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], str, Known], str]], ...] = (
     (
         r"Could not override '(?P<option>[\w.]+)'",
-        lambda found, _, known: unknown_option(found["option"], known()),
+        lambda match, _, known: unknown_option(match["option"], known()),
     ),
     (
         r"Could not find '(?P<group>[^']+)/(?P<name>[^'/]+)'"
@@ -117,36 +120,38 @@ _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], str, Known], str]], ...] =
     (r"Error merging override (?P<override>.+)$", _wrong_kind),
     (
         r"Ambiguous value for argument '(?P<name>[^=]+)=(?P<values>[^']+)'",
-        lambda found, *_: (
-            f"{found['name']}={found['values']} holds several values: add --multirun to run each, "
-            f"or write '{found['name']}=[{found['values']}]' for a list"
+        lambda match, *_: (
+            f"{match['name']}={match['values']} holds several values: add --multirun to run each, "
+            f"or write '{match['name']}=[{match['values']}]' for a list"
         ),
     ),
     (
         r"Missing mandatory value: .*full_key: (?P<option>\S+)",
-        lambda found, *_: f"{found['option']} has no value: add {found['option']}=",
+        lambda match, *_: f"{match['option']} has no value: add {match['option']}=",
     ),
     (
         r"Error resolving interpolation '(?P<asked>[^']+)', possible interpolation keys: "
         r"(?P<keys>[\w, ]+)",
-        _taken_away,
+        _deleted,
     ),
     (
         r"Interpolation key '(?P<key>[^']+)' not found.*full_key: (?P<option>\S+)",
-        lambda found, *_: f"{found['option']} refers to {found['key']}, which does not exist",
+        lambda match, *_: f"{match['option']} refers to {match['key']}, which does not exist",
     ),
     (
         r"Multiple values for (?P<group>[\w/]+)\.",
-        lambda found, *_: f"{found['group']} is chosen already: write it without the +",
+        lambda match, *_: f"{match['group']} is chosen already: write it without the +",
     ),
     (
         r"Cannot find primary config '(?P<name>[^']+)'",
-        lambda found, *_: (
-            f"there is no {found['name']}.yaml there: give --config-path the folder of a run"
+        lambda match, *_: (
+            f"there is no {match['name']}.yaml there: give --config-path the folder of a run"
         ),
     ),
     (
         r"config directory '(?P<folder>[^']+)' exists",
-        lambda found, *_: f"{found['folder']} is no folder: give --config-path the folder of a run",
+        lambda match, *_: (
+            f"{match['folder']} is not a folder: give --config-path the folder of a run"
+        ),
     ),
 )

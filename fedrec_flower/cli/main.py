@@ -1,4 +1,4 @@
-"""The command line: Hydra composes, errors become one sentence, the last line is the run folder."""
+"""Command line: composes the configuration with Hydra and prints errors as one sentence."""
 
 import logging
 import os
@@ -34,14 +34,16 @@ if TYPE_CHECKING:
     from fedrec_flower.experiment.run_folder import RunFolder
 
 _HERE = Path(__file__).parents[1]
-# In a wheel conf lies inside the package, in a checkout beside it.
+# In a wheel, conf is inside the package; in a checkout, it is next to the package.
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-_MISTAKE, _USAGE = 1, 2  # exit codes
+# Exit codes.
+_MISTAKE = 1
+_USAGE = 2
 
 
 @dataclass
 class Schema:
-    """The root of the configuration; Hydra refuses any other name and any other type."""
+    """Root of the configuration; Hydra rejects any other name and any other type."""
 
     dataset: Any = MISSING
     split: Any = MISSING
@@ -75,14 +77,14 @@ class Schema:
 
 
 ConfigStore.instance().store(name="schema", node=Schema)
-# Hydra makes the run folder before anything of ours runs.
+# Hydra creates the run folder before any code of this package runs.
 OmegaConf.register_new_resolver("fedrec.expanded", lambda path: str(Path(path).expanduser()))
 
 
 def _aggregation(privacy: DictConfig) -> str:
-    """How rows are averaged unless the command line says so: as privacy allows.
+    """Default of `strategy.aggregation`, as the privacy mechanism allows.
 
-    A mechanism that hides who had an item cannot divide by their number.
+    A mechanism that hides which clients have an item cannot divide by their number.
     """
     hides_rows = privacy.name in ("central_dp", "local_dp") or privacy.get("dense", False)
     return "all_clients" if hides_rows else "touched_clients"
@@ -93,36 +95,37 @@ OmegaConf.register_new_resolver("aggregation", _aggregation)
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(config: DictConfig) -> None:
-    """One experiment, or one job of a sweep."""
-    _log_to_stderr()  # a job of a parallel sweep has a process of its own
+    """Run one experiment, or one job of a sweep."""
+    _log_to_stderr()  # a job of a parallel sweep runs in a separate process
     try:
         with interrupting():
             _run(config)
     except Exception as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise  # Hydra names the job, and goes on with the others
-        # Hydra would print a line of its own on any other exception.
+            raise  # Hydra names the job and continues with the next one
+        # Hydra would print its own message for any other exception.
         raise SystemExit(_MISTAKE) from error
 
 
 def _run(config: DictConfig) -> None:
-    # Imported here, so that --help and a misspelt option answer at once.
+    # Imported here, so that --help and a misspelt option return quickly.
     from fedrec_flower.experiment.resume import claimed, resume, told_before
     from fedrec_flower.experiment.run_folder import RunFolder
 
     settings = HydraConfig.get()
-    resolved, text = _resolved(config), _repeatable(config)
+    resolved = _resolved(config)
+    text = _repeatable(config)
     path = Path(settings.runtime.output_dir)
     overrides = list(settings.overrides.task) if config.resume is None else told_before(path)
-    goes_on = config.resume is not None or settings.mode is RunMode.MULTIRUN
+    may_exist = config.resume is not None or settings.mode is RunMode.MULTIRUN
     try:
         with claimed(path):
-            folder = (resume if goes_on else RunFolder.create)(path, text)
+            folder = resume(path, text) if may_exist else RunFolder.create(path, text)
             if folder is not None:
                 _fill(folder, resolved | {"overrides": overrides})
     except KeyboardInterrupt as interrupt:
         shown = _shown(path, Path(settings.runtime.cwd))
-        raise KeyboardInterrupt(f"; resume={shown} goes on with it") from interrupt
+        raise KeyboardInterrupt(f"; resume={shown} continues it") from interrupt
     print(_shown(path, Path(settings.runtime.cwd)))  # noqa: T201
 
 
@@ -137,18 +140,21 @@ def _fill(folder: "RunFolder", config: dict[str, Any]) -> None:
 
 
 def compose(overrides: list[str]) -> tuple[dict[str, Any], Path]:
-    """Compose a configuration outside the command line: for notebooks, tests and `flwr run`.
+    """Compose a configuration in Python: for notebooks, tests and `flwr run`.
 
     Args:
         overrides: as on the command line, such as "model=ncf".
 
     Returns:
-        The resolved configuration and the run folder it names, not yet made.
+        The resolved configuration, and the path of its run folder, which is not created.
+
+    Raises:
+        ConfigError: if an option does not exist or has an impossible value.
     """
     config = _composed(overrides)
     if config.resume is not None:
         raise ConfigError(
-            "resume= is for the command line alone: in Python, give the folder that "
+            "resume= works on the command line only: in Python, pass the folder that "
             "results.resume returns to experiment.run"
         )
     resolved = _resolved(config) | {"overrides": overrides}
@@ -156,21 +162,21 @@ def compose(overrides: list[str]) -> tuple[dict[str, Any], Path]:
 
 
 def compose_deployment(overrides: list[str]) -> tuple[dict[str, Any], Path, str]:
-    """Compose the configuration of a run that `flwr run` has started.
+    """Compose the configuration of a run that `flwr run` starts.
 
     Args:
         overrides: as on the command line.
 
     Returns:
-        The resolved configuration, the run folder that it names, not yet made, and the text of
-        its config.yaml.
+        The resolved configuration, the path of its run folder, which is not created, and the text
+        of its config.yaml.
 
     Raises:
-        ConfigError: if an engine is chosen: Flower has started one already.
+        ConfigError: if `federation` is chosen, because Flower carries the messages.
     """
     chosen = [word for word in overrides if word.partition("=")[0] == "federation"]
     if chosen:
-        raise ConfigError(f"{chosen[0]} cannot be chosen, for Flower carries the run: leave it out")
+        raise ConfigError(f"{chosen[0]} cannot be chosen under `flwr run`: leave it out")
     words = [*overrides, "federation=deployment"]
     config, folder = compose(words)
     return config, folder, _repeatable(_composed(words))
@@ -182,10 +188,10 @@ def _composed(overrides: list[str]) -> DictConfig:
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values, if nothing is missing and nothing unknown was added.
+    """Convert a complete configuration to plain values.
 
     Raises:
-        ConfigError: if there is a name that the schema does not know.
+        ConfigError: if a name is not in the schema, or a group has no values.
     """
     names = [field.name for field in fields(Schema)]
     for name in config:
@@ -194,7 +200,7 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
     plain = dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]  # a mapping at the root
     require_paths({str(name): value for name, value in plain.items()})
     for field in fields(Schema):
-        # Where a run is repeated, there are no groups left to choose from.
+        # A repeated run has the values of each group, but no groups to choose from.
         if field.type is Any and not isinstance(plain[field.name], dict):
             raise ConfigError(
                 f"{field.name}={plain[field.name]} cannot be chosen here: set the values below "
@@ -204,21 +210,20 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def _repeatable(config: DictConfig) -> str:
-    """What config.yaml holds."""
+    """Text of the run's config.yaml."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return repeatable(plain, CONF)
 
 
 def _shown(folder: Path, here: Path) -> str:
-    """The folder as a user would type it who stands `here`."""
+    """The folder as a user would type it in the working directory `here`."""
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def main() -> None:
     """Run the command line.
 
-    Its exit code is 1 for a mistake, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM and 129
-    for SIGHUP.
+    Exit codes: 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
     if sys.argv[1:2] == ["compare"]:
         from fedrec_flower.reports.build import main as compare  # here: it imports matplotlib
@@ -227,31 +232,31 @@ def main() -> None:
         return
     _log_to_stderr()
     whole_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    # Hydra prints errors its own way unless told to let them through.
+    # With this variable Hydra raises errors instead of printing them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     words = sys.argv[1:]
     try:
-        with interrupting(), _understood(words):
+        with interrupting(), _prepared_arguments(words):
             sys.argv[1:] = words
             _job()
     except KeyboardInterrupt as interrupt:
-        kept = f"interrupted: the run folder keeps what the run had{interrupt}"
-        sys.exit(_say(kept, exit_code()))
+        message = f"interrupted: the results so far are in the run folder{interrupt}"
+        sys.exit(_print_error(message, exit_code()))
     except (Exception, SystemExit) as error:
         mistake = error.__cause__ if isinstance(error, SystemExit) else error
         if mistake is None:
             raise
-        if isinstance(mistake, BrokenPipeError):  # whoever read has read enough, such as `head`
+        if isinstance(mistake, BrokenPipeError):  # the reader, such as `head`, has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(_MISTAKE)
         if whole_trace:
             raise mistake from None
-        sys.exit(_say(explain(mistake), _USAGE if _is_usage(mistake) else _MISTAKE))
+        sys.exit(_print_error(explain(mistake), _USAGE if _is_usage(mistake) else _MISTAKE))
 
 
 @contextmanager
-def _understood(words: list[str]) -> Iterator[None]:
-    """Change the words of the command line into those that Hydra understands; see `arguments`."""
+def _prepared_arguments(words: list[str]) -> Iterator[None]:
+    """Prepare the command-line arguments for Hydra, in place; see `arguments`."""
     take_plugins(words)
     quote_paths(words)
     expand_resume(words)
@@ -260,7 +265,7 @@ def _understood(words: list[str]) -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str:
-    """One sentence on what went wrong and what to change."""
+    """Describe an error and its fix in one sentence."""
     if isinstance(error, FedrecError):
         return str(error)
     if isinstance(error, OverrideParseException):
@@ -276,7 +281,7 @@ def explain(error: BaseException) -> str:
 
 
 def _is_usage(error: BaseException) -> bool:
-    """Whether the command line cannot even be read."""
+    """True if the command line cannot be parsed."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
@@ -286,7 +291,7 @@ def _is_usage(error: BaseException) -> bool:
 
 
 def _options() -> list[str]:
-    """Every option of the choices that the command line makes."""
+    """Every option of the groups that the command line chooses."""
     choices = [word for word in sys.argv[1:] if (CONF / word.partition("=")[0]).is_dir()]
     try:
         config = _composed(choices)
@@ -302,13 +307,13 @@ def _names(node: Any, prefix: str) -> Iterator[str]:
         yield from _names(value, f"{prefix}{name}.")
 
 
-def _say(sentence: str, code: int) -> int:
+def _print_error(sentence: str, code: int) -> int:
     print(f"error: {sentence}", file=sys.stderr)  # noqa: T201
     return code
 
 
 def _log_to_stderr() -> None:
-    """Show what the program says, and which job of a sweep Hydra begins."""
+    """Show the log of this package, and the jobs of a sweep that Hydra starts."""
     print_anything()
     logging.basicConfig(format="%(message)s")
     for name in ("fedrec_flower", "hydra"):

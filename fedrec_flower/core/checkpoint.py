@@ -1,8 +1,8 @@
-"""What an unfinished run goes on from: the last two checkpoints, each whole or not there at all.
+"""Checkpoints for resuming a run. The last two are kept; each is written atomically.
 
-A checkpoint is one file, beside which it needs what the run has on disk anyway: the beginning of
-`rounds.csv`, and the slots in which the nodes keep snapshots of their personal parameters. The
-file tells their sizes and checksums, so a checkpoint counts only while all of it is sound.
+A checkpoint is one file. It refers to other files of the run folder: the beginning of `rounds.csv`
+and the slots, in which the nodes store snapshots of their personal parameters. The checkpoint
+records the size and checksum of each of them and is valid only if all of them match.
 """
 
 import json
@@ -25,11 +25,11 @@ from fedrec_flower.core.files import explained, inside, replacing
 
 _LOG = logging.getLogger(__name__)
 
-_GENERATIONS = 2
-_DIGEST = 32  # bytes of a SHA-256
-_BLOCK = 1 << 20  # bytes
-_TOLD = "told"  # the array that holds, as JSON, all that is no array
-_PRIVATE_FOLDER = 0o700
+_NUM_KEPT = 2  # checkpoints
+_DIGEST_BYTES = 32  # of SHA-256
+_BLOCK_BYTES = 1 << 20
+_JSON_ARRAY = "told"  # name of the array that holds, as JSON, every field that is not an array
+_OWNER_ONLY = 0o700  # mode of a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class Checkpoint:
     """The state of a run between two rounds.
 
     Attributes:
-        round: the last round it holds.
-        slot: where the nodes keep their personal parameters of that round.
-        beside: slots of other rounds that it refers to.
-        spared: slots that the checkpoint before this one needs.
-        arrays: any names but "told", any shapes; they come back in the same order.
-        facts: whatever JSON can say; floats come back to the last bit.
-        files: what must be found beside it: a file's size in bytes, and the CRC-32 of so many;
-            known once it is written.
+        round: the last completed round.
+        slot: the slot with the personal parameters of that round.
+        beside: slots of other rounds that this checkpoint refers to.
+        spared: slots that the previous checkpoint needs.
+        arrays: arrays of any shape; any names except "told"; the order is restored.
+        facts: JSON-able values; floats are restored exactly.
+        files: required files: size in bytes, and CRC-32 of that many bytes; set by
+            `Checkpoints.write`.
     """
 
     round: int
@@ -60,32 +60,32 @@ _IN_JSON = ("round", "slot", "beside", "spared", "facts", "files")
 
 
 def pack(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
-    """The file of a checkpoint: a SHA-256, and what it is the digest of, which is safetensors."""
-    told = {name: getattr(checkpoint, name) for name in _IN_JSON}
-    # Messages carry arrays in the order of their names, and safetensors forgets it.
-    text = json.dumps({**told, "order": list(checkpoint.arrays)})
-    content = save({**checkpoint.arrays, _TOLD: np.frombuffer(text.encode(), np.uint8)})
+    """Serialise a checkpoint: the SHA-256 of the content, and the content in safetensors format."""
+    values = {name: getattr(checkpoint, name) for name in _IN_JSON}
+    # The order of arrays matters in messages, and safetensors does not keep it.
+    text = json.dumps({**values, "order": list(checkpoint.arrays)})
+    content = save({**checkpoint.arrays, _JSON_ARRAY: np.frombuffer(text.encode(), np.uint8)})
     return sha256(content).digest(), content
 
 
 def unpack(packed: bytes) -> Checkpoint:
-    """What `pack` packed.
+    """Read a checkpoint that `pack` serialised.
 
     Raises:
-        ValueError: if a single bit is not as it was written.
-        KeyError: if another version wrote it, and told less.
-        TypeError: likewise, and told other things.
+        ValueError: if the content does not match its digest.
+        KeyError: if another version of the code wrote it, without a field.
+        TypeError: if another version of the code wrote it, with other fields.
     """
-    content = memoryview(packed)[_DIGEST:]
-    if sha256(content).digest() != packed[:_DIGEST]:
-        raise ValueError("its bytes are not those that were written")
+    content = memoryview(packed)[_DIGEST_BYTES:]
+    if sha256(content).digest() != packed[:_DIGEST_BYTES]:
+        raise ValueError("its content does not match its digest")
     arrays = load(bytes(content))
-    told = json.loads(arrays.pop(_TOLD).tobytes())
-    return Checkpoint(arrays={name: arrays[name] for name in told.pop("order")}, **told)
+    values = json.loads(arrays.pop(_JSON_ARRAY).tobytes())
+    return Checkpoint(arrays={name: arrays[name] for name in values.pop("order")}, **values)
 
 
 def flat(**groups: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Groups of arrays as one, a name such as "state/first/item_bias.weight" for each array."""
+    """Merge groups of arrays; the names become such as "state/first/item_bias.weight"."""
     return {
         f"{group}/{name}": array
         for group, arrays in groups.items()
@@ -94,7 +94,7 @@ def flat(**groups: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def nested(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
-    """What `flat` was given; a group that was empty, or is asked for in vain, is empty."""
+    """Invert `flat`; an empty or missing group is an empty dict."""
     groups = defaultdict[str, dict[str, NDArray[Any]]](dict)
     for path, array in arrays.items():
         group, _, name = path.partition("/")
@@ -106,66 +106,69 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        run: the run's folder; its nodes keep their parameters in `clients`, as they do wherever
-            they share a disk with the server.
+        run: the run's folder; nodes that share the disk with the server keep their parameters in
+            its folder `clients`.
     """
 
     def __init__(self, run: Path) -> None:
-        self._run, self._folder, self._store = run, run / "checkpoints", run / "clients"
+        self._run = run
+        self._folder = run / "checkpoints"
+        self._store = run / "clients"
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Add a checkpoint, and remove all but the one before.
+        """Write a checkpoint, then remove all earlier ones except the previous one.
 
         Raises:
-            FedrecError: if the disk is full; the checkpoints there were are still there.
+            FedrecError: if the disk is full; the earlier checkpoints are unchanged.
         """
         path = self._folder / f"round-{checkpoint.round}.checkpoint"
         with explained(path):
-            self._folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
-            found = dict(self._seen(checkpoint))
-        # It tells who was asked in which round.
+            self._folder.mkdir(_OWNER_ONLY, exist_ok=True)
+            files = dict(self._required_files(checkpoint))
+        # Private, because a checkpoint records which clients took part in which round.
         with replacing(path, private=True) as partial, partial.open("wb") as file:
-            file.writelines(pack(replace(checkpoint, files=found)))
+            file.writelines(pack(replace(checkpoint, files=files)))
             file.flush()
-            # The name must not be there before what it names, even if the power fails.
+            # After a power failure the file name must not exist without its content.
             os.fsync(file.fileno())
-        for old in self._newest_first()[_GENERATIONS:]:
+        for old in self._newest_first()[_NUM_KEPT:]:
             old.unlink()
 
     def newest(self) -> Checkpoint | None:
-        """The last checkpoint of which all is sound; those after it are warned of and set aside.
+        """Read the latest valid checkpoint; invalid later ones are renamed, with a warning.
 
-        None if there is no such checkpoint: the run must begin anew.
+        Returns:
+            None if there is no valid checkpoint: then the run must start from the beginning.
         """
         for path in self._newest_first():
             try:
                 checkpoint = unpack(path.read_bytes())
-                self._require_sound(checkpoint)
+                self._require_valid(checkpoint)
             except (OSError, ValueError) as error:
                 _set_aside(path, "damaged", error)
-            except (KeyError, TypeError, AttributeError) as error:  # whole, told by other code
+            except (KeyError, TypeError, AttributeError) as error:  # complete, but other fields
                 _set_aside(path, "of another version of the code", error)
             else:
                 return checkpoint
         return None
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Set `rounds.csv` and the nodes' parameters back to a checkpoint that was read.
+        """Set `rounds.csv` and the nodes' parameters back to the state of a checkpoint.
 
-        Whatever else the nodes have left is removed: it belongs to rounds that are to come.
+        Other slots of the nodes are removed: they belong to later rounds, which run again.
 
         Raises:
-            FedrecError: if the disk is full; the checkpoint stays sound.
+            FedrecError: if the disk is full; the checkpoint stays valid.
         """
-        kept = {checkpoint.slot, *checkpoint.beside, *checkpoint.spared}
+        needed_slots = {checkpoint.slot, *checkpoint.beside, *checkpoint.spared}
         with explained(self._store):
             os.truncate(self._run / "rounds.csv", checkpoint.files["rounds.csv"][0])
             for folder in self._store.iterdir() if self._store.exists() else ():
-                if folder.is_dir() and folder.name not in kept:
+                if folder.is_dir() and folder.name not in needed_slots:
                     shutil.rmtree(folder)
             for file in self._snapshot(checkpoint.slot):
                 current = self._store / "current"
-                current.mkdir(_PRIVATE_FOLDER, exist_ok=True)
+                current.mkdir(_OWNER_ONLY, exist_ok=True)
                 shutil.copy2(file, current)
 
     def _newest_first(self) -> list[Path]:
@@ -175,29 +178,30 @@ class Checkpoints:
     def _snapshot(self, slot: str) -> list[Path]:
         return sorted(inside(self._store, slot).glob("*.npy"))
 
-    def _seen(self, checkpoint: Checkpoint) -> Iterator[tuple[str, list[int]]]:
-        """The files that a checkpoint needs beside its own, as they are now."""
+    def _required_files(self, checkpoint: Checkpoint) -> Iterator[tuple[str, list[int]]]:
+        """Name, size and CRC-32 of the other files that a checkpoint needs, as they are now."""
         slots = (checkpoint.slot, *checkpoint.beside)
         snapshots = [file for slot in slots for file in self._snapshot(slot)]
         for file in (self._run / "rounds.csv", *snapshots):
             size = file.stat().st_size
             yield file.relative_to(self._run).as_posix(), [size, _crc(file, size)]
 
-    def _require_sound(self, checkpoint: Checkpoint) -> None:
+    def _require_valid(self, checkpoint: Checkpoint) -> None:
         for name, (size, crc) in checkpoint.files.items():
             if _crc(self._run / name, size) != crc:
-                raise ValueError(f"{name} is not what it was")
+                raise ValueError(f"{name} has changed")
 
 
 def _set_aside(path: Path, state: str, error: Exception) -> None:
-    _LOG.warning("%s is %s, so the state before it is taken: %s", path, state, error)
+    _LOG.warning("%s is %s, so the previous checkpoint is used: %s", path, state, error)
     path.rename(path.with_suffix(".damaged"))
 
 
 def _crc(path: Path, size: int) -> int:
-    """The CRC-32 of the first bytes of a file, or of all if there are fewer."""
+    """CRC-32 of the first `size` bytes of a file, or of the whole file if it is shorter."""
     crc = 0
     with path.open("rb") as file:
-        while size > 0 and (block := file.read(min(size, _BLOCK))):
-            crc, size = crc32(block, crc), size - len(block)
+        while size > 0 and (block := file.read(min(size, _BLOCK_BYTES))):
+            crc = crc32(block, crc)
+            size -= len(block)
     return crc

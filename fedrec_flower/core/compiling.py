@@ -1,4 +1,4 @@
-"""Compiled functions, whose machine code is kept on disk where a folder for it can be written."""
+"""Compiles functions with numba and caches the machine code on disk where possible."""
 
 import logging
 from collections.abc import Callable
@@ -11,31 +11,30 @@ _LOG = logging.getLogger(__name__)
 
 
 def compiled(function: Function, **options: Any) -> Function:
-    """Compile a function at its first call, and keep the machine code for later processes.
+    """Compile a function at its first call and cache the machine code for later processes.
 
-    numba keeps it beside the source, in the user's cache folder, or in NUMBA_CACHE_DIR. Where it
-    may write to none of them, as in a container without a home, each process compiles anew.
+    numba stores the code next to the source, in the user's cache folder, or in NUMBA_CACHE_DIR. If
+    none of them is writable, as in a container without a home folder, each process compiles again.
 
     Args:
-        function: takes and returns what numba can type.
-        options: of `numba.njit`.
+        function: takes and returns values that numba can type.
+        options: keyword arguments of `numba.njit`.
     """
-    import numba  # here: not every command computes
+    import numba  # imported here: not every command computes
 
-    compile_it = numba.njit(error_model="numpy", **options)
     try:
-        kept = numba.njit(cache=True, error_model="numpy", **options)(function)
+        cached = numba.njit(cache=True, error_model="numpy", **options)(function)
     except RuntimeError as error:
         if "no locator available" not in str(error):
             raise
-        _say_once()
-        return cast("Function", compile_it(function))
-    return cast("Function", kept)
+        _warn_once()
+        return cast("Function", numba.njit(error_model="numpy", **options)(function))
+    return cast("Function", cached)
 
 
 @cache
-def _say_once() -> None:
+def _warn_once() -> None:
     _LOG.warning(
-        "compiled code cannot be kept (no folder for it can be written): every start compiles "
-        "anew; set NUMBA_CACHE_DIR to a folder to keep it"
+        "compiled code cannot be cached because no cache folder is writable, so every process "
+        "compiles again: set NUMBA_CACHE_DIR to a writable folder"
     )

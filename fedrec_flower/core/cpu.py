@@ -1,18 +1,19 @@
-"""How many cores this process may use, which may be fewer than the machine has."""
+"""Number of CPU cores that this process may use, which may be fewer than the machine has."""
 
 import os
 from math import ceil
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_FIELDS = 3  # number, controllers, path
 
 
 def allowed_cores(groups: Path = Path("/proc/self/cgroup"), root: Path = _CGROUP) -> int:
-    """Count the cores that this process may use: its affinity, or its cgroup's quota if lower.
+    """Count the cores that this process may use: its affinity, or its cgroup quota if lower.
 
     Args:
-        groups: the file that names the process's cgroups; Linux only, as all of this.
-        root: where the cgroups are mounted.
+        groups: the file that lists the cgroups of the process (Linux only).
+        root: where the cgroups are mounted (Linux only).
 
     Returns:
         At least 1; a quota of 1.5 cores counts as 2.
@@ -21,28 +22,33 @@ def allowed_cores(groups: Path = Path("/proc/self/cgroup"), root: Path = _CGROUP
         cores = len(os.sched_getaffinity(0))
     else:  # macOS has neither affinities nor cgroups
         cores = os.cpu_count() or 1
-    quotas = [quota for folder in _folders(groups, root) if (quota := _quota(folder)) is not None]
-    return max(1, min([cores, *(ceil(quota) for quota in quotas)]))
+    quotas = [_quota(folder) for folder in _folders(groups, root)]
+    limits = [ceil(quota) for quota in quotas if quota is not None]
+    return max(1, min([cores, *limits]))
 
 
 def _folders(groups: Path, root: Path) -> list[Path]:
-    """The process's cgroup of CPUs and those around it, in version 2 or 1 of cgroups."""
+    """Folders of the CPU cgroup of this process and of its parents, for cgroups v1 and v2."""
     try:
         lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
     except OSError:
         return []
     folders: list[Path] = []
-    for _, controllers, path in (line for line in lines if len(line) == 3):  # noqa: PLR2004  # number, controllers, path
+    for fields in lines:
+        if len(fields) != _CGROUP_FIELDS:
+            continue
+        _, controllers, path = fields
         if not controllers or "cpu" in controllers.split(","):
-            below = root / controllers
-            own = below / path.lstrip("/")
-            # In a container the path may be that outside: then only the mount itself is there.
-            folders += [own, *(p for p in own.parents if p.is_relative_to(below)), below]
+            mount = root / controllers
+            group = mount / path.lstrip("/")
+            parents = [parent for parent in group.parents if parent.is_relative_to(mount)]
+            # In a container the path may be the one outside: then only the mount itself exists.
+            folders += [group, *parents, mount]
     return folders
 
 
 def _quota(folder: Path) -> float | None:
-    """Cores that a cgroup allows; None for no limit, or where nothing says."""
+    """Number of cores that a cgroup allows; None if it sets no limit or does not exist."""
     try:
         if (limit := folder / "cpu.max").exists():
             quota, period = limit.read_text().split()

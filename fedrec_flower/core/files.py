@@ -1,4 +1,4 @@
-"""Writing files so that a killed run or a full disk leaves no half of one; text on any terminal."""
+"""Writes files atomically, so that a killed run or a full disk leaves no partial file."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from filelock import SoftFileLock
 
 from fedrec_flower.core.errors import FedrecError
 
-_PRIVATE = 0o600
-_PATIENCE = 60.0  # seconds; a killed process may leave a lock behind
+_OWNER_ONLY = 0o600  # file mode
+_LOCK_TIMEOUT_SECONDS = 60.0  # a killed process may leave a lock behind
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def inside(folder: Path, name: str) -> Path:
-    """A file or folder directly inside a folder, whoever gives its name.
+    """The path of a file or folder directly inside a folder; the name may be untrusted.
 
     Args:
         folder: the folder.
@@ -27,7 +27,7 @@ def inside(folder: Path, name: str) -> Path:
             or a digit.
 
     Raises:
-        FedrecError: if the name is another, such as one that leads out of the folder.
+        FedrecError: if the name is not of this form, such as one that leads out of the folder.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise FedrecError(f"{name!r} is not the name of a file: use letters, digits, '-' and '_'")
@@ -35,7 +35,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def print_anything() -> None:
-    """Let stdout and stderr print any text: what their encoding lacks is printed as "?"."""
+    """Let stdout and stderr print any text: characters outside their encoding become "?"."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -43,7 +43,7 @@ def print_anything() -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write a file into a sentence with a mend.
+    """Turn an error of the operating system into one sentence with a fix.
 
     Raises:
         FedrecError: names the file and the reason.
@@ -59,22 +59,25 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Give a file to write to that takes the place of `path` only when it is whole.
+    """Write to a temporary file that replaces `path` only when it is complete.
 
     Args:
-        path: the file.
-        private: whether it holds data of users: only its owner may read it, from the first byte on.
+        path: the file to write or replace.
+        private: True if the file holds data of users: then its mode is 600 from the first byte.
+
+    Yields:
+        The path of the temporary file.
 
     Raises:
-        FedrecError: if the file cannot be written; what stood in its place still stands.
+        FedrecError: if the file cannot be written; the earlier file is unchanged.
     """
     partial = path.with_name(f".{path.name}.partial")
     with explained(path):
         try:
             if private:
-                partial.touch(_PRIVATE)
-                if partial.is_file():  # one left by a killed run may be readable by others
-                    partial.chmod(_PRIVATE)
+                partial.touch(_OWNER_ONLY)
+                if partial.is_file():  # a file that a killed run left may be readable by others
+                    partial.chmod(_OWNER_ONLY)
             yield partial
             partial.replace(path)
         finally:
@@ -82,37 +85,38 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def give_name(file: Path, name: Path) -> None:
-    """Give a whole file a name unless the name is taken; of several processes, the first one wins.
+    """Rename a complete file unless the new name exists; of several processes the first one wins.
 
     Args:
-        file: the file, on the same disk; it may lose its own name.
-        name: the new name; whatever has it already stays.
+        file: the file, on the same disk; it may lose its old name.
+        name: the new name; an existing file of this name is not changed.
 
     Raises:
-        OSError: if it cannot be done.
+        OSError: if the file cannot be renamed.
     """
     try:
-        os.link(file, name)  # it appears at once or not at all
+        os.link(file, name)  # atomic
     except FileExistsError:
         return
     except OSError:  # some disks (exFAT, network shares) have no hard links
-        with SoftFileLock(name.with_name(f".{name.name}.lock"), timeout=_PATIENCE):
+        lock = name.with_name(f".{name.name}.lock")
+        with SoftFileLock(lock, timeout=_LOCK_TIMEOUT_SECONDS):
             if not name.exists():
                 file.rename(name)
 
 
 def copy_or_link(file: Path, copy: Path) -> None:
-    """Let a second name hold what a file holds, without a second copy where the disk allows it.
+    """Give a file a second name: a hard link where the disk allows it, otherwise a copy.
 
     Args:
         file: the file.
-        copy: the other name; what it held is replaced.
+        copy: the second name; an existing file of this name is replaced.
 
     Raises:
-        OSError: if it cannot be done.
+        OSError: if neither a link nor a copy can be made.
     """
     copy.unlink(missing_ok=True)
     try:
         os.link(file, copy)
-    except OSError:  # see `give_name`
+    except OSError:  # no hard links, as in `give_name`
         shutil.copy2(file, copy)

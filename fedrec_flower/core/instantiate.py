@@ -1,11 +1,11 @@
-"""From configuration nodes to objects; classes and values are checked before anything is built.
+"""Builds objects from configuration nodes; classes and values are checked first.
 
-A configuration may come from a stranger: in a run folder that was passed on, or in the job of a
-server. So it names nothing but classes of the group that it configures, of this package or of a
-plug-in. Plug-ins are packages that declare an entry point of `fedrec_flower.plugins`, and those
-that the user names on the command line (`plugins=[my_package]`), the owner of a node in its
-`--node-config`, or either in the environment variable FEDREC_FLOWER_PLUGINS. No configuration can
-name one. To import a module is to run it, so names are looked at before anything is imported.
+A configuration may be untrusted: it may come from a shared run folder or in the job that a server
+sends. Therefore it may only name classes of the group that it configures, from this package or
+from a plug-in. A plug-in is a package that declares an entry point of the group
+`fedrec_flower.plugins`, or that is named on the command line (`plugins=[my_package]`), by the owner
+of a node in `--node-config`, or in the environment variable FEDREC_FLOWER_PLUGINS. A configuration
+cannot declare a plug-in. Importing a module executes it, so names are checked before any import.
 """
 
 import inspect
@@ -26,32 +26,32 @@ from pydantic.errors import PydanticSchemaGenerationError
 from fedrec_flower.core.errors import ConfigError
 
 _PLUGINS = "FEDREC_FLOWER_PLUGINS"  # inherited by worker processes
-_OURS = "fedrec_flower"
+_PACKAGE = "fedrec_flower"
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The classes of one group of the configuration.
+    """The classes that one configuration group may name.
 
     Attributes:
-        package: where ours are, below this package.
-        base: what each of them extends, as package.module.class; "" for a protocol.
-        methods: what each of them has, where the group is a protocol.
+        package: package of the built-in classes, below `fedrec_flower`.
+        base: base class, as package.module.class below `fedrec_flower`; "" for a protocol.
+        methods: required methods, if the group is a protocol.
     """
 
     package: str
     base: str = ""
     methods: tuple[str, ...] = ()
 
-    def includes(self, found: Any) -> bool:
+    def includes(self, candidate: Any) -> bool:
         """Whether an object is one of these classes."""
-        if not inspect.isclass(found):
+        if not inspect.isclass(candidate):
             return False
         if self.base:
-            module, _, name = f"{_OURS}.{self.base}".rpartition(".")
-            return issubclass(found, getattr(import_module(module), name))
-        return all(callable(getattr(found, name, None)) for name in self.methods)
+            module, _, name = f"{_PACKAGE}.{self.base}".rpartition(".")
+            return issubclass(candidate, getattr(import_module(module), name))
+        return all(callable(getattr(candidate, name, None)) for name in self.methods)
 
 
 _KINDS = {
@@ -78,81 +78,88 @@ def trust(packages: str) -> None:
     """Let configurations name classes of these packages, in this process and its workers.
 
     Args:
-        packages: names of top-level packages, separated by commas; brackets around them, blanks
-            and an empty text do no harm.
+        packages: names of top-level packages, separated by commas; may be empty, in brackets, or
+            contain blanks.
 
     Raises:
-        ConfigError: if a name cannot be that of a package.
+        ConfigError: if a name is not an identifier.
     """
     names = [name.strip(" '\"") for name in packages.strip().strip("[]").split(",")]
     for name in filter(None, names):
         if not name.isidentifier():
             raise ConfigError(
-                f"plugins={packages} names no packages: write plugins=[my_package], without dots"
+                f"plugins={packages} is not a list of packages: write plugins=[my_package], "
+                "without dots"
             )
-    known = [*filter(None, os.environ.get(_PLUGINS, "").split(","))]
-    os.environ[_PLUGINS] = ",".join(dict.fromkeys([*known, *filter(None, names)]))
+    earlier = os.environ.get(_PLUGINS, "").split(",")
+    unique = dict.fromkeys(name for name in [*earlier, *names] if name)
+    os.environ[_PLUGINS] = ",".join(unique)
 
 
 def trusted() -> list[str]:
-    """The packages of plug-ins: those that were named, and those that are installed as such."""
+    """Packages of plug-ins: those named by the user, and those with an entry point."""
     named = os.environ.get(_PLUGINS, "").split(",")
     return [*filter(None, named), *_installed()]
 
 
 @cache
 def _installed() -> list[str]:
-    return [point.module for point in entry_points(group=f"{_OURS}.plugins")]
+    return [point.module for point in entry_points(group=f"{_PACKAGE}.plugins")]
 
 
 def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
-    """Make the object that a configuration node describes.
+    """Build the object that a configuration node describes.
 
     Args:
-        group: the node's place in the configuration, for messages: "model", "strategy", ...
-        node: `_target_` and the constructor's arguments; `name` may label the node.
-        available: what the run knows, such as `num_items`; the constructor takes what it names.
+        group: the configuration group: "model", "strategy", ...
+        node: `_target_` and the constructor's arguments; `name` is a label of the node.
+        available: values of the run, such as `num_items`; those that the constructor declares are
+            passed to it.
 
     Returns:
         An instance of the target.
 
     Raises:
-        ConfigError: if the target is no class of this group, or cannot be found, or an argument
-            is unknown, missing or of a wrong type; names the value and the mend.
+        ConfigError: if the target cannot be imported or is not a class of this group, or if an
+            argument is unknown, missing, out of range or of a wrong type; names value and fix.
     """
     target = _locate(group, node.get("_target_", ""))
     accepted = inspect.signature(target).parameters
-    given = {k: v for k, v in node.items() if k != "_target_" and (k != "name" or k in accepted)}
+    arguments = {k: v for k, v in node.items() if k != "_target_"}
+    if "name" not in accepted:
+        arguments.pop("name", None)
     injected = {k: v for k, v in available.items() if k in accepted}
-    _check_names(group, given, injected, accepted)
+    _check_names(group, arguments, injected, accepted)
     hints = get_type_hints(target.__init__)
-    checked = {k: _check_type(f"{group}.{k}", v, hints.get(k, Any)) for k, v in given.items()}
+    checked = {k: _check_type(f"{group}.{k}", v, hints.get(k, Any)) for k, v in arguments.items()}
     return target(**checked, **injected)
 
 
 def _locate(group: str, path: Any) -> Any:
-    """The class that a path names, which is one of the group's.
+    """Import the class that a path names.
 
     Raises:
-        ConfigError: if it is not, or cannot be imported; what is refused is not even imported.
+        ConfigError: if the path is not allowed (checked before the import), cannot be imported, or
+            is not a class of this group.
     """
     kind = _KINDS[group]
     if not isinstance(path, str) or not _PATH.fullmatch(path) or "__main__" in path.split(".")[1:]:
-        raise ConfigError(f"{group}._target_={path!r} is no class: name one by its full path")
-    ours, (top, *_) = f"{_OURS}.{kind.package}", path.split(".")
-    if not any(path.startswith(f"{package}.") for package in (ours, *trusted())):
-        ways = f"name a class of {ours}"
-        if top != _OURS and top not in sys.stdlib_module_names:
-            ways += f", or add plugins=[{top}] on the command line if you trust that package"
+        raise ConfigError(f"{group}._target_={path!r} is not a class: name one by its full path")
+    built_in = f"{_PACKAGE}.{kind.package}"
+    top = path.partition(".")[0]
+    if not any(path.startswith(f"{package}.") for package in (built_in, *trusted())):
+        fix = f"name a class of {built_in}"
+        if top != _PACKAGE and top not in sys.stdlib_module_names:
+            fix += f", or add plugins=[{top}] on the command line if you trust that package"
         raise ConfigError(
-            f"{group}._target_={path!r} is refused, because it is outside {ours} and of no "
-            f"plug-in: {ways}"
+            f"{group}._target_={path!r} is refused, because it belongs neither to {built_in} nor "
+            f"to a plug-in: {fix}"
         )
-    found = _imported(group, path)
-    if not kind.includes(found):
-        wanted = kind.base.rpartition(".")[2] or " and ".join(f"{m}()" for m in kind.methods)
-        raise ConfigError(f"{group}._target_={path!r} is refused: name a class with {wanted}")
-    return found
+    target = _imported(group, path)
+    if not kind.includes(target):
+        required = kind.base.rpartition(".")[2] or " and ".join(f"{m}()" for m in kind.methods)
+        raise ConfigError(f"{group}._target_={path!r} is refused: name a class with {required}")
+    return target
 
 
 def _imported(group: str, path: str) -> Any:
@@ -167,29 +174,29 @@ def _imported(group: str, path: str) -> Any:
 
 def _check_names(
     group: str,
-    given: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     injected: Mapping[str, Any],
     accepted: Mapping[str, inspect.Parameter],
 ) -> None:
-    for name in given:
+    for name in arguments:
         if name not in accepted:
             near = get_close_matches(name, accepted, n=1)
-            hint = f"did you mean {group}.{near[0]}?" if near else f"known are {list(accepted)}"
+            hint = f"did you mean {group}.{near[0]}?" if near else f"choose from {list(accepted)}"
             raise ConfigError(f"{group}.{name} does not exist: {hint}")
         if name in injected:
             raise ConfigError(f"{group}.{name} follows from the rest of the run: leave it out")
     for name, parameter in accepted.items():
-        missing = name not in given and name not in injected
+        missing = name not in arguments and name not in injected
         if missing and parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"{group}.{name} is missing: give it a value in conf/{group}/")
 
 
 def _check_type(path: str, value: Any, hint: Any) -> Any:
-    """The value as the annotation wants it; no text becomes a number, no number a truth."""
+    """Check a value against its annotation, without conversion of texts, numbers and booleans."""
     try:
         return TypeAdapter(hint).validate_python(value, strict=True)
     except PydanticSchemaGenerationError:
-        return value  # an annotation that pydantic cannot read is the constructor's own affair
+        return value  # the constructor checks what pydantic cannot
     except ValidationError as error:
         first = error.errors()[0]
         reason = first["msg"][0].lower() + first["msg"][1:]

@@ -1,4 +1,4 @@
-"""How much memory this process may still take, and a refusal where that is too little."""
+"""Available memory of this process, and a check before an allocation that would not fit."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,8 @@ import psutil
 
 from fedrec_flower.core.errors import require
 
-_GROUPS = Path("/sys/fs/cgroup")  # Linux; elsewhere there is none
-# Of a control group of version 2, and of version 1: its limit, what it uses, its statistics.
+_GROUPS = Path("/sys/fs/cgroup")  # Linux only; other systems have no such folder
+# Of a control group of version 2, and of version 1: its limit, its usage, its reclaimable pages.
 _FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -16,34 +16,35 @@ _FILES = (
 
 
 def available() -> int:
-    """Bytes that this process may still take, on this machine and in its control groups."""
+    """Bytes that this process may still allocate, on this machine and in its control groups."""
     return min([int(psutil.virtual_memory().available), *_left_in_groups()])
 
 
 def require_memory(needed: float, what: str, instead: str) -> None:
-    """Refuse what does not fit, before it is begun.
+    """Raise an error if an allocation would not fit into memory.
 
     Args:
         needed: bytes.
-        what: needs them.
-        instead: what to choose.
+        what: the part that needs the memory, for the message.
+        instead: the fix, for the message.
 
     Raises:
-        ConfigError: says how many bytes are needed and available.
+        ConfigError: states how many bytes are needed and available.
     """
     free = available()
     require(
         needed <= free,
-        f"{what} needs about {_said(needed)} of memory, and {_said(free)} are available: {instead}",
+        f"{what} needs about {_gigabytes(needed)} of memory, and {_gigabytes(free)} are "
+        f"available: {instead}",
     )
 
 
-def _said(num_bytes: float) -> str:
+def _gigabytes(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:,.1f} GB"
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What is left of each memory limit around this process."""
+    """Bytes left under each memory limit of the control groups of this process."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -60,13 +61,15 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def _left(folder: Path) -> Iterator[int]:
-    for limit, used, reclaimed in _FILES:
+    for limit_file, usage_file, reclaimable in _FILES:
         try:
-            most, taken = ((folder / name).read_text(encoding="ascii") for name in (limit, used))
+            limit = (folder / limit_file).read_text(encoding="ascii").strip()
+            used = int((folder / usage_file).read_text(encoding="ascii"))
             statistics = (folder / "memory.stat").read_text(encoding="ascii").split()
         except OSError:
             continue
-        if most.strip() != "max":
-            # The system gives back pages of files, which count as used, when memory is short.
-            cached = dict(zip(statistics[::2], statistics[1::2], strict=True)).get(reclaimed, "0")
-            yield max(int(most) - int(taken) + int(cached), 0)
+        if limit != "max":
+            # The kernel frees cached file pages, which count as used, when memory is short.
+            counters = dict(zip(statistics[::2], statistics[1::2], strict=True))
+            cached = int(counters.get(reclaimable, "0"))
+            yield max(int(limit) - used + cached, 0)

@@ -1,8 +1,8 @@
-"""One generator per role: draws depend on no order, engine, hosting or worker.
+"""Random streams that depend only on their address: seed, role, round and client.
 
-A draw is named by its address: role, round and client. What the address is combined with decides
-who can repeat the draw. The experiment's seed is known to everyone who reads the configuration,
-the server included. A node's secret never leaves the node.
+Draws therefore do not depend on order, engine, hosting or worker. The first part of the address
+decides who can repeat a draw: the experiment's seed is known to every reader of the configuration,
+including the server; a node's secret never leaves the node.
 """
 
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 
 SECRET_BYTES = 32
 
-_AT_ONCE = 1 << 14  # blocks of 16 bytes that are encrypted at a time: a cache holds them
+_BLOCKS_PER_CALL = 1 << 14  # blocks of 16 bytes encrypted at a time: they fit into the CPU cache
 
 
 class Secret:
-    """256 bits that a node keeps to itself; no message and no log line can hold them.
+    """A node's secret key of 256 bits; it cannot be written to a message or a log line.
 
-    Keyed BLAKE2b gives every address 256 bits of its own. Who learns those of one address learns
-    nothing of the secret, and so nothing of any other address.
+    Keyed BLAKE2b derives 256 bits for every address. The bits of one address reveal neither the
+    secret nor the bits of another address.
 
     Args:
         key: 32 bytes.
 
     Raises:
-        ValueError: if there are more or fewer.
+        ValueError: if the key has another length.
     """
 
     __slots__ = ("_key",)
@@ -45,11 +45,12 @@ class Secret:
         return "Secret(...)"
 
     def at(self, purpose: str, role: str, round_: int, client: int = 0) -> bytes:
-        """The 32 bytes of an address.
+        """Derive the 32 bytes of an address.
 
         Args:
-            purpose: what the bytes are used for, at most 16 ASCII characters; uses share nothing.
-            role: what is drawn.
+            purpose: use of the bytes, at most 16 ASCII characters; different purposes give
+                independent bytes.
+            role: purpose of the draw, such as "cohort".
             round_: the round; non-negative, below 2**64.
             client: the client or user; non-negative, below 2**64.
         """
@@ -58,33 +59,34 @@ class Secret:
 
 
 Seed = int | Secret
-"""What draws follow from: the experiment's seed, non-negative, or a node's secret."""
+"""Root of all draws: the experiment's seed, non-negative, or a node's secret."""
 
 
 def generator(seed: Seed, role: str, round_: int = 0, client: int = 0) -> np.random.Generator:
-    """The generator of one draw, derived from its address and nothing else.
+    """Make the generator of one address.
 
-    PCG64 is no cipher: who sees many whole outputs of one generator can continue that one. Under a
-    secret this says nothing of other addresses.
+    PCG64 is not a cipher: the further outputs of one generator can be computed from many of its
+    outputs. Under a secret, this does not reveal the generators of other addresses.
 
     Args:
         seed: the experiment's seed, or a node's secret.
-        role: what is drawn, such as "cohort", "negatives" or "shuffle".
-        round_: the round the draw belongs to; 0 when it belongs to none.
-        client: the client or user the draw belongs to; 0 when it belongs to none.
+        role: purpose of the draw, such as "cohort", "negatives" or "shuffle".
+        round_: the round of the draw; 0 if it has none.
+        client: the client or user of the draw; 0 if it has none.
 
     Returns:
         A fresh generator; the same address always gives the same stream.
     """
     if isinstance(seed, Secret):
-        own = int.from_bytes(seed.at("generator", role, round_, client), "little")
-        # A pool of 4 words, the default, would keep 128 of the 256 bits.
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(own, pool_size=8)))
-    # crc32, not hash(): Python salts hash() anew in every process.
+        entropy = int.from_bytes(seed.at("generator", role, round_, client), "little")
+        # The default pool of 4 words would keep only 128 of the 256 bits.
+        sequence = np.random.SeedSequence(entropy, pool_size=8)
+        return np.random.Generator(np.random.PCG64(sequence))
+    # crc32 instead of hash(): Python salts hash() differently in every process.
     return np.random.default_rng((seed, crc32(role.encode()), round_, client))
 
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, the increment of SplitMix64
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -92,8 +94,8 @@ class Streams:
     """The counter-based streams of many clients, for `draw`.
 
     Attributes:
-        start: uint64, where each stream begins; under a secret, whose it is.
-        key: 32 bytes, of all streams of the role and round; None where a seed decides.
+        start: uint64, initial state of each stream; under a secret, the client code.
+        key: 32 bytes, common to all streams of the role and round; None under a seed.
     """
 
     start: NDArray[np.uint64]
@@ -104,25 +106,25 @@ class Streams:
         return len(self.start)
 
     def __getitem__(self, place: NDArray[Any] | slice | tuple[slice | None, ...]) -> "Streams":
-        """Some of the streams, or the same ones in another shape, as numpy indexes arrays."""
+        """Select or reshape streams by numpy indexing."""
         return Streams(self.start[place], self.key)
 
     def repeat(self, times: NDArray[np.int64]) -> "Streams":
-        """Each stream so many times."""
+        """Repeat each stream the given number of times."""
         return Streams(np.repeat(self.start, times), self.key)
 
 
 def streams(seed: Seed, role: str, round_: int, clients: NDArray[np.int64]) -> Streams:
-    """The counter-based streams of many clients at once, each known by its address alone.
+    """Make counter-based random streams for many clients at once.
 
-    A generator per client costs more than training a small client does; a stream costs nothing
-    and its draws can be taken in any order, one or a million at a time. Under a secret every draw
-    is a block of AES-256 under a key of the role and round: no draw tells of another.
+    A generator per client would cost more than the training of a small client. A stream has no
+    state, and its draws can be taken in any order and number. Under a secret, each draw is a block
+    of AES-256 under a key of the role and round, so no draw reveals another one.
 
     Args:
         seed: the experiment's seed, or a node's secret.
-        role: what is drawn.
-        round_: the round the draws belong to.
+        role: purpose of the draws.
+        round_: the round of the draws.
         clients: int64 (n,), client codes.
 
     Returns:
@@ -136,15 +138,18 @@ def streams(seed: Seed, role: str, round_: int, clients: NDArray[np.int64]) -> S
 
 
 def draw(stream: Streams, counter: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """64 random bits for each (stream, counter).
+    """Draw 64 random bits for each (stream, counter).
 
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators":
-    SplitMix64, entered at the counter instead of stepped through. Under a secret: FIPS 197, AES
-    of (client, counter), as in counter mode.
+    SplitMix64, evaluated directly at the counter. Under a secret: FIPS 197, AES of
+    (client, counter), as in counter mode.
 
     Args:
-        stream: (n,), from `streams`; or any shape that fits the counters'.
-        counter: int64 (n,), non-negative; which draw of its stream each is.
+        stream: (n,), from `streams`; or any shape that broadcasts with `counter`.
+        counter: int64 (n,), non-negative; position of each draw in its stream.
+
+    Returns:
+        uint64, in the broadcast shape.
     """
     if stream.key is not None:
         return _encrypted(stream.key, stream.start, counter.astype(np.uint64))
@@ -154,26 +159,26 @@ def draw(stream: Streams, counter: NDArray[np.int64]) -> NDArray[np.uint64]:
 def _encrypted(
     key: bytes, start: NDArray[np.uint64], counter: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
-    """The first half of each block that AES makes of (start, counter)."""
+    """Encrypt each (start, counter) as one block; returns the first 64 bits of each block."""
     shape = np.broadcast_shapes(start.shape, counter.shape)
     pairs = [np.broadcast_to(part, shape).ravel() for part in (start, counter)]
     drawn = np.empty(len(pairs[0]), np.uint64)
-    # ECB gives away which blocks are alike, and no two are.
+    # ECB reveals equal blocks; here all blocks are different.
     aes = Cipher(AES(key), ECB()).encryptor()  # noqa: S305
-    for first in range(0, len(drawn), _AT_ONCE):
-        part = slice(first, first + _AT_ONCE)
+    for first in range(0, len(drawn), _BLOCKS_PER_CALL):
+        part = slice(first, first + _BLOCKS_PER_CALL)
         blocks = np.stack([pair[part] for pair in pairs], axis=1).astype("<u8")
         drawn[part] = np.frombuffer(aes.update(blocks.tobytes()), "<u8")[::2]
     return drawn.reshape(shape)
 
 
 def below(bits: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
-    """Integers in [0, bound) from random bits; bound under 2**31, bias under bound / 2**32."""
+    """Map random bits to integers in [0, bound); bound below 2**31, bias below bound / 2**32."""
     return ((bits >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
 
 
 def scatter(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Finish SplitMix64: every input bit changes half of the output bits."""
+    """Output function of SplitMix64: each input bit changes half of the output bits on average."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))

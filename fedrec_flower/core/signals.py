@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a run as Ctrl-C does: what it had is kept, its folder says so."""
+"""Handles SIGTERM and SIGHUP like Ctrl-C: results are kept and the summary is updated."""
 
 import signal
 import threading
@@ -15,38 +15,38 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 def exit_code() -> int:
-    """128 and the number of the signal that ended the run, as shells count: 130 for Ctrl-C."""
+    """128 plus the number of the signal that ended the run, as in shells: 130 for Ctrl-C."""
     return 128 + (_received[-1] if _received else signal.SIGINT)
 
 
 @contextmanager
 def handled_by(handler: Handler) -> Iterator[None]:
-    """Let a function handle the signals that end a job, for as long as the context lasts.
+    """Let a function handle the signals that end a job while the context lasts.
 
-    A signal that is ignored stays ignored: `nohup` ignores SIGHUP. Outside of the main thread,
-    which alone receives signals, nothing is changed.
+    An ignored signal stays ignored: `nohup` ignores SIGHUP. Only the main thread receives signals;
+    in any other thread this context changes no handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def noted(number: int, frame: FrameType | None) -> None:
+    def record_and_handle(number: int, frame: FrameType | None) -> None:
         _received.append(number)
         handler(number, frame)
 
-    heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, noted) for number in heard}
+    handled = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, record_and_handle) for number in handled}
     try:
         yield
     finally:
-        for number, earlier in before.items():
-            # None: it was not Python that had set it, so it cannot be set again from here.
+        for number, earlier in previous.items():
+            # None: the handler was not set from Python, so it cannot be restored from here.
             signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
 
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Let each of these signals raise KeyboardInterrupt, wherever the main thread is."""
+    """Let each of these signals raise KeyboardInterrupt in the main thread."""
     _received.clear()
     with handled_by(_interrupt):
         yield

@@ -1,8 +1,8 @@
-"""The end of a completed run: per-user tables, recommendations, model, figures, summary.
+"""Writes the artifacts of a completed run: tables, recommendations, model, figures, summary.
 
-A researcher owns all nodes of a simulation, so the per-user results that nodes noted on their own
-disk can be gathered here. The strategy never sees them. In a deployment they stay with the nodes:
-such a run leaves no table of users or clients.
+All nodes of a simulation are on the researcher's machine, so the per-user results that nodes wrote
+to their disk are collected here. The strategy never receives them. In a deployment they stay on
+the nodes, so the run has no table of users or clients.
 """
 
 import logging
@@ -32,9 +32,9 @@ _LOG = logging.getLogger(__name__)
 
 Notes = Mapping[str, NDArray[Any]]
 
-_PRIVATE = """These files are personal parameters: on devices they would never leave their client.
-Do not publish them. Each array has a row per user (or per client), in the order of clients.csv;
-written.npy tells which clients ever trained: the rows of the others are zeros.
+_PRIVATE_NOTICE = """These files are personal parameters: on devices they never leave their client.
+Do not publish them. Each array has one row per user (or per client), in the order of clients.csv.
+written.npy marks the clients that have trained: the rows of all other clients are zeros.
 """
 
 
@@ -46,15 +46,15 @@ def publish(
     Args:
         record: the run's summary so far.
         data: the prepared data.
-        outcome: what the strategy gives back.
-        attack: says what it achieved.
-        deployed: whether the nodes' disks are their own.
+        outcome: the result of the strategy.
+        attack: measures its own success.
+        deployed: True if the disks of the nodes cannot be read here.
 
     Returns:
         The complete summary.
 
     Raises:
-        FedrecError: if the nodes' notes cannot be read here, or the disk is full.
+        FedrecError: if the files of the nodes cannot be read here, or the disk is full.
     """
     folder = record.folder
     folder.write_model(outcome.selected.parameters, data.item_ids, outcome.privacy)
@@ -63,18 +63,19 @@ def publish(
     record.learn({"status": "completed"})
     folder.write_summary(record.summary)
     try:
-        if outcome.selected.num_clients:  # of deployed clients under local privacy nothing is known
+        if outcome.selected.num_clients:  # deployed clients under local privacy report no metrics
             _draw(folder, clients, record.summary)
-    except Exception as error:  # noqa: BLE001  # a finished run is not undone by a figure
-        _LOG.warning("the run is complete but for its figures: %s", error)
+    except Exception as error:  # noqa: BLE001  # a figure must not fail a completed run
+        _LOG.warning("the run is complete, except for its figures: %s", error)
     return record.summary
 
 
 def _publish_users(
     record: Record, data: Prepared, outcome: Outcome, attack: NoAttack
 ) -> pd.DataFrame:
-    """Write the tables of users and clients, and learn what follows; returns that of clients."""
-    folder, notes = record.folder, _read_notes(record.folder.path / "clients")
+    """Write the tables of users and clients, and update the summary; returns the client table."""
+    folder = record.folder
+    notes = _read_notes(folder.path / "clients")
     folder.write_table("per_user", _per_user(data, notes))
     folder.write_table("recommendations", _recommendations(data, notes))
     clients = data.clients.assign(rounds_participated=outcome.rounds_participated)
@@ -91,19 +92,20 @@ def _read_notes(store: Path) -> Notes:
     files = sorted((store / "notes").glob("*.npy"))
     if not files:
         raise FedrecError(
-            f"the nodes left no notes in {store}: on a cluster, set output_dir= to a folder on a "
-            "disk that all machines share"
+            f"the nodes wrote no results to {store}: on a cluster, set output_dir= to a folder on "
+            "a disk that all machines share"
         )
     return {file.stem: np.load(file) for file in files}
 
 
 def _per_user(data: Prepared, notes: Notes) -> pd.DataFrame:
     """One row per user and held-out item (ranking), or per user (rating); ids are original."""
-    train, test = data.part(Part.TRAIN), data.part(Part.TEST)
+    test = data.part(Part.TEST)
     user_ids = data.user_ids[data.user_codes]
-    num_train = np.diff(train.offsets)
-    noted = {name.removeprefix("per_test_"): n for name, n in notes.items() if "_test_" in name}
-    ranks = dict(sorted(noted.items(), key=lambda pair: pair[0] != "rank_full"))  # headline first
+    num_train = np.diff(data.part(Part.TRAIN).offsets)
+    per_test = {name: value for name, value in notes.items() if "_test_" in name}
+    ranks = {name.removeprefix("per_test_"): value for name, value in per_test.items()}
+    ranks = dict(sorted(ranks.items(), key=lambda pair: pair[0] != "rank_full"))  # headline first
     if not ranks:
         errors = ("squared_error", "absolute_error", "num_ratings")
         columns = {name: notes[f"per_user_{name}"] for name in errors}
@@ -120,7 +122,7 @@ def _per_user(data: Prepared, notes: Notes) -> pd.DataFrame:
 
 
 def _recommendations(data: Prepared, notes: Notes) -> pd.DataFrame:
-    """The best unseen items of every user, best first."""
+    """Top unseen items of every user, best first."""
     item, score = notes["per_user_recommended"], notes["per_user_score"]
     num_users, k = item.shape
     frame = pd.DataFrame(
@@ -137,21 +139,21 @@ def _recommendations(data: Prepared, notes: Notes) -> pd.DataFrame:
 
 
 def _keep_selected(store: Path, slot: str) -> None:
-    """Put the personal parameters of the selected round where one looks for them.
+    """Link the personal parameters of the selected round directly into the store.
 
-    The slot keeps them too: a run that is killed from here on does all of this again.
+    The slot keeps them too, because a run that is killed after this point repeats these steps.
     """
     if not (store / slot).is_dir():
-        return  # the nodes' disks are not ours
+        return  # the nodes are on other machines
     for file in (store / slot).glob("*.npy"):
         copy_or_link(file, store / file.name)
-    (store / "PRIVATE.txt").write_text(_PRIVATE)
+    (store / "PRIVATE.txt").write_text(_PRIVATE_NOTICE)
 
 
 def _summary(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
-    selected, best = outcome.selected, outcome.best_test
+    selected = outcome.selected
     participations = int(outcome.rounds_participated.sum())
-    trained = outcome.seconds["train"]
+    train_seconds = outcome.seconds["train"]
     return {
         "selected_round": selected.round,
         "stopped_at": outcome.stopped_at,
@@ -159,12 +161,12 @@ def _summary(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]
         "validation": selected.metrics[Part.VALIDATION],
         "test": selected.metrics[Part.TEST],
         "test_standard_error": selected.standard_errors[Part.TEST],
-        "fairness": {},  # takes its place here
-        "best_test_round": _named(best),
+        "fairness": {},  # filled in later; here for the order of the keys
+        "best_test_round": _round_metrics(outcome.best_test),
         "lost_replies": dict(sorted(outcome.lost.items())),
         **outcome.privacy,
         "seconds": record.seconds(outcome.seconds),
-        "clients_per_second": participations / trained if trained else None,
+        "clients_per_second": participations / train_seconds if train_seconds else None,
         "bytes": {
             "down_per_client": outcome.bytes_down,
             "up_per_client": outcome.bytes_up,
@@ -173,20 +175,23 @@ def _summary(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]
     }
 
 
-def _named(best: Evaluated) -> dict[str, float]:
-    return {"round": best.round, **best.metrics[Part.TEST]}
+def _round_metrics(evaluated: Evaluated) -> dict[str, float]:
+    return {"round": evaluated.round, **evaluated.metrics[Part.TEST]}
 
 
 def _fairness(data: Prepared, notes: Notes) -> dict[str, float]:
-    """How evenly users are served: by NDCG@10 in full ranking, or by the error of their ratings."""
+    """Fairness across users: by NDCG@10 in full ranking, or by the error of their ratings."""
     if "per_test_rank_full" in notes:
-        test, rank, metric = data.part(Part.TEST), notes["per_test_rank_full"], NDCG(10)
+        test = data.part(Part.TEST)
+        rank = notes["per_test_rank_full"]
+        metric = NDCG(10)
         ascending = rank[np.lexsort((rank, test.users()))]
-        everything = np.full(data.num_users, data.num_items)
-        quality = metric(Ranks(ascending, np.asarray(test.offsets), everything))
+        num_candidates = np.full(data.num_users, data.num_items)
+        quality = metric(Ranks(ascending, np.asarray(test.offsets), num_candidates))
         name = metric.name
     else:
-        count, squared = notes["per_user_num_ratings"], notes["per_user_squared_error"]
+        count = notes["per_user_num_ratings"]
+        squared = notes["per_user_squared_error"]
         quality = np.where(count > 0, -squared / np.maximum(count, 1), np.nan)
         name = "negative_mse"
     client = np.repeat(np.arange(data.num_clients), np.diff(data.client_offsets))
@@ -202,7 +207,7 @@ def _num_test_users(data: Prepared) -> int:
 
 
 def _recommended(notes: Notes) -> NDArray[np.int32]:
-    """(num_users, k): the best unseen items, best first; -1 where there are fewer."""
+    """(num_users, k): top unseen items, best first; -1 if a user has fewer than k."""
     listed = notes["per_user_recommended"]
     return np.where(np.isfinite(notes["per_user_score"]), listed, -1).astype(np.int32)
 
@@ -217,24 +222,24 @@ def _beyond(data: Prepared, notes: Notes) -> dict[str, float]:
 
 
 def _draw(folder: RunFolder, clients: pd.DataFrame | None, summary: Mapping[str, Any]) -> None:
-    """The figures of one run, read from its own tables like any later plot."""
+    """Draw the figures of one run from its tables."""
     from fedrec_flower.reports import (
         figures as plots,
-    )  # here: matplotlib takes memory that training may need
+    )  # imported here: matplotlib needs memory during training
 
-    own = folder.path.resolve().name  # older runs may lie below the folder
+    name = folder.path.resolve().name  # older runs may lie below the folder
     runs = load_runs(folder.path)
-    measured = list(summary["test_standard_error"])
-    metric = next(name for name in ("ndcg@10", "rmse", *measured) if name in measured)
-    drawn = {"convergence": plots.convergence(runs[runs["run"] == own], metric)}
+    metrics = list(summary["test_standard_error"])
+    metric = next(candidate for candidate in ("ndcg@10", "rmse", *metrics) if candidate in metrics)
+    figures = {"convergence": plots.convergence(runs[runs["run"] == name], metric)}
     if clients is not None:
-        served = "rmse" if metric == "rmse" else "hr@10"
+        user_metric = "rmse" if metric == "rmse" else "hr@10"
         users = load_per_user(folder.path)
-        activity = by_activity(users[users["run"] == own], served)
-        drawn |= {
-            "metric_by_activity": plots.metric_by_activity(activity, served),
+        activity = by_activity(users[users["run"] == name], user_metric)
+        figures |= {
+            "metric_by_activity": plots.metric_by_activity(activity, user_metric),
             "participation": plots.participation(clients),
             "data_partition": plots.data_partition(clients),
         }
-    for name, figure in drawn.items():
-        plots.save(figure, folder.figures, name)
+    for file_name, figure in figures.items():
+        plots.save(figure, folder.figures, file_name)

@@ -1,4 +1,4 @@
-"""What cannot be: every combination that is refused before the first round, in one sentence."""
+"""Compatibility checks: combinations of settings that are rejected before the first round."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,14 +25,14 @@ from fedrec_flower.training.factory import check_engine
 Config = Mapping[str, Any]
 
 RANDOMNESS = ("seeded", "private")
-_LARGEST_SEED = 2**63 - 1  # of a column of integers
+_MAX_SEED = 2**63 - 1  # the largest value of an int64 column
 
 
 def check_numbers(config: Config) -> None:
-    """Refuse counts and shares that no run can have.
+    """Check the ranges of counts and fractions at the root of the configuration.
 
     Raises:
-        ConfigError: names the value and what is possible.
+        ConfigError: names the value and the possible ones.
     """
     for name in ("seed", "num_rounds", "max_retries", "finetune_epochs"):
         _require_at_least(name, config[name], 0)
@@ -41,60 +41,59 @@ def check_numbers(config: Config) -> None:
         f"randomness={config['randomness']} is unknown: choose {' or '.join(RANDOMNESS)}",
     )
     require(
-        config["seed"] <= _LARGEST_SEED,
-        f"seed={config['seed']} could not be read back from the results: give one up to "
-        f"{_LARGEST_SEED}",
+        config["seed"] <= _MAX_SEED,
+        f"seed={config['seed']} does not fit into the result tables: give one up to {_MAX_SEED}",
     )
     for name in ("checkpoint_every", "patience"):
         _require_at_least(name, 1 if config[name] is None else config[name], 1)
     require(
         0 <= config["min_completion"] <= 1,
-        f"min_completion={config['min_completion']} is impossible: give a share from 0 to 1",
+        f"min_completion={config['min_completion']} is impossible: give a fraction from 0 to 1",
     )
     timeout = config["reply_timeout"]
     require(timeout > 0, f"reply_timeout={timeout} is impossible: give seconds above 0")
 
 
 def check_deployment(config: Config, *, deployed: bool) -> None:
-    """Refuse to deploy what belongs to simulations, and to simulate a deployment.
+    """Check that the settings fit a deployment or a simulation.
 
     Args:
         config: the resolved configuration.
-        deployed: whether Flower has given a grid, as `flwr run` does.
+        deployed: True if Flower provides the grid, as `flwr run` does.
 
     Raises:
-        ConfigError: names the choice and what to choose.
+        ConfigError: names the setting and the alternative.
     """
     engine = config["federation"].get("name")
     require(
         deployed == (engine == "deployment"),
-        f"federation={engine} does not fit: `flwr run` carries a deployment and chooses it by "
-        "itself, and a run of this command needs federation=simulation or in_process",
+        f"federation={engine} does not fit: `flwr run` always uses federation=deployment, and any "
+        "other command needs federation=simulation or in_process",
     )
     require(
         not deployed or config["randomness"] == "private",
-        f"randomness={config['randomness']} lets the server know what clients draw: leave it at "
-        "private in a deployment",
+        f"randomness={config['randomness']} lets the server compute the draws of the clients: use "
+        "randomness=private in a deployment",
     )
     for group in ("attack", "faults") if deployed else ():
         name = config[group].get("name")
         require(
             name == "none",
-            f"{group}={name} belongs to simulations: leave it at none in a deployment",
+            f"{group}={name} works in simulations only: use {group}=none in a deployment",
         )
 
 
 def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluator) -> None:
-    """Refuse what does not fit together; a wrong value is better told here than by a node.
+    """Check that the settings fit each other, the data and the model, before nodes are started.
 
     Args:
         config: the resolved configuration.
         data: the prepared data.
         model: the recommender, without users.
-        evaluator: what is measured.
+        evaluator: the evaluator.
 
     Raises:
-        ConfigError: names the value and the mend.
+        ConfigError: names the value and the fix.
     """
     training: LocalTraining = build("training", config["training"])
     sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
@@ -121,43 +120,43 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
         )
     require(
         config["patience"] is None or len(data.part(Part.VALIDATION).item) > 0,
-        f"patience={config['patience']} waits for better validation, but no interaction is held "
-        "out for it: leave patience null, or choose a split with a validation part",
+        f"patience={config['patience']} needs validation data, but this split holds out none: use "
+        "patience=null, or choose a split with a validation part",
     )
 
 
 def check_nodes(num_nodes: int, data: Prepared) -> None:
-    """Refuse nodes that would host nobody.
+    """Check that each node hosts at least one client.
 
     Raises:
-        ConfigError: says how many there may be.
+        ConfigError: states the possible number of nodes.
     """
     if not 1 <= num_nodes <= data.num_clients:
         raise ConfigError(
             f"federation.num_nodes={num_nodes} is impossible with {data.num_clients} clients: "
-            "every node hosts at least one, so lower it or leave it null"
+            "every node hosts at least one, so lower it or use null"
         )
 
 
 def check_source(config: Config, model: Recommender) -> None:
-    """Refuse to start exact models from another run, or to freeze them.
+    """Check that a closed-form model is neither initialised from another run nor frozen.
 
     Raises:
-        ConfigError: names the model and what to choose.
+        ConfigError: names the model and the alternative.
     """
     for name in ("init_from", "freeze"):
         require(
             not (config[name] and isinstance(model, ClosedFormRecommender)),
-            f"{name}={config[name]} does not fit {type(model).__name__}, which is solved anew from "
-            "sums: leave it out or choose another model",
+            f"{name}={config[name]} does not fit {type(model).__name__}, which is solved in closed "
+            "form: leave it out or choose another model",
         )
 
 
 def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
-    """Refuse to average what must be solved or comes too late, and to look at what stays unseen.
+    """Check that the strategy fits the model and secure aggregation.
 
     Raises:
-        ConfigError: names the strategy, the model and what to choose.
+        ConfigError: names the strategy, the model and the alternative.
     """
     fits = isinstance(strategy, Sums | Centralized) or not strategy.shares
     if isinstance(model, ClosedFormRecommender) and not fits:
@@ -165,11 +164,11 @@ def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
             f"{type(strategy).__name__} does not fit {type(model).__name__}, which is solved from "
             "sums: choose strategy=sums"
         )
-    lasts = type(model).settle is Recommender.settle
+    keeps_parameters = type(model).settle is Recommender.settle
     require(
-        lasts or not isinstance(strategy, FedBuff),
-        f"FedBuff does not fit {type(model).__name__}, whose parameters mean something else every "
-        "round, so that late updates mislead: choose strategy=fedrmsprop",
+        keeps_parameters or not isinstance(strategy, FedBuff),
+        f"FedBuff does not fit {type(model).__name__}, whose parameters change their meaning every "
+        "round, so delayed updates are invalid: choose strategy=fedrmsprop",
     )
     name, secure = type(strategy).__name__, strategy.plan.secure
     secure.check_strategy(name, shares=strategy.shares, stacked=strategy.stacked)
@@ -184,42 +183,45 @@ def _check_task(config: Config, training: LocalTraining, evaluator: Evaluator) -
 
 
 def _check_negatives(config: Config, data: Prepared) -> None:
-    """Refuse users whose negatives would have to be drawn from nothing, before they train.
+    """Check that every user has at least one item to sample as a negative.
 
     Raises:
-        ConfigError: says what to choose.
+        ConfigError: names the alternative.
     """
     if config["task"] == "rating":
         return
-    legacy = config["split"]["negatives"] == "legacy"  # which spares held-out items
+    legacy = config["split"]["negatives"] == "legacy"  # it never samples held-out items
     parts = [data.part(part) for part in (Part if legacy else (Part.TRAIN,))]
     counts = sum(np.diff(part.offsets) for part in parts)
     for user in np.flatnonzero(counts >= data.num_items).tolist():
-        known = np.concatenate([part.slice(user, user + 1).item for part in parts])
+        seen_items = np.concatenate([part.slice(user, user + 1).item for part in parts])
         require(
-            len(np.unique(known)) < data.num_items,
+            len(np.unique(seen_items)) < data.num_items,
             f"a user has interacted with all {data.num_items} items, so no negative exists: use a "
             "larger catalogue or task=rating",
         )
 
 
 def _check_times(data: Prepared, model: Recommender) -> None:
-    ordered = isinstance(model, HistoryRecommender) and model.window
+    sequential = isinstance(model, HistoryRecommender) and model.window
     require(
-        data.timed or not ordered,
-        f"{type(model).__name__} reads items in the order of time, and {data.name} has no "
+        data.timed or not sequential,
+        f"{type(model).__name__} reads items in order of time, but {data.name} has no "
         "timestamps: choose another model or name a timestamp column",
     )
 
 
 def _check_history(config: Config, model: Recommender) -> None:
-    """Refuse to say that a model reads on which reads nothing."""
-    kind, asked = type(model), config["evaluation"].get("test_history", "train")
-    reads = kind.observe is not Recommender.observe or kind.features is not Recommender.features
+    """Check that only a model that scores from histories is given another test history."""
+    kind = type(model)
+    test_history = config["evaluation"].get("test_history", "train")
+    reads_history = (
+        kind.observe is not Recommender.observe or kind.features is not Recommender.features
+    )
     require(
-        asked == "train" or reads,
-        f"evaluation.test_history={asked} changes nothing for {kind.__name__}, which scores from "
-        "no history: leave it at train, or choose a model that reads one",
+        test_history == "train" or reads_history,
+        f"evaluation.test_history={test_history} has no effect on {kind.__name__}, which does not "
+        "score from histories: use train, or choose a model that does",
     )
 
 
@@ -232,51 +234,51 @@ def _check_exact(config: Config, model: ClosedFormRecommender) -> None:
         )
     if config["finetune_epochs"]:
         raise ConfigError(
-            f"finetune_epochs={config['finetune_epochs']} needs gradients, and {name} is solved "
-            "without any: leave it 0 or choose another model"
+            f"finetune_epochs={config['finetune_epochs']} needs gradients, but {name} is solved in "
+            "closed form: use 0 or choose another model"
         )
 
 
 def _check_faults(faults: NoFaults, model: Recommender) -> None:
-    """Refuse to spoil sums, in which no client's part can be told from another's.
+    """Check that faults change no sums, in which single clients cannot be distinguished.
 
     Raises:
-        ConfigError: names the model and what to choose.
+        ConfigError: names the model and the alternative.
     """
     summed = isinstance(model, ClosedFormRecommender)
     require(
         faults.only_absences or not summed,
-        f"{type(model).__name__} is solved from sums, so its clients can only be absent: leave "
+        f"{type(model).__name__} is solved from sums, so its clients can only be absent: keep "
         "faults.dropout and faults.crash, and set every other fault to none",
     )
 
 
 def _check_silence(privacy: NoPrivacy, faults: NoFaults, config: Config) -> None:
-    """Refuse what tells of clients' data beside what privacy protects.
+    """Check that faults do not reveal client properties that the privacy mechanism hides.
 
     Raises:
-        ConfigError: names the value and the mend.
+        ConfigError: names the value and the fix.
     """
     require(
         not (privacy.guarantees and faults.tells_activity),
-        "faults.deadline leaves out the clients that train for long, which tells how much they "
+        "faults.deadline leaves out clients with long training, which reveals how much data they "
         f"have, and privacy={config['privacy']['name']} hides that: set faults.deadline=null",
     )
 
 
 def check_centralized(config: Config, data: Prepared) -> None:
-    """Refuse to call a federation centralised.
+    """Check that centralised training has one client and no compression.
 
     Raises:
-        ConfigError: names the choice and the mend.
+        ConfigError: names the setting and the fix.
     """
     groups = ("federation", "strategy", "compression")
     names = {group: config[group].get("name") for group in groups}
     for group in ("federation", "strategy"):
         require(
             names[group] != "centralized" or data.num_clients == 1,
-            f"{group}=centralized is training without a federation, by one client that holds all "
-            f"the data, and there are {data.num_clients} clients: choose partition=single, or "
+            f"{group}=centralized trains without a federation, with one client that holds all "
+            f"the data, but there are {data.num_clients} clients: choose partition=single, or "
             "another federation with strategy=fedavg",
         )
     require(
@@ -287,35 +289,35 @@ def check_centralized(config: Config, data: Prepared) -> None:
 
 
 def _check_compression(config: Config, model: Recommender) -> None:
-    """Refuse to compress what must travel whole.
+    """Check that messages which must not be changed are not compressed.
 
     Raises:
-        ConfigError: names what stands in the way.
+        ConfigError: names the setting that does not allow compression.
     """
     name = config["compression"]["name"]
-    whole = {
+    incompressible = {
         f"model={config['model']['name']}": isinstance(model, ClosedFormRecommender),
         f"privacy={config['privacy']['name']}": config["privacy"]["name"] != "none",
         "secure_aggregation": config["secure_aggregation"]["name"] != "none",
     }
-    for choice, stands in whole.items():
+    for choice, active in incompressible.items():
         require(
-            name == "none" or not stands,
-            f"compression={name} does not fit {choice}, whose messages are covered only as they "
-            "are: choose compression=none",
+            name == "none" or not active,
+            f"compression={name} does not fit {choice}, whose messages must not be changed: "
+            "choose compression=none",
         )
 
 
-def _require_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name}={value} is impossible: give {least} or more")
+def _require_at_least(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        raise ConfigError(f"{name}={value} is impossible: give {minimum} or more")
 
 
 def require_some(name: str, value: int, num_clients: int) -> None:
-    """Refuse a number of clients that there are not.
+    """Check a number of sampled clients against the number of clients.
 
     Raises:
-        ConfigError: says how many there may be.
+        ConfigError: states the possible numbers.
     """
     if not 1 <= value <= num_clients:
         raise ConfigError(f"{name}={value} is impossible: choose between 1 and {num_clients}")

@@ -1,4 +1,4 @@
-"""One experiment, from configuration to run folder: read `run` first, it is the whole story."""
+"""Runs one experiment, from the configuration to the run folder; `run` shows all its steps."""
 
 import logging
 from collections.abc import Mapping
@@ -52,15 +52,15 @@ def run(
     Args:
         config: the resolved configuration: a mapping per group, and the values no group owns.
         folder: the run's folder, new; or that of an unfinished run of the same configuration,
-            which goes on from its last checkpoint (see `results.resume`).
-        engine: takes the place of the one that the configuration describes.
-        grid: what a deployment's messages go through; None in a simulation.
+            which is resumed from its last checkpoint (see `results.resume`).
+        engine: used instead of the one in the configuration.
+        grid: Flower's grid of a deployment; None in a simulation.
 
     Returns:
         The summary, as in summary.json.
 
     Raises:
-        FedrecError: a mistake that the user can mend; the folder keeps what it had.
+        FedrecError: an error that the user can fix; existing files of the folder are kept.
     """
     saved = folder.checkpoints.newest()
     with Record(folder, config, saved) as record:
@@ -78,9 +78,9 @@ def run(
             log = folder.path / "flower.log"
             initial = setup.initial(strategy)
             outcome = federate(engine or setup.engine, strategy, initial, log)
-        kept = folder.path / "clients"
+        client_state = folder.path / "clients"
         shadows = Shadows(config, setup.data, run_quietly)
-        scene = RunScene(setup.data, setup.guard, strategy, outcome, initial, kept, shadows)
+        scene = RunScene(setup.data, setup.guard, strategy, outcome, initial, client_state, shadows)
         record.learn(spy(setup.attack, scene))
         publish(record, setup.data, outcome, setup.attack, deployed=grid is not None)
     folder.tidy()
@@ -89,19 +89,19 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is known before the first round.
+    """All objects of a run, built and checked before the first round.
 
     Attributes:
         data: the prepared data.
         model: the recommender, without users.
-        plan: the run, as the strategy sees it.
-        engine: carries messages.
-        num_nodes: how many nodes host the clients; 0 in a deployment, whose nodes say it.
+        plan: the settings that the strategy needs.
+        engine: carries messages between server and nodes.
+        num_nodes: number of nodes that host the clients; 0 in a deployment, where it is not known.
         seed: the experiment's seed.
-        source: what another run has learnt, to start from; None to start afresh.
-        guard: what protects the clients.
-        attack: who poisons them or spies on them.
-        left_out: what the evaluation leaves out because the data cannot support it.
+        source: the model of another run to start from; None for a random initialisation.
+        guard: privacy mechanism and secure aggregation.
+        attack: poisoning or inference attack.
+        left_out: a sentence on each evaluation setting that was changed to fit the data.
     """
 
     data: Prepared
@@ -116,7 +116,7 @@ class Setup:
     left_out: list[str]
 
     def initial(self, strategy: FederatedStrategy) -> Tensors:
-        """Initial shared parameters, drawn or another run's; none where nothing travels."""
+        """Initial shared parameters, random or from another run; empty if none are communicated."""
         names = self.model.shared_names() if strategy.shares else []
         drawn = self.model.initial(names, generator(self.seed, "initial-shared"))
         if self.source is None:
@@ -124,24 +124,26 @@ class Setup:
         return taken_over(drawn, self.source, self.data.item_ids, self.model.item_rows)
 
     def facts(self) -> dict[str, Any]:
-        """What the summary says of the data."""
-        return {
+        """Facts on data and privacy for the summary."""
+        facts: dict[str, Any] = {
             "num_clients": self.data.num_clients,
             "num_users": self.data.num_users,
             "num_items": self.data.num_items,
             "split_sha256": self.data.split_sha256,
             **self.guard.facts(),
-            **({"left_out": self.left_out} if self.left_out else {}),
         }
+        if self.left_out:
+            facts["left_out"] = self.left_out
+        return facts
 
 
 def run_quietly(config: Config, data: Prepared, folder: RunFolder) -> Outcome:
-    """Run a federation in this process, on prepared data, without checks, tables or a bar.
+    """Run a federation in this process, on prepared data, without tables or a progress bar.
 
     Args:
-        config: the resolved configuration; data, engine and number of nodes are not taken from it.
+        config: the resolved configuration; its data, engine and number of nodes are not used.
         data: the prepared data.
-        folder: for what the clients keep, and Flower's log.
+        folder: for the clients' state and Flower's log.
     """
     setup = set_up(config, folder, data=data)
     strategy = build("strategy", config["strategy"], plan=setup.plan, observer=Unobserved())
@@ -156,19 +158,19 @@ def set_up(
     *,
     data: Prepared | None = None,
 ) -> Setup:
-    """Prepare the data, build the model, check that what is asked for is possible.
+    """Prepare the data, build all objects of the run, and check the configuration.
 
     Args:
         config: see `run`.
         folder: see `run`.
-        grid: see `run`; with one, the noise of privacy comes from the operating system.
-        data: takes the place of the data that the configuration describes.
+        grid: see `run`; in a deployment, privacy noise comes from the operating system.
+        data: used instead of the data in the configuration.
     """
     checking.check_numbers(config)
     checking.check_deployment(config, deployed=grid is not None)
     data = prepare_data(config) if data is None else data
     known = {
-        "num_users": 1,  # the server has no users; personal tables live on the nodes
+        "num_users": 1,  # the server has no users; user tables are on the nodes
         "num_items": data.num_items,
         "rating_range": data.rating_range,
         "item_features": data.item_features,
@@ -192,7 +194,7 @@ def set_up(
         plan.secure.check(nodes, plan.clients_per_round)
         engine = build("federation", {**config["federation"], "num_nodes": nodes})
     else:
-        nodes = 0  # which nodes there are, they say themselves
+        nodes = 0  # the nodes register with Flower
         engine = build("federation", config["federation"], grid=grid)
     return Setup(data, model, plan, engine, nodes, config["seed"], source, guard, attack, left_out)
 
@@ -200,19 +202,19 @@ def set_up(
 def fit_evaluation(
     config: Config, data: Prepared, known: Mapping[str, Any]
 ) -> tuple[Config, Evaluator, list[str]]:
-    """Leave out of the evaluation what the data cannot support, and say so in the log.
+    """Change evaluation settings that the data do not allow, with a warning in the log.
 
     Args:
         config: see `run`.
         data: the prepared data.
-        known: what the run knows beside the configuration; see `config.build`.
+        known: values of the run for the constructor; see `config.build`.
 
     Returns:
-        The configuration of the evaluation that is carried out, that evaluation, and one sentence
-        on each setting that changed.
+        The configuration with the evaluation that is carried out, the evaluator, and one sentence
+        on each setting that was changed.
     """
-    asked: Evaluator = build("evaluation", config["evaluation"], **known)
-    fitted, left_out = asked.fitted(data.num_items, data.max_seen_items)
+    requested: Evaluator = build("evaluation", config["evaluation"], **known)
+    fitted, left_out = requested.fitted(data.num_items, data.max_seen_items)
     for sentence in left_out:
         _LOG.warning("%s", sentence)
     changed = {name: getattr(fitted, name, value) for name, value in config["evaluation"].items()}
@@ -220,25 +222,26 @@ def fit_evaluation(
 
 
 def _num_nodes(config: Config, data: Prepared) -> int:
-    """How many nodes a simulation has: one per core, unless the configuration says."""
-    asked = config["federation"].get("num_nodes")
-    nodes = min(allowed_cores(), data.num_clients) if asked is None else asked
+    """Number of nodes of a simulation: the configured one, by default one per core."""
+    nodes = config["federation"].get("num_nodes")
+    if nodes is None:
+        nodes = min(allowed_cores(), data.num_clients)
     checking.check_nodes(nodes, data)
     return int(nodes)
 
 
 def read_source(config: Config, model: Recommender) -> SavedModel | None:
-    """What another run has learnt, if this one starts from it.
+    """Read the model of `init_from`, if the run starts from one.
 
     Raises:
-        ConfigError: if it cannot be read, or the model starts from nothing and trains nothing.
+        ConfigError: if it cannot be read, or this model cannot be initialised or frozen.
     """
     checking.check_source(config, model)
     return SavedModel.read(config["init_from"]) if config["init_from"] else None
 
 
 def prepare_data(config: Config) -> Prepared:
-    """Load, split and partition the data, or open what an earlier run prepared the same way."""
+    """Load, split and partition the data, or open the cached result of an earlier run."""
     dataset = build("dataset", config["dataset"])
     splitter = build("split", config["split"])
     partitioner = build("partition", config["partition"])
@@ -252,7 +255,7 @@ def prepare_data(config: Config) -> Prepared:
         return interactions, split, partition, split_sha256(interactions, split), table
 
     cache_key = {
-        "version": __version__,  # a later version may read the same files in another way
+        "version": __version__,  # a later version may read the same files differently
         "dataset": dataset.fingerprint(),
         "split": dict(config["split"]),
         "partition": dict(config["partition"]),
@@ -272,13 +275,14 @@ def make_plan(
     *,
     deployed: bool,
 ) -> Plan:
-    """Turn the configuration into what the strategy needs.
+    """Build the plan that the strategy needs.
 
     Raises:
-        ConfigError: if rounds or cohorts are asked for that cannot be.
+        ConfigError: if the number of clients per round or per evaluation is not possible.
     """
-    wanted = config["clients_per_round"]
-    cohort = data.num_clients if wanted is None else wanted
+    cohort = config["clients_per_round"]
+    if cohort is None:
+        cohort = data.num_clients
     checking.require_some("clients_per_round", cohort, data.num_clients)
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
     checking.require_some("evaluation.num_clients", sampled, data.num_clients)
@@ -311,12 +315,12 @@ def make_plan(
 
 
 def make_job(config: Config, data: Prepared, guard: Guard, run_id: str) -> dict[str, Any]:
-    """What every node must know; see `client.node.open_node`.
+    """Build the job description that every node receives; see `client.node.open_node`.
 
     Args:
         config: the resolved configuration.
         data: the prepared data.
-        guard: what protects the clients.
+        guard: privacy mechanism and secure aggregation.
         run_id: see `RunFolder.run_id`.
     """
     groups = ("model", "training", "evaluation", "compression", "faults", "attack")
@@ -331,18 +335,18 @@ def make_job(config: Config, data: Prepared, guard: Guard, run_id: str) -> dict[
         "finetune_epochs": config["finetune_epochs"],
         "limits": asdict(Limits(guard.most_weight, HUGE)),
         "data": data.digest,
-        # A deployed node keeps what belongs to a run, also after an interruption.
+        # A deployed node keeps the state of a run, also after an interruption.
         "run": run_id,
-        # A node keeps a job open: a folder that was removed and used again is another job.
+        # A node keeps a job open. A run folder that was removed and reused is a different job.
         "session": uuid4().hex,
     }
 
 
 def make_place(data: Prepared, store: Path) -> dict[str, str]:
-    """Where simulated nodes find their data and keep their files; see `Plan.place`.
+    """Paths at which simulated nodes read data and write client state; see `Plan.place`.
 
     Args:
         data: the prepared data.
-        store: where nodes keep what stays with their clients.
+        store: folder of the client state.
     """
     return {"prepared": str(data.path.resolve()), "store": str(store.resolve())}

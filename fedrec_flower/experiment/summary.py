@@ -1,4 +1,4 @@
-"""The summary of a run, kept true while it lasts."""
+"""Summary of a run (summary.json), updated while the run lasts."""
 
 from collections.abc import Mapping
 from time import perf_counter
@@ -15,21 +15,23 @@ _CONDITIONS = ("privacy", "secure_aggregation", "compression", "faults", "attack
 
 
 class Record:
-    """Keeps summary.json true while a run lasts: running, then completed, failed, interrupted.
+    """Updates summary.json; the status is running, then completed, failed or interrupted.
 
     Args:
         folder: the run's folder.
         config: the resolved configuration.
-        saved: the checkpoint that the run goes on from; None if it begins.
+        saved: the checkpoint from which the run is resumed; None for a new run.
     """
 
     def __init__(
         self, folder: RunFolder, config: Mapping[str, Any], saved: Checkpoint | None
     ) -> None:
-        self.folder, self._memory = folder, PeakMemory()
+        self.folder = folder
+        self._memory = PeakMemory()
         self._earlier: Mapping[str, Any] = {} if saved is None else saved.facts["record"]
-        self._began = self._trains = perf_counter()
-        described = folder.write_environment()
+        self._start_time = perf_counter()
+        self._training_start_time = self._start_time
+        environment = folder.write_environment()
         names = {group: config[group].get("name", "unnamed") for group in _NAMED}
         self.summary: dict[str, Any] = {
             "status": "running",
@@ -42,14 +44,14 @@ class Record:
             "clients_per_round": config["clients_per_round"],
             "conditions": _conditions(config),
             "overrides": config.get("overrides", []),
-            "epsilon": None,  # nothing is guaranteed: infinity
+            "epsilon": None,  # no guarantee: infinity
             "resumed_after": list(self._earlier.get("resumed_after", [])),  # rounds
-            "versions": described["versions"],
-            "commit": described["commit"],
+            "versions": environment["versions"],
+            "commit": environment["commit"],
         }
 
     def __enter__(self) -> Self:
-        """Write the first summary and begin to watch memory."""
+        """Write the first summary and start to measure memory."""
         self._memory.__enter__()
         self.folder.write_summary(self.summary)
         return self
@@ -60,7 +62,7 @@ class Record:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the last summary, whatever happened."""
+        """Write the last summary, also after an error."""
         self._memory.__exit__(kind, error, trace)
         if error is not None:
             interrupted = isinstance(error, KeyboardInterrupt)
@@ -73,58 +75,59 @@ class Record:
         """Add facts to the summary.
 
         Raises:
-            DataError: if the data are not those that the run began with.
+            DataError: if a resumed run has other data than at its start.
         """
         self.summary |= facts
-        split, before = (known.get("split_sha256") for known in (self.summary, self._earlier))
-        if before not in (None, split):
+        split = self.summary.get("split_sha256")
+        earlier = self._earlier.get("split_sha256")
+        if earlier not in (None, split):
             raise DataError(
-                f"{self.folder.path} was begun with other data (split {before}, now {split}): "
-                "bring those back, or start a new run"
+                f"{self.folder.path} was started with other data (split {earlier}, now {split}): "
+                "restore those data, or start a new run"
             )
 
     def start_training(self, after: int) -> None:
-        """Set-up ends here: data prepared, engine started, untrained model evaluated.
+        """Mark the end of the set-up: data prepared, engine started, untrained model evaluated.
 
         Args:
-            after: the round that is the last one so far; above 0 if a run goes on.
+            after: the last completed round; above 0 if the run is resumed.
         """
-        self._trains = perf_counter()
+        self._training_start_time = perf_counter()
         if after:
             self.summary["resumed_after"].append(after)
 
     def seconds(self, spent: Mapping[str, float]) -> dict[str, float]:
-        """Wall seconds, those before an interruption added: setup, train, evaluate, total."""
-        setup, total = (until - self._began for until in (self._trains, perf_counter()))
-        setup, total = setup + self._earlier.get("setup", 0), total + self._earlier.get("total", 0)
+        """Wall seconds of setup, train, evaluate and total, including those before a resume."""
+        setup = self._training_start_time - self._start_time + self._earlier.get("setup", 0)
+        total = perf_counter() - self._start_time + self._earlier.get("total", 0)
         return {"setup": setup, **spent, "total": total}
 
     def facts(self) -> dict[str, Any]:
-        """What a process that goes on from here has to know, JSON-able."""
-        told = {name: self.summary[name] for name in ("resumed_after", "split_sha256")}
-        return {**self.seconds({}), **self._peak(), **told}
+        """JSON-able values that a resumed run needs."""
+        history = {name: self.summary[name] for name in ("resumed_after", "split_sha256")}
+        return {**self.seconds({}), **self._peak(), **history}
 
     def _peak(self) -> dict[str, Any]:
-        now = {
+        current = {
             "peak_memory_mb": round(self._memory.megabytes, 1),
             "peak_resident_mb": round(self._memory.resident_megabytes, 1),
         }
-        highest = {name: max(value, self._earlier.get(name, 0)) for name, value in now.items()}
+        highest = {name: max(value, self._earlier.get(name, 0)) for name, value in current.items()}
         return {**highest, "peak_memory_measure": self._memory.measure}
 
 
 def _conditions(config: Mapping[str, Any]) -> dict[str, str]:
-    """What a run was put under beyond training, by group; nothing that is none."""
+    """Names of the chosen privacy, compression, faults etc. by group, without "none"."""
     names = {group: config[group].get("name", "unnamed") for group in _CONDITIONS}
     return {group: name for group, name in names.items() if name != "none"}
 
 
 def _protocol(config: Mapping[str, Any]) -> str:
-    """What sets rows of a table apart: they are rivals only where all of it agrees."""
+    """Label of the evaluation protocol; only runs with the same label are comparable."""
     split = config["split"]
-    told = [split.get("name", "unnamed"), split["negatives"]]
+    parts = [split.get("name", "unnamed"), split["negatives"]]
     if split.get("num_validation") == 0:
-        told.append("trained on validation")
+        parts.append("trained on validation")
     if config["evaluation"].get("test_history", "train") != "train":
-        told.append("test reads validation")
-    return ", ".join(told)
+        parts.append("test reads validation")
+    return ", ".join(parts)

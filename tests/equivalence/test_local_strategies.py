@@ -278,5 +278,5 @@ def test_a_finetuned_client_scores_as_if_it_had_trained_alone(
 
 
 def test_finetuning_refuses_what_is_solved(federate: "Federate") -> None:
-    with pytest.raises(ConfigError, match="finetune_epochs=1 needs gradients, and EASE"):
+    with pytest.raises(ConfigError, match="finetune_epochs=1 needs gradients, but EASE"):
         federate("model=ease", "finetune_epochs=1")

@@ -128,8 +128,8 @@ def test_f8_what_nohup_protects_goes_on(
 def require_interrupted(process: subprocess.Popen[str], folder: Path, code: int = 130) -> None:
     _, err = process.communicate(timeout=END)
     assert process.returncode == code
-    kept = "error: interrupted: the run folder keeps what the run had"
-    assert err.splitlines()[-1] == f"{kept}; resume=run goes on with it"
+    kept = "error: interrupted: the results so far are in the run folder"
+    assert err.splitlines()[-1] == f"{kept}; resume=run continues it"
     assert "Traceback" not in err
     assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     assert set(load_runs(folder)["phase"]) == {"train", "validation", "test"}

@@ -153,7 +153,7 @@ def test_ctrl_c_leaves_a_folder_to_go_on_with(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1] == (
-        "error: interrupted: the run folder keeps what the run had; resume=run goes on with it"
+        "error: interrupted: the results so far are in the run folder; resume=run continues it"
     )
     assert set(load_runs(tmp_path / "run")["status"]) == {"interrupted"}
     assert (tmp_path / "run" / "config.yaml").exists()

@@ -87,7 +87,7 @@ def test_a_damaged_checkpoint_costs_the_rounds_since_the_one_before(
     last = folder / "checkpoints" / "round-8.checkpoint"
     last.write_bytes(last.read_bytes()[:-1] + b"?")
     tap = go_on(words, folder)
-    assert f"{last} is damaged, so the state before it is taken" in caplog.messages[0]
+    assert f"{last} is damaged, so the previous checkpoint is used" in caplog.messages[0]
     assert kinds(tap).count("train") == 9 - 6
     require_same(uninterrupted(make_run, tuple(words)), folder)
 
@@ -111,7 +111,7 @@ def test_a_run_of_which_no_checkpoint_is_sound_is_started_anew(
 def test_a_run_does_not_go_on_with_other_data(smoke: tuple[str, ...], tmp_path: Path) -> None:
     words = [*smoke, *ROUNDS, "federation.num_nodes=1"]
     interrupted(words, tmp_path / "run", ALL - 2)
-    with pytest.raises(DataError, match="was begun with other data"):
+    with pytest.raises(DataError, match="was started with other data"):
         go_on([*words, "dataset.seed=8"], tmp_path / "run")
 
 

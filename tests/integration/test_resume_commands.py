@@ -80,15 +80,15 @@ def test_whoever_goes_on_with_a_run_says_nothing_else(
     command: "Command", unfinished: Path, word: str
 ) -> None:
     said_ = command("resume=unfinished", word, cwd=unfinished.parent).sentence()
-    assert said_ == (
-        "resume=unfinished goes on with the configuration in that folder: leave out " + word
-    )
+    assert said_ == ("resume=unfinished uses the configuration of that folder: leave out " + word)
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
 def test_what_is_no_run_cannot_go_on(command: "Command", tmp_path: Path, folder: str) -> None:
     said_ = command(f"resume={folder}", cwd=tmp_path).sentence()
-    assert said_.startswith(f"resume={folder} is no run (it has no config.yaml): give the folder")
+    assert said_.startswith(
+        f"resume={folder} is no run folder (it has no config.yaml): give the folder"
+    )
 
 
 def test_resume_null_is_an_ordinary_run(
@@ -99,7 +99,7 @@ def test_resume_null_is_an_ordinary_run(
 
 
 def test_python_goes_on_by_the_folder_and_not_by_a_word() -> None:
-    with pytest.raises(ConfigError, match=r"resume= is for the command line alone"):
+    with pytest.raises(ConfigError, match=r"resume= works on the command line only"):
         compose(["resume=somewhere"])
 
 

@@ -110,7 +110,7 @@ def test_finding_9_values_of_others_are_not_put_into_a_configuration(
     monkeypatch.setenv("SECRET", "a password")
     folder, _ = stolen(change)
     said = command(f"resume={folder}").sentence()
-    assert "sets dataset.name=${oc.env:SECRET}, and a run records values alone" in said
+    assert "sets dataset.name=${oc.env:SECRET}, but a run records values only" in said
     assert "password" not in said
 
 
@@ -121,7 +121,7 @@ def test_finding_9_a_run_folder_chooses_nothing_by_itself(
         settings["defaults"] = [*settings["defaults"], {"/hydra/launcher": "joblib"}]
 
     folder, _ = stolen(change)
-    assert "makes choices of its own (" in command(f"resume={folder}").sentence()
+    assert "has a defaults list of its own (" in command(f"resume={folder}").sentence()
 
 
 @pytest.mark.parametrize(

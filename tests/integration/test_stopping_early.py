@@ -52,5 +52,5 @@ def test_a_run_that_stopped_early_does_not_go_on_training(
 
 
 def test_patience_needs_something_to_wait_for(make_run: "MakeRun") -> None:
-    with pytest.raises(ConfigError, match="patience=2 waits for better validation, but no"):
+    with pytest.raises(ConfigError, match="patience=2 needs validation data, but this"):
         make_run("patience=2", "split=random", "split.validation_fraction=0.0")

@@ -108,7 +108,7 @@ def test_a_figure_that_does_not_fit_undoes_no_run(
         ended = command(*words)
     assert ended.code == 0
     said = ended.err.splitlines()[-1]
-    assert said.startswith("the run is complete but for its figures: ")
+    assert said.startswith("the run is complete, except for its figures: ")
     assert "File too large" in said
     assert "Traceback" not in ended.err
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -194,7 +194,7 @@ def test_sequences_wanted_of_data_without_times(
 ) -> None:
     words = ("dataset.columns.timestamp=null", "split=random", f"model={model}")
     said = command(*own_data, *words, f"output_dir={tmp_path / 'run'}").sentence()
-    assert "reads items in the order of time" in said
+    assert "reads items in order of time" in said
 
 
 @pytest.mark.parametrize("split", ["leave_one_out", "leave_last_fraction", "temporal"])

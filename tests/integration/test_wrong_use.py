@@ -100,7 +100,7 @@ MISTAKES = {
     ),
     "a history for who reads none": (
         "model=mf evaluation.test_history=train_and_validation",
-        "evaluation.test_history=train_and_validation changes nothing for MF",
+        "evaluation.test_history=train_and_validation has no effect on MF",
     ),
     "rates that diverge": (
         "training.learning_rate=1e30",
@@ -185,4 +185,4 @@ def test_repeating_what_is_no_run(command: "Command", tmp_path: Path) -> None:
     said = command("--config-path", str(tmp_path)).sentence()
     assert said == "there is no config.yaml there: give --config-path the folder of a run"
     said = command("--config-path", str(tmp_path / "nowhere")).sentence()
-    assert said == f"{tmp_path / 'nowhere'} is no folder: give --config-path the folder of a run"
+    assert said == f"{tmp_path / 'nowhere'} is not a folder: give --config-path the folder of a run"

@@ -74,14 +74,14 @@ WHOLE = b"".join(pack(checkpoint()))
 def test_a_single_changed_byte_is_noticed_wherever_it_is(place: int, by: int) -> None:
     changed = bytearray(WHOLE)
     changed[place] ^= by
-    with pytest.raises(ValueError, match="not those that were written"):
+    with pytest.raises(ValueError, match="does not match its digest"):
         unpack(bytes(changed))
 
 
 @given(st.integers(0, len(WHOLE) - 1) | st.binary(min_size=1, max_size=9))
 def test_a_file_cut_short_or_grown_is_noticed(change: int | bytes) -> None:
     changed = WHOLE[:change] if isinstance(change, int) else WHOLE + change
-    with pytest.raises(ValueError, match="not those that were written"):
+    with pytest.raises(ValueError, match="does not match its digest"):
         unpack(changed)
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_one_is_warned_of_and_the_one_before_is_taken(
     assert newest(run) == 1
     (warning,) = caplog.messages
     damaged = run.path / "checkpoints" / "round-4.checkpoint"
-    assert warning.startswith(f"{damaged} is damaged, so the state before it is taken: ")
+    assert warning.startswith(f"{damaged} is damaged, so the previous checkpoint is used: ")
     assert newest(run) == 1
     assert len(caplog.messages) == 1  # it was set aside
     write(run, 2)
@@ -190,7 +190,7 @@ def test_a_damaged_file_of_its_own_is_told_as_well(
     write(run, 3, 4)
     damage(run.path / "checkpoints" / "round-4.checkpoint")
     assert newest(run) == 3
-    assert caplog.messages[0].endswith("its bytes are not those that were written")
+    assert caplog.messages[0].endswith("its content does not match its digest")
 
 
 def test_rows_that_a_checkpoint_counts_on_must_be_there(run: RunFolder) -> None:

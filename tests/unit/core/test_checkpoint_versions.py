@@ -46,5 +46,5 @@ def test_one_of_another_version_is_warned_of_and_the_one_before_is_taken(
     assert found is not None
     assert found.round == 3
     (warning,) = caplog.messages
-    complaint = "is of another version of the code, so the state before it is taken: "
+    complaint = "is of another version of the code, so the previous checkpoint is used: "
     assert warning.startswith(f"{file} {complaint}")

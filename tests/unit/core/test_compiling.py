@@ -1,4 +1,4 @@
-"""Compiled functions run where their machine code cannot be kept."""
+"""Compiled functions also run where their machine code cannot be cached."""
 
 import logging
 from typing import Any
@@ -23,7 +23,7 @@ def test_a_function_compiles_without_a_folder_for_its_machine_code(
     """F6: numba alone refuses, as in a container whose user has no home."""
     with pytest.raises(RuntimeError, match="no locator available"):
         numba.njit(cache=True)(_without_a_file())
-    compiling._say_once.cache_clear()
+    compiling._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
         assert compiled(_without_a_file())(21) == 42
         assert compiled(_without_a_file(), fastmath=True)(4) == 8

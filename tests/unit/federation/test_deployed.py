@@ -194,7 +194,7 @@ def test_a_deployed_node_refuses_a_job_in_one_sentence(
             {"max_epsilon": 8.0},
             "the node allows epsilon 8 at most, at delta .*, and the run spends inf",
         ),
-        ({"plugins": "a.b"}, "names no packages"),
+        ({"plugins": "a.b"}, "is not a list of packages"),
     ],
 )
 def test_a_deployed_node_says_what_its_owner_must_change(

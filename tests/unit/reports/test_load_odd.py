@@ -112,5 +112,5 @@ def test_a_seed_that_cannot_be_read_back_is_refused_at_the_start() -> None:
         "seed": 2**63,
         "randomness": "seeded",
     }
-    with pytest.raises(ConfigError, match=r"seed=9223372036854775808 could not be read back"):
+    with pytest.raises(ConfigError, match=r"seed=9223372036854775808 does not fit into the"):
         check_numbers(config)
