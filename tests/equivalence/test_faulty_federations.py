@@ -204,7 +204,7 @@ def test_an_exact_model_is_solved_from_those_who_are_there(
 
 @pytest.mark.parametrize("fault", ["huge=0.1", "deadline=5.0", "attackers=0.2", "repeated=0.1"])
 def test_sums_cannot_be_spoilt_one_by_one_and_say_so(federate: "Federate", fault: str) -> None:
-    complaint = r"^EASE is solved from sums, so its clients can only be absent: leave faults"
+    complaint = r"^EASE is solved from sums, so its clients can only be absent: keep faults"
     with pytest.raises(ConfigError, match=complaint):
         federate("model=ease", "faults=custom", f"faults.{fault}")
 
