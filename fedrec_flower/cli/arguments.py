@@ -70,8 +70,8 @@ def require_paths(settings: Mapping[str, Any]) -> None:
 def expand_resume(words: Words) -> None:
     """Replace resume=FOLDER by the arguments that compose the configuration of that folder.
 
-    Only the settings in `FAILURE_LIMITS` may change, so that a failed run can be given more retries; any
-    other change would make it a different run.
+    Only the settings in `FAILURE_LIMITS` may change, so that a failed run can be given more
+    retries; any other change would make it a different run.
 
     Raises:
         ConfigError: if another argument is given, or the folder contains no run.

@@ -88,7 +88,7 @@ def test_shadow_federations_are_readable_by_their_owner_alone(tmp_path: Path) ->
 
     shadows = Shadows({}, data, train)
     with open_to_all(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedrec_flower.experiment.shadow_federations.reassigned", lambda *_: data)
+        patch.setattr("fedrec_flower.experiment.shadow_federations.reassign_training_users", lambda *_: data)
         shadow = shadows(0, claims, np.array([True, False, True]))
     assert shadow.trained.tolist() == [True, False, True]
     (kept,) = (tmp_path / "shadows").glob("*/*.safetensors")
