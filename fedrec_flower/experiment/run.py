@@ -33,7 +33,7 @@ from fedrec_flower.experiment.summary import Record
 from fedrec_flower.experiment.transfer import SavedModel, taken_over
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome, Plan, Unobserved
-from fedrec_flower.federation.transport.base import Engine, federate
+from fedrec_flower.federation.transport.base import Transport, federate
 from fedrec_flower.federation.transport.in_process import InProcess
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.privacy.mechanism import Curator
@@ -45,7 +45,7 @@ Config = Mapping[str, Any]
 
 
 def run(
-    config: Config, folder: RunFolder, engine: Engine | None = None, *, grid: Grid | None = None
+    config: Config, folder: RunFolder, engine: Transport | None = None, *, grid: Grid | None = None
 ) -> dict[str, Any]:
     """Run an experiment and fill its folder.
 
@@ -107,7 +107,7 @@ class Setup:
     data: Prepared
     model: Recommender
     plan: Plan
-    engine: Engine
+    engine: Transport
     num_nodes: int
     seed: int
     source: SavedModel | None

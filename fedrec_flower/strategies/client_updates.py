@@ -16,7 +16,7 @@ from fedrec_flower.core.errors import require
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.federation.server.plan import Plan
-from fedrec_flower.strategies.client_state import Keeping
+from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.training.engine import Trained
 from fedrec_flower.training.gradient_correction import CONTROL
 
@@ -41,7 +41,7 @@ class Plain:
     look_ahead: float | None = None
     weighting: Weighting = "examples"
 
-    def shift(self, layout: Updates, controls: Tensors, kept: Keeping) -> Tensors:
+    def shift(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
         """What is added to the gradients beside the pull; see `training.Guide`.
 
         Args:
@@ -52,7 +52,7 @@ class Plain:
         del layout, controls, kept
         return {}
 
-    def sent(self, trained: Trained, controls: Tensors, kept: Keeping) -> Updates:
+    def sent(self, trained: Trained, controls: Tensors, kept: ClientState) -> Updates:
         """What the clients send; they keep what they need for the next time."""
         del controls, kept
         return trained.updates
@@ -71,12 +71,12 @@ class Scaffold(Plain):
     keeps: ClassVar[str] = "control"
     controls: ClassVar[bool] = True
 
-    def shift(self, layout: Updates, controls: Tensors, kept: Keeping) -> Tensors:
+    def shift(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
         """See `Plain.shift`."""
         whole = _laid_out(controls, layout, kept.tables)
         return {name: control - kept.read(name, layout) for name, control in whole.items()}
 
-    def sent(self, trained: Trained, controls: Tensors, kept: Keeping) -> Updates:
+    def sent(self, trained: Trained, controls: Tensors, kept: ClientState) -> Updates:
         """See `Plain.sent`; beside each update how the client's control changes."""
         updates, changes = trained.updates, dict[str, NDArray[np.float32]]()
         whole = _laid_out(controls, updates, kept.tables)
@@ -101,12 +101,12 @@ class Dynamic(Plain):
 
     keeps: ClassVar[str] = "gradient"
 
-    def shift(self, layout: Updates, controls: Tensors, kept: Keeping) -> Tensors:
+    def shift(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
         """See `Plain.shift`."""
         del controls
         return {name: -kept.read(name, layout) for name in kept.shapes}
 
-    def sent(self, trained: Trained, controls: Tensors, kept: Keeping) -> Updates:
+    def sent(self, trained: Trained, controls: Tensors, kept: ClientState) -> Updates:
         """See `Plain.sent`."""
         del controls
         updates = trained.updates
@@ -129,7 +129,7 @@ class Guided:
 
     method: Plain
     controls: Tensors
-    kept: Keeping
+    kept: ClientState
 
     @property
     def pull(self) -> float:

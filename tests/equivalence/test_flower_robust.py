@@ -12,8 +12,8 @@ from flwr.serverapp.strategy import Bulyan, FedAvg, FedMedian, FedTrimmedAvg, Kr
 from numpy.testing import assert_allclose
 
 from fedrec_flower.core.updates import Updates
+from fedrec_flower.federation.transport.flower_log import flower_logs_to
 from fedrec_flower.federation.transport.in_process import InProcessGrid
-from fedrec_flower.federation.transport.simulation import flower_logs_to
 from fedrec_flower.strategies.aggregators.krum import bulyan, krum, multi_krum
 from fedrec_flower.strategies.aggregators.robust import median, trimmed_mean
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fedrec_flower.federation.client.cohort_client import RecommenderClient
 from fedrec_flower.federation.client.node import open_node
+from fedrec_flower.federation.transport.flower_log import flower_logs_to
 from fedrec_flower.federation.transport.in_process import InProcessGrid
-from fedrec_flower.federation.transport.simulation import flower_logs_to
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate, Federated

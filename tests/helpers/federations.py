@@ -25,8 +25,8 @@ from fedrec_flower.federation.client import deployed
 from fedrec_flower.federation.client.app import app
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Metrics, Outcome
+from fedrec_flower.federation.transport.flower_log import flower_logs_to
 from fedrec_flower.federation.transport.in_process import InProcessGrid
-from fedrec_flower.federation.transport.simulation import flower_logs_to
 
 SMALL = (
     "federation=in_process",
@@ -104,7 +104,7 @@ class Tap:
     timeouts: list[float | None] = field(default_factory=list)
 
     def run(self, serve: Callable[[Grid], None], log: Path) -> None:
-        """See `Engine.run`."""
+        """See `Transport.run`."""
         grid = _TappedGrid(self)
         self.contexts.extend(grid._contexts.values())
         with flower_logs_to(log):

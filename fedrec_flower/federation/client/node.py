@@ -206,7 +206,7 @@ def _learning(
     trained = [name for name in shared_names if name not in model.frozen]
     shapes = {name: tuple(model.get_parameter(name).shape) for name in trained}
     tables = frozenset(trained) & model.item_rows
-    keeping = store.keeping(method.keeps, shapes if method.keeps else {}, tables)
+    kept_state = store.client_state(method.keeps, shapes if method.keeps else {}, tables)
     if method.controls:
         shapes |= {f"{CONTROL}{name}": shape for name, shape in shapes.items()}
         tables |= {f"{CONTROL}{name}" for name in tables}
@@ -216,7 +216,7 @@ def _learning(
         privacy=privacy,
         weigh=secure.weighed,
         compression=compression,
-        owed=store.keeping("owed", owing, tables),
+        owed=store.client_state("owed", owing, tables),
         attack=attack,
         faults=faults,
         limits=Limits(**spec["limits"]),
@@ -227,7 +227,7 @@ def _learning(
         chance=chance,
         seed=seed,
     )
-    return store, GradientTrainer(data, model, engine, store, sending, trained, method, keeping)
+    return store, GradientTrainer(data, model, engine, store, sending, trained, method, kept_state)
 
 
 def _engine(

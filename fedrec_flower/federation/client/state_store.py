@@ -16,7 +16,7 @@ from fedrec_flower.core.random import SECRET_BYTES, Secret, Seed, generator
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import ClientData, starts
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.strategies.client_state import Keeping
+from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.training.batches import Touched
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.model_versions import Versions
@@ -116,9 +116,9 @@ class ClientStore:
         if self._tuned:
             self._written("current", "tuned")[cohort.clients] = True
 
-    def keeping(
+    def client_state(
         self, kind: str, shapes: Mapping[str, tuple[int, ...]], tables: frozenset[str]
-    ) -> Keeping:
+    ) -> ClientState:
         """A place for what clients keep beside their parameters; part of every later snapshot.
 
         Args:
@@ -127,7 +127,9 @@ class ClientStore:
             tables: the names of those with a row per item.
         """
         self._kept |= {f"{kind}.{name}": shape for name, shape in shapes.items()}
-        return Keeping(shapes, tables, lambda name: self._kept_array(f"{kind}.{name}", "current"))
+        return ClientState(
+            shapes, tables, lambda name: self._kept_array(f"{kind}.{name}", "current")
+        )
 
     def snapshot(self, clients: range, users: slice, slot: str, round_: int) -> None:
         """Copy what contiguous clients, and their users, have now, after a round, into a slot."""

@@ -23,7 +23,7 @@ from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import NoPrivacy
 from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.strategies.client_state import Keeping
+from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.strategies.client_updates import Guided, Plain
 from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.faults import NoFaults
@@ -100,7 +100,7 @@ class GradientTrainer:
     sending: Sending
     trained: list[str]
     method: Plain
-    kept: Keeping
+    kept: ClientState
 
     @property
     def names(self) -> list[str]:

@@ -17,7 +17,7 @@ from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.privacy.mechanism import NoPrivacy
 from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.strategies.client_state import Keeping
+from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.faults import NoFaults, Odd
 from fedrec_flower.training.engine import Trained
@@ -50,7 +50,7 @@ class Sending:
     privacy: NoPrivacy
     weigh: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     compression: Compression
-    owed: Keeping
+    owed: ClientState
     attack: NoAttack
     faults: NoFaults
     limits: Limits

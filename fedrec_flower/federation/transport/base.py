@@ -1,4 +1,4 @@
-"""What every engine is, and the one thing done with it."""
+"""The interface of transports, and the function that runs a federation over one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,20 +11,27 @@ from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome
 
 
-class Engine(Protocol):
-    """What carries messages: every class that a `conf/federation/*.yaml` names."""
+class Transport(Protocol):
+    """Carries messages between the server and the nodes; named by a `conf/federation/*.yaml`."""
 
     def run(self, serve: Callable[[Grid], None], log: Path) -> None:
-        """Give `serve` a grid and wait for it; Flower's log goes to the file."""
+        """Call `serve` with a grid and wait for it.
+
+        Args:
+            serve: the server.
+            log: file for Flower's log.
+        """
         ...
 
 
-def federate(engine: Engine, strategy: FederatedStrategy, initial: Tensors, log: Path) -> Outcome:
-    """Let an engine carry a strategy's messages until the last round is evaluated.
+def federate(
+    transport: Transport, strategy: FederatedStrategy, initial: Tensors, log: Path
+) -> Outcome:
+    """Run a federation until its last round is evaluated.
 
     Args:
-        engine: carries the messages.
-        strategy: decides what they say.
+        transport: carries the messages.
+        strategy: the server side of the run.
         initial: initial shared parameters.
         log: file for Flower's log.
     """
@@ -33,5 +40,5 @@ def federate(engine: Engine, strategy: FederatedStrategy, initial: Tensors, log:
     def serve(grid: Grid) -> None:
         outcomes.append(strategy.run(grid, initial))
 
-    engine.run(serve, log)
+    transport.run(serve, log)
     return outcomes[0]

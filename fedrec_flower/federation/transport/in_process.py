@@ -1,4 +1,4 @@
-"""A Grid without a network: calls the ClientApp directly, so a debugger walks through a round."""
+"""A Grid without a network: it calls the ClientApp directly, and a debugger can step through it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,31 +11,32 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from typing_extensions import override
 
 from fedrec_flower.federation.client.app import app as client_app
-from fedrec_flower.federation.transport.simulation import flower_logs_to
+from fedrec_flower.federation.transport.flower_log import flower_logs_to
 
 _RUN_ID = 1
 
 
 class InProcessGrid(Grid):
-    """Delivers each message at once, one after another, in this process.
+    """Delivers messages one after another in this process.
 
     Args:
         app: the ClientApp of every node.
-        num_nodes: how many nodes there are; their ids are 1 to num_nodes.
-        own: what else each node's `--node-config` says; nothing by default.
+        num_nodes: number of nodes; their ids are 1 to num_nodes.
+        node_config: further entries of each node's `--node-config`.
     """
 
     def __init__(
         self,
         app: ClientApp,
         num_nodes: int,
-        own: Mapping[str, bool | int | float | str] | None = None,
+        node_config: Mapping[str, bool | int | float | str] | None = None,
     ) -> None:
-        # Flower makes a Message only inside a task; here we are the task. This file alone touches
-        # internals of Flower (the task's identity, `Run`, a message's id): a test holds them
-        # against the pinned version.
+        # Flower creates a Message only inside a task, so the task's identity is set here. It is an
+        # internal of Flower, like `Run` and a message's id; a test checks them against the pinned
+        # version.
         TaskIdentity.run_id, TaskIdentity.node_id = _RUN_ID, SUPERLINK_NODE_ID
         TaskIdentity.task_id = 1
         self._app, self._run = app, Run.create_empty(_RUN_ID)
@@ -47,7 +48,7 @@ class InProcessGrid(Grid):
                 node_config={
                     "partition-id": node - 1,
                     "num-partitions": num_nodes,
-                    **(own or {}),
+                    **(node_config or {}),
                 },
                 state=RecordDict(),
                 run_config={},
@@ -55,15 +56,16 @@ class InProcessGrid(Grid):
             for node in range(1, num_nodes + 1)
         }
 
+    @override
     def set_run(self, run: Run) -> None:
-        """See `Grid.set_run`."""
         self._run = run
 
     @property
+    @override
     def run(self) -> Run:
-        """See `Grid.run`."""
         return self._run
 
+    @override
     def create_message(
         self,
         content: RecordDict,
@@ -72,15 +74,15 @@ class InProcessGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """See `Grid.create_message`."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
+    @override
     def get_node_ids(self) -> Iterable[int]:
-        """See `Grid.get_node_ids`."""
         return list(self._contexts)
 
+    @override
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Run the ClientApp on each message; a node's exception is the caller's."""
+        """Call the ClientApp with each message; an exception of a node is raised here."""
         pushed = []
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid4())
@@ -89,29 +91,32 @@ class InProcessGrid(Grid):
             pushed.append(message.metadata.message_id)
         return pushed
 
+    @override
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Give each reply once."""
+        """Return the replies; each reply is returned once."""
         return [self._replies.pop(key) for key in message_ids if key in self._replies]
 
+    @override
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Run the ClientApp on each message and return the replies; nothing can time out."""
+        """Call the ClientApp with each message and return the replies; there is no timeout."""
         del timeout
         return self.pull_messages(self.push_messages(messages))
 
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """`federation=in_process`: starts in milliseconds; for tests, notebooks, small sweeps.
+    """`federation=in_process`: starts in milliseconds; for tests, notebooks and small sweeps.
 
     Attributes:
-        num_nodes: how many nodes host the clients; see the package for what depends on it.
+        num_nodes: number of nodes that host the clients. Results depend on it by rounding only,
+            see the package docstring.
     """
 
     num_nodes: int
 
     def run(self, serve: Callable[[Grid], None], log: Path) -> None:
-        """Give the server's side a grid and wait for it; Flower's log goes to the file."""
+        """Call `serve` with a grid; Flower's log goes to the file."""
         with flower_logs_to(log):
             serve(InProcessGrid(client_app, self.num_nodes))

@@ -1,4 +1,4 @@
-"""A grid that is looked at as often as a run needs, and that a run can leave."""
+"""A grid with a short polling interval that an interrupted run can leave."""
 
 import threading
 import time
@@ -7,41 +7,46 @@ from collections.abc import Iterable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from typing_extensions import override
 
 from fedrec_flower.core.errors import FedrecError
 
 
 class StoppableGrid(Grid):
-    """Flower's grid, looked at more often, and left at once when the run is interrupted.
+    """Wraps Flower's grid: polls more often, and raises as soon as the run is interrupted.
 
     Args:
-        grid: the engine's own grid.
-        num_nodes: nodes to wait for before the first message.
-        glance: seconds between looks for replies.
-        stop: set when the run is to end.
-        mail: to be set when there are messages for the nodes.
+        grid: Flower's grid.
+        num_nodes: number of nodes that must be registered before the first message is sent.
+        poll_seconds: time between two polls for replies.
+        stop: set when the run must end.
+        new_messages: set by this grid when it has pushed messages to the nodes.
     """
 
     def __init__(
         self,
         grid: Grid,
         num_nodes: int,
-        glance: float,
+        poll_seconds: float,
         stop: threading.Event,
-        mail: threading.Event,
+        new_messages: threading.Event,
     ) -> None:
-        self._grid, self._num_nodes, self._glance = grid, num_nodes, glance
-        self._stop, self._mail = stop, mail
+        self._grid = grid
+        self._num_nodes = num_nodes
+        self._poll_seconds = poll_seconds
+        self._stop = stop
+        self._new_messages = new_messages
 
+    @override
     def set_run(self, run: Run) -> None:
-        """See `Grid.set_run`."""
         self._grid.set_run(run)
 
     @property
+    @override
     def run(self) -> Run:
-        """See `Grid.run`."""
         return self._grid.run
 
+    @override
     def create_message(
         self,
         content: RecordDict,
@@ -50,30 +55,31 @@ class StoppableGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """See `Grid.create_message`."""
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
+    @override
     def get_node_ids(self) -> Iterable[int]:
-        """All nodes, once the engine has registered every one of them."""
+        """Return all nodes; waits until `num_nodes` of them are registered."""
         while len(nodes := list(self._grid.get_node_ids())) < self._num_nodes:
             self._wait()
         return nodes
 
+    @override
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """See `Grid.push_messages`."""
         pushed = self._grid.push_messages(messages)
-        self._mail.set()
+        self._new_messages.set()
         return pushed
 
+    @override
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """See `Grid.pull_messages`."""
         return self._grid.pull_messages(message_ids)
 
+    @override
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """See `Grid.send_and_receive`."""
-        waiting, replies = set(self.push_messages(messages)), list[Message]()
+        waiting = set(self.push_messages(messages))
+        replies: list[Message] = []
         end = time.monotonic() + (float("inf") if timeout is None else timeout)
         while waiting and time.monotonic() < end:
             arrived = list(self.pull_messages(waiting))
@@ -84,5 +90,5 @@ class StoppableGrid(Grid):
         return replies
 
     def _wait(self) -> None:
-        if self._stop.wait(self._glance):
+        if self._stop.wait(self._poll_seconds):
             raise FedrecError("the run was interrupted")

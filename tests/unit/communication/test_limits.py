@@ -22,7 +22,7 @@ from fedrec_flower.core.updates import (
 from fedrec_flower.federation.client.update_pipeline import Sending
 from fedrec_flower.privacy.mechanism import NoPrivacy
 from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.strategies.client_state import Keeping
+from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.faults import NoFaults, Odd
 from fedrec_flower.training.batches import Touched
@@ -146,7 +146,7 @@ def sending(faults: NoFaults, *, stacked: bool) -> Sending:
         privacy=NoPrivacy(),
         weigh=lambda examples: examples,
         compression=NoCompression(NUM_ITEMS),
-        owed=Keeping({}, frozenset(), lambda _: np.zeros(0)),
+        owed=ClientState({}, frozenset(), lambda _: np.zeros(0)),
         attack=NoAttack(),
         faults=faults,
         limits=LIMITS,

@@ -10,8 +10,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.federation.transport.flower_log import flower_logs_to
 from fedrec_flower.federation.transport.in_process import InProcess, InProcessGrid
-from fedrec_flower.federation.transport.simulation import flower_logs_to
 
 app = ClientApp()
 

@@ -12,7 +12,7 @@ from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.federation.client.state_store import ClientStore
 from fedrec_flower.models.mf import MF
-from fedrec_flower.strategies.client_state import Keeping
+from fedrec_flower.strategies.client_state import ClientState
 
 if TYPE_CHECKING:
     from tests.conftest import PrepareSmall
@@ -31,8 +31,8 @@ def store(folder: Path, data: Prepared) -> ClientStore:
     return ClientStore(folder, model, model.personal_names(), [], data.client_offsets, 0)
 
 
-def keeping(one: ClientStore, kind: str = "control") -> Keeping:
-    return one.keeping(kind, SHAPES, frozenset({TABLE}))
+def client_state(one: ClientStore, kind: str = "control") -> ClientState:
+    return one.client_state(kind, SHAPES, frozenset({TABLE}))
 
 
 def layout(touched: dict[int, Sequence[int]]) -> Updates:
@@ -44,7 +44,7 @@ def layout(touched: dict[int, Sequence[int]]) -> Updates:
 
 
 def test_nothing_is_kept_before_it_is_written(data: Prepared, tmp_path: Path) -> None:
-    kept, asked = keeping(store(tmp_path, data)), layout({2: [1, 5], 0: [3]})
+    kept, asked = client_state(store(tmp_path, data)), layout({2: [1, 5], 0: [3]})
     assert_array_equal(kept.read(TABLE, asked), np.zeros((3, 3)))
     assert_array_equal(kept.read(DENSE, asked), np.zeros((2, 1)))
 
@@ -52,31 +52,31 @@ def test_nothing_is_kept_before_it_is_written(data: Prepared, tmp_path: Path) ->
 def test_what_is_written_comes_back_by_client_and_row_and_nothing_else_changes(
     data: Prepared, tmp_path: Path
 ) -> None:
-    kept, written = keeping(store(tmp_path, data)), layout({2: [1, 5], 0: [3]})
+    kept, written = client_state(store(tmp_path, data)), layout({2: [1, 5], 0: [3]})
     kept.write(TABLE, written, np.arange(9, dtype=np.float32).reshape(3, 3) + 1)
     kept.write(DENSE, written, np.array([[7.0], [8.0]], np.float32))
-    again = keeping(store(tmp_path, data))  # another process
+    again = client_state(store(tmp_path, data))  # another process
     found = again.read(TABLE, layout({0: [3, 5], 2: [1, 3, 5], 1: [1]}))
     assert_array_equal(found, [[7, 8, 9], [0] * 3, [1, 2, 3], [0] * 3, [4, 5, 6], [0] * 3])
     assert_array_equal(again.read(DENSE, layout({0: [], 1: [], 2: []})), [[8], [0], [7]])
 
 
 def test_what_is_read_is_a_copy(data: Prepared, tmp_path: Path) -> None:
-    kept, asked = keeping(store(tmp_path, data)), layout({1: [4]})
+    kept, asked = client_state(store(tmp_path, data)), layout({1: [4]})
     kept.read(TABLE, asked)[...] = 5
     assert not kept.read(TABLE, asked).any()
 
 
 def test_kinds_do_not_meet(data: Prepared, tmp_path: Path) -> None:
     one, asked = store(tmp_path, data), layout({1: [4]})
-    control, debt = keeping(one), keeping(one, "debt")
+    control, debt = client_state(one), client_state(one, "debt")
     control.write(TABLE, asked, np.ones((1, 3), np.float32))
     assert not debt.read(TABLE, asked).any()
 
 
 def test_a_snapshot_holds_what_its_clients_kept_then(data: Prepared, tmp_path: Path) -> None:
     one, asked = store(tmp_path, data), layout({1: [4], 3: [4]})
-    kept = keeping(one)
+    kept = client_state(one)
     kept.write(TABLE, asked, np.ones((2, 3), np.float32))
     one.snapshot(range(3), slice(0, 9), "evaluated-0", 3)
     kept.write(TABLE, asked, np.full((2, 3), 9, np.float32))
@@ -86,7 +86,7 @@ def test_a_snapshot_holds_what_its_clients_kept_then(data: Prepared, tmp_path: P
 
 
 def test_files_are_as_private_as_parameters(data: Prepared, tmp_path: Path) -> None:
-    kept, asked = keeping(store(tmp_path / "store", data)), layout({1: [4]})
+    kept, asked = client_state(store(tmp_path / "store", data)), layout({1: [4]})
     kept.write(TABLE, asked, np.ones((1, 3), np.float32))
     file = tmp_path / "store" / "current" / f"control.{TABLE}.npy"
     assert file.stat().st_mode & 0o777 == 0o600

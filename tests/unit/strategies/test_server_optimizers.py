@@ -13,8 +13,8 @@ from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYog
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
+from fedrec_flower.federation.transport.flower_log import flower_logs_to
 from fedrec_flower.federation.transport.in_process import InProcessGrid
-from fedrec_flower.federation.transport.simulation import flower_logs_to
 from fedrec_flower.strategies.aggregators.server_optimizers import (
     Moments,
     adagrad,
