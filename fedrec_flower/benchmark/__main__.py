@@ -9,13 +9,13 @@ import pandas as pd
 from fedrec_flower.benchmark.rounds import rounds_table
 from fedrec_flower.benchmark.scale import SHAPES, scale_table
 from fedrec_flower.benchmark.secure import secure_table
-from fedrec_flower.core.files import print_anything
+from fedrec_flower.core.files import replace_unprintable
 from fedrec_flower.reports.markdown import markdown
 
 
 def main() -> None:
     """Measure, print and save the requested tables."""
-    print_anything()
+    replace_unprintable()
     chosen = _parser().parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     if chosen.cohorts:

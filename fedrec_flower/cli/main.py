@@ -27,8 +27,8 @@ from fedrec_flower.cli.arguments import (
 )
 from fedrec_flower.cli.error_messages import reword, unknown_option, unreadable, unusable
 from fedrec_flower.core.errors import ConfigError, FedrecError
-from fedrec_flower.core.files import print_anything
-from fedrec_flower.core.signals import exit_code, interrupting
+from fedrec_flower.core.files import replace_unprintable
+from fedrec_flower.core.signals import exit_code, interrupt_on_signal
 
 if TYPE_CHECKING:
     from fedrec_flower.experiment.run_folder import RunFolder
@@ -98,7 +98,7 @@ def _job(config: DictConfig) -> None:
     """Run one experiment, or one job of a sweep."""
     _log_to_stderr()  # a job of a parallel sweep runs in a separate process
     try:
-        with interrupting():
+        with interrupt_on_signal():
             _run(config)
     except Exception as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -236,7 +236,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     words = sys.argv[1:]
     try:
-        with interrupting(), _prepared_arguments(words):
+        with interrupt_on_signal(), _prepared_arguments(words):
             sys.argv[1:] = words
             _job()
     except KeyboardInterrupt as interrupt:
@@ -314,7 +314,7 @@ def _print_error(sentence: str, code: int) -> int:
 
 def _log_to_stderr() -> None:
     """Show the log of this package, and the jobs of a sweep that Hydra starts."""
-    print_anything()
+    replace_unprintable()
     logging.basicConfig(format="%(message)s")
     for name in ("fedrec_flower", "hydra"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from fedrec_flower.core.files import explained, inside, replacing
+from fedrec_flower.core.files import atomic_write, child_path, explain_os_errors
 
 _LOG = logging.getLogger(__name__)
 
@@ -122,11 +122,11 @@ class Checkpoints:
             FedrecError: if the disk is full; the earlier checkpoints are unchanged.
         """
         path = self._folder / f"round-{checkpoint.round}.checkpoint"
-        with explained(path):
+        with explain_os_errors(path):
             self._folder.mkdir(_OWNER_ONLY, exist_ok=True)
             files = dict(self._required_files(checkpoint))
         # Private, because a checkpoint records which clients took part in which round.
-        with replacing(path, private=True) as partial, partial.open("wb") as file:
+        with atomic_write(path, private=True) as partial, partial.open("wb") as file:
             file.writelines(pack(replace(checkpoint, files=files)))
             file.flush()
             # After a power failure the file name must not exist without its content.
@@ -161,7 +161,7 @@ class Checkpoints:
             FedrecError: if the disk is full; the checkpoint stays valid.
         """
         needed_slots = {checkpoint.slot, *checkpoint.beside, *checkpoint.spared}
-        with explained(self._store):
+        with explain_os_errors(self._store):
             os.truncate(self._run / "rounds.csv", checkpoint.files["rounds.csv"][0])
             for folder in self._store.iterdir() if self._store.exists() else ():
                 if folder.is_dir() and folder.name not in needed_slots:
@@ -176,7 +176,7 @@ class Checkpoints:
         return sorted(files, key=lambda file: -int(file.stem.removeprefix("round-")))
 
     def _snapshot(self, slot: str) -> list[Path]:
-        return sorted(inside(self._store, slot).glob("*.npy"))
+        return sorted(child_path(self._store, slot).glob("*.npy"))
 
     def _required_files(self, checkpoint: Checkpoint) -> Iterator[tuple[str, list[int]]]:
         """Name, size and CRC-32 of the other files that a checkpoint needs, as they are now."""

@@ -18,7 +18,7 @@ _LOCK_TIMEOUT_SECONDS = 60.0  # a killed process may leave a lock behind
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def inside(folder: Path, name: str) -> Path:
+def child_path(folder: Path, name: str) -> Path:
     """The path of a file or folder directly inside a folder; the name may be untrusted.
 
     Args:
@@ -34,7 +34,7 @@ def inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def print_anything() -> None:
+def replace_unprintable() -> None:
     """Let stdout and stderr print any text: characters outside their encoding become "?"."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -42,7 +42,7 @@ def print_anything() -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn an error of the operating system into one sentence with a fix.
 
     Raises:
@@ -58,7 +58,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Write to a temporary file that replaces `path` only when it is complete.
 
     Args:
@@ -72,7 +72,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         FedrecError: if the file cannot be written; the earlier file is unchanged.
     """
     partial = path.with_name(f".{path.name}.partial")
-    with explained(path):
+    with explain_os_errors(path):
         try:
             if private:
                 partial.touch(_OWNER_ONLY)
@@ -84,7 +84,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def give_name(file: Path, name: Path) -> None:
+def rename_if_absent(file: Path, name: Path) -> None:
     """Rename a complete file unless the new name exists; of several processes the first one wins.
 
     Args:
@@ -118,5 +118,5 @@ def copy_or_link(file: Path, copy: Path) -> None:
     copy.unlink(missing_ok=True)
     try:
         os.link(file, copy)
-    except OSError:  # no hard links, as in `give_name`
+    except OSError:  # no hard links, as in `rename_if_absent`
         shutil.copy2(file, copy)

@@ -134,7 +134,7 @@ def streams(seed: Seed, role: str, round_: int, clients: NDArray[np.int64]) -> S
     if isinstance(seed, Secret):
         return Streams(codes, seed.at("streams", role, round_))
     base = np.random.SeedSequence((seed, crc32(role.encode()), round_)).generate_state(1, np.uint64)
-    return Streams(scatter(base + scatter(codes * _GOLDEN + _GOLDEN)))
+    return Streams(splitmix64_finalize(base + splitmix64_finalize(codes * _GOLDEN + _GOLDEN)))
 
 
 def draw(stream: Streams, counter: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -153,7 +153,7 @@ def draw(stream: Streams, counter: NDArray[np.int64]) -> NDArray[np.uint64]:
     """
     if stream.key is not None:
         return _encrypted(stream.key, stream.start, counter.astype(np.uint64))
-    return scatter(stream.start + counter.astype(np.uint64) * _GOLDEN)
+    return splitmix64_finalize(stream.start + counter.astype(np.uint64) * _GOLDEN)
 
 
 def _encrypted(
@@ -177,7 +177,7 @@ def below(bits: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
     return ((bits >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
 
 
-def scatter(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def splitmix64_finalize(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Output function of SplitMix64: each input bit changes half of the output bits on average."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

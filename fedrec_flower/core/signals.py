@@ -20,7 +20,7 @@ def exit_code() -> int:
 
 
 @contextmanager
-def handled_by(handler: Handler) -> Iterator[None]:
+def handle_signals(handler: Handler) -> Iterator[None]:
     """Let a function handle the signals that end a job while the context lasts.
 
     An ignored signal stays ignored: `nohup` ignores SIGHUP. Only the main thread receives signals;
@@ -45,10 +45,10 @@ def handled_by(handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
-def interrupting() -> Iterator[None]:
+def interrupt_on_signal() -> Iterator[None]:
     """Let each of these signals raise KeyboardInterrupt in the main thread."""
     _received.clear()
-    with handled_by(_interrupt):
+    with handle_signals(_interrupt):
         yield
 
 

@@ -10,7 +10,7 @@ Source: SplitMix64, Steele, Lea and Flood 2014, "Fast splittable pseudorandom nu
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.core.random import scatter
+from fedrec_flower.core.random import splitmix64_finalize
 from fedrec_flower.data.interactions import Ids, Interactions
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -25,7 +25,7 @@ def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     Returns:
         uint64, shaped like `values`.
     """
-    return scatter(values + _GOLDEN)
+    return splitmix64_finalize(values + _GOLDEN)
 
 
 def hash_ids(ids: Ids) -> NDArray[np.uint64]:

@@ -22,7 +22,7 @@ from fedrec_flower.evaluation.metrics.beyond_accuracy import beyond_accuracy
 from fedrec_flower.evaluation.metrics.fairness import activity_gap, worst_decile
 from fedrec_flower.evaluation.metrics.ranking import NDCG, Ranks
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.experiment.summary import Record
+from fedrec_flower.experiment.summary import RunSummary
 from fedrec_flower.federation.server.plan import Evaluated, Outcome
 from fedrec_flower.reports.activity import by_activity
 from fedrec_flower.reports.load import load_per_user, load_runs
@@ -38,8 +38,8 @@ written.npy marks the clients that have trained: the rows of all other clients a
 """
 
 
-def publish(
-    record: Record, data: Prepared, outcome: Outcome, attack: NoAttack, *, deployed: bool
+def write_artifacts(
+    record: RunSummary, data: Prepared, outcome: Outcome, attack: NoAttack, *, deployed: bool
 ) -> dict[str, Any]:
     """Write every table and figure of a completed run, and its summary.
 
@@ -58,9 +58,9 @@ def publish(
     """
     folder = record.folder
     folder.write_model(outcome.selected.parameters, data.item_ids, outcome.privacy)
-    record.learn(_summary(record, data, outcome))
+    record.update(_summary(record, data, outcome))
     clients = None if deployed else _publish_users(record, data, outcome, attack)
-    record.learn({"status": "completed"})
+    record.update({"status": "completed"})
     folder.write_summary(record.summary)
     try:
         if outcome.selected.num_clients:  # deployed clients under local privacy report no metrics
@@ -71,7 +71,7 @@ def publish(
 
 
 def _publish_users(
-    record: Record, data: Prepared, outcome: Outcome, attack: NoAttack
+    record: RunSummary, data: Prepared, outcome: Outcome, attack: NoAttack
 ) -> pd.DataFrame:
     """Write the tables of users and clients, and update the summary; returns the client table."""
     folder = record.folder
@@ -82,9 +82,9 @@ def _publish_users(
     folder.write_table("clients", clients)
     _keep_selected(folder.path / "clients", outcome.selected.slot)
     test = record.summary["test"] | _beyond(data, notes)
-    record.learn({"test": test, "fairness": _fairness(data, notes)})
+    record.update({"test": test, "fairness": _fairness(data, notes)})
     if achieved := attack.measured(data, _recommended(notes)):
-        record.learn({"attack": achieved | LOWER_BOUND})
+        record.update({"attack": achieved | LOWER_BOUND})
     return clients
 
 
@@ -150,7 +150,7 @@ def _keep_selected(store: Path, slot: str) -> None:
     (store / "PRIVATE.txt").write_text(_PRIVATE_NOTICE)
 
 
-def _summary(record: Record, data: Prepared, outcome: Outcome) -> dict[str, Any]:
+def _summary(record: RunSummary, data: Prepared, outcome: Outcome) -> dict[str, Any]:
     selected = outcome.selected
     participations = int(outcome.rounds_participated.sum())
     train_seconds = outcome.seconds["train"]

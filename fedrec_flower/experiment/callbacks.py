@@ -19,7 +19,7 @@ from rich.progress import Progress as RichProgress
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.experiment.summary import Record
+from fedrec_flower.experiment.summary import RunSummary
 from fedrec_flower.federation.server.plan import Metrics, Plan
 
 
@@ -32,7 +32,7 @@ class Progress:
         record: hears when training begins, for the times in the summary.
     """
 
-    def __init__(self, folder: RunFolder, plan: Plan, record: Record) -> None:
+    def __init__(self, folder: RunFolder, plan: Plan, record: RunSummary) -> None:
         self._folder, self._plan, self._record = folder, plan, record
         self._console = Console(stderr=True)
         self._bar = RichProgress(

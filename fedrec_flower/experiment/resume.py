@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedrec_flower.core.errors import ConfigError
-from fedrec_flower.core.files import replacing
+from fedrec_flower.core.files import atomic_write
 from fedrec_flower.experiment.run_folder import RunFolder, holds_a_run
 from fedrec_flower.reports.settings import (
     FAILURE_LIMITS,
@@ -123,7 +123,7 @@ def _record_patience(file: Path, configuration: str) -> None:
     """Let the folder tell the patience that the run goes on with, if it is another."""
     earlier, wanted = (parse(text) for text in (file.read_text("utf-8"), configuration))
     if any(earlier.get(name) != wanted.get(name) for name in FAILURE_LIMITS):
-        with replacing(file) as partial:
+        with atomic_write(file) as partial:
             partial.write_text(configuration, encoding="utf-8")
 
 

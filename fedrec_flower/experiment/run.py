@@ -23,13 +23,13 @@ from fedrec_flower.data.splits.base import split_sha256
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.metric_sums import Bounds
 from fedrec_flower.experiment import compatibility as checking
-from fedrec_flower.experiment.artifacts import publish
+from fedrec_flower.experiment.artifacts import write_artifacts
 from fedrec_flower.experiment.callbacks import Progress
 from fedrec_flower.experiment.privacy_audit import RunScene, check_attack, spy
 from fedrec_flower.experiment.privacy_setup import Guard
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.shadow_federations import Shadows
-from fedrec_flower.experiment.summary import Record
+from fedrec_flower.experiment.summary import RunSummary
 from fedrec_flower.experiment.transfer import SavedModel, taken_over
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome, Plan, Unobserved
@@ -63,9 +63,9 @@ def run(
         FedrecError: an error that the user can fix; existing files of the folder are kept.
     """
     saved = folder.checkpoints.newest()
-    with Record(folder, config, saved) as record:
+    with RunSummary(folder, config, saved) as record:
         setup = set_up(config, folder, grid)
-        record.learn(setup.facts())
+        record.update(setup.facts())
         with Progress(folder, setup.plan, record) as progress:
             strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
             checking.check_centralized(config, setup.data)
@@ -81,8 +81,8 @@ def run(
         client_state = folder.path / "clients"
         shadows = Shadows(config, setup.data, run_quietly)
         scene = RunScene(setup.data, setup.guard, strategy, outcome, initial, client_state, shadows)
-        record.learn(spy(setup.attack, scene))
-        publish(record, setup.data, outcome, setup.attack, deployed=grid is not None)
+        record.update(spy(setup.attack, scene))
+        write_artifacts(record, setup.data, outcome, setup.attack, deployed=grid is not None)
     folder.tidy()
     return record.summary
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from fedrec_flower.core.checkpoint import Checkpoints
 from fedrec_flower.core.errors import ConfigError
-from fedrec_flower.core.files import explained, replacing
+from fedrec_flower.core.files import atomic_write, explain_os_errors
 from fedrec_flower.data.interactions import Ids
 from fedrec_flower.experiment.environment import environment
 from fedrec_flower.experiment.transfer import MODEL, VERSIONS, metadata
@@ -86,10 +86,10 @@ class RunFolder:
     def run_id(self) -> str:
         """What nodes of their own disks know the run by; it survives an interruption."""
         file = self.path / _RUN_ID
-        with explained(file):
+        with explain_os_errors(file):
             if not file.exists():
                 self.path.mkdir(parents=True, exist_ok=True)
-                with replacing(file) as partial:
+                with atomic_write(file) as partial:
                     partial.write_text(uuid4().hex + "\n", encoding="utf-8")
             return file.read_text(encoding="utf-8").strip()
 
@@ -120,7 +120,7 @@ class RunFolder:
         ]
         rounds = self.path / "rounds.csv"
         # Opened anew for every round: once closed, no row is lost with the process.
-        with explained(rounds), rounds.open("ab") as file:
+        with explain_os_errors(rounds), rounds.open("ab") as file:
             file.write(_csv_lines(rows))
 
     def write_configuration(self, text: str) -> None:
@@ -129,7 +129,7 @@ class RunFolder:
         Args:
             text: the resolved configuration, as YAML.
         """
-        with replacing(self.path / "config.yaml") as partial:
+        with atomic_write(self.path / "config.yaml") as partial:
             partial.write_text(text, encoding="utf-8")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ class RunFolder:
             name: the file's name without ".csv", such as "per_user" or "clients".
             frame: any columns; floats are written in full.
         """
-        with replacing(self.path / f"{name}.csv", private=True) as partial:
+        with atomic_write(self.path / f"{name}.csv", private=True) as partial:
             # The csv module quotes a line feed, but not a carriage return, which readers break at.
             broken = _has_returns(frame)
             quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
@@ -181,7 +181,7 @@ class RunFolder:
             privacy: the guarantee that covers them, as in summary.json; empty without one.
         """
         whole = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
-        with replacing(self.path / MODEL, private=VERSIONS in whole) as partial:
+        with atomic_write(self.path / MODEL, private=VERSIONS in whole) as partial:
             partial.write_bytes(save(whole, metadata(item_ids, privacy)))
 
     def tidy(self) -> None:
@@ -194,7 +194,7 @@ class RunFolder:
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-        with replacing(self.path / name) as partial:
+        with atomic_write(self.path / name) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
 

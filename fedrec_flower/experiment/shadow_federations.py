@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from fedrec_flower import __version__
-from fedrec_flower.core.files import replacing
+from fedrec_flower.core.files import atomic_write
 from fedrec_flower.core.random import generator
 from fedrec_flower.data.prepare import reassign_training_users
 from fedrec_flower.data.prepared import Prepared
@@ -78,7 +78,7 @@ class Shadows:
             outcome = self.run(config, data, RunFolder.create(Path(scratch) / "run"))
         asked = np.repeat(outcome.rounds_participated > 0, np.diff(self.data.client_offsets))
         trained = inside & asked & (np.diff(claims.offsets) > 0)
-        with replacing(kept, private=True) as partial:  # it tells which users trained
+        with atomic_write(kept, private=True) as partial:  # it tells which users trained
             save_file({**outcome.selected.parameters, _TRAINED: trained}, partial)
         _LOG.info("shadow federation %d: %.0f s", number + 1, perf_counter() - began)
 

@@ -14,7 +14,7 @@ _NAMED = ("dataset", "model", "strategy", "partition", "federation")
 _CONDITIONS = ("privacy", "secure_aggregation", "compression", "faults", "attack")
 
 
-class Record:
+class RunSummary:
     """Updates summary.json; the status is running, then completed, failed or interrupted.
 
     Args:
@@ -71,7 +71,7 @@ class Record:
         self.summary |= self._peak()
         self.folder.write_summary(self.summary)
 
-    def learn(self, facts: Mapping[str, Any]) -> None:
+    def update(self, facts: Mapping[str, Any]) -> None:
         """Add facts to the summary.
 
         Raises:

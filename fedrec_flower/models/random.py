@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedrec_flower.core.random import Streams, draw, scatter
+from fedrec_flower.core.random import Streams, draw, splitmix64_finalize
 from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.closed_form import NO_NOISE, ClosedFormRecommender, Noise
@@ -45,7 +45,7 @@ class RandomScores(ClosedFormRecommender):
 
     def score_histories(self, users: IndexArray) -> Float32Array:
         """See `ClosedFormRecommender.score_histories`."""
-        starts = scatter(self.value("key")[users].view(np.uint32).astype(np.uint64))
+        starts = splitmix64_finalize(self.value("key")[users].view(np.uint32).astype(np.uint64))
         bits = draw(Streams(starts), np.arange(self.num_items))
         # The 24 bits that a float32 holds.
         return (bits >> np.uint64(40)).astype(np.float32) / np.float32(2**24)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import DataError
-from fedrec_flower.core.files import explained, replacing
+from fedrec_flower.core.files import atomic_write, explain_os_errors
 
 LEDGER = "privacy_ledger.json"
 """Its name in a run's folder. A run that starts anew in the same folder keeps it."""
@@ -101,13 +101,13 @@ class Ledger:
             return
         text = json.dumps({name: values.tolist() for name, values in account.items()})
         with (
-            replacing(self.path, private=True) as partial,
+            atomic_write(self.path, private=True) as partial,
             partial.open("w", encoding="utf-8") as file,
         ):
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with explained(self.path):
+        with explain_os_errors(self.path):
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fedrec_flower.core.errors import FedrecError
-from fedrec_flower.core.files import print_anything
+from fedrec_flower.core.files import replace_unprintable
 from fedrec_flower.reports import figures as plots
 from fedrec_flower.reports.activity import activity_markdown, by_activity
 from fedrec_flower.reports.headline import headline, leaderboard_markdown
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="a search's settings by validation, no test, no figures",
     )
     parser.add_argument("--published", type=_path, help="table of published figures, for the leak")
-    print_anything()
+    replace_unprintable()
     chosen = parser.parse_args(arguments)
     try:
         if chosen.choose:

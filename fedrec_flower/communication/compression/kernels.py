@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.compiling import compiled
-from fedrec_flower.core.random import scatter
+from fedrec_flower.core.random import splitmix64_finalize
 from fedrec_flower.core.types import Float32Array, IndexArray
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ STEPS = np.append(np.ldexp(np.float32(1), np.arange(255) - 127), np.float32(np.n
 _PER_STEP = np.ldexp(np.float32(1), 127 - np.arange(256)).astype(np.float32)
 
 
-_scatter = cast("Callable[[np.uint64], np.uint64]", numba.njit(scatter))
+_finalize = cast("Callable[[np.uint64], np.uint64]", numba.njit(splitmix64_finalize))
 
 
 @compiled
@@ -65,7 +65,7 @@ def quantize(
             exact = block_values[place] * rate
             whole = np.floor(exact)
             # As `core.random.draw`: SplitMix64 at a given counter.
-            random = _scatter(key + np.uint64(counter + place) * _GOLDEN) >> np.uint64(40)
+            random = _finalize(key + np.uint64(counter + place) * _GOLDEN) >> np.uint64(40)
             up = np.float32(random) * np.float32(2.0**-24) < exact - whole
             block_codes[place] = np.int8(whole + np.float32(up))
 

@@ -41,7 +41,7 @@ from flwr.clientapp import ClientApp
 
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
 from fedrec_flower.core.errors import require
-from fedrec_flower.core.files import inside
+from fedrec_flower.core.files import child_path
 from fedrec_flower.core.instantiate import build, trust
 from fedrec_flower.core.updates import HUGE
 from fedrec_flower.data.prepared import MANIFEST, Prepared
@@ -108,7 +108,7 @@ def _opened(told: str, known: tuple[tuple[str, Any], ...]) -> Node:
     # Personal parameters of one run are no start for another. The secret is the node's: a client
     # that answers at random must give the same answer to every run.
     kept = _folder(own, "store", create=True)
-    store = inside(kept, job["run"])
+    store = child_path(kept, job["run"])
     place = {"prepared": str(folder), "store": str(store), "kept": str(kept), "deployed": True}
     if (most_epsilon := own.get("max-epsilon")) is None:
         return open_node(json.dumps(job | place | {"most_answers": None}))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fedrec_flower.core.errors import FedrecError, TrainingError
-from fedrec_flower.core.files import give_name, inside
+from fedrec_flower.core.files import child_path, rename_if_absent
 from fedrec_flower.core.random import SECRET_BYTES, Secret, Seed, generator
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import ClientData, starts
@@ -259,7 +259,7 @@ class ClientStore:
         return self._array(self._file(slot, "round"), (self._rows["client"],), np.int64)
 
     def _file(self, slot: str, name: str) -> Path:
-        return inside(self.folder, slot) / f"{name}.npy"  # messages name slots
+        return child_path(self.folder, slot) / f"{name}.npy"  # messages name slots
 
     def _flush(self, array: np.memmap[Any, Any]) -> None:
         """Put on the disk what must be there before a reply leaves, even if the power fails."""
@@ -364,7 +364,7 @@ def _make_once(path: Path, write: Callable[[BinaryIO], object]) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
-            give_name(Path(scratch), path)  # never replaces what another process made
+            rename_if_absent(Path(scratch), path)  # never replaces what another process made
         finally:
             Path(scratch).unlink(missing_ok=True)
     except OSError as error:

@@ -17,7 +17,7 @@ from ray._private import utils as ray_utils
 
 from fedrec_flower.core.cpu import allowed_cores
 from fedrec_flower.core.errors import FedrecError, require
-from fedrec_flower.core.signals import handled_by
+from fedrec_flower.core.signals import handle_signals
 from fedrec_flower.federation.client.app import app as client_app
 from fedrec_flower.federation.transport.flower_log import flower_logs_to
 from fedrec_flower.federation.transport.simulation_wakeup import wake_on_message
@@ -129,7 +129,7 @@ def _stop_on_signal(stop: threading.Event) -> Iterator[None]:
     set_sigterm_handler = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = _ignore_handler
     try:
-        with handled_by(interrupt):
+        with handle_signals(interrupt):
             yield
     except Exception:
         if stop.is_set():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedrec_flower.core.random import Streams, below, draw, scatter
+from fedrec_flower.core.random import Streams, below, draw, splitmix64_finalize
 from fedrec_flower.core.types import Float32Array, IndexArray
 from fedrec_flower.data.prepared import Columns, starts
 
@@ -120,7 +120,7 @@ def _draw(history: Columns, num_negatives: int, num_items: int, key: bytes | Non
     """Items (n, num_negatives) for each of the items had, uniform over the catalogue."""
     owner = history.users()
     had = np.zeros(len(history.offsets) - 1, np.uint64)
-    np.add.at(had, owner, scatter(history.item.astype(np.uint64) + np.uint64(1)))
+    np.add.at(had, owner, splitmix64_finalize(history.item.astype(np.uint64) + np.uint64(1)))
     place = np.arange(len(owner)) - history.offsets[owner]
     counter = place[:, None] * num_negatives + np.arange(num_negatives)
-    return below(draw(Streams(scatter(had)[owner, None], key), counter), num_items)
+    return below(draw(Streams(splitmix64_finalize(had)[owner, None], key), counter), num_items)

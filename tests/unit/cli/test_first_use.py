@@ -102,14 +102,17 @@ def test_a12_a_model_without_a_loss_shows_none(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("strategy=centralized",), r"strategy=centralized is .* 24 clients: .*partition=single"),
+        (
+            ("strategy=centralized",),
+            r"strategy=centralized trains .* 24 clients: .*partition=single",
+        ),
         (
             ("federation=centralized", "partition=silo_random"),
-            r"federation=centralized is .* clients: .*partition=single",
+            r"federation=centralized trains .* clients: .*partition=single",
         ),
         (
             ("federation=centralized", "strategy=fedavg", "partition=user"),
-            r"federation=centralized is .* 24 clients",
+            r"federation=centralized trains .* 24 clients",
         ),
         (("federation=centralized", "compression=int8"), r"compression=int8 has no effect"),
     ],

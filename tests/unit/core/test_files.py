@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedrec_flower.core.checkpoint import Checkpoint
-from fedrec_flower.core.files import copy_or_link, give_name, replacing
+from fedrec_flower.core.files import atomic_write, copy_or_link, rename_if_absent
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.experiment.run_folder import RunFolder
@@ -88,7 +88,9 @@ def test_shadow_federations_are_readable_by_their_owner_alone(tmp_path: Path) ->
 
     shadows = Shadows({}, data, train)
     with open_to_all(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedrec_flower.experiment.shadow_federations.reassign_training_users", lambda *_: data)
+        patch.setattr(
+            "fedrec_flower.experiment.shadow_federations.reassign_training_users", lambda *_: data
+        )
         shadow = shadows(0, claims, np.array([True, False, True]))
     assert shadow.trained.tolist() == [True, False, True]
     (kept,) = (tmp_path / "shadows").glob("*/*.safetensors")
@@ -112,7 +114,7 @@ def test_a_private_file_is_private_before_its_first_byte(tmp_path: Path) -> None
     left = tmp_path / ".table.csv.partial"  # by a run that was killed
     left.write_text("old")
     left.chmod(0o644)
-    with replacing(tmp_path / "table.csv", private=True) as partial:
+    with atomic_write(tmp_path / "table.csv", private=True) as partial:
         assert partial.stat().st_mode & 0o777 == 0o600
         partial.write_text("new")
     assert (tmp_path / "table.csv").read_text() == "new"
@@ -133,7 +135,7 @@ def test_the_first_of_several_files_gets_a_name(disk: Path) -> None:
     for text in ("first", "second"):
         scratch = disk / text
         scratch.write_text(text)
-        give_name(scratch, disk / "name")
+        rename_if_absent(scratch, disk / "name")
     assert (disk / "name").read_text() == "first"
     assert not list(disk.glob(".*"))
 
