@@ -1,84 +1,91 @@
-"""Replies that are missing or left out: what kind of loss each is, and words for them."""
+"""Counts and logs client replies that are missing or rejected."""
 
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from fedrec_flower.core.failures import Failure, FailureKind
+
 _LOG = logging.getLogger(__name__)
 
-FAILED = "a_node_failed"
-"""The kind of a loss where a node says itself that it failed; what follows are its own words."""
-
-_EXPECTED = ("dropped_out", "late", "crashed")  # the world as configured: counted, not warned of
-_NAMED_AT_MOST = 5
+# Faults that the configuration asks for: counted, not logged.
+_SIMULATED = frozenset({FailureKind.DROPPED_OUT, FailureKind.LATE, FailureKind.CRASHED})
+_MAX_NAMED_CLIENTS = 5
 
 
-def kind_of(reason: str) -> str:
-    """The kind of a reason such as "not_finite: item_bias.weight"."""
-    return reason.partition(":")[0]
+def format_counts(counts: Mapping[FailureKind, int]) -> str:
+    """Return numbers of failures by kind as text, for example "3 dropped_out, 2 late"."""
+    if not counts:
+        return "no reply"
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
 
 
-def said(lost: Mapping[str, int]) -> str:
-    """Losses by kind, in words."""
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(lost.items())) or "no reply"
+def node_error(failures: Mapping[int, Failure]) -> str:
+    """Return a node's error text if all failures are errors of nodes, otherwise "".
 
-
-def words_of_nodes(lost: Mapping[int, str]) -> str:
-    """What a node said of its failure, if nothing was lost but by failing nodes; else nothing."""
-    if {*map(kind_of, lost.values())} != {FAILED}:
+    Args:
+        failures: failures by client code.
+    """
+    if {failure.kind for failure in failures.values()} != {FailureKind.NODE_FAILED}:
         return ""
-    return next(iter(lost.values())).partition(": ")[2]
+    return next(iter(failures.values())).detail
 
 
 @dataclass(slots=True)
-class Losses:
-    """What was lost on the way to something, however often it was tried.
+class ClientFailures:
+    """Failures of one round or evaluation, over all its attempts.
 
     Attributes:
-        when: to what, such as "round 3"; every warning begins so.
-        named: whether warnings name clients. Where privacy counts on chance, who was in a cohort
-            must not be known, and warnings give numbers.
-        kinds: how many replies, by kind.
+        when: the round or evaluation, such as "round 3"; the start of every warning.
+        named: whether warnings contain client codes. Where privacy relies on random cohorts, the
+            members of a cohort must stay secret, and warnings contain numbers only.
+        kinds: number of failed replies by kind.
     """
 
     when: str
     named: bool = True
-    kinds: Counter[str] = field(default_factory=Counter)
-    _said: set[str] = field(default_factory=set)
-    _unsaid: list[str] = field(default_factory=list)
+    kinds: Counter[FailureKind] = field(default_factory=Counter)
+    _seen: set[str] = field(default_factory=set)
+    _pending: list[str] = field(default_factory=list)
 
-    def add(self, lost: Mapping[int, str]) -> None:
-        """Count what an attempt lost, and warn of what was not said of an earlier one.
+    def add(self, failures: Mapping[int, Failure]) -> None:
+        """Count the failures of an attempt and log those that no earlier attempt had.
 
         Args:
-            lost: the reason for each client code.
+            failures: failures by client code.
         """
-        self.kinds += Counter(map(kind_of, lost.values()))
-        sentences = _sentences(lost, named=self.named)
-        self._unsaid += [words for words in sentences if words not in self._said]
-        self._said.update(self._unsaid)
-        if not words_of_nodes(lost):  # with these the run may end, and once is enough
+        self.kinds += Counter(failure.kind for failure in failures.values())
+        sentences = _sentences(failures, named=self.named)
+        self._pending += [sentence for sentence in sentences if sentence not in self._seen]
+        self._seen.update(self._pending)
+        if not node_error(failures):  # a node's error may end the run, and then is its message
             self.warn()
 
     def warn(self) -> None:
-        """Say what is unsaid."""
-        for words in self._unsaid:
-            _LOG.warning("%s: %s", self.when, words)
-        self._unsaid.clear()
+        """Log the pending warnings."""
+        for sentence in self._pending:
+            _LOG.warning("%s: %s", self.when, sentence)
+        self._pending.clear()
 
 
-def _sentences(lost: Mapping[int, str], *, named: bool) -> Iterator[str]:
-    """The clients whose replies were left out, a sentence for each kind that was not expected."""
+def _sentences(failures: Mapping[int, Failure], *, named: bool) -> Iterator[str]:
+    """Yield one sentence per kind of failure, without simulated faults."""
     clients = defaultdict(list)
-    for client, reason in lost.items():
-        clients[kind_of(reason)].append(client)
+    for client, failure in failures.items():
+        clients[failure.kind].append(client)
     for kind, affected in clients.items():
-        if kind in _EXPECTED:
+        if kind in _SIMULATED:
             continue
+        first = failures[affected[0]]
         if named:
-            some = ", ".join(map(str, affected[:_NAMED_AT_MOST]))
-            more = f" and {len(affected) - _NAMED_AT_MOST} more" * (len(affected) > _NAMED_AT_MOST)
-            yield f"left out client {some}{more}: {lost[affected[0]]}"
+            yield f"left out client {_client_list(affected)}: {first}"
         else:
-            yield f"left out {len(affected)} of the clients: {lost[affected[0]]}"
+            yield f"left out {len(affected)} of the clients: {first}"
+
+
+def _client_list(clients: list[int]) -> str:
+    listed = ", ".join(map(str, clients[:_MAX_NAMED_CLIENTS]))
+    if len(clients) <= _MAX_NAMED_CLIENTS:
+        return listed
+    return f"{listed} and {len(clients) - _MAX_NAMED_CLIENTS} more"

@@ -1,47 +1,129 @@
-"""What a sound reply of a node looks like, whatever the node itself says of it.
-
-What nodes reply: sorted out, added up, and left out where no honest node would send it.
-"""
+"""Validates node replies against the expected names, shapes and limits, and collects valid ones."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from flwr.app import Message
-from numpy.typing import NDArray
+from flwr.app import Message, RecordDict
 
 from fedrec_flower.communication.limits import Limits
-from fedrec_flower.communication.packing import ROWS, Sums, add_packed
-from fedrec_flower.communication.train_reply import (
-    Arrays,
-    Reply,
-    UnsoundError,
-    read,
-    without_wrapping,
-)
+from fedrec_flower.communication.packing import ROWS, add_packed
+from fedrec_flower.communication.schema import EvaluateReply, TrainReply
 from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.core.failures import Failure, FailureKind
+from fedrec_flower.core.types import Arrays, Float32Array, Float64Array, IndexArray, Shapes, Sums
 from fedrec_flower.core.updates import LAYOUT, ROW_WEIGHT, Updates, UpdateSum
+from fedrec_flower.evaluation.metric_sums import Bounds
 
-Shapes = Mapping[str, tuple[int, ...]]
+_LOG = logging.getLogger(__name__)
 
-_ROUNDING = 1 + 1e-5  # sums travel as float32
-_NOTHING = 1e-6  # a loss of nothing may come out as far below zero
+_RELATIVE_TOLERANCE = 1 + 1e-5  # sums are sent as float32
+_LOSS_TOLERANCE = 1e-6  # a loss of zero may be computed as slightly negative
+
+ContentT = TypeVar("ContentT")
+
+
+class InvalidReplyError(Exception):
+    """A reply that cannot be used.
+
+    Attributes:
+        failure: the reason.
+    """
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        self.failure = Failure(kind, detail)
+        super().__init__(str(self.failure))
+
+
+def read_reply(message: Message, parse: Callable[[RecordDict], ContentT]) -> ContentT:
+    """Read a reply from an untrusted node.
+
+    Args:
+        message: the reply.
+        parse: reads the content, usually a `from_record`; may raise any exception.
+
+    Raises:
+        InvalidReplyError: if the node replied with an error, or `parse` failed.
+    """
+    if message.has_error():
+        raise InvalidReplyError(FailureKind.NODE_FAILED, _error_text(message))
+    try:
+        return parse(message.content)
+    except KeyError as error:
+        raise InvalidReplyError(FailureKind.MALFORMED, f"it lacks {error}") from error
+    except Exception as error:  # untrusted bytes may cause any exception in a parser
+        raise InvalidReplyError(FailureKind.MALFORMED, str(error)) from error
+
+
+def require_all_replies(replies: Iterable[Message], expected: int) -> list[Message]:
+    """Return the replies if every node replied without an error.
+
+    Args:
+        replies: the received replies.
+        expected: number of nodes that were asked.
+
+    Raises:
+        TrainingError: with a node's error text, or with the number of missing replies.
+    """
+    received = list(replies)
+    for reply in received:
+        if reply.has_error():
+            raise TrainingError(f"a node failed: {_error_text(reply)}")
+    if len(received) < expected:
+        raise TrainingError(f"only {len(received)} of {expected} nodes answered in time")
+    return received
+
+
+def _error_text(message: Message) -> str:
+    """Return a node's error text without the text that Flower adds around it."""
+    text = message.error.reason or "it gave no reason"
+    return text.rpartition("Message: ")[2].removesuffix("'>").strip()
+
+
+class Reply(Protocol):
+    """A reply of any type."""
+
+    @property
+    def failures(self) -> Mapping[int, Failure]:
+        """Why some of the node's clients did not reply, by client code."""
+        ...
+
+
+ReplyT = TypeVar("ReplyT", bound=Reply)
+ReplyT_co = TypeVar("ReplyT_co", bound=Reply, covariant=True)
+
+
+class Schema(Protocol[ReplyT_co]):
+    """Reads and validates replies of one type."""
+
+    def validate(self, message: Message, clients: Sequence[int]) -> ReplyT_co:
+        """Return the content of a reply.
+
+        Args:
+            message: the reply.
+            clients: the clients that the node was asked about.
+
+        Raises:
+            InvalidReplyError: if no honest node would send this reply.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What a node's reply looks like.
+class ReplySchema:
+    """The expected content of training replies.
 
     Attributes:
-        shapes: full shape of every parameter that is trained, or of every statistic.
+        shapes: full shape of every trained parameter, or of every statistic, by name.
         tables: names of those with a row per item.
         num_items: size of the catalogue.
-        limits: what no honest update exceeds; of statistics only the weight is limited.
-        stacked: whether every update goes by itself.
-        statistics: whether statistics travel.
-        rows: whether the weight of each row travels, by the clients that touched it.
+        limits: limits of honest updates; for statistics, only the weight is limited.
+        individual_updates: whether nodes send individual updates instead of a sum.
+        statistics: whether nodes send sufficient statistics instead of updates.
+        row_weights: whether nodes send the weight of each row, that is, the sum of the weights of
+            the clients that touched it.
         losses_below_zero: whether an honest client's loss may be negative.
     """
 
@@ -49,260 +131,245 @@ class Expected:
     tables: Collection[str]
     num_items: int
     limits: Limits
-    stacked: bool
+    individual_updates: bool
     statistics: bool
-    rows: bool
+    row_weights: bool
     losses_below_zero: bool
 
-    def heard(self, message: Message, clients: Sequence[int]) -> Reply:
-        """Read a reply, and refuse one that no honest node would send; see `check`."""
-        reply = read(message)
+    def validate(self, message: Message, clients: Sequence[int]) -> TrainReply:
+        """Read a reply and check it; see `Schema.validate`."""
+        reply = read_reply(message, TrainReply.from_record)
         self.check(reply, clients)
         return reply
 
-    def check(self, reply: Reply, clients: Sequence[int]) -> None:
-        """Refuse a reply that no honest node would send.
+    def check(self, reply: TrainReply, clients: Sequence[int]) -> None:
+        """Check a reply.
 
         Args:
-            reply: what the node said.
-            clients: the clients that it was asked to train.
+            reply: the reply.
+            clients: the clients that the node was asked to train.
 
         Raises:
-            UnsoundError: says what is wrong.
+            InvalidReplyError: if no honest node would send this reply.
         """
-        self._check_numbers(reply, clients)
+        self._check_metrics(reply, clients)
         if not reply.arrays and (not self.shapes or not reply.replied):
-            # Nothing travels, or there is nothing to tell, and so nothing that could weigh.
-            silent = not self.shapes or reply.weight == 0
-            _require(silent, f"wrong_weight: {reply.weight:g} of nobody")
+            # No tensors are expected, or no client replied: then no weight may be claimed.
+            is_empty = not self.shapes or reply.weight == 0
+            _require(is_empty, FailureKind.WRONG_WEIGHT, f"{reply.weight:g} without any client")
             return
-        if self.stacked:
-            self._check_each(reply, clients)
+        if self.individual_updates:
+            self._check_individual(reply, clients)
         else:
             self._check_sum(reply)
 
-    def _check_numbers(self, reply: Reply, clients: Sequence[int]) -> None:
-        """The numbers beside the arrays."""
-        most = self.limits.weight * len(clients)
-        if not 0 <= reply.weight <= most:
-            raise UnsoundError(f"wrong_weight: {reply.weight:g} is not between 0 and {most:g}")
+    def _check_metrics(self, reply: TrainReply, clients: Sequence[int]) -> None:
+        max_weight = self.limits.weight * len(clients)
         _require(
-            0 <= reply.replied <= len(clients) and set(reply.lost) <= set(clients),
-            "malformed: it speaks for clients that were not asked",
+            0 <= reply.weight <= max_weight,
+            FailureKind.WRONG_WEIGHT,
+            f"{reply.weight:g} is not between 0 and {max_weight:g}",
         )
-        _require(reply.bytes_up >= 0, f"malformed: {reply.bytes_up} bytes")
-        sound = self.statistics or np.isfinite(reply.loss)  # statistics have no loss
-        _require(bool(sound), f"not_finite: the loss is {reply.loss}")
+        _require(
+            0 <= reply.replied <= len(clients) and set(reply.failures) <= set(clients),
+            FailureKind.MALFORMED,
+            "it contains clients that were not asked",
+        )
+        _require(reply.bytes_up >= 0, FailureKind.MALFORMED, f"{reply.bytes_up} bytes")
+        has_valid_loss = self.statistics or bool(np.isfinite(reply.loss))  # statistics have no loss
+        _require(has_valid_loss, FailureKind.NOT_FINITE, f"the loss is {reply.loss}")
 
-    def _check_sum(self, reply: Reply) -> None:
-        arrays, packed = reply.arrays, ROWS in reply.arrays
+    def _check_sum(self, reply: TrainReply) -> None:
+        """Check a reply with a sum of updates or statistics."""
+        arrays = reply.arrays
+        is_packed = ROWS in arrays
         rows = arrays.get(ROWS, np.zeros(0, np.int64))
         self._check_rows(rows, np.array([0, rows.size]))
-        num_rows = len(rows) if packed else self.num_items
-        shapes = {n: self._within(n, num_rows) for n in self.shapes}
-        shapes[ROW_WEIGHT] = (num_rows,) if self.rows else (0,)
-        _check_shapes({n: v for n, v in arrays.items() if n != ROWS}, shapes)
-        left_out = dict.fromkeys({*self.tables, ROW_WEIGHT} & {*shapes}, self.num_items)
+        num_rows = len(rows) if is_packed else self.num_items
+        shapes = {name: self._packed_shape(name, num_rows) for name in self.shapes}
+        shapes[ROW_WEIGHT] = (num_rows,) if self.row_weights else (0,)
+        _check_shapes({name: value for name, value in arrays.items() if name != ROWS}, shapes)
+        packed_names = {*self.tables, ROW_WEIGHT} & {*shapes} if is_packed else set[str]()
         _require(
-            reply.num_rows == (left_out if packed else {}),
-            f"wrong_shape: {reply.num_rows} rows",
+            reply.num_rows == dict.fromkeys(packed_names, self.num_items),
+            FailureKind.WRONG_SHAPE,
+            f"{reply.num_rows} rows",
         )
         limits = dict.fromkeys(shapes, np.inf if self.statistics else self.limits.value)
         limits[ROW_WEIGHT] = 1.0
         for name, limit in limits.items():
-            _check_values(name, arrays[name], limit * max(reply.weight, 0) * _ROUNDING)
-        _require(arrays[ROW_WEIGHT].min(initial=0) >= 0, "wrong_weight: a row's is negative")
-        for name in {*self.tables} & {*self.shapes} if self.rows else ():
-            self._check_row_sums(name, arrays[name], arrays[ROW_WEIGHT])
-
-    def _check_row_sums(
-        self, name: str, total: NDArray[np.float32], weight: NDArray[np.float32]
-    ) -> None:
-        """A row's sum is divided by the row's weight: no mean may exceed what one update may."""
-        width = tuple(range(1, total.ndim))
-        largest = np.maximum(total.max(width, initial=0), -total.min(width, initial=0))
-        beyond = largest > self.limits.value * _ROUNDING * weight.astype(np.float64)
-        _require(not beyond.any(), f"huge: {name} has rows beyond what their weights allow")
-
-    def _check_each(self, reply: Reply, clients: Sequence[int]) -> None:
-        updates, loss = separated(reply)
-        count, rows = len(updates.clients), updates.rows
+            _check_values(name, arrays[name], limit * max(reply.weight, 0) * _RELATIVE_TOLERANCE)
         _require(
-            count == reply.replied == len(np.unique(updates.clients))
+            arrays[ROW_WEIGHT].min(initial=0) >= 0,
+            FailureKind.WRONG_WEIGHT,
+            "the weight of a row is negative",
+        )
+        if self.row_weights:
+            for name in {*self.tables} & {*self.shapes}:
+                self._check_row_sums(name, arrays[name], arrays[ROW_WEIGHT])
+
+    def _check_row_sums(self, name: str, total: Float32Array, weight: Float32Array) -> None:
+        """Check that no row's mean, its sum over its weight, exceeds the limit of one update."""
+        value_axes = tuple(range(1, total.ndim))
+        largest = np.maximum(total.max(value_axes, initial=0), -total.min(value_axes, initial=0))
+        limit = self.limits.value * _RELATIVE_TOLERANCE * weight.astype(np.float64)
+        _require(
+            not (largest > limit).any(),
+            FailureKind.HUGE,
+            f"{name} has rows beyond the limit for their weights",
+        )
+
+    def _check_individual(self, reply: TrainReply, clients: Sequence[int]) -> None:
+        """Check a reply with individual updates."""
+        updates, losses = individual_updates(reply)
+        num_clients = len(updates.clients)
+        num_rows = len(updates.rows)
+        _require(
+            num_clients == reply.replied == len(np.unique(updates.clients))
             and set(updates.clients.tolist()) <= set(clients),
-            "malformed: it speaks for clients that were not asked, or twice for one",
+            FailureKind.MALFORMED,
+            "it contains clients that were not asked, or a client twice",
         )
-        layout = (updates.weights, updates.offsets[1:], loss)
-        cuts = updates.offsets
+        offsets = updates.offsets
+        per_client = (updates.weights, offsets[1:], losses)
         _require(
-            all(array.shape == (count,) for array in layout)
-            and updates.clients.dtype.kind == cuts.dtype.kind == "i"
-            and cuts[0] == 0 <= np.diff(cuts).min(initial=0)
-            and cuts[-1] == len(rows),
-            "wrong_shape: how the updates lie",
+            all(array.shape == (num_clients,) for array in per_client)
+            and updates.clients.dtype.kind == offsets.dtype.kind == "i"
+            and offsets[0] == 0 <= np.diff(offsets).min(initial=0)
+            and offsets[-1] == num_rows,
+            FailureKind.WRONG_SHAPE,
+            "the layout of the updates",
         )
-        _require(bool(np.isfinite(loss).all()), "not_finite: a client's loss")
-        above = self.losses_below_zero or loss.min(initial=0) >= -_NOTHING
-        _require(bool(above), "wrong_loss: a client's is negative")
-        self._check_rows(rows, cuts)
+        all_finite = bool(np.isfinite(losses).all())
+        _require(all_finite, FailureKind.NOT_FINITE, "the loss of a client")
+        _require(
+            self.losses_below_zero or bool(losses.min(initial=0) >= -_LOSS_TOLERANCE),
+            FailureKind.WRONG_LOSS,
+            "the loss of a client is negative",
+        )
+        self._check_rows(updates.rows, offsets)
         shapes = {
-            name: self._within(name, len(rows)) if name in self.tables else (count, *shape)
+            name: self._packed_shape(name, num_rows)
+            if name in self.tables
+            else (num_clients, *shape)
             for name, shape in self.shapes.items()
         }
         _check_shapes(updates.tensors, shapes)
-        wrong = self.limits.faults(updates, self.tables)
-        if wrong:  # an honest node would have left it out itself
-            raise UnsoundError(next(iter(wrong.values())))
-        same = np.isclose(updates.weights.sum(), reply.weight, atol=0)
-        _require(bool(same), f"wrong_weight: {reply.weight:g} is not the sum of its clients'")
+        # An honest node removes updates beyond the limits itself.
+        for failure in self.limits.violations(updates, self.tables).values():
+            raise InvalidReplyError(failure.kind, failure.detail)
+        _require(
+            bool(np.isclose(updates.weights.sum(), reply.weight, atol=0)),
+            FailureKind.WRONG_WEIGHT,
+            f"{reply.weight:g} is not the sum of the clients' weights",
+        )
 
-    def _within(self, name: str, num_rows: int) -> tuple[int, ...]:
-        """The shape of a tensor when some rows of a table are sent."""
+    def _packed_shape(self, name: str, num_rows: int) -> tuple[int, ...]:
+        """Return the shape of a tensor if `num_rows` rows of a table are sent."""
         shape = self.shapes[name]
         return (num_rows, *shape[1:]) if name in self.tables else shape
 
-    def _check_rows(self, rows: NDArray[np.int64], cuts: NDArray[np.int64]) -> None:
-        """Item codes, ascending within each stretch."""
-        _require(rows.ndim == 1 and rows.dtype.kind == "i", "wrong_rows: they are no item codes")
+    def _check_rows(self, rows: IndexArray, offsets: IndexArray) -> None:
+        """Check that rows are item codes that ascend within each client.
+
+        Args:
+            rows: codes of the rows, one client's after another's.
+            offsets: int64 (num_clients + 1,), first row of each client.
+        """
+        is_codes = rows.ndim == 1 and rows.dtype.kind == "i"
+        _require(is_codes, FailureKind.WRONG_ROWS, "they are not item codes")
         if not len(rows):
             return
         _require(
             bool(rows.min() >= 0 and rows.max() < self.num_items),
-            f"wrong_rows: there are items 0 to {self.num_items - 1} alone",
+            FailureKind.WRONG_ROWS,
+            f"they must be between 0 and {self.num_items - 1}",
         )
-        falls = np.flatnonzero(np.diff(rows.astype(np.int64)) <= 0) + 1
-        _require(set(falls.tolist()) <= set(cuts.tolist()), "wrong_rows: they do not ascend")
-
-
-def separated(reply: Reply) -> tuple[Updates, NDArray[np.float64]]:
-    """The updates of a reply in which each goes by itself, and the mean training losses.
-
-    Raises:
-        UnsoundError: if what says how they lie is missing.
-    """
-    if missing := set(LAYOUT) - reply.arrays.keys():
-        raise UnsoundError(f"malformed: it lacks {sorted(missing)}")
-    clients, weights, offsets, rows, loss = (reply.arrays[name] for name in LAYOUT)
-    if any(array.ndim != 1 for array in (clients, weights, offsets, rows, loss)) or not len(
-        offsets
-    ):
-        raise UnsoundError("wrong_shape: how the updates lie")
-    tensors = {name: value for name, value in reply.arrays.items() if name not in LAYOUT}
-    return Updates(clients, weights, offsets, rows, tensors), loss
-
-
-def _check_shapes(arrays: Arrays, shapes: Shapes) -> None:
-    if arrays.keys() != shapes.keys():
-        raise UnsoundError(f"wrong_names: {sorted(arrays)} instead of {sorted(shapes)}")
-    for name, value in arrays.items():
-        if value.shape != shapes[name]:
-            raise UnsoundError(f"wrong_shape: {name} has {value.shape} instead of {shapes[name]}")
-        if value.dtype.kind != "f":  # squares of integers wrap round, and look harmless
-            raise UnsoundError(f"malformed: {name} is of {value.dtype}")
-
-
-def _check_values(name: str, value: NDArray[np.float32], limit: float) -> None:
-    low, high = value.min(initial=0), value.max(initial=0)
-    if not np.isfinite([low, high]).all():  # either is NaN where any value is
-        raise UnsoundError(f"not_finite: {name}")
-    if max(-low, high) > limit:
-        raise UnsoundError(f"huge: {name} has values beyond {limit:g}")
-
-
-def _require(sound: bool, reason: str) -> None:  # noqa: FBT001  # reads like assert
-    if not sound:
-        raise UnsoundError(reason)
-
-
-_LOG = logging.getLogger(__name__)
-
-
-class Said(Protocol):
-    """What a node says, whatever it was asked."""
-
-    @property
-    def lost(self) -> Mapping[int, str]:
-        """Why some of its clients did not reply soundly, by client code."""
-        ...
-
-
-Read = TypeVar("Read", bound=Said)
-Told_co = TypeVar("Told_co", bound=Said, covariant=True)
-
-
-class Expectation(Protocol[Told_co]):
-    """What a reply looks like."""
-
-    def heard(self, message: Message, clients: Sequence[int]) -> Told_co:
-        """What a node says of the clients that it was asked about; an UnsoundError says why not."""
-        ...
+        descents = np.flatnonzero(np.diff(rows.astype(np.int64)) <= 0) + 1
+        ascending = set(descents.tolist()) <= set(offsets.tolist())
+        _require(ascending, FailureKind.WRONG_ROWS, "they do not ascend")
 
 
 @dataclass(frozen=True, slots=True)
-class Sound(Generic[Read]):
-    """Replies that may be used, and what became of the others.
+class EvaluateReplySchema:
+    """The expected content of evaluation replies.
 
     Attributes:
-        replies: at most one of each node that was asked, in the order in which they were.
-        lost: by client code why its reply is missing or left out, as "kind: detail".
+        bounds: limits of honest metric sums.
     """
 
-    replies: list[Read]
-    lost: dict[int, str]
+    bounds: Bounds
+
+    def validate(self, message: Message, clients: Sequence[int]) -> EvaluateReply:
+        """Read a reply and check it; see `Schema.validate`."""
+        reply = read_reply(message, EvaluateReply.from_record)
+        num_users = int(self.bounds.num_users[clients].sum())
+        _require(
+            (reply.num_clients, reply.num_users) == (len(clients), num_users),
+            FailureKind.MALFORMED,
+            f"it contains {reply.num_clients} clients with {reply.num_users} users, but "
+            f"{len(clients)} clients with {num_users} users were asked",
+        )
+        if failure := self.bounds.violation(reply.sums, clients):
+            raise InvalidReplyError(failure.kind, failure.detail)
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class ValidReplies(Generic[ReplyT]):
+    """The valid replies of a round or evaluation, and the failures of all other clients.
+
+    Attributes:
+        replies: at most one per node, in the order in which the nodes were asked.
+        failures: why other clients have no reply or a rejected one, by client code.
+    """
+
+    replies: list[ReplyT]
+    failures: dict[int, Failure]
 
     @classmethod
-    def sort_out(
+    def collect(
         cls,
         messages: Iterable[Message],
         asked: Mapping[int, Sequence[int]],
-        expected: Expectation[Read],
-    ) -> "Sound[Read]":
-        """Look at each reply before anything is added up.
+        schema: Schema[ReplyT],
+    ) -> "ValidReplies[ReplyT]":
+        """Validate each message before any reply is used.
 
         Args:
-            messages: what came back.
-            asked: the clients that each node was asked about.
-            expected: what a reply of a node looks like.
+            messages: the received messages.
+            asked: for each node id, the clients that the node was asked about.
+            schema: validates a reply.
         """
-        sound: dict[int, Read] = {}
-        repeated: dict[int, str] = {}
-        failed = dict.fromkeys(asked, "silent: its node did not answer in time")
+        valid: dict[int, ReplyT] = {}
+        repeated: dict[int, Failure] = {}
+        no_reply = Failure(FailureKind.SILENT, "its node did not answer in time")
+        node_failures = dict.fromkeys(asked, no_reply)
         for message in messages:
             node = message.metadata.src_node_id
             if node not in asked:
                 _LOG.warning("left out a reply of node %d, which was not asked", node)
-            elif node in sound:
-                repeated |= dict.fromkeys(asked[node], "repeated: counted once")
+            elif node in valid:
+                failure = Failure(FailureKind.REPEATED, "counted once")
+                repeated |= dict.fromkeys(asked[node], failure)
             else:
                 try:
-                    sound[node] = expected.heard(message, asked[node])
-                except UnsoundError as verdict:
-                    failed[node] = str(verdict)
-        lost = repeated
+                    valid[node] = schema.validate(message, asked[node])
+                except InvalidReplyError as error:
+                    node_failures[node] = error.failure
+        failures = repeated
         for node, clients in asked.items():
-            lost |= sound[node].lost if node in sound else dict.fromkeys(clients, failed[node])
-        return cls([sound[node] for node in asked if node in sound], lost)
+            if node in valid:
+                failures |= valid[node].failures
+            else:
+                failures |= dict.fromkeys(clients, node_failures[node])
+        return cls([valid[node] for node in asked if node in valid], failures)
 
 
-def checked(replies: Iterable[Message], expected: int) -> list[Message]:
-    """The replies, if every node answered and none failed.
-
-    Raises:
-        TrainingError: names the node's own error, or how many nodes stayed silent.
-    """
-    received = list(replies)
-    for reply in received:
-        if reply.has_error():
-            said = without_wrapping(reply.error.reason or "it gave no reason")
-            raise TrainingError(f"a node failed: {said}")
-    if len(received) < expected:
-        raise TrainingError(f"only {len(received)} of {expected} nodes answered in time")
-    return received
-
-
-def update_sum(replies: Iterable[Reply]) -> UpdateSum:
-    """The sum of the updates in training replies, added in the order given."""
-    total, weight = Sums(), 0.0
+def update_sum(replies: Iterable[TrainReply]) -> UpdateSum:
+    """Add the sums in training replies, in the given order."""
+    total = Sums()
+    weight = 0.0
     for reply in replies:
         add_packed(total, reply.arrays, reply.num_rows)
         weight += reply.weight
@@ -311,16 +378,58 @@ def update_sum(replies: Iterable[Reply]) -> UpdateSum:
 
 
 def each_update(
-    replies: Iterable[Reply], tables: Collection[str]
-) -> tuple[Updates, NDArray[np.float64]]:
-    """Every update by itself, ascending by client, and the clients' mean training losses.
+    replies: Iterable[TrainReply], tables: Collection[str]
+) -> tuple[Updates, Float64Array]:
+    """Return all individual updates and the clients' mean training losses, ascending by client.
 
     Args:
-        replies: at least one with updates.
+        replies: replies with individual updates, at least one that is not empty.
         tables: names of the parameters with a row per item.
     """
-    parts = [separated(reply) for reply in replies if reply.arrays]
+    parts = [individual_updates(reply) for reply in replies if reply.arrays]
     updates = Updates.joined([part for part, _ in parts])
-    losses = np.concatenate([loss for _, loss in parts])
-    order = np.argsort(updates.clients)  # nodes train the largest clients first
+    losses = np.concatenate([part_losses for _, part_losses in parts])
+    order = np.argsort(updates.clients)  # nodes train their largest clients first
     return updates.select(order, tables), losses[order]
+
+
+def individual_updates(reply: TrainReply) -> tuple[Updates, Float64Array]:
+    """Return the individual updates of a reply, and float64 (num_clients,) mean training losses.
+
+    Raises:
+        InvalidReplyError: if the arrays with the layout of the updates are missing or not flat.
+    """
+    if missing := set(LAYOUT) - reply.arrays.keys():
+        raise InvalidReplyError(FailureKind.MALFORMED, f"it lacks {sorted(missing)}")
+    clients, weights, offsets, rows, losses = (reply.arrays[name] for name in LAYOUT)
+    all_flat = all(array.ndim == 1 for array in (clients, weights, offsets, rows, losses))
+    if not all_flat or not len(offsets):
+        raise InvalidReplyError(FailureKind.WRONG_SHAPE, "the layout of the updates")
+    tensors = {name: value for name, value in reply.arrays.items() if name not in LAYOUT}
+    return Updates(clients, weights, offsets, rows, tensors), losses
+
+
+def _check_shapes(arrays: Arrays, shapes: Shapes) -> None:
+    if arrays.keys() != shapes.keys():
+        detail = f"{sorted(arrays)} instead of {sorted(shapes)}"
+        raise InvalidReplyError(FailureKind.WRONG_NAMES, detail)
+    for name, value in arrays.items():
+        if value.shape != shapes[name]:
+            detail = f"{name} has {value.shape} instead of {shapes[name]}"
+            raise InvalidReplyError(FailureKind.WRONG_SHAPE, detail)
+        if value.dtype.kind != "f":  # squares of integers wrap around and may seem small
+            raise InvalidReplyError(FailureKind.MALFORMED, f"{name} is of {value.dtype}")
+
+
+def _check_values(name: str, value: Float32Array, limit: float) -> None:
+    low = value.min(initial=0)
+    high = value.max(initial=0)
+    if not np.isfinite([low, high]).all():  # NaN anywhere makes both NaN
+        raise InvalidReplyError(FailureKind.NOT_FINITE, name)
+    if max(-low, high) > limit:
+        raise InvalidReplyError(FailureKind.HUGE, f"{name} has values beyond {limit:g}")
+
+
+def _require(condition: bool, kind: FailureKind, detail: str) -> None:  # noqa: FBT001  # reads like assert
+    if not condition:
+        raise InvalidReplyError(kind, detail)

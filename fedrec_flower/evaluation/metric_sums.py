@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared, starts
 from fedrec_flower.evaluation.base import Evaluator
@@ -88,36 +89,43 @@ class Bounds:
         }
         return cls(frozenset(evaluator.names), evaluator.value_range, np.diff(cuts), most)
 
-    def fault(self, sums: Mapping[Part, MetricSums], clients: Sequence[int]) -> str | None:
-        """What is wrong with sums, as "kind: detail"; None if nothing is.
+    def violation(self, sums: Mapping[Part, MetricSums], clients: Sequence[int]) -> Failure | None:
+        """Check the sums of a node.
 
         Args:
-            sums: by part.
-            clients: codes of the clients that they are said to be of.
+            sums: sums by part.
+            clients: codes of the clients that the sums claim to be of.
+
+        Returns:
+            The first violation, or None.
         """
         names = self.names if clients else frozenset[str]()
         for part, found in sums.items():
             if found.total.keys() != names:
-                return f"wrong_names: {sorted(found.total)} instead of {sorted(names)}"
+                detail = f"{sorted(found.total)} instead of {sorted(names)}"
+                return Failure(FailureKind.WRONG_NAMES, detail)
             most = float(self.num_values[part][clients].sum())
             for metric in names:
-                if wrong := self._wrong(*found.of(metric), most):
-                    return f"{wrong[0]}: {part.name.lower()} {metric} {wrong[1]}"
+                if failure := self._metric_violation(*found.of(metric), most):
+                    detail = f"{part.name.lower()} {metric} {failure.detail}"
+                    return Failure(failure.kind, detail)
         return None
 
-    def _wrong(
+    def _metric_violation(
         self, total: float, squares: float, count: float, most: float
-    ) -> tuple[str, str] | None:
-        """The kind of what is wrong with the sums of one metric, and words for it."""
+    ) -> Failure | None:
+        """Check the sums of one metric over at most `most` values."""
         if not all(map(isfinite, (total, squares, count))):
-            return "not_finite", f"has a sum of {total:g} over {count:g} values"
+            return Failure(FailureKind.NOT_FINITE, f"has a sum of {total:g} over {count:g} values")
         if not 0 <= count <= most or count % 1:
-            return "wrong_count", f"has {count:g} values, and there are {most:g}"
+            return Failure(FailureKind.WRONG_COUNT, f"has {count:g} values, and there are {most:g}")
         mean, square = (total / count, squares / count) if count else (total, squares)
         low, high = self.value_range if count else (0.0, 0.0)
         if not low - _ROUNDING <= mean <= high + _ROUNDING:
-            return "out_of_range", f"has a mean of {mean:g}, beyond {low:g} to {high:g}"
+            detail = f"has a mean of {mean:g}, beyond {low:g} to {high:g}"
+            return Failure(FailureKind.OUT_OF_RANGE, detail)
         # The mean of squares is never below the square of the mean, nor beyond the largest square.
         if not mean * mean - _ROUNDING <= square * (1 + _ROUNDING) <= high * high + _ROUNDING:
-            return "out_of_range", f"has a mean of squares of {square:g} around a mean of {mean:g}"
+            detail = f"has a mean of squares of {square:g} around a mean of {mean:g}"
+            return Failure(FailureKind.OUT_OF_RANGE, detail)
         return None

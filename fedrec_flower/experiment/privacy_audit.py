@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
-from fedrec_flower.communication.train_reply import Answer
+from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
@@ -241,7 +241,7 @@ class _Asked:
         sampled = sample_clients(plan, "cohort", round_, plan.clients_per_round)
         return cls(curator.cohort(sampled, round_), round_, given, curator)
 
-    def answer(self, node: Node, clients: list[int]) -> Answer:
+    def answer(self, node: Node, clients: list[int]) -> TrainResult:
         """What a node says of some of the cohort."""
         given = [self.given[name] for name in node.shared_names]
         about: dict[str, Any] = {"round": self.round, "clip_norm": self.curator.clip_norm}
@@ -336,7 +336,7 @@ class NodeImitation:
         return replace(place, train=train, validation=nothing, test=nothing)
 
 
-def _summed(answer: Answer) -> UpdateSum:
+def _summed(answer: TrainResult) -> UpdateSum:
     if answer.total is None:
         raise ValueError("updates were stacked, though their sum was asked for")
     return answer.total

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.prepared import ClientData
@@ -51,7 +52,7 @@ class NoFaults:
         """Whether who replies hangs on how much a client has."""
         return False
 
-    def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, str]:
+    def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, Failure]:
         """Who of a cohort will not reply, and why; such a client keeps nothing of the round.
 
         Args:
@@ -74,7 +75,7 @@ class NoFaults:
         num_examples: NDArray[np.int64],
         round_: int,
         attempt: int,
-    ) -> dict[int, str]:
+    ) -> dict[int, Failure]:
         """Who trains and replies too late, and why.
 
         Args:
@@ -151,7 +152,7 @@ def again(updates: Updates, place: int, tables: Collection[str]) -> Odd:
     return Odd(int(one.clients[0]), float(one.weights[0]), tensors, again=True)
 
 
-_ABSENT = {"dropout": "dropped_out", "crash": "crashed"}
+_ABSENT = {"dropout": FailureKind.DROPPED_OUT, "crash": FailureKind.CRASHED}
 _MISHAPS = (*_ABSENT, *VALUES, "wrong_shape", "wrong_weight", "repeated")
 
 
@@ -229,11 +230,11 @@ class Faults(NoFaults):
         """See `NoFaults.tells_activity`; who has more is late more often."""
         return self.deadline is not None
 
-    def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, str]:
+    def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, Failure]:
         """See `NoFaults.absent`."""
         mishap = self._mishaps(np.asarray(clients, np.int64), round_, attempt)
         pairs = zip(clients, mishap.tolist(), strict=True)
-        return {client: _ABSENT[name] for client, name in pairs if name in _ABSENT}
+        return {client: Failure(_ABSENT[name]) for client, name in pairs if name in _ABSENT}
 
     def tamper(self, data: ClientData, round_: int) -> ClientData:
         """See `NoFaults.tamper`."""
@@ -249,13 +250,13 @@ class Faults(NoFaults):
         num_examples: NDArray[np.int64],
         round_: int,
         attempt: int,
-    ) -> dict[int, str]:
+    ) -> dict[int, Failure]:
         """See `NoFaults.late`."""
         if self.deadline is None:
             return {}
         taken = latency(self.seed, clients, num_examples, round_, attempt, self.latency_spread)
         return {
-            int(client): f"late: after {time:.0f} instead of {self.deadline:g}"
+            int(client): Failure(FailureKind.LATE, f"after {time:.0f} instead of {self.deadline:g}")
             for client, time in zip(clients, taken, strict=True)
             if time > self.deadline
         }

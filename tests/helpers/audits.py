@@ -17,7 +17,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedrec_flower.cli.main import compose_deployment
-from fedrec_flower.communication.train_reply import Reply, read
+from fedrec_flower.communication.schema import TrainReply
 from fedrec_flower.communication.validation import update_sum
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import Secret
@@ -256,13 +256,16 @@ class Released:
     """
 
     ran: Deployed
-    replies: list[Reply]
+    replies: list[TrainReply]
 
     @classmethod
     def by(cls, ran: Deployed) -> "Released":
         """The server of a run."""
         asked = [(ran.asked(client)[0], context) for client, context in enumerate(ran.tap.contexts)]
-        return cls(ran, [read(app(message, context)) for message, context in asked])
+        return cls(
+            ran,
+            [TrainReply.from_record(app(message, context).content) for message, context in asked],
+        )
 
     def trials(self, count: int, *, present: bool) -> Floats:
         """What is released, so many times over: a row per trial.
@@ -278,7 +281,7 @@ class Released:
         replies = self.replies if present else [self.replies[-1], *self.replies[1:]]
         return np.array([self._trial(replies) for _ in range(count)])
 
-    def _trial(self, replies: list[Reply]) -> Floats:
+    def _trial(self, replies: list[TrainReply]) -> Floats:
         guard, plan = self.ran.setup.guard, self.ran.setup.plan
         curator = guard.privacy.curator(guard.run, Chance(None))
         everyone, row = np.arange(plan.num_clients), np.zeros(5)

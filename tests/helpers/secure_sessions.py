@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.communication.secure_aggregation.client import Member, Rules
-from fedrec_flower.communication.secure_aggregation.messages import Contribution, Wanted
+from fedrec_flower.communication.secure_aggregation.messages import Contribution, UnmaskRequest
 from fedrec_flower.communication.secure_aggregation.primitives import neighbourhoods
 from fedrec_flower.communication.secure_aggregation.server import Coordinator, TooFewError
 
@@ -59,10 +59,12 @@ class Session:
         """The masked vectors."""
         return {place: part.vector for place, part in self.parts.items()}
 
-    def wanted(self, place: int, survivors: frozenset[int], dropouts: frozenset[int]) -> Wanted:
+    def wanted(
+        self, place: int, survivors: frozenset[int], dropouts: frozenset[int]
+    ) -> UnmaskRequest:
         """A request to a member, with the numbers of clients as its neighbours gave them."""
         others = sorted((survivors - {place}) & self.parts.keys())
-        return Wanted(
+        return UnmaskRequest(
             survivors,
             dropouts,
             {other: self.parts[other].clients for other in others},

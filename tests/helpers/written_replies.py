@@ -8,8 +8,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.packing import ROWS
-from fedrec_flower.communication.train_reply import UnsoundError, read
-from fedrec_flower.communication.validation import Expected
+from fedrec_flower.communication.validation import InvalidReplyError, ReplySchema
+from fedrec_flower.core.failures import FailureKind
 from fedrec_flower.core.updates import LAYOUT, ROW_WEIGHT
 from fedrec_flower.federation.client.app import app
 from fedrec_flower.federation.transport.in_process import InProcessGrid
@@ -22,16 +22,16 @@ Content = dict[str, dict[str, Any]]
 Change = Callable[[Content], None]
 
 
-def expected(*, stacked: bool = False, losses_below_zero: bool = False) -> Expected:
+def expected(*, stacked: bool = False, losses_below_zero: bool = False) -> ReplySchema:
     limits = Limits(weight=10.0, value=100.0)
-    return Expected(
+    return ReplySchema(
         SHAPES,
         {"item"},
         NUM_ITEMS,
         limits,
         stacked,
         statistics=False,
-        rows=True,
+        row_weights=True,
         losses_below_zero=losses_below_zero,
     )
 
@@ -94,13 +94,13 @@ def message(content: Content, node: int = 1) -> Message:
     return Message(RecordDict(records), reply_to=asked)
 
 
-def verdict(content: Content, *, each: bool = False) -> str:
-    """The kind of what is wrong with a reply; empty if nothing is."""
+def failure_kind(content: Content, *, each: bool = False) -> FailureKind | None:
+    """Return the kind of failure for which a reply is rejected; None if it is valid."""
     try:
-        expected(stacked=each).check(read(message(content)), ASKED[1])
-    except UnsoundError as error:
-        return str(error)
-    return ""
+        expected(stacked=each).validate(message(content), ASKED[1])
+    except InvalidReplyError as error:
+        return error.failure.kind
+    return None
 
 
 def put(record: str, key: str, value: Any) -> Change:

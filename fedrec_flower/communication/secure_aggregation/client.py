@@ -19,8 +19,8 @@ from flwr.common.secure_aggregation.secaggplus_utils import (
 from fedrec_flower.communication.secure_aggregation.messages import (
     Contribution,
     PublicKeys,
-    Revealed,
-    Wanted,
+    RevealedShares,
+    UnmaskRequest,
 )
 from fedrec_flower.communication.secure_aggregation.primitives import (
     KeyPair,
@@ -203,7 +203,7 @@ class Member:
         tags = {other: tag(self._common(other), self.place, other, clients) for other in others}
         return Contribution(masked, clients, tags)
 
-    def unmask(self, wanted: Wanted) -> Revealed:
+    def unmask(self, wanted: UnmaskRequest) -> RevealedShares:
         """Reveal shares, of each member one kind at most; then there is no more to be had.
 
         Raises:
@@ -222,7 +222,7 @@ class Member:
             f"{len(survivors)} survivors are too few for a threshold of {self.threshold}",
         )
         self._require_clients(wanted)
-        revealed = Revealed(
+        revealed = RevealedShares(
             seeds={member: self.held[member].seed for member in survivors},
             keys={member: self.held[member].key for member in dropouts},
         )
@@ -262,7 +262,7 @@ class Member:
             state["clients"],
         )
 
-    def _require_clients(self, wanted: Wanted) -> None:
+    def _require_clients(self, wanted: UnmaskRequest) -> None:
         """Refuse to unmask a sum that may hold fewer clients than the member's rules demand.
 
         What the member can check are its neighbours' numbers, and the sum holds no fewer.

@@ -13,8 +13,8 @@ import numpy as np
 from fedrec_flower.communication.secure_aggregation.messages import (
     Contribution,
     PublicKeys,
-    Revealed,
-    Wanted,
+    RevealedShares,
+    UnmaskRequest,
 )
 from fedrec_flower.communication.secure_aggregation.primitives import (
     KeyPair,
@@ -28,6 +28,7 @@ from fedrec_flower.communication.secure_aggregation.primitives import (
     well_connected,
 )
 from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.core.failures import FailureKind
 
 Ciphertexts = Mapping[int, bytes]
 
@@ -39,13 +40,13 @@ class TooFewError(TrainingError):
         kind: of the loss, for those whose vectors are not used.
     """
 
-    kind = "too_few_nodes"
+    kind = FailureKind.TOO_FEW_NODES
 
 
 class TooFewClientsError(TooFewError):
     """The sum would hold too few clients: no shares are asked for."""
 
-    kind = "too_few_clients"
+    kind = FailureKind.TOO_FEW_CLIENTS
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class Coordinator:
             for member in sorted(self.sharing)
         }
 
-    def add(self, contributions: Iterable[tuple[int, Contribution]]) -> dict[int, Wanted]:
+    def add(self, contributions: Iterable[tuple[int, Contribution]]) -> dict[int, UnmaskRequest]:
         """Add up masked vectors; give each survivor what it is to reveal.
 
         Args:
@@ -133,7 +134,7 @@ class Coordinator:
             )
         return {member: self._wanted(member, tags) for member in sorted(self.masked)}
 
-    def _wanted(self, member: int, tags: Mapping[int, Mapping[int, bytes]]) -> Wanted:
+    def _wanted(self, member: int, tags: Mapping[int, Mapping[int, bytes]]) -> UnmaskRequest:
         others = sorted(self.neighbours[member] & self.masked)
         counts = {other: self.clients[other] for other in others}
         around = self.clients[member] + sum(counts.values())
@@ -143,14 +144,14 @@ class Coordinator:
                 f"secure_aggregation.min_clients={self.min_clients}: lower it, or raise "
                 "clients_per_round or secure_aggregation.num_neighbours"
             )
-        return Wanted(
+        return UnmaskRequest(
             survivors=frozenset({member, *others}),
             dropouts=self.neighbours[member] & self._missing(),
             clients=counts,
             tags={other: tags[other].get(member, b"") for other in others},
         )
 
-    def unmask(self, revealed: Mapping[int, Revealed]) -> Masked:
+    def unmask(self, revealed: Mapping[int, RevealedShares]) -> Masked:
         """The sum of the vectors of all members in `masked`, from the shares of those that reply.
 
         Raises:

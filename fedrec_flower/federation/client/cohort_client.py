@@ -8,7 +8,8 @@ from typing import Any
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
 
-from fedrec_flower.communication.train_reply import Answer
+from fedrec_flower.communication.schema import EVALUATED_PARTS, metrics_of
+from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.errors import ConfigError, TrainingError
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
@@ -19,7 +20,6 @@ from fedrec_flower.federation.client.trainers import neighbours
 from fedrec_flower.training.model_versions import Versions
 
 Arrays = list[NDArray[Any]]
-EVALUATED = (Part.VALIDATION, Part.TEST)
 
 _LOG = logging.getLogger(__name__)
 _UNSAID = "training failed on a node under local privacy: read the log of the node for the reason"
@@ -52,13 +52,13 @@ class CohortClient(NumPyClient):
                 `clip_norm`, see `Curator.clip_norm`.
 
         Returns:
-            The arrays of `Answer.arrays`; the summed weight, `num_examples`; and
-            `Answer.metrics`.
+            The arrays of `TrainResult.arrays`; the summed weight, `num_examples`; and
+            `TrainResult.metrics`.
         """
         answer = self.train(parameters, config)
         return answer.arrays(self.node.trainer.names), int(answer.weight), answer.metrics()
 
-    def train(self, parameters: Arrays, config: dict[str, Any]) -> Answer:
+    def train(self, parameters: Arrays, config: dict[str, Any]) -> TrainResult:
         """Train the clients; see `fit`.
 
         Raises:
@@ -116,17 +116,12 @@ class CohortClient(NumPyClient):
                 "exact evaluation sums are asked for, which would tell a server that is not "
                 "trusted what this node's clients hold out: a node under local privacy sends none"
             )
-        sums, num_users = {part: MetricSums() for part in EVALUATED}, 0
+        sums, num_users = {part: MetricSums() for part in EVALUATED_PARTS}, 0
         given = self._given(parameters, config)
         for data, own in self._scored(given, config):
             self.node.fill(data, given.of(data.client), config["slot"], own)
             num_users += self._evaluate(data, sums, config)
-        metrics = {
-            f"{part.name.lower()}/{m}": [s.total[m], s.squares[m], s.count[m]]
-            for part, s in sums.items()
-            for m in s.total
-        }
-        return 0.0, num_users, metrics
+        return 0.0, num_users, dict(metrics_of(sums))
 
     def _scored(
         self, given: Versions, config: dict[str, Any]

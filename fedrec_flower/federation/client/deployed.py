@@ -39,14 +39,14 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedrec_flower.communication.schema import MASKED_ACTION, read_config
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.files import child_path
 from fedrec_flower.core.instantiate import build, trust
 from fedrec_flower.core.updates import HUGE
 from fedrec_flower.data.prepared import MANIFEST, Prepared
-from fedrec_flower.federation.client import handlers as serving
-from fedrec_flower.federation.client import secure_client as masking
+from fedrec_flower.federation.client import handlers
 from fedrec_flower.federation.client.node import Node, open_node
 from fedrec_flower.federation.client.state_store import keep_first
 from fedrec_flower.federation.client.trainers import ExactTrainer
@@ -63,26 +63,26 @@ _NONE = {"attack": "fedrec_flower.threats.NoAttack", "faults": "fedrec_flower.th
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """See `serving.query`."""
-    return serving.query(node_of(message, context), message, context)
+    """See `handlers.query`."""
+    return handlers.query(node_of(message, context), message, context)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """See `serving.train`."""
-    return serving.train(node_of(message, context), message, context)
+    """See `handlers.train`."""
+    return handlers.train(node_of(message, context), message, context)
 
 
-@app.train(masking.ACTION)
+@app.train(MASKED_ACTION)
 def train_masked(message: Message, context: Context) -> Message:
-    """See `serving.train_masked`."""
-    return serving.train_masked(node_of(message, context), message, context)
+    """See `handlers.train_masked`."""
+    return handlers.train_masked(node_of(message, context), message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """See `serving.evaluate`."""
-    return serving.evaluate(node_of(message, context), message, context)
+    """See `handlers.evaluate`."""
+    return handlers.evaluate(node_of(message, context), message, context)
 
 
 def node_of(message: Message, context: Context) -> Node:
@@ -92,8 +92,8 @@ def node_of(message: Message, context: Context) -> Node:
         ConfigError: if the node is not set up, or its rules forbid the job; one sentence, which
             the server is told.
     """
-    serving.use_one_thread()
-    config = serving.config_of(message)
+    handlers.use_one_thread()
+    config = read_config(message.content)
     _refuse_fields(json.loads(config["job"]), config)
     return _opened(config["job"], tuple(context.node_config.items()))
 

@@ -1,18 +1,24 @@
-"""What a node does with a message: unpack it, let a `NumPyClient` compute, pack the reply.
+"""Message handlers of a node: unpack a message, compute with a `NumPyClient`, pack the reply.
 
-The same for every node; how it comes by its data is said by the ClientApp (`app`, `deployed`).
+The handlers are the same for all nodes. The ClientApps (`app`, `deployed`) decide where a node's
+data and settings come from.
 """
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from numpy.typing import NDArray
+from flwr.app import Context, Message
 
-from fedrec_flower.communication.packing import pack
+from fedrec_flower.communication.schema import (
+    EvaluateReply,
+    EvaluateRequest,
+    QueryReply,
+    TrainRequest,
+    read_config,
+    sums_of,
+)
 from fedrec_flower.core.errors import ConfigError, TrainingError
-from fedrec_flower.core.updates import ROW_WEIGHT
-from fedrec_flower.federation.client import secure_client as masking
+from fedrec_flower.federation.client import secure_client
 from fedrec_flower.federation.client.cohort_client import CohortClient
 from fedrec_flower.federation.client.node import Node
 
@@ -20,89 +26,64 @@ _COUNT = "num-partitions"
 
 
 def query(node: Node, message: Message, context: Context) -> Message:
-    """Say which clients this node hosts, `first` up to but without `stop`."""
-    hosted = _hosted(node, context)
-    reply = ConfigRecord({"first": hosted.start, "stop": hosted.stop})
-    return Message(RecordDict({"hosted": reply}), reply_to=message)
+    """Reply with the clients that this node hosts."""
+    reply = QueryReply(_hosted(node, context))
+    return Message(reply.to_record(), reply_to=message)
 
 
 def train(node: Node, message: Message, context: Context) -> Message:
-    """Train the clients that the message names; reply with sums, or with every update."""
-    config = _about_own_clients(node, message, context)
-    masking.refuse_plain(node)
-    client = CohortClient(node, config["clients"])
-    answer = client.train(_parameters(message), config)
-    names = node.trainer.names
-    named = dict(zip(answer.array_names(names), answer.arrays(names), strict=True))
-    tables = [name for name in named if name in {*node.trainer.tables, ROW_WEIGHT}]
-    packed, num_rows = pack(named, tables)
-    metrics = answer.metrics()
-    lost = {"clients": metrics.pop("lost"), "reasons": metrics.pop("reasons")}
-    content = RecordDict(
-        {
-            "update": ArrayRecord({name: Array(value) for name, value in packed.items()}),
-            "num_rows": ConfigRecord({**num_rows}),
-            "lost": ConfigRecord(lost),
-            "metrics": MetricRecord({"num_examples": answer.weight, **metrics}),
-        }
-    )
-    return Message(content, reply_to=message)
+    """Train the clients in the message; reply with a sum or with individual updates."""
+    secure_client.refuse_plain(node)
+    request = TrainRequest.from_record(message.content)
+    _require_hosted(request.clients, node, context)
+    result = CohortClient(node, request.clients).train(request.arrays, request.config)
+    reply = result.reply(node.trainer.names, node.trainer.tables)
+    return Message(reply.to_record(), reply_to=message)
 
 
 def train_masked(node: Node, message: Message, context: Context) -> Message:
-    """Pass one stage of secure aggregation, one of which trains as `train` does."""
-    config = _about_own_clients(node, message, context)
-    request = dict(message.content.config_records["secure"])
-    content = masking.serve(node, config, request, _parameters(message), context.state)
+    """Handle one stage of secure aggregation; the mask stage trains as `train` does."""
+    clients = read_config(message.content).get("clients", ())
+    _require_hosted(clients, node, context)
+    content = secure_client.serve(node, message.content, context.state)
     return Message(content, reply_to=message)
 
 
 def evaluate(node: Node, message: Message, context: Context) -> Message:
-    """Evaluate the clients that the message names; keep a snapshot where it says so."""
-    config = _about_own_clients(node, message, context)
-    if config["snapshot"]:
+    """Evaluate the clients in the message; store a snapshot if the message asks for one."""
+    request = EvaluateRequest.from_record(message.content)
+    _require_hosted(request.clients, node, context)
+    if request.snapshot:
         hosted = _hosted(node, context)
-        cuts = node.data.client_offsets
-        users = slice(int(cuts[hosted.start]), int(cuts[hosted.stop]))
-        node.store.snapshot(hosted, users, config["snapshot"], config["round"])
+        offsets = node.data.client_offsets
+        users = slice(int(offsets[hosted.start]), int(offsets[hosted.stop]))
+        node.store.snapshot(hosted, users, request.snapshot, request.round)
     else:
-        node.store.require_snapshot(config["clients"], config["slot"], config["round"])
-    client = CohortClient(node, config["clients"])
-    _, num_users, metrics = client.evaluate(_parameters(message), config)
-    counts = {"num_clients": len(config["clients"]), "num_users": num_users}
-    content = RecordDict({"metrics": MetricRecord({**counts, **metrics})})
-    return Message(content, reply_to=message)
-
-
-def config_of(message: Message) -> dict[str, Any]:
-    """The fields that a message carries beside parameters."""
-    return dict(message.content.config_records["config"])
+        node.store.require_snapshot(request.clients, request.slot, request.round)
+    client = CohortClient(node, request.clients)
+    _, num_users, metrics = client.evaluate(request.arrays, request.config)
+    reply = EvaluateReply(sums_of(metrics), len(request.clients), num_users)
+    return Message(reply.to_record(), reply_to=message)
 
 
 def use_one_thread() -> None:
-    """Compute with one thread: recommenders are small, and every worker has a core of its own."""
+    """Use one PyTorch thread: recommenders are small, and each worker has one core."""
     torch.set_num_threads(1)
 
 
-def _about_own_clients(node: Node, message: Message, context: Context) -> dict[str, Any]:
-    """The fields of a message, if it is about clients that this node hosts.
+def _require_hosted(clients: Iterable[int], node: Node, context: Context) -> None:
+    """Require that this node hosts all clients of a request.
 
     Raises:
         TrainingError: names a client that another node hosts.
     """
-    config, hosted = config_of(message), _hosted(node, context)
-    strangers = [client for client in config.get("clients", ()) if client not in hosted]
+    hosted = _hosted(node, context)
+    strangers = [client for client in clients if client not in hosted]
     if strangers:
         raise TrainingError(
             f"client {strangers[0]} is asked for, and this node hosts clients {hosted.start} to "
             f"{hosted.stop - 1}"
         )
-    return config
-
-
-def _parameters(message: Message) -> list[NDArray[Any]]:
-    # Reading an array copies it out of the message: PyTorch may own what it holds.
-    return [array.numpy() for array in message.content.array_records["parameters"].values()]
 
 
 def _hosted(node: Node, context: Context) -> range:

@@ -1,20 +1,21 @@
-"""Secure aggregation on a node: a message per stage, and what the node must remember in between.
+"""Secure aggregation on a node: handles one message per stage and keeps the state in between.
 
-It is remembered in the state that Flower keeps for each node and hands to whichever worker serves
-it: in memory, never on a disk that nodes share. The last stage empties it; a session that never
-got there is overwritten by the next.
+The state is stored in the state that Flower keeps for each node and passes to whichever worker
+serves the node: in memory, never on a disk that nodes share. The last stage removes it. The state
+of an unfinished session is overwritten by the next session.
 
-A client is in one released sum of a round at most. Two sums of the same parameters would differ by
-the updates of the clients that are in one of them alone, and one client would be exposed. So the
-node notes on its disk, before it reveals a share, that the round holds its clients. Where the round
-is tried again, by the same server or after a crash by one that has gone back to a checkpoint, these
-clients are left out as "answered". Fresh draws would not help: a client's own items stay the same.
-A session belongs to the job that it began with: the rules of that job hold to its end, and the note
-goes to the folder of its run.
+A client is in at most one released sum of a round. Two sums of the same parameters would differ by
+the updates of the clients that are in only one of them, so a single client could be exposed.
+Therefore the node notes on its disk, before it reveals a share, that the round contains its
+clients. If the round is tried again, by the same server or by a server that resumed from a
+checkpoint after a crash, these clients are left out as "answered". New random draws would not help:
+a client's own items stay the same. A session belongs to the job that it began with: the rules of
+that job apply to its end, and the note is stored in the folder of its run.
 
-Sums of different rounds are not kept apart: cohorts that differ by few clients tell of these.
-A server that departs from the protocol can still ask about the same parameters twice: under the
-name of another run, or under the number of the next round. See `secure_aggregation.wording`.
+Sums of different rounds are not kept apart: cohorts that differ by few clients reveal these
+clients. A server that departs from the protocol can still ask for the same parameters twice, under
+the name of another run or under the number of the next round. See
+`communication.secure_aggregation.secagg`.
 """
 
 from collections.abc import Mapping
@@ -24,138 +25,131 @@ from math import isnan
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from numpy.typing import NDArray
+from flwr.app import ConfigRecord, RecordDict
 
+from fedrec_flower.communication.schema import RequestHeader, TrainRequest
 from fedrec_flower.communication.secure_aggregation.client import Member, RefusedError, Stage
-from fedrec_flower.communication.secure_aggregation.messages import PublicKeys, Wanted
+from fedrec_flower.communication.secure_aggregation.messages import (
+    AdvertiseRequest,
+    MaskReply,
+    MaskRequest,
+    ReceivedRequest,
+    ShareReply,
+    ShareRequest,
+    UnmaskRequest,
+)
 from fedrec_flower.communication.secure_aggregation.quantization import CohortSum
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
+from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.random import generator
 from fedrec_flower.federation.client.cohort_client import CohortClient
 from fedrec_flower.federation.client.node import Node
 from fedrec_flower.federation.client.trainers import ExactTrainer
 
-ACTION = "masked"  # messages of type "train.masked"
-
 _STATE = "secure_aggregation"
-
-Fields = Mapping[str, Any]
 
 
 def refuse_plain(node: Node) -> None:
-    """See to it that a node of a masked run tells nothing in clear.
+    """Refuse to send an update that is not masked.
 
     Raises:
-        RefusedError: if the run is masked.
+        RefusedError: if the run uses secure aggregation.
     """
     if isinstance(node.secure, SecAgg):
         raise RefusedError("an update in clear is asked for, but the run aggregates securely")
 
 
-def serve(
-    node: Node, config: Fields, request: Fields, parameters: list[NDArray[Any]], state: RecordDict
-) -> RecordDict:
-    """Pass one stage.
+def serve(node: Node, content: RecordDict, state: RecordDict) -> RecordDict:
+    """Handle the request of one stage.
 
     Args:
         node: the node.
-        config: as for training; `job` alone in the stages that do not train.
-        request: `stage` and `session`, and what `strategies.masked` puts beside them.
-        parameters: as for training; empty in the other stages.
-        state: what the node remembers from stage to stage; changed.
+        content: the request.
+        state: the state that the node keeps between stages; modified.
+
+    Returns:
+        The content of the reply.
 
     Raises:
-        RefusedError: if the request is one that no honest server makes.
+        RefusedError: if no honest server would send the request.
     """
     secure = node.secure
     if not isinstance(secure, SecAgg):
         raise RefusedError("a masked sum is asked for, but the run does not aggregate securely")
-    member, content = _recalled(request, config, state, secure), RecordDict()
-    said: dict[str, Any]
-    if request["stage"] == "advertise":
-        keys = member.public
-        said = {"encryption": keys.encryption, "masking": keys.masking}
-    elif request["stage"] == "share":
-        pairs = map(PublicKeys, request["encryption"], request["masking"])
-        encrypted = member.share(dict(zip(request["places"], pairs, strict=True)))
-        said = {"places": list(encrypted), "values": list(encrypted.values())}
-    elif request["stage"] == "mask":
-        member.open(dict(zip(request["places"], request["values"], strict=True)))
-        vector, replied, said = _trained(node, secure, config, request, parameters)
-        part = member.mask(vector, replied)
-        content["masked"] = ArrayRecord({"vector": Array(part.vector)})
-        said |= {"replied": replied, "places": list(part.tags), "tags": list(part.tags.values())}
+    request = ReceivedRequest.from_record(content)
+    job = _digest(content)
+    member = _restore_member(request, job, state, secure)
+    asked: Mapping[str, Any] = {}
+    if request.stage == AdvertiseRequest.stage:
+        reply = member.public.to_record()
+    elif request.stage == ShareRequest.stage:
+        keys = ShareRequest.from_fields(request.fields).keys
+        reply = ShareReply(member.share(keys)).to_record()
+    elif request.stage == MaskRequest.stage:
+        training = TrainRequest.from_record(content)
+        reply = _mask(node, secure, member, MaskRequest.from_fields(request.fields), training)
+        asked = {"asked": training.clients, "round": training.round}
     else:
-        revealed = member.unmask(_wanted(request))
-        node.store.answer(*_in_vector(state))
-        said = {"survivors": list(revealed.seeds), "seeds": list(revealed.seeds.values())}
-        said |= {"dropouts": list(revealed.keys), "keys": list(revealed.keys.values())}
-    content["said"] = ConfigRecord(said)
-    _remember(member, request, config, state)
-    return content
+        revealed = member.unmask(UnmaskRequest.from_fields(request.fields))
+        node.store.answer(*_masked_clients(state))
+        reply = revealed.to_record()
+    _store_member(member, {"session": request.session, "job": job, **asked}, state)
+    return reply
 
 
-def _wanted(request: Fields) -> Wanted:
-    return Wanted(
-        frozenset(request["survivors"]),
-        frozenset(request["dropouts"]),
-        dict(zip(request["places"], request["clients"], strict=True)),
-        dict(zip(request["places"], request["tags"], strict=True)),
-    )
-
-
-def _trained(
-    node: Node, secure: SecAgg, config: Fields, request: Fields, parameters: list[NDArray[Any]]
-) -> tuple[NDArray[Any], int, dict[str, Any]]:
-    """The node's vector, in clear; how many clients it holds; and the lost ones, by kind alone."""
-    clients, round_ = config["clients"], config["round"]
+def _mask(
+    node: Node, secure: SecAgg, member: Member, request: MaskRequest, training: TrainRequest
+) -> RecordDict:
+    """Train the clients and return the masked sum of those that have not answered this round."""
+    member.open(request.ciphertexts)
+    clients, round_ = training.clients, training.round
     fresh = node.store.unanswered(clients, round_)
-    answer = CohortClient(node, fresh).train(parameters, dict(config))
-    if (total := answer.total) is None:
+    result = CohortClient(node, fresh).train(training.arrays, training.config)
+    if (total := result.total) is None:
         raise RefusedError("a masked sum is asked for, but the run sends no sums to be masked")
     trainer = node.trainer
     if isinstance(trainer, ExactTrainer) and not trainer.privacy.hides_rows:
-        # Sums of statistics are not divided by their weight, so nobody needs the true one.
-        total = replace(total, weight=answer.replied * secure.client_weight)
-    if not request["rows"]:
+        # Sums of statistics are not divided by their weight, so the true weight is not needed.
+        total = replace(total, weight=result.replied * secure.client_weight)
+    if not request.row_weights:
         total = replace(total, row_weight=np.zeros(0))
-    loss = 0.0 if isnan(answer.loss) else answer.loss  # statistics have none
-    summed = CohortSum(total, loss, answer.replied, clipped=0)
+    loss = 0.0 if isnan(result.loss) else result.loss  # statistics have no loss
+    summed = CohortSum(total, loss, result.replied, clipped=0)
     rng = generator(node.seed, "secure-rounding", round_, *clients[:1])
-    lost = answer.lost | dict.fromkeys(set(clients) - set(fresh), "answered")
-    reasons = [reason.partition(":")[0] for reason in lost.values()]
-    vector = secure.encoded(summed, len(clients), request["cohort"], rng)
-    return vector, answer.replied, {"clients": list(lost), "reasons": reasons}
+    vector = secure.encoded(summed, len(clients), request.cohort, rng)
+    answered = dict.fromkeys(set(clients) - set(fresh), Failure(FailureKind.ANSWERED))
+    contribution = member.mask(vector, result.replied)
+    return MaskReply(contribution, result.failures | answered).to_record()
 
 
-def _recalled(request: Fields, config: Fields, state: RecordDict, secure: SecAgg) -> Member:
-    """The member of the session that the request belongs to; a new one where it begins."""
-    if request["stage"] == "advertise":
-        return Member.fresh(request["place"], request["threshold"], secure.rules)
-    kept = state.config_records.get(_STATE, ConfigRecord())
-    if kept.get("session") != request["session"]:
-        raise RefusedError(f"stage {request['stage']} is asked for in a session never begun")
-    if kept.get("job") != _digest(config):
-        raise RefusedError(f"stage {request['stage']} is asked for by another job than the session")
-    return Member.restored(kept, secure.rules)
+def _restore_member(
+    request: ReceivedRequest, job: str, state: RecordDict, secure: SecAgg
+) -> Member:
+    """Return the member of the request's session; a new one in the first stage."""
+    if request.stage == AdvertiseRequest.stage:
+        advertise = AdvertiseRequest.from_fields(request.fields)
+        return Member.fresh(advertise.place, advertise.threshold, secure.rules)
+    stored = state.config_records.get(_STATE, ConfigRecord())
+    if stored.get("session") != request.session:
+        raise RefusedError(f"stage {request.stage} is asked for in a session never begun")
+    if stored.get("job") != job:
+        raise RefusedError(f"stage {request.stage} is asked for by another job than the session")
+    return Member.restored(stored, secure.rules)
 
 
-def _digest(config: Fields) -> str:
-    return sha256(config["job"].encode()).hexdigest()
+def _digest(content: RecordDict) -> str:
+    return sha256(RequestHeader.from_record(content).job.encode()).hexdigest()
 
 
-def _in_vector(state: RecordDict) -> tuple[list[int], int]:
-    """The clients that the node was asked about when it made its vector, and the round."""
-    kept: Any = state.config_records[_STATE]
-    return list(kept["asked"]), kept["round"]
+def _masked_clients(state: RecordDict) -> tuple[list[int], int]:
+    """Return the clients that the node was asked about for its vector, and the round."""
+    stored: Any = state.config_records[_STATE]
+    return list(stored["asked"]), stored["round"]
 
 
-def _remember(member: Member, request: Fields, config: Fields, state: RecordDict) -> None:
+def _store_member(member: Member, session: Mapping[str, Any], state: RecordDict) -> None:
+    """Store the member's state for the next stage, or remove it after the last one."""
     if member.stage == Stage.OVER:
         del state.config_records[_STATE]
         return
-    kept = member.state() | {"session": request["session"], "job": _digest(config)}
-    if member.stage == Stage.UNMASK:
-        kept |= {"asked": list(config["clients"]), "round": config["round"]}
-    state.config_records[_STATE] = ConfigRecord(kept)
+    state.config_records[_STATE] = ConfigRecord({**member.state(), **session})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.communication.limits import DIVERGED
 from fedrec_flower.communication.packing import Cost
-from fedrec_flower.communication.train_reply import Answer
+from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Seed, generator
 from fedrec_flower.core.types import Sums, Tensors
@@ -56,7 +56,7 @@ class Trainer(Protocol):
         attempt: int = 0,
         beside: Sequence[NDArray[Any]] = (),
         clip_norm: float = inf,
-    ) -> Answer:
+    ) -> TrainResult:
         """Train clients from what they are given.
 
         Args:
@@ -120,7 +120,7 @@ class GradientTrainer:
         attempt: int = 0,
         beside: Sequence[NDArray[Any]] = (),
         clip_norm: float = inf,
-    ) -> Answer:
+    ) -> TrainResult:
         """See `Trainer.train`."""
         controls = dict(zip(self.trained if self.method.controls else [], beside, strict=True))
         guide = Guided(self.method, controls, self.kept)
@@ -129,7 +129,7 @@ class GradientTrainer:
         claimed = (self.sending.claim(data, round_) for data in present)
         members = [self.sending.disguise(data, self.data.num_items) for data in claimed]
         answer = self.sending.answer(given, self.data.num_items)
-        answer.lost |= lost
+        answer.failures |= lost
         for trained in self._trained(members, given, round_, guide):
             cohort, touched = trained.cohort, trained.touched
             self.store.scatter(cohort, touched, trained.personal)
@@ -146,7 +146,7 @@ class GradientTrainer:
                 )
                 learnt, diverged = trained, []
             self.sending.send(guide.sent(learnt), given, answer, round_, attempt, clip_norm)
-            answer.lost |= dict.fromkeys(diverged, DIVERGED)
+            answer.failures |= dict.fromkeys(diverged, DIVERGED)
         return answer
 
     def _trained(
@@ -243,7 +243,7 @@ class ExactTrainer:
         attempt: int = 0,
         beside: Sequence[NDArray[Any]] = (),
         clip_norm: float = inf,
-    ) -> Answer:
+    ) -> TrainResult:
         """See `Trainer.train`; the loss is not a number, and nothing goes beside."""
         del beside, clip_norm
         lost = self.faults.absent(clients, round_, attempt)
@@ -259,7 +259,7 @@ class ExactTrainer:
         sent = {n: np.broadcast_to(np.float32(0), array.shape) for n, array in sums.items()}
         cost = Cost.of({**sent, ROW_WEIGHT: total.row_weight}, [])
         bytes_up = len(present) * cost.whole if sums else 0
-        return Answer(total, [], [], float("nan"), bytes_up, len(present), lost)
+        return TrainResult(total, [], [], float("nan"), bytes_up, len(present), lost)
 
     def _histories(self, clients: Sequence[int]) -> Iterator[tuple[Columns, NDArray[np.int64]]]:
         """The histories that statistics are made of, and where each client's users begin.

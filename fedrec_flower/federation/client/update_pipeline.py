@@ -10,8 +10,9 @@ from fedrec_flower.communication.compression.base import Compression
 from fedrec_flower.communication.compression.error_feedback import compress_with_feedback
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.packing import Cost
-from fedrec_flower.communication.train_reply import Answer
+from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.random import Seed, generator
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.prepared import ClientData
@@ -24,7 +25,8 @@ from fedrec_flower.training.engine import Trained
 from fedrec_flower.training.gradient_correction import CONTROL
 from fedrec_flower.training.model_versions import Versions
 
-_ODD = "wrong_shape: it has not the layout of the others"
+_OTHER_LAYOUT = Failure(FailureKind.WRONG_SHAPE, "it does not have the layout of the others")
+_REPEATED = Failure(FailureKind.REPEATED, "counted once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Sending:
     chance: Chance
     seed: Seed
 
-    def answer(self, given: Versions, num_items: int) -> Answer:
+    def answer(self, given: Versions, num_items: int) -> TrainResult:
         """What the node tells before any client has replied.
 
         Raises:
@@ -76,7 +78,7 @@ class Sending:
         learnt = (name for name in self.names if name not in beside)
         given_by = {name: given.tensors[name.removeprefix(CONTROL)] for name in learnt}
         shapes = {name: value.shape[1:] for name, value in given_by.items()} | beside
-        return Answer(None if self.stacked else UpdateSum.zeros(shapes, num_items))
+        return TrainResult(None if self.stacked else UpdateSum.zeros(shapes, num_items))
 
     def claim(self, data: ClientData, round_: int) -> ClientData:
         """What a client says that it had."""
@@ -90,7 +92,7 @@ class Sending:
         self,
         trained: Trained,
         given: Versions,
-        answer: Answer,
+        answer: TrainResult,
         round_: int,
         attempt: int,
         clip_norm: float,
@@ -106,8 +108,8 @@ class Sending:
         sent = self._without(sent, late)
         sent = self.attack.poison(sent, given.of, _Own(trained).rows, self.tables, round_)
         arrived, odd = self.faults.spoil(sent, self.tables, round_, attempt)
-        wrong = self.limits.faults(arrived, self.tables)
-        answer.lost |= late | self._wrong(odd, trained) | wrong
+        wrong = self.limits.violations(arrived, self.tables)
+        answer.failures |= late | self._wrong(odd, trained) | wrong
         arrived = self._without(arrived, wrong)
         loss = _loss_of(arrived, trained)
         answer.replied += len(arrived.clients)
@@ -132,13 +134,16 @@ class Sending:
         kept = np.flatnonzero(~np.isin(updates.clients, list(left_out)))
         return updates.select(kept, self.tables)
 
-    def _wrong(self, odd: list[Odd], trained: Trained) -> dict[int, str]:
+    def _wrong(self, odd: list[Odd], trained: Trained) -> dict[int, Failure]:
         """What is wrong with replies of another layout: something is, or they came again."""
         found = {}
         for reply in odd:
             shapes = self._shapes(trained, reply.client)
-            reason = self.limits.fault(reply.tensors, reply.weight, shapes)
-            found[reply.client] = "repeated: counted once" if reply.again else reason or _ODD
+            if reply.again:
+                found[reply.client] = _REPEATED
+                continue
+            violation = self.limits.violation(reply.tensors, reply.weight, shapes)
+            found[reply.client] = violation or _OTHER_LAYOUT
         return found
 
     def _shapes(self, trained: Trained, client: int) -> dict[str, tuple[int, ...]]:

@@ -6,11 +6,20 @@ from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedrec_flower.communication.validation import checked
+from fedrec_flower.communication.schema import (
+    EVALUATE,
+    QUERY,
+    TRAIN,
+    EvaluateRequest,
+    QueryReply,
+    RequestHeader,
+    TrainRequest,
+)
+from fedrec_flower.communication.validation import require_all_replies
 from fedrec_flower.core.errors import TrainingError
 from fedrec_flower.core.types import Tensors
 
@@ -52,13 +61,12 @@ class Hosts:
         end = monotonic() + patience
         while True:
             new = [node for node in grid.get_node_ids() if node not in clients]
-            content = RecordDict({"config": ConfigRecord(address.fields)})
-            messages = [address.message(content, node, "query") for node in new]
+            content = address.header.to_record()
+            messages = [address.message(content, node, QUERY) for node in new]
             replies = grid.send_and_receive(messages, timeout=address.timeout) if new else ()
-            for reply in checked(replies, len(new)):
-                hosted = reply.content.config_records["hosted"]
-                first, stop = (int(hosted[name]) for name in ("first", "stop"))  # type: ignore[arg-type]  # the client packs integers
-                clients[reply.metadata.src_node_id] = range(first, stop)
+            for reply in require_all_replies(replies, len(new)):
+                hosted = QueryReply.from_record(reply.content).clients
+                clients[reply.metadata.src_node_id] = hosted
             clients = dict(sorted(clients.items(), key=lambda item: item[1].start))
             missing = _missing([*clients.values()], num_clients)
             if not missing:
@@ -134,9 +142,9 @@ class Address:
     timeout: float
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """The fields of the configuration record."""
-        return {"job": self.job} | ({"place": self.place} if self.place else {})
+    def header(self) -> RequestHeader:
+        """Fields of every request."""
+        return RequestHeader(self.job, self.place)
 
     def message(self, content: RecordDict, node: int, kind: str, group: str = "") -> Message:
         """A message that Flower keeps for as long as its reply is waited for."""
@@ -183,14 +191,20 @@ class Post:
             round_: the round.
             everyone: whether nodes that host none of the clients are asked in any case.
         """
+        request_type = {TRAIN: TrainRequest, EVALUATE: EvaluateRequest}[kind]
         self.asked = {}
         for node, hosted in self.hosts.share(clients).items():
-            if hosted or everyone or kind == "evaluate":
+            if hosted or everyone or kind == EVALUATE:
                 self.asked[node] = hosted
                 arrays, versions = self._given(parameters, hosted)
-                config = {**self.address.fields, **about, "clients": hosted, "versions": versions}
-                content = RecordDict({"parameters": arrays, "config": ConfigRecord(config)})
-                yield self.address.message(content, node, kind, str(round_))
+                request = request_type(
+                    header=self.address.header,
+                    parameters=arrays,
+                    clients=hosted,
+                    versions=versions,
+                    **about,
+                )
+                yield self.address.message(request.to_record(), node, kind, str(round_))
 
     def _given(self, parameters: Tensors, clients: list[int]) -> tuple[ArrayRecord, list[int]]:
         """The versions that some clients need, and which of them each is given."""

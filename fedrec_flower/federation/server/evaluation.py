@@ -9,10 +9,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from fedrec_flower.communication.evaluate_reply import ExpectedScores, Scored
-from fedrec_flower.communication.failures import Losses, kind_of, said, words_of_nodes
-from fedrec_flower.communication.validation import Sound, checked
+from fedrec_flower.communication.failures import ClientFailures, format_counts, node_error
+from fedrec_flower.communication.schema import EvaluateReply
+from fedrec_flower.communication.validation import (
+    EvaluateReplySchema,
+    ValidReplies,
+    require_all_replies,
+)
 from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.core.failures import FailureKind
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.metric_sums import MetricSums
@@ -38,8 +43,8 @@ class EvaluatingStrategy(Strategy):
         self._seconds = {"train": 0.0, "evaluate": 0.0}
         self._round, self._started = 0, perf_counter()
         self._selection, self._slot = Selection(plan.evaluator, plan.release), ""
-        self._unkept: set[int] = set()  # nodes that have not said that they kept a snapshot there
-        self._expected_scores = ExpectedScores(plan.bounds)
+        self._unkept: set[int] = set()  # nodes without a confirmed snapshot
+        self._expected_scores = EvaluateReplySchema(plan.bounds)
 
     def _evaluate(self, grid: Grid, round_: int) -> None:
         asked = list(self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid))
@@ -85,7 +90,7 @@ class EvaluatingStrategy(Strategy):
         """
         slot, received = self._selection.free_slot, list(replies)
         self._slot, self._unkept = slot, {*self._post.asked} - _working(received)
-        sound = Sound.sort_out(received, self._post.asked, self._expected_scores)
+        sound = ValidReplies.collect(received, self._post.asked, self._expected_scores)
         self._require_enough(server_round, sound)
         result = self._evaluated(sound, server_round, slot, self._parameters)
         self._selection.see(result)
@@ -94,19 +99,20 @@ class EvaluatingStrategy(Strategy):
         self.observer.evaluated(server_round, result.metrics, result.num_clients)
         return MetricRecord({**result.metrics[Part.VALIDATION]})
 
-    def _require_enough(self, round_: int, sound: Sound[Scored]) -> None:
-        losses, least = Losses(f"evaluation of round {round_}"), self.plan.min_completion
-        losses.add(sound.lost)
+    def _require_enough(self, round_: int, sound: ValidReplies[EvaluateReply]) -> None:
+        losses, least = ClientFailures(f"evaluation of round {round_}"), self.plan.min_completion
+        losses.add(sound.failures)
         asked = sum(map(len, self._post.asked.values()))
         heard = sum(scored.num_clients for scored in sound.replies)
         if (heard or not self.plan.measures) and heard >= least * asked - 1e-9:
             losses.warn()
-        elif words := words_of_nodes(sound.lost):
+        elif words := node_error(sound.failures):
             raise TrainingError(f"a node failed: {words}")
         else:
             raise TrainingError(
                 f"round {round_}: only {heard} of {asked} clients were evaluated soundly "
-                f"({said(losses.kinds)}): mend the clients, or lower min_completion={least:g}"
+                f"({format_counts(losses.kinds)}): mend the clients, or lower "
+                f"min_completion={least:g}"
             )
 
     def _snapshot(self, grid: Grid, round_: int) -> bool:
@@ -154,17 +160,18 @@ class EvaluatingStrategy(Strategy):
         everyone = self._scored(np.arange(self.plan.num_clients))
         about = {"slot": best.slot, "snapshot": "", "note": True, "round": best.round}
         asked = list(self._post.requests("evaluate", everyone, best.parameters, about, best.round))
-        replies = checked(self._post.exchange(grid, asked), len(asked))
-        sound = Sound.sort_out(replies, self._post.asked, self._expected_scores)
+        replies = require_all_replies(self._post.exchange(grid, asked), len(asked))
+        sound = ValidReplies.collect(replies, self._post.asked, self._expected_scores)
         if len(sound.replies) < len(asked):
-            lost = next(why for why in sound.lost.values() if kind_of(why) != "repeated")
+            failures = sound.failures.values()
+            lost = next(why for why in failures if why.kind != FailureKind.REPEATED)
             raise TrainingError(f"round {best.round} cannot be evaluated on every client: {lost}")
         result = self._evaluated(sound, best.round, best.slot, best.parameters)
         self._seconds["evaluate"] += perf_counter() - self._started
         return result
 
     def _evaluated(
-        self, sound: Sound[Scored], round_: int, slot: str, parameters: Tensors
+        self, sound: ValidReplies[EvaluateReply], round_: int, slot: str, parameters: Tensors
     ) -> Evaluated:
         sums = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
         for scored in sound.replies:

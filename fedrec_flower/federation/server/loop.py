@@ -18,12 +18,18 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedrec_flower.communication.failures import Losses, said, words_of_nodes
-from fedrec_flower.communication.limits import DIVERGED
+from fedrec_flower.communication.failures import ClientFailures, format_counts, node_error
+from fedrec_flower.communication.limits import DIVERGED, DIVERGENCE_FIX
+from fedrec_flower.communication.schema import TrainReply
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
-from fedrec_flower.communication.train_reply import Reply
-from fedrec_flower.communication.validation import Expected, Sound, each_update, update_sum
+from fedrec_flower.communication.validation import (
+    ReplySchema,
+    ValidReplies,
+    each_update,
+    update_sum,
+)
 from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import (
@@ -65,7 +71,7 @@ class FederatedStrategy(ResumableStrategy):
         super().__init__(plan, observer)
         self.aggregation = aggregation
         self.replied = 0  # clients behind the last sum
-        self._attempt, self._losses = 0, Losses("round 0")  # of the round that is trained
+        self._attempt, self._losses = 0, ClientFailures("round 0")  # of the round that is trained
 
     @abstractmethod
     def step(self, parameters: Tensors, update: Tensors) -> Tensors:
@@ -190,25 +196,26 @@ class FederatedStrategy(ResumableStrategy):
             if self._use(round_, sound)[0] is not None:
                 self._seconds["train"] += perf_counter() - self._started
                 return
-        raise self._failure(round_, sound.lost)
+        raise self._failure(round_, sound.failures)
 
-    def _failure(self, round_: int, lost: Mapping[int, str]) -> TrainingError:
+    def _failure(self, round_: int, lost: Mapping[int, Failure]) -> TrainingError:
         """Why the run ends, given what the last attempt at a round has lost."""
-        if words := words_of_nodes(lost):
+        if words := node_error(lost):
             return TrainingError(f"a node failed: {words}")
         mend = "lower min_completion or mend the clients"
-        if self._losses.kinds["answered"]:
+        if self._losses.kinds[FailureKind.ANSWERED]:
             mend += (
                 "; clients that are in a released sum of the round do not answer it again, so "
                 "where that sum was lost or of no use, start a new run"
             )
-        if self._losses.kinds["not_finite"]:
+        if self._losses.kinds[FailureKind.NOT_FINITE]:
             mend += ", or lower training.learning_rate where a loss is not finite"
         if self.plan.checkpoint_every is not None and round_ > self.plan.checkpoint_every:
             mend += "; the last checkpoint is kept: resume=<run folder> min_completion=... goes on"
         return TrainingError(
             f"round {round_}: fewer than {self.plan.min_completion:.0%} of the cohort replied "
-            f"soundly, {self.plan.max_retries + 1} times over ({said(self._losses.kinds)}): {mend}"
+            f"soundly, {self.plan.max_retries + 1} times over "
+            f"({format_counts(self._losses.kinds)}): {mend}"
         )
 
     def configure_train(
@@ -235,18 +242,19 @@ class FederatedStrategy(ResumableStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Average the updates and move the global parameters; None if too few replied."""
         self._attempt, self._losses = 0, self._no_losses(server_round)
-        sound = Sound.sort_out(replies, self._post.asked, self._expected())
+        sound = ValidReplies.collect(replies, self._post.asked, self._expected())
         return self._use(server_round, sound)
 
     def _use(
-        self, server_round: int, sound: Sound[Reply]
+        self, server_round: int, sound: ValidReplies[TrainReply]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         self.replied = sum(reply.replied for reply in sound.replies)
-        if sound.lost and not self.replied and {*sound.lost.values()} == {DIVERGED}:
+        if sound.failures and not self.replied and {*sound.failures.values()} == {DIVERGED}:
             # Another cohort would fare no better.
-            mend = DIVERGED.partition("; ")[2]
-            raise TrainingError(f"round {server_round}: no client's loss is finite; {mend}")
-        self._losses.add(sound.lost)
+            raise TrainingError(
+                f"round {server_round}: no client's loss is finite; {DIVERGENCE_FIX}"
+            )
+        self._losses.add(sound.failures)
         self._bytes_up += sum(reply.bytes_up for reply in sound.replies)
         if self._is_too_few(sound):
             return None, None
@@ -267,11 +275,11 @@ class FederatedStrategy(ResumableStrategy):
         self.observer.trained(server_round, loss, num_clients, self._losses.kinds, more)
         return ArrayRecord(), MetricRecord({"loss": loss})
 
-    def _no_losses(self, round_: int) -> Losses:
-        return Losses(f"round {round_}", named=not self.plan.curator.noisy)
+    def _no_losses(self, round_: int) -> ClientFailures:
+        return ClientFailures(f"round {round_}", named=not self.plan.curator.noisy)
 
-    def _is_too_few(self, sound: Sound[Reply]) -> bool:
-        if not sound.replies and words_of_nodes(sound.lost):
+    def _is_too_few(self, sound: ValidReplies[TrainReply]) -> bool:
+        if not sound.replies and node_error(sound.failures):
             return True  # failing is not being absent, of which any number may be allowed
         return self.replied < self._least
 
@@ -281,7 +289,7 @@ class FederatedStrategy(ResumableStrategy):
         # A hair below, for .56 of 50 is a hair above 28 in floating point.
         return self.plan.min_completion * self.plan.clients_per_round - 1e-9
 
-    def _expected(self) -> Expected:
+    def _expected(self) -> ReplySchema:
         plan, several = self.plan, VERSIONS in self._parameters
         frozen = {*plan.model.frozen, VERSIONS}
         shapes = {
@@ -293,14 +301,14 @@ class FederatedStrategy(ResumableStrategy):
         shapes |= plan.curator.beside
         solved = isinstance(plan.model, ClosedFormRecommender)
         hidden = isinstance(plan.secure, SecAgg) and not self.by_row
-        return Expected(
+        return ReplySchema(
             self._statistic_shapes if solved else shapes,
             plan.item_tables,
             plan.num_items,
             plan.limits,
             self.stacked,
             statistics=solved,
-            rows=not solved and not hidden,
+            row_weights=not solved and not hidden,
             losses_below_zero=plan.model.losses_below_zero,
         )
 
@@ -312,7 +320,7 @@ class FederatedStrategy(ResumableStrategy):
             return {}
         return model.statistic_shapes(self._parameters)
 
-    def _moved(self, replies: list[Reply]) -> Tensors:
+    def _moved(self, replies: list[TrainReply]) -> Tensors:
         if self.stacked:
             return self.move_by_each(self._parameters, *each_update(replies, self.plan.item_tables))
         total, shapes = update_sum(replies), self._expected().shapes

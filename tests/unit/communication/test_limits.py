@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedrec_flower.communication.compression.base import NoCompression
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.packing import Cost
-from fedrec_flower.communication.train_reply import Answer
+from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.updates import (
     Updates,
     UpdateSum,
@@ -159,7 +159,7 @@ def sending(faults: NoFaults, *, stacked: bool) -> Sending:
     )
 
 
-def send(way: Sending, updates: Updates) -> Answer:
+def send(way: Sending, updates: Updates) -> TrainResult:
     """Let the clients of a chunk send what they learnt."""
     answer = way.answer(GIVEN, NUM_ITEMS)
     way.send(trained(updates), GIVEN, answer, round_=1, attempt=0, clip_norm=np.inf)
@@ -201,7 +201,7 @@ def test_every_aggregate_is_finite_and_exactly_that_of_the_good_clients(
     alone.add(updates.select(good, TABLES), TABLES)
     total = answer.total
     assert total is not None
-    assert set(answer.lost) == {client for client, lot in by_client.items() if lot.bad}
+    assert set(answer.failures) == {client for client, lot in by_client.items() if lot.bad}
     assert answer.replied == len(good)
     assert total.weight == alone.weight
     assert_array_equal(total.row_weight, alone.row_weight)
@@ -232,11 +232,11 @@ def test_screening_sound_updates_changes_no_bit_and_copies_nothing(
     cohort: tuple[Updates, list[Spoilt]],
 ) -> None:
     updates, _ = cohort
-    assert LIMITS.faults(updates, TABLES) == {}
+    assert LIMITS.violations(updates, TABLES) == {}
     way = sending(NoFaults(), stacked=True)
     answer = send(way, updates)
     assert answer.parts[0] is updates
-    assert answer.lost == {}
+    assert answer.failures == {}
 
 
 @given(cohorts(), st.data())
@@ -249,7 +249,7 @@ def test_the_reason_names_what_is_wrong(
     lots = {int(c): Spoilt() for c in updates.clients} | {int(updates.clients[place]): lot}
     way = sending(Mischief(lots), stacked=False)
     answer = send(way, updates)
-    kinds = {reason.partition(":")[0] for reason in answer.lost.values()}
+    kinds = {failure.kind for failure in answer.failures.values()}
     if lot.tensor:
         assert kinds == {"huge" if np.isfinite(np.float32(lot.value)) else "not_finite"}
     elif lot.weight is not None:
@@ -264,7 +264,7 @@ def test_a_client_that_learnt_from_nothing_is_sound() -> None:
     rows = {"item": np.zeros((0, WIDTH), "f"), "bias": np.zeros((0, 1), "f"), "dense": nothing}
     offsets = np.zeros(2, np.int64)
     updates = Updates(np.array([7]), np.zeros(1), offsets, np.zeros(0, np.int64), rows)
-    assert LIMITS.faults(updates, TABLES) == {}
+    assert LIMITS.violations(updates, TABLES) == {}
 
 
 def assert_same(

@@ -1,14 +1,23 @@
-"""Of many replies the sound ones count, and the server goes on."""
+"""Collection of replies: valid ones are used, failures of all other clients are recorded."""
 
 import numpy as np
 import pytest
 from flwr.app import Error, Message, RecordDict
 from numpy.testing import assert_array_equal
 
-from fedrec_flower.communication.failures import Losses, kind_of, said, words_of_nodes
-from fedrec_flower.communication.train_reply import Reply, read
-from fedrec_flower.communication.validation import Sound, each_update, update_sum
+from fedrec_flower.communication.failures import ClientFailures, format_counts, node_error
+from fedrec_flower.communication.schema import TrainReply
+from fedrec_flower.communication.validation import ValidReplies, each_update, update_sum
+from fedrec_flower.core.failures import Failure, FailureKind
 from tests.helpers.written_replies import ASKED, CLIENTS, Content, expected, message, stacked, whole
+
+
+def failure(text: str) -> Failure:
+    return Failure.parse(text)
+
+
+def parsed(content: Content, node: int = 1) -> TrainReply:
+    return TrainReply.from_record(message(content, node).content)
 
 
 def second() -> Content:
@@ -18,49 +27,51 @@ def second() -> Content:
     return content
 
 
-def test_sound_replies_stand_in_the_order_of_the_nodes() -> None:
+def test_valid_replies_are_in_the_order_of_the_nodes() -> None:
     replies = [message(second(), 2), message(whole(), 1)]
-    sound = Sound.sort_out(replies, ASKED, expected())
-    assert [reply.replied for reply in sound.replies] == [2, 1]
-    assert sound.lost == {9: "dropped_out"}
+    valid = ValidReplies.collect(replies, ASKED, expected())
+    assert [reply.replied for reply in valid.replies] == [2, 1]
+    assert valid.failures == {9: failure("dropped_out")}
 
 
-def test_a_reply_that_comes_again_is_counted_once() -> None:
+def test_repeated_reply_is_counted_once() -> None:
     replies = [message(whole(), 1), message(second(), 2), message(second(), 2)]
-    sound = Sound.sort_out(replies, ASKED, expected())
-    assert len(sound.replies) == 2
-    assert sound.lost == {8: "repeated: counted once", 9: "dropped_out"}
-    assert update_sum(sound.replies).weight == 7.0 + 7.0
+    valid = ValidReplies.collect(replies, ASKED, expected())
+    assert len(valid.replies) == 2
+    assert valid.failures == {8: failure("repeated: counted once"), 9: failure("dropped_out")}
+    assert update_sum(valid.replies).weight == 7.0 + 7.0
 
 
-def test_a_node_that_was_not_asked_is_not_heard(caplog: pytest.LogCaptureFixture) -> None:
+def test_reply_of_a_node_that_was_not_asked_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     replies = [message(whole(), 1), message(second(), 2), message(whole(), 3)]
-    sound = Sound.sort_out(replies, ASKED, expected())
-    assert len(sound.replies) == 2
+    valid = ValidReplies.collect(replies, ASKED, expected())
+    assert len(valid.replies) == 2
     assert "left out a reply of node 3, which was not asked" in caplog.text
 
 
-def test_a_bad_node_loses_its_clients_and_no_others() -> None:
+def test_invalid_reply_fails_the_clients_of_its_node_only() -> None:
     bad = whole()
     bad["update"]["dense"] = np.full(3, np.nan, np.float32)
-    sound = Sound.sort_out([message(bad, 1), message(second(), 2)], ASKED, expected())
-    assert sound.lost == dict.fromkeys((4, 5), "not_finite: dense") | {9: "dropped_out"}
-    alone = Sound.sort_out([message(second(), 2)], {2: ASKED[2]}, expected())
-    for name, value in update_sum(sound.replies).tensors.items():
+    valid = ValidReplies.collect([message(bad, 1), message(second(), 2)], ASKED, expected())
+    assert valid.failures == dict.fromkeys((4, 5), failure("not_finite: dense")) | {
+        9: failure("dropped_out")
+    }
+    alone = ValidReplies.collect([message(second(), 2)], {2: ASKED[2]}, expected())
+    for name, value in update_sum(valid.replies).tensors.items():
         assert_array_equal(value, update_sum(alone.replies).tensors[name])
 
 
-def test_a_silent_node_is_told_from_a_broken_one() -> None:
-    sound = Sound.sort_out([message(second(), 2)], ASKED, expected())
-    assert {kind_of(sound.lost[client]) for client in (4, 5)} == {"silent"}
+def test_node_without_reply_is_silent() -> None:
+    valid = ValidReplies.collect([message(second(), 2)], ASKED, expected())
+    assert {valid.failures[client].kind for client in (4, 5)} == {FailureKind.SILENT}
 
 
-def test_a_sound_reply_after_a_broken_one_counts() -> None:
+def test_valid_reply_after_an_invalid_one_is_used() -> None:
     bad = whole()
     del bad["update"]
-    sound = Sound.sort_out([message(bad, 1), message(whole(), 1)], {1: ASKED[1]}, expected())
-    assert len(sound.replies) == 1
-    assert sound.lost == {}
+    valid = ValidReplies.collect([message(bad, 1), message(whole(), 1)], {1: ASKED[1]}, expected())
+    assert len(valid.replies) == 1
+    assert valid.failures == {}
 
 
 def failed(node: int) -> Message:
@@ -69,43 +80,43 @@ def failed(node: int) -> Message:
     return Message(Error(0, "<class 'X'>:<'Message: disk is full'>"), reply_to=asked)
 
 
-def test_where_every_node_fails_all_is_lost_in_the_words_of_one_of_them() -> None:
-    sound = Sound.sort_out([failed(1), failed(2)], ASKED, expected())
-    assert sound.replies == []
-    assert sound.lost == dict.fromkeys((4, 5, 8, 9), "a_node_failed: disk is full")
-    assert words_of_nodes(sound.lost) == "disk is full"
-    assert words_of_nodes(sound.lost | {4: "silent: too long"}) == words_of_nodes({}) == ""
+def test_node_error_is_the_error_text_if_all_nodes_fail() -> None:
+    valid = ValidReplies.collect([failed(1), failed(2)], ASKED, expected())
+    assert valid.replies == []
+    assert valid.failures == dict.fromkeys((4, 5, 8, 9), failure("a_node_failed: disk is full"))
+    assert node_error(valid.failures) == "disk is full"
+    assert node_error(valid.failures | {4: failure("silent: too long")}) == node_error({}) == ""
 
 
-def test_where_one_node_fails_the_others_go_on() -> None:
-    sound = Sound.sort_out([failed(1), message(second(), 2)], ASKED, expected())
-    assert sound.lost[4] == "a_node_failed: disk is full"
-    assert len(sound.replies) == 1
+def test_failed_node_does_not_affect_other_nodes() -> None:
+    valid = ValidReplies.collect([failed(1), message(second(), 2)], ASKED, expected())
+    assert valid.failures[4] == failure("a_node_failed: disk is full")
+    assert len(valid.replies) == 1
 
 
-def test_what_the_run_may_end_in_is_not_warned_of_before_it_goes_on(
+def test_node_errors_are_logged_only_if_the_run_continues(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    losses = Losses("round 3")
+    failures = ClientFailures("round 3")
     for _ in range(3):
-        losses.add(dict.fromkeys((4, 5), "a_node_failed: disk is full"))
+        failures.add(dict.fromkeys((4, 5), failure("a_node_failed: disk is full")))
     assert not caplog.records
-    losses.add({})
+    failures.add({})
     assert [record.getMessage() for record in caplog.records] == [
         "round 3: left out client 4, 5: a_node_failed: disk is full"
     ]
 
 
-def test_where_nobody_replies_nothing_is_sound_and_nothing_raises() -> None:
-    sound = Sound.sort_out([], ASKED, expected())
-    assert sound.replies == []
-    assert set(sound.lost) == {4, 5, 8, 9}
+def test_no_reply_fails_all_clients() -> None:
+    valid = ValidReplies.collect([], ASKED, expected())
+    assert valid.replies == []
+    assert set(valid.failures) == {4, 5, 8, 9}
 
 
-def test_updates_side_by_side_stand_ascending_by_client() -> None:
+def test_individual_updates_are_sorted_by_client() -> None:
     other = stacked()
     other["update"][CLIENTS] = np.array([9, 8])
-    replies = [read(message(other, 2)), read(message(stacked(), 1))]
+    replies = [parsed(other, 2), parsed(stacked(), 1)]
     updates, losses = each_update(replies, {"item"})
     assert_array_equal(updates.clients, [4, 5, 8, 9])
     assert_array_equal(updates.weights, [3, 4, 4, 3])
@@ -114,37 +125,40 @@ def test_updates_side_by_side_stand_ascending_by_client() -> None:
     assert_array_equal(losses, [0.5, 0, 0, 0.5])
 
 
-def test_nodes_that_tell_nothing_are_left_out_of_what_stands_side_by_side() -> None:
-    silent = Reply(0.0, 0.0, 0, 0, {}, {}, {})
-    expected(stacked=True).check(silent, ASKED[2])
-    updates, _ = each_update([silent, read(message(stacked()))], {"item"})
+def test_each_update_skips_empty_replies() -> None:
+    empty = TrainReply(0.0, 0.0, 0, 0, {}, {}, {})
+    expected(stacked=True).check(empty, ASKED[2])
+    updates, _ = each_update([empty, parsed(stacked())], {"item"})
     assert_array_equal(updates.clients, [4, 5])
 
 
-def test_a_warning_names_clients_and_reason_and_spares_the_expected(
+def test_warning_names_clients_and_reason_but_not_simulated_faults(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    lost = dict.fromkeys(range(7), "not_finite: dense") | {8: "dropped_out", 9: "late: after 9"}
-    Losses("round 3").add(lost | {11: "huge: item"})
+    failures = dict.fromkeys(range(7), failure("not_finite: dense"))
+    failures |= {8: failure("dropped_out"), 9: failure("late: after 9"), 11: failure("huge: item")}
+    ClientFailures("round 3").add(failures)
     assert [record.getMessage() for record in caplog.records] == [
         "round 3: left out client 0, 1, 2, 3, 4 and 2 more: not_finite: dense",
         "round 3: left out client 11: huge: item",
     ]
 
 
-def test_what_several_attempts_lose_adds_up_and_is_said_once(
+def test_failures_of_attempts_add_up_and_are_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    losses = Losses("round 3")
+    failures = ClientFailures("round 3")
     for _ in range(3):
-        losses.add({4: "huge: item", 5: "dropped_out"})
-    losses.add({6: "huge: item"})
-    assert losses.kinds == {"huge": 4, "dropped_out": 3}
+        failures.add({4: failure("huge: item"), 5: failure("dropped_out")})
+    failures.add({6: failure("huge: item")})
+    assert failures.kinds == {"huge": 4, "dropped_out": 3}
     assert [record.getMessage() for record in caplog.records] == [
         f"round 3: left out client {client}: huge: item" for client in (4, 6)
     ]
 
 
-def test_losses_are_said_by_kind() -> None:
-    assert said({"late": 2, "dropped_out": 3}) == "3 dropped_out, 2 late"
-    assert said({}) == "no reply"
+def test_format_counts_lists_failures_by_kind() -> None:
+    assert (
+        format_counts({FailureKind.LATE: 2, FailureKind.DROPPED_OUT: 3}) == "3 dropped_out, 2 late"
+    )
+    assert format_counts({}) == "no reply"

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from scipy.stats import chi2
 
 from fedrec_flower.communication.secure_aggregation.client import Member
-from fedrec_flower.communication.secure_aggregation.messages import Revealed
+from fedrec_flower.communication.secure_aggregation.messages import RevealedShares
 from fedrec_flower.communication.secure_aggregation.primitives import (
     KeyPair,
     common_mask,
@@ -115,7 +115,7 @@ def test_revealed_nonsense_releases_nothing() -> None:
     session = Session(vectors(RNG, 4), 3)
     session.run()
     wrong = {
-        place: Revealed(
+        place: RevealedShares(
             seeds={m: bytes([1 + place, 0, 0, 0]) + bytes(48) for m in range(4)}, keys={}
         )
         for place in range(4)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedrec_flower.communication.failures import kind_of
+from fedrec_flower.core.failures import FailureKind
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.metric_sums import Bounds, MetricSums
@@ -37,8 +37,9 @@ def sums(total: float, squares: float, count: float) -> dict[Part, MetricSums]:
     return found
 
 
-def verdict(*values: float) -> str:
-    return BOUNDS.fault(sums(*values), [0, 2]) or ""
+def failure_kind(found: dict[Part, MetricSums], clients: list[int]) -> FailureKind | None:
+    failure = BOUNDS.violation(found, clients)
+    return failure.kind if failure else None
 
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=32))
@@ -46,7 +47,7 @@ def test_whatever_an_honest_node_finds_is_within_bounds(values: list[float]) -> 
     found = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
     for of_part in found.values():
         of_part.add({"hr@10": np.array(values, np.float64)})
-    assert BOUNDS.fault(found, [0, 2]) is None
+    assert BOUNDS.violation(found, [0, 2]) is None
 
 
 @given(st.lists(st.floats(0, 1e100), max_size=32))
@@ -56,7 +57,7 @@ def test_errors_of_ratings_may_be_as_large_as_they_like(values: list[float]) -> 
         of_part.add({name: np.array(values, np.float64) for name in RATING.names})
     most = {part: np.array([32]) for part in found}
     bounds = Bounds(frozenset(RATING.names), RATING.value_range, np.array([1]), most)
-    assert bounds.fault(found, [0]) is None
+    assert bounds.violation(found, [0]) is None
 
 
 NAN, INF = float("nan"), float("inf")
@@ -81,14 +82,14 @@ LIES = {
 @pytest.mark.parametrize("name", LIES)
 def test_what_no_honest_node_finds_is_told(name: str) -> None:
     values, kind = LIES[name]
-    assert kind_of(verdict(*values)) == kind
+    assert failure_kind(sums(*values), [0, 2]) == kind
 
 
 def test_who_is_asked_about_nobody_tells_of_no_metric() -> None:
     nothing = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
-    assert BOUNDS.fault(nothing, []) is None
-    assert kind_of(BOUNDS.fault(nothing, [0]) or "") == "wrong_names"
-    assert kind_of(BOUNDS.fault(sums(0, 0, 0), []) or "") == "wrong_names"
+    assert BOUNDS.violation(nothing, []) is None
+    assert failure_kind(nothing, [0]) == FailureKind.WRONG_NAMES
+    assert failure_kind(sums(0, 0, 0), []) == FailureKind.WRONG_NAMES
 
 
 @pytest.mark.parametrize("evaluator", [RANKING, RATING])
