@@ -14,7 +14,7 @@ _SIMULATED = frozenset({FailureKind.DROPPED_OUT, FailureKind.LATE, FailureKind.C
 _MAX_NAMED_CLIENTS = 5
 
 
-def format_counts(counts: Mapping[FailureKind, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Return numbers of failures by kind as text, for example "3 dropped_out, 2 late"."""
     if not counts:
         return "no reply"
@@ -40,12 +40,12 @@ class ClientFailures:
         when: the round or evaluation, such as "round 3"; the start of every warning.
         named: whether warnings contain client codes. Where privacy relies on random cohorts, the
             members of a cohort must stay secret, and warnings contain numbers only.
-        kinds: number of failed replies by kind.
+        kinds: number of failed replies by `FailureKind`.
     """
 
     when: str
     named: bool = True
-    kinds: Counter[FailureKind] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
     _seen: set[str] = field(default_factory=set)
     _pending: list[str] = field(default_factory=list)
 

@@ -207,7 +207,7 @@ class TrainReply:
 
     def to_record(self) -> RecordDict:
         """Write the reply."""
-        metrics = {
+        metrics: dict[str, Any] = {
             "num_examples": self.weight,
             "loss": self.loss,
             "bytes_up": self.bytes_up,

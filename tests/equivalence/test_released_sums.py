@@ -4,7 +4,6 @@ The server of these tests is curious: it keeps every sum that it could unmask.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,14 @@ import pytest
 from flwr.app import Message
 
 from fedrec_flower.cli.main import compose
+from fedrec_flower.communication.secure_aggregation.messages import StageRequest
 from fedrec_flower.communication.secure_aggregation.quantization import CohortSum
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
 from fedrec_flower.communication.secure_aggregation.server import Coordinator
 from fedrec_flower.core.errors import ConfigError, TrainingError
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.federation.server.secure_round import Session
+from fedrec_flower.federation.server.secure_round import SecAggRound
 from tests.helpers.federations import Tap
 from tests.helpers.interrupted_runs import require_same
 from tests.helpers.secure_runs import NODES, SECURE, falling_silent, stage_of, stages
@@ -115,18 +115,18 @@ def test_a_session_is_bound_to_the_job_it_began_with(
     federate: "Federate", released: list[CohortSum], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """Item 5: Nodes revealed shares by the rules of a job that only the last request named."""
-    honest = Session._message
+    honest = SecAggRound._message
 
-    def of_another_job(session: Session, place: int, about: Mapping[str, Any]) -> Message:
-        message = honest(session, place, about)
+    def of_another_job(session: SecAggRound, place: int, request: StageRequest) -> Message:
+        message = honest(session, place, request)
         config = message.content.config_records["config"]
         job = json.loads(str(config["job"]))
         assert job["secure_aggregation"]["min_clients"] == 10
-        if about["stage"] == stage:
+        if request.stage == stage:
             config["job"] = json.dumps(job | {"run": "decoy"})
         return message
 
-    monkeypatch.setattr(Session, "_message", of_another_job)
+    monkeypatch.setattr(SecAggRound, "_message", of_another_job)
     with pytest.raises(TrainingError, match=f"stage {stage} is asked for by another job"):
         federate(*FOR_ONE, "max_retries=0")
     assert released == []

@@ -114,7 +114,7 @@ class PublicKeys:
 
     def to_record(self) -> RecordDict:
         """Write the reply."""
-        fields = {"encryption": self.encryption, "masking": self.masking}
+        fields: dict[str, Any] = {"encryption": self.encryption, "masking": self.masking}
         return RecordDict({_REPLY: ConfigRecord(fields)})
 
     @classmethod
@@ -302,7 +302,7 @@ class RevealedShares:
 
     def to_record(self) -> RecordDict:
         """Write the reply."""
-        fields = {
+        fields: dict[str, Any] = {
             "survivors": list(self.seeds),
             "seeds": list(self.seeds.values()),
             "dropouts": list(self.keys),

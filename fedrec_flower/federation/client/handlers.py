@@ -4,8 +4,6 @@ The handlers are the same for all nodes. The ClientApps (`app`, `deployed`) deci
 data and settings come from.
 """
 
-from collections.abc import Iterable
-
 import torch
 from flwr.app import Context, Message
 
@@ -33,9 +31,9 @@ def query(node: Node, message: Message, context: Context) -> Message:
 
 def train(node: Node, message: Message, context: Context) -> Message:
     """Train the clients in the message; reply with a sum or with individual updates."""
+    _require_hosted(message, node, context)
     secure_client.refuse_plain(node)
     request = TrainRequest.from_record(message.content)
-    _require_hosted(request.clients, node, context)
     result = CohortClient(node, request.clients).train(request.arrays, request.config)
     reply = result.reply(node.trainer.names, node.trainer.tables)
     return Message(reply.to_record(), reply_to=message)
@@ -43,16 +41,15 @@ def train(node: Node, message: Message, context: Context) -> Message:
 
 def train_masked(node: Node, message: Message, context: Context) -> Message:
     """Handle one stage of secure aggregation; the mask stage trains as `train` does."""
-    clients = read_config(message.content).get("clients", ())
-    _require_hosted(clients, node, context)
+    _require_hosted(message, node, context)
     content = secure_client.serve(node, message.content, context.state)
     return Message(content, reply_to=message)
 
 
 def evaluate(node: Node, message: Message, context: Context) -> Message:
     """Evaluate the clients in the message; store a snapshot if the message asks for one."""
+    _require_hosted(message, node, context)
     request = EvaluateRequest.from_record(message.content)
-    _require_hosted(request.clients, node, context)
     if request.snapshot:
         hosted = _hosted(node, context)
         offsets = node.data.client_offsets
@@ -71,13 +68,14 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _require_hosted(clients: Iterable[int], node: Node, context: Context) -> None:
+def _require_hosted(message: Message, node: Node, context: Context) -> None:
     """Require that this node hosts all clients of a request.
 
     Raises:
         TrainingError: names a client that another node hosts.
     """
     hosted = _hosted(node, context)
+    clients = read_config(message.content).get("clients", ())
     strangers = [client for client in clients if client not in hosted]
     if strangers:
         raise TrainingError(
