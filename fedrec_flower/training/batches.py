@@ -1,7 +1,4 @@
-"""A chunk of clients made ready for an engine: samples, touched rows, parameters laid out flat.
-
-One step of many clients, as tensors: their samples, and what they may read.
-"""
+"""The data of a chunk of clients, prepared for training, and the batches of its steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,18 +15,17 @@ from fedrec_flower.training.gradient_correction import Correction
 from fedrec_flower.training.history_batches import Reading
 from fedrec_flower.training.negative_sampling import Samples
 
-_SCARCE = 10  # possible keys for each one used, from which on sorting is faster
+_MAX_KEYS_PER_USED_KEY = 10  # above this ratio of possible to used keys, sorting is faster
 
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """The item rows that each client's samples and histories touch: its sub-model.
+    """The item rows that each client's samples and histories touch: the client's sub-model.
 
     Attributes:
         offsets: int64 (num_clients + 1,), where each client's rows begin.
         rows: int64 (num_rows,), item codes, ascending within each client.
-        places: per epoch int64 (n, width): the row of each sample's items, counted from the
-            cohort's first row.
+        places: per epoch int64 (n, width), the position in `rows` of each sample's items.
     """
 
     offsets: Index
@@ -38,63 +34,64 @@ class Touched:
 
     @classmethod
     def find(cls, epochs: list[Samples], reader: Index, read: Index, num_items: int) -> "Touched":
-        """Find the distinct items, client by client.
+        """Find the distinct items of each client.
 
         Args:
             epochs: the samples.
-            reader: int64 (m,), the client that reads an item in its history.
-            read: int64 (m,), the item's code.
+            reader: int64 (m,), the client of each history entry.
+            read: int64 (m,), the item code of each history entry.
             num_items: size of the catalogue.
         """
         num_clients = len(epochs[0].offsets) - 1
-        keys = [owners(s.offsets)[:, None] * num_items + s.item for s in epochs]
-        every = np.concatenate([*(key.reshape(-1) for key in keys), reader * num_items + read])
-        hit, place = _distinct(every, num_clients * num_items)
-        offsets = np.searchsorted(hit, np.arange(num_clients + 1) * num_items)
-        cuts = np.cumsum([key.size for key in keys])
-        places = np.split(place, cuts)[: len(keys)]
-        shaped = [own.reshape(key.shape) for own, key in zip(places, keys, strict=True)]
-        return cls(offsets.astype(np.int64), hit % num_items, shaped)
+        sample_keys = [owners(s.offsets)[:, None] * num_items + s.item for s in epochs]
+        history_keys = reader * num_items + read
+        all_keys = np.concatenate([*(key.reshape(-1) for key in sample_keys), history_keys])
+        distinct, place = _distinct(all_keys, num_clients * num_items)
+        offsets = np.searchsorted(distinct, np.arange(num_clients + 1) * num_items)
+        ends = np.cumsum([key.size for key in sample_keys])
+        parts = np.split(place, ends)[: len(sample_keys)]
+        places = [part.reshape(key.shape) for part, key in zip(parts, sample_keys, strict=True)]
+        return cls(offsets.astype(np.int64), distinct % num_items, places)
 
     def place_of(self, client: Index, item: Index) -> Index:
-        """int64 (m,): the row of each item that a client touches, counted as `places`."""
-        rows = owners(self.offsets) << 32 | self.rows
-        return np.searchsorted(rows, client << 32 | item).astype(np.int64)
+        """int64 (m,): the position in `rows` of each client's item."""
+        keys = owners(self.offsets) << 32 | self.rows
+        return np.searchsorted(keys, client << 32 | item).astype(np.int64)
 
 
 def _distinct(keys: Index, size: int) -> tuple[Index, Index]:
-    """The distinct keys, ascending, and the place of each of `keys` among them.
+    """The distinct keys, ascending, and the position of each of `keys` among them.
 
     Args:
-        keys: int64 (n,), from zero to below `size`.
-        size: how many keys there could be.
+        keys: int64 (n,), from 0 to below `size`.
+        size: the number of possible keys.
     """
-    if size > _SCARCE * len(keys):
-        hit, place = np.unique(keys, return_inverse=True)
-        return hit, place.astype(np.int64)
-    # Without sorting, which costs less than a look at every possible key only where few are used.
-    flags = np.zeros(size, np.bool_)
-    flags[keys] = True
-    hit = np.flatnonzero(flags)
+    if size > _MAX_KEYS_PER_USED_KEY * len(keys):
+        distinct, place = np.unique(keys, return_inverse=True)
+        return distinct, place.astype(np.int64)
+    # Flags instead of sorting: faster unless few of the possible keys are used.
+    is_used = np.zeros(size, np.bool_)
+    is_used[keys] = True
+    distinct = np.flatnonzero(is_used)
     places = np.empty(size, np.int32)
-    places[hit] = np.arange(len(hit))
-    return hit, places[keys].astype(np.int64)
+    places[distinct] = np.arange(len(distinct))
+    return distinct, places[keys].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class CohortBatch:
     """A chunk of clients, ready to be trained.
 
     Attributes:
-        model: the recommender; an engine fills or reads its parameters.
+        model: the recommender; a trainer writes or reads its parameters.
         cohort: the clients.
         epochs: samples of each local epoch.
-        touched: the item rows they touch.
-        reading: the clients' histories; None for models that read none.
-        values: by name, what is trained, changed in place: a parameter with a row per user has
-            the cohort's users one after another, one with a row per item the touched rows, any
+        touched: the item rows that the clients touch.
+        reading: the clients' histories; None for models without histories.
+        values: the trained parameters by name, changed in place. A parameter with a row per user
+            has the rows of the cohort's users, one with a row per item the touched rows, any
             other one copy per client, (num_clients, ...).
-        correction: what is added to the gradients.
+        correction: the term that is added to the gradients.
     """
 
     model: Recommender
@@ -106,16 +103,16 @@ class Work:
     correction: Correction
 
     @property
-    def apart(self) -> bool:
-        """Whether clients differ in more than rows, so that each must be computed for itself."""
+    def needs_vmap(self) -> bool:
+        """Whether clients differ in more than table rows, so that `vmap` over clients is needed."""
         return bool(self.dense) or self.reading is not None
 
-    def only_read(self, table: str) -> bool:
-        """Whether a table is looked up for histories alone, and no other table is for them."""
-        reader = self.model
-        if not isinstance(reader, HistoryRecommender):
+    def history_only(self, table: str) -> bool:
+        """Whether only histories look up this table, and no table serves both purposes."""
+        model = self.model
+        if not isinstance(model, HistoryRecommender):
             return False
-        return table in reader.history_rows and reader.history_rows.isdisjoint(reader.scored_rows)
+        return table in model.history_rows and model.history_rows.isdisjoint(model.scored_rows)
 
     @property
     def tables(self) -> list[str]:
@@ -130,7 +127,7 @@ class Work:
         return [name for name in self.values if name not in rows]
 
     def row_offsets(self, name: str) -> Index:
-        """Where each client's rows of a table begin: int64 (num_clients + 1,)."""
+        """int64 (num_clients + 1,): where each client's rows of a table begin."""
         by_user = name in self.model.user_rows
         return self.cohort.user_offsets if by_user else self.touched.offsets
 
@@ -139,13 +136,13 @@ class Work:
 class Step:
     """One step of all clients that still have samples in an epoch.
 
-    Clients come largest first, so those still at work are always the first ones.
+    Clients are sorted by size, largest first, so the active clients are always the first ones.
 
     Attributes:
         epoch: the local epoch.
-        active: how many clients still have samples.
-        first: int64 (active,), where each one's batch begins in the epoch's samples.
-        size: int64 (active,), samples in each one's batch, at least one.
+        active: number of clients that still have samples.
+        first: int64 (active,), where each client's batch begins in the epoch's samples.
+        size: int64 (active,), samples in each client's batch, at least one.
     """
 
     epoch: int
@@ -154,44 +151,54 @@ class Step:
     size: Index
 
     def halves(self) -> list["Step"]:
-        """The first half of every client's batch, then the rest, which is never the smaller.
+        """The first half of every client's batch, then the second half, which is not smaller.
 
-        A batch of one sample has no first half; where all are, there is nothing but the rest.
+        A batch of one sample has no first half. If all batches have one sample, the list has only
+        the second half.
         """
         half = self.size // 2
-        some = int(np.searchsorted(-half, 0, side="left"))
-        rest = Step(self.epoch, self.active, self.first + half, self.size - half)
-        if not some:
-            return [rest]
-        return [Step(self.epoch, some, self.first[:some], half[:some]), rest]
+        num_with_first_half = int(np.searchsorted(-half, 0, side="left"))
+        second = Step(self.epoch, self.active, self.first + half, self.size - half)
+        if not num_with_first_half:
+            return [second]
+        first = Step(
+            self.epoch,
+            num_with_first_half,
+            self.first[:num_with_first_half],
+            half[:num_with_first_half],
+        )
+        return [first, second]
 
 
 def steps(epochs: list[Samples], batch_size: int | None) -> Iterator[Step]:
-    """The steps of a chunk whose clients come largest first."""
+    """The steps of a chunk whose clients are sorted by size, largest first."""
     for epoch, samples in enumerate(epochs):
         sizes = np.diff(samples.offsets)
-        batch = batch_size or int(sizes.max(initial=1))
+        largest = int(sizes.max(initial=1))
+        batch = largest if batch_size is None else batch_size
         for start in range(0, int(sizes.max(initial=0)), batch):
             active = int(np.searchsorted(-sizes, -start, side="left"))
-            left = sizes[:active] - start
-            yield Step(epoch, active, samples.offsets[:active] + start, np.minimum(left, batch))
+            remaining = sizes[:active] - start
+            yield Step(
+                epoch, active, samples.offsets[:active] + start, np.minimum(remaining, batch)
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The samples of one step, n in all; padded to a rectangle if clients are computed apart.
+    """The n samples of one step, padded to a rectangle if `vmap` runs over the clients.
 
     Attributes:
-        active: clients at work.
-        client: int64 (n,), whose sample it is.
-        user: int64, row of the flat user tables: one per sample, (n,), or in a rectangle of
-            clients with a single user each that read nothing, one per client, (active,).
+        active: number of clients that have samples in this step.
+        client: int64 (n,), position of each sample's client.
+        user: int64, row of the flat user tables. Shape (n,), one per sample; or (active,), one
+            per client, if `vmap` runs over clients with a single user each and no history.
         item: int64 (n, width), rows of the flat item tables.
-        target: float32 (n,).
-        share: float32 (n,), one over the samples in the client's batch, so that sums are means;
-            zero for padding.
-        history: what the clients read, with a leading axis of clients, (active, ...); None for
-            models that read nothing.
+        target: float32 (n,), labels or ratings.
+        share: float32 (n,), 1 / number of samples in the client's batch, so that the weighted sum
+            is the client's mean; 0 for padding.
+        history: the clients' histories, with a leading axis of clients, (active, ...); None for
+            models without histories.
     """
 
     active: int
@@ -203,47 +210,53 @@ class Batch:
     history: History | None
 
     @classmethod
-    def take(cls, work: Work, step: Step, device: torch.device) -> "Batch":
-        """The samples of a step on a device."""
-        samples, places = work.epochs[step.epoch], work.touched.places[step.epoch]
-        column, length = np.arange(step.size.max()), step.size
-        real = column < step.size[:, None]
-        if work.apart:
-            # A pad repeats the batch's first sample, with no share in the mean.
-            chosen = (step.first[:, None] + np.where(real, column, 0)).reshape(-1)
-            real, length = real.reshape(-1), np.full(step.active, len(column))
+    def take(cls, chunk: CohortBatch, step: Step, device: torch.device) -> "Batch":
+        """Copy the samples of a step to a device."""
+        samples = chunk.epochs[step.epoch]
+        item_rows = chunk.touched.places[step.epoch]
+        column = np.arange(step.size.max())
+        is_sample = column < step.size[:, None]
+        if chunk.needs_vmap:
+            # A padded place repeats the batch's first sample with share 0.
+            chosen = (step.first[:, None] + np.where(is_sample, column, 0)).reshape(-1)
+            is_sample = is_sample.reshape(-1)
+            length = np.full(step.active, len(column))
         else:
-            chosen = (step.first[:, None] + column)[real]
-            real = np.ones(len(chosen), np.bool_)
-        client, user = np.repeat(np.arange(step.active), length), samples.user[chosen]
-        one_user_each = (
-            work.apart and work.reading is None and work.cohort.num_users == len(work.cohort)
+            chosen = (step.first[:, None] + column)[is_sample]
+            is_sample = np.ones(len(chosen), np.bool_)
+            length = step.size
+        client = np.repeat(np.arange(step.active), length)
+        user = samples.user[chosen]
+        one_user_per_client = (
+            chunk.needs_vmap
+            and chunk.reading is None
+            and chunk.cohort.num_users == len(chunk.cohort)
         )
         arrays = {
             "client": client,
-            "user": samples.user[step.first] if one_user_each else user,
-            "item": places[chosen],
+            "user": samples.user[step.first] if one_user_per_client else user,
+            "item": item_rows[chosen],
             "target": samples.target[chosen],
-            "share": (real / step.size[client]).astype(np.float32),
+            "share": (is_sample / step.size[client]).astype(np.float32),
         }
         tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         history = None
-        if work.reading is not None:
+        if chunk.reading is not None:
             context = None if samples.context is None else samples.context[chosen]
-            history = work.reading.history(step.epoch, client, user, context, places.shape[1])
+            history = chunk.reading.history(step.epoch, client, user, context, item_rows.shape[1])
             active = {n: t[: step.active].to(device) for n, t in history.tensors().items()}
             history = History(**active)
         return cls(active=step.active, history=history, **tensors)
 
-    def rows(self, work: Work, table: str) -> Tensor:
-        """The rows of a table that the step has gradients of.
+    def rows(self, chunk: CohortBatch, table: str) -> Tensor:
+        """The rows of a table for which the step computes gradients, int64.
 
-        They are `user`, or all of `item`, one for each that is looked up; for models that read,
-        every row of the clients at work, since they look up most of them many times; but those of
-        the history one by one where a table is for nothing else.
+        Without histories: `user`, or `item` flattened, one row per lookup. With histories: every
+        row of the active clients, because most rows are looked up many times. A table that is
+        looked up for histories only: one row per history entry.
         """
         if self.history is None:
-            return self.user if table in work.model.user_rows else self.item.reshape(-1)
-        if work.only_read(table):
+            return self.user if table in chunk.model.user_rows else self.item.reshape(-1)
+        if chunk.history_only(table):
             return self.history.item.reshape(-1)
-        return torch.arange(work.row_offsets(table)[self.active], device=self.item.device)
+        return torch.arange(chunk.row_offsets(table)[self.active], device=self.item.device)

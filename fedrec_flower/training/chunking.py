@@ -10,85 +10,93 @@ from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.training.config import LocalTraining
 from fedrec_flower.training.negative_sampling import Sampler
 
-_MEGABYTE = 1_000_000
-_COPIES = 6  # of a trained value: before, after, gradient, change, and what autograd keeps
-_KEPT = 2  # of an activation: itself, and its gradient
-_WORDS_PER_SAMPLE = 10  # drawn, shuffled, looked up: numbers of eight bytes
+_BYTES_PER_MEGABYTE = 1_000_000
+_COPIES_PER_VALUE = 6  # of a trained value: before, after, gradient, change, autograd's buffers
+_COPIES_PER_ACTIVATION = 2  # the activation and its gradient
+_INTEGERS_PER_SAMPLE = 10  # of eight bytes: drawn, shuffled, looked up
 
 
-def cut(
+def chunk_clients(
     clients: Sequence[ClientData],
     model: Recommender,
     training: LocalTraining,
     sampler: Sampler,
     *,
-    activates: bool,
-    enough_mb: float = inf,
+    keeps_activations: bool,
+    max_useful_mb: float = inf,
 ) -> Iterator[Sequence[ClientData]]:
-    """Cut clients into chunks that fit the budget, largest clients first.
+    """Split clients into chunks that fit the memory budget, largest clients first.
 
     Args:
         clients: the clients.
-        model: gives the sizes of rows and of all else.
+        model: gives the sizes of table rows and of the other parameters.
         training: gives budget, epochs and batch size.
-        sampler: gives the samples of an interaction.
-        activates: whether the engine keeps what every sample of a step activates, as autograd does.
-        enough_mb: megabytes from which on a larger chunk is no faster, so that none is made.
+        sampler: gives the number of samples per interaction.
+        keeps_activations: whether the trainer stores the activations of all samples of a step, as
+            autograd does.
+        max_useful_mb: megabytes above which a larger chunk is not faster; chunks stay below.
 
     Raises:
-        ConfigError: if a single client does not fit; names the client and what it needs.
+        ConfigError: if a single client does not fit; names the client and its memory.
     """
     ordered = sorted(clients, key=lambda data: (-len(data), data.client))
-    bytes_needed = _bytes_needed(model, training, sampler, activates=activates)
-    budget, chunk, filled = training.memory_budget_mb * _MEGABYTE, list[ClientData](), 0
-    limit = min(budget, enough_mb * _MEGABYTE)
+    bytes_needed = _bytes_needed(model, training, sampler, keeps_activations=keeps_activations)
+    budget = training.memory_budget_mb * _BYTES_PER_MEGABYTE
+    limit = min(budget, max_useful_mb * _BYTES_PER_MEGABYTE)
+    chunk = list[ClientData]()
+    chunk_bytes = 0
     for data in ordered:
-        needed = bytes_needed(data)
-        if needed > budget:
+        client_bytes = bytes_needed(data)
+        if client_bytes > budget:
             raise ConfigError(
-                f"client {data.client} needs about {needed / _MEGABYTE:.0f} MB to train, "
-                f"training.memory_budget_mb={training.memory_budget_mb} allows less: raise it, or "
-                "lower training.batch_size"
+                f"client {data.client} needs about {client_bytes / _BYTES_PER_MEGABYTE:.0f} MB to "
+                f"train, training.memory_budget_mb={training.memory_budget_mb} allows less: raise "
+                "it, or lower training.batch_size"
             )
-        if chunk and filled + needed > limit:
+        if chunk and chunk_bytes + client_bytes > limit:
             yield chunk
-            chunk, filled = [], 0
+            chunk = []
+            chunk_bytes = 0
         chunk.append(data)
-        filled += needed
+        chunk_bytes += client_bytes
     if chunk:
         yield chunk
 
 
 def _bytes_needed(
-    model: Recommender, training: LocalTraining, sampler: Sampler, *, activates: bool
+    model: Recommender, training: LocalTraining, sampler: Sampler, *, keeps_activations: bool
 ) -> Callable[[ClientData], int]:
-    """Estimate from above the bytes that a client takes while it trains."""
-    known = [*model.named_parameters(), *model.named_buffers()]
-    sizes = {name: tuple(value.shape) for name, value in known}
+    """An upper estimate, in bytes, of the memory that a client takes while it trains."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    sizes = {name: tuple(value.shape) for name, value in tensors}
     user_floats = sum(prod(size[1:]) for name, size in sizes.items() if name in model.user_rows)
     item_floats = sum(prod(size[1:]) for name, size in sizes.items() if name in model.item_rows)
     tables = model.user_rows | model.item_rows
     dense = [size for name, size in sizes.items() if name not in tables]
     dense_floats = sum(prod(size) for size in dense)
-    # What a sample activates: its rows, and one number for each bias of a hidden layer. Models
-    # that read histories have their hidden layers there.
-    reader = model if isinstance(model, HistoryRecommender) else None
-    widths = 0 if reader else sum(prod(size) for size in dense if len(size) == 1)
-    activated = _COPIES * (user_floats + item_floats + widths) if activates else 1
+    # A sample's activations: its rows, and one number for each bias of a hidden layer. The hidden
+    # layers of models with histories are counted in `history_floats`.
+    history_model = model if isinstance(model, HistoryRecommender) else None
+    widths = 0 if history_model else sum(prod(size) for size in dense if len(size) == 1)
+    floats_per_sample = 1
+    if keeps_activations:
+        floats_per_sample = _COPIES_PER_VALUE * (user_floats + item_floats + widths)
 
-    def read(data: ClientData) -> int:
-        if reader is None:
+    def history_floats(data: ClientData) -> int:
+        if history_model is None:
             return 0
-        entries = (1 + reader.num_negatives) * len(data) + reader.window * data.num_users
-        return _KEPT * reader.floats_per_entry * entries
+        sampled = (1 + history_model.num_negatives) * len(data)
+        entries = sampled + history_model.window * data.num_users
+        return _COPIES_PER_ACTIVATION * history_model.floats_per_entry * entries
 
     def needed(data: ClientData) -> int:
         samples = sampler.per_interaction * len(data)
         touched = min(sampler.num_items, training.local_epochs * sampler.width * samples)
-        batch = min(training.batch_size or samples, samples) * sampler.width
+        batch = samples if training.batch_size is None else min(training.batch_size, samples)
         trained = item_floats * touched + user_floats * data.num_users + dense_floats
         lookups = sampler.num_items * (data.num_users + 5)  # known items, touched rows
-        drawn = _WORDS_PER_SAMPLE * 8 * training.local_epochs * sampler.width * samples
-        return 4 * (_COPIES * trained + activated * batch + read(data)) + lookups + drawn
+        drawn = _INTEGERS_PER_SAMPLE * 8 * training.local_epochs * sampler.width * samples
+        floats = _COPIES_PER_VALUE * trained + floats_per_sample * batch * sampler.width
+        return 4 * (floats + history_floats(data)) + lookups + drawn
 
     return needed

@@ -1,4 +1,4 @@
-"""Several clients laid out flat, one after another, so that numpy sees them all at once."""
+"""The training data of several clients in flat arrays, one client after another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ class Cohort:
 
     Attributes:
         clients: int64 (num_clients,), client codes.
-        first_users: int64 (num_clients,), position of each client's first user.
+        first_users: int64 (num_clients,), number of each client's first user in the data.
         user_offsets: int64 (num_clients + 1,), where each client's users begin.
         offsets: int64 (num_clients + 1,), where each client's interactions begin.
         user: int64 (n,), the user of each interaction, counted from the cohort's first.
         item: int64 (n,), item codes.
         rating: float32 (n,), raw rating units; None for implicit data.
-        known_user: int64 (m,), with `known_item` the pairs no negative may be.
+        known_user: int64 (m,), with `known_item` the pairs that are never drawn as negatives.
         known_item: int64 (m,).
-        attributes: float32 (num_users, num_attributes), what the users say of themselves.
+        attributes: float32 (num_users, num_attributes), the users' attributes.
     """
 
     clients: Index
@@ -41,12 +41,12 @@ class Cohort:
 
     @classmethod
     def gather(cls, members: Sequence[ClientData], *, spare_held_out: bool) -> "Cohort":
-        """Lay out clients.
+        """Concatenate the data of clients.
 
         Args:
             members: the clients.
-            spare_held_out: whether held-out items count as known, and so are never drawn as
-                negatives: the leaky, legacy pool.
+            spare_held_out: whether held-out items count as known and are never drawn as
+                negatives. This is the legacy pool, which leaks the held-out items.
         """
         user_offsets = starts([data.num_users for data in members])
         train = [data.train for data in members]
@@ -75,7 +75,7 @@ class Cohort:
 
     @property
     def num_users(self) -> int:
-        """Number of users of all clients together."""
+        """Number of users over all clients."""
         return int(self.user_offsets[-1])
 
     @property
@@ -85,18 +85,18 @@ class Cohort:
 
     @property
     def history(self) -> Columns:
-        """The training interactions of all users, in the order of time."""
+        """The training interactions of all users, each user's in the order of time."""
         length = np.bincount(self.user, minlength=self.num_users)
         return Columns(starts(length), self.item.astype(np.int32), self.rating)
 
     @property
     def place(self) -> Index:
-        """int64 (n,): how many items its user had before each interaction."""
+        """int64 (n,): number of earlier items of the same user, for each interaction."""
         return np.arange(len(self.user)) - self.history.offsets[self.user]
 
 
 def owners(offsets: Index) -> Index:
-    """The stretch that each element belongs to: int64 (offsets[-1],)."""
+    """The index of the segment that each element belongs to: int64 (offsets[-1],)."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 

@@ -1,7 +1,4 @@
-"""How a client trains.
-
-Where the vectorized engine computes.
-"""
+"""The settings of local training and the torch device they name."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,10 +11,10 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def find_device(name: DeviceName) -> torch.device:
-    """The device of this process that a setting names; "auto" is CUDA where there is one.
+    """Resolve a device setting in this process; "auto" is CUDA if this process has a device.
 
     Raises:
-        ConfigError: if CUDA is asked for and absent.
+        ConfigError: if CUDA is requested and absent.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
@@ -34,22 +31,22 @@ class LocalTraining:
     """The training group of the configuration; defaults live in its yaml.
 
     Attributes:
-        engine: how a node trains its clients: "vectorized" many at once (MF with SGD in a
-            compiled loop), "sequential" one after another in an ordinary PyTorch loop, the
-            reference. Both give the same results up to rounding.
-        device: where the vectorized engine computes: "cpu", "cuda", or "auto" for CUDA where there
-            is one and the compiled loop cannot do the work.
-        memory_budget_mb: megabytes that clients trained at once may take together.
-        loss: "bce", "bpr" or "softmax" to rank, "mse" to predict ratings (or 0/1 labels).
-        optimizer: of the client; its state starts afresh every round.
+        engine: "vectorized" trains many clients at once (MF with SGD in a compiled loop),
+            "sequential" trains one after another in an ordinary PyTorch loop, the reference. Both
+            give the same results up to rounding.
+        device: where the vectorized trainer computes: "cpu", "cuda", or "auto" for CUDA if a
+            device exists and the compiled loop does not support the model.
+        memory_budget_mb: memory of all clients that are trained at once, in megabytes.
+        loss: "bce", "bpr" or "softmax" for ranking, "mse" to predict ratings (or 0/1 labels).
+        optimizer: the clients' optimiser; its state is reset every round.
         learning_rate: for tables with a row per user or item.
         dense_learning_rate: for all other parameters.
-        weight_decay: L2 pull on the table rows a client touches, as in `torch.optim.SGD`.
-        local_epochs: passes over the client's interactions a round.
-        batch_size: samples a step; positives and negatives both count (pairs for "bpr", a
-            liked item with all of its negatives for "softmax"). None takes all samples of the
+        weight_decay: L2 factor on the table rows that a client touches, as in `torch.optim.SGD`.
+        local_epochs: passes over the client's interactions per round.
+        batch_size: samples per step. Positives and negatives both count (pairs for "bpr", a
+            positive item with all its negatives for "softmax"). None takes all samples of the
             epoch in one step: full-batch descent.
-        num_negatives: sampled negatives per interaction, fresh every epoch; unused for ratings.
+        num_negatives: sampled negatives per interaction, new in every epoch; unused for ratings.
     """
 
     engine: Literal["vectorized", "sequential"]
@@ -66,11 +63,11 @@ class LocalTraining:
 
     @property
     def width(self) -> int:
-        """Items in a sample that its loss sees together."""
+        """Number of items per sample that the loss compares."""
         return {"bpr": 2, "softmax": 1 + self.num_negatives}.get(self.loss, 1)
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can use."""
+        """Check the ranges."""
         require(
             (self.engine, self.device) != ("sequential", "cuda"),
             "training.device=cuda needs training.engine=vectorized: the reference runs on a CPU",

@@ -1,8 +1,8 @@
-"""What all engines share: cut the cohort into chunks, make each ready, collect what comes out.
+"""The base of all trainers: split the cohort into chunks, prepare them, collect the updates.
 
 Every client trains a *sub-model*: its own users' rows and only those item rows that its samples
-and histories touch, so a step costs what the client's data cost and weight decay reaches no other
-row.
+and histories touch. So a step costs as much as the client's data, and weight decay changes no
+other row.
 
 Source: McMahan et al. 2017, Algorithm 1, ClientUpdate.
 """
@@ -22,7 +22,7 @@ from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.data.splits.base import Negatives
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import HistoryRecommender
-from fedrec_flower.training.batches import Touched, Work
+from fedrec_flower.training.batches import CohortBatch, Touched
 from fedrec_flower.training.cohort import Cohort, Index
 from fedrec_flower.training.config import LocalTraining
 from fedrec_flower.training.gradient_correction import Correction, Guide, Unguided, num_steps
@@ -30,31 +30,31 @@ from fedrec_flower.training.history_batches import Reading
 from fedrec_flower.training.model_versions import Versions
 from fedrec_flower.training.negative_sampling import Sampler, Samples, Task
 
-_NOBODY = np.zeros(0, np.int64)
+_EMPTY = np.zeros(0, np.int64)
 _UNGUIDED = Unguided()
 
 
 class PersonalParameters(Protocol):
-    """Where a node keeps what stays with its clients."""
+    """The store of the clients' personal parameters."""
 
     def gather(self, cohort: Cohort, touched: Touched) -> Tensors:
-        """The clients' personal parameters, laid out as `Work.values`."""
+        """The clients' personal parameters, laid out as `CohortBatch.values`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out of a chunk of clients.
+    """The result of training a chunk of clients.
 
     Attributes:
         cohort: the clients.
         touched: the item rows they touched.
-        updates: what they may send.
-        personal: new personal parameters, laid out as `Work.values`. Stay on the node.
-        loss: float64 (num_clients,), mean training loss over each client's samples. Of whom it is
-            not finite, the update is zero and what is personal as it was.
+        updates: their updates. A client whose loss is not finite has an update of zeros.
+        personal: new personal parameters, laid out as `CohortBatch.values`; they stay on the node
+            and are unchanged for a client whose loss is not finite.
+        loss: float64 (num_clients,), mean training loss over each client's samples.
         rates: learning rate of each parameter in `updates`.
-        num_steps: by its name int64 (num_clients,), the steps in which it learnt.
+        num_steps: by the same names int64 (num_clients,), number of steps that updated it.
     """
 
     cohort: Cohort
@@ -66,7 +66,7 @@ class Trained:
     num_steps: Mapping[str, Index]
 
     def parted(self, tables: Collection[str]) -> tuple[Self, list[int]]:
-        """What the clients whose loss is finite may send, and the codes of the others.
+        """The updates of the clients whose loss is finite, and the codes of the other clients.
 
         Args:
             tables: names of the parameters with a row per item.
@@ -75,25 +75,27 @@ class Trained:
         if finite.all():
             return self, []
         places = np.flatnonzero(finite)
-        taken = {name: steps[places] for name, steps in self.num_steps.items()}
-        some = replace(self, updates=self.updates.select(places, tables), num_steps=taken)
-        return some, self.updates.clients[~finite].tolist()
+        finite_steps = {name: steps[places] for name, steps in self.num_steps.items()}
+        finite_updates = self.updates.select(places, tables)
+        part = replace(self, updates=finite_updates, num_steps=finite_steps)
+        return part, self.updates.clients[~finite].tolist()
 
 
 class Engine(ABC):
-    """Trains the clients of a node; what a client learns depends on no other client.
+    """Trains the clients of a node; a client's result does not depend on the other clients.
 
     Args:
         model: the recommender.
         training: how a client trains.
         task: "ranking" samples negatives, "rating" predicts raw ratings.
-        negatives: the pool negatives are drawn from; "legacy" leaks.
+        negatives: the pool of negatives; "legacy" leaks held-out items.
         num_items: size of the catalogue.
-        seed: what draws follow from; see `seeding`.
-        look_ahead: length of a step, in units of the learning rates, that goes before every step:
-            plain descent on the first half of the batch. There the gradient of the other half is
-            taken, and applied where the first step began. None: whole batches, no step ahead.
-            Source: Fallah et al. 2020, Algorithm 1, first order, its two batches drawn as one.
+        seed: the seed or secret of all draws; see `seeding`.
+        look_ahead: length of an inner step, in units of the learning rates, before every step: a
+            plain SGD step on the first half of the batch. The gradient of the other half is
+            computed there and applied at the values before the inner step. None: no inner step,
+            whole batches. Source: Fallah et al. 2020, Algorithm 1, first-order, with one batch
+            instead of its two.
     """
 
     def __init__(
@@ -106,22 +108,27 @@ class Engine(ABC):
         seed: Seed,
         look_ahead: float | None = None,
     ) -> None:
-        self.model, self.training, self.negatives = model, training, negatives
+        self.model = model
+        self.training = training
+        self.negatives = negatives
         self.look_ahead = look_ahead
         self.sampler = Sampler(task, training.width, training.num_negatives, num_items, seed)
 
     @abstractmethod
-    def fit(self, work: Work) -> NDArray[np.float64]:
-        """Train a chunk: change `work.values` in place, return mean losses (num_clients,)."""
+    def fit(self, chunk: CohortBatch) -> NDArray[np.float64]:
+        """Train a chunk: change `chunk.values` in place, return mean losses (num_clients,).
+
+        The clients of a chunk are sorted by size, largest first.
+        """
 
     def phases(self, epoch: int) -> list[frozenset[str]]:
-        """Which parameters learn from a batch, one step after another; see `Recommender`."""
-        learning = (phase - self.model.frozen for phase in self.model.phases(epoch))
-        return [phase for phase in learning if phase]
+        """The parameters that each step on a batch updates; see `Recommender.phases`."""
+        updated = (phase - self.model.frozen for phase in self.model.phases(epoch))
+        return [phase for phase in updated if phase]
 
     @abstractmethod
     def chunks(self, clients: Sequence[ClientData]) -> Iterator[Sequence[ClientData]]:
-        """Cut the clients into pieces that are trained at once."""
+        """Split the clients into chunks that are trained at once."""
 
     def train(
         self,
@@ -131,14 +138,14 @@ class Engine(ABC):
         round_: int,
         guide: Guide = _UNGUIDED,
     ) -> Iterator[Trained]:
-        """Train each client from what it is given.
+        """Train each client from its version of the shared parameters.
 
         Args:
-            clients: the cohort hosted here.
-            given: the shared parameters that each client starts from; left unchanged.
-            personal: gives the clients' personal parameters.
+            clients: the cohort hosted on this node.
+            given: the versions of the shared parameters; not changed.
+            personal: the store of the clients' personal parameters.
             round_: the round, part of the address of every random draw.
-            guide: says what is added to the gradients.
+            guide: the terms that a strategy adds to the gradients.
 
         """
         self.model.begin(round_)
@@ -147,75 +154,85 @@ class Engine(ABC):
 
     def _train_chunk(
         self,
-        chunk: Sequence[ClientData],
+        clients: Sequence[ClientData],
         given: Versions,
         personal: PersonalParameters,
         round_: int,
         guide: Guide,
     ) -> Trained:
-        cohort = Cohort.gather(chunk, spare_held_out=self.negatives == "legacy")
-        epochs, touched, reading = self._drawn(cohort, round_)
-        mine = personal.gather(cohort, touched)
-        values = {name: self._copies(name, given, cohort, touched) for name in given.tensors}
-        known = self._known(cohort, touched, round_)
+        cohort = Cohort.gather(clients, spare_held_out=self.negatives == "legacy")
+        epochs, touched, reading = self._draw(cohort, round_)
+        new_personal = personal.gather(cohort, touched)
+        shared = {name: self._copies(name, given, cohort, touched) for name in given.tensors}
+        side_information = self._side_information(cohort, touched, round_)
         weights = cohort.num_examples.astype(np.float64)
-        trained = {n: value for n, value in values.items() if n not in self.model.frozen}
+        trained = {n: value for n, value in shared.items() if n not in self.model.frozen}
         layout = Updates(cohort.clients, weights, touched.offsets, touched.rows, {})
         rates = {name: self._rate(name) for name in trained}
         correction = Correction.of(guide, layout, trained, rates)
-        everything = values | mine | known
-        work = Work(self.model, cohort, epochs, touched, reading, everything, correction)
-        loss = self.fit(work)
+        values = shared | new_personal | side_information
+        chunk = CohortBatch(self.model, cohort, epochs, touched, reading, values, correction)
+        loss = self.fit(chunk)
         diverged = np.flatnonzero(~np.isfinite(loss))
         if len(diverged):
-            _put_back(work, mine, personal.gather(cohort, touched), diverged)
+            _reset(chunk, new_personal, personal.gather(cohort, touched), diverged)
         for name, value in trained.items():
             if self._is_table(name):
                 given.subtract_rows(value, name, cohort, touched)
             else:
                 np.subtract(value, given.whole(name, cohort.clients), out=value)
-        _put_back(work, trained, dict.fromkeys(trained), diverged)
-        updates = Updates(cohort.clients, weights, *self._told(trained, touched), trained)
+        _reset(chunk, trained, dict.fromkeys(trained), diverged)
+        updates = Updates(cohort.clients, weights, *self._sent_rows(trained, touched), trained)
         phases = [self.phases(epoch) for epoch in range(len(epochs))]
-        taken = num_steps(self.training.batch_size, epochs, phases, trained)
-        return Trained(cohort, touched, updates, mine, loss, rates, taken)
+        step_counts = num_steps(self.training.batch_size, epochs, phases, trained)
+        return Trained(cohort, touched, updates, new_personal, loss, rates, step_counts)
 
-    def _drawn(self, cohort: Cohort, round_: int) -> tuple[list[Samples], Touched, Reading | None]:
-        """What the clients train on and read in each local epoch, and the rows that touches."""
-        model, sampler, count = self.model, self.sampler, range(self.training.local_epochs)
+    def _draw(self, cohort: Cohort, round_: int) -> tuple[list[Samples], Touched, Reading | None]:
+        """Samples and histories of each local epoch, and the item rows they touch."""
+        model = self.model
+        sampler = self.sampler
+        epoch_range = range(self.training.local_epochs)
         if not isinstance(model, HistoryRecommender):
-            epochs = [sampler.draw(cohort, round_, epoch) for epoch in count]
-            return epochs, Touched.find(epochs, _NOBODY, _NOBODY, sampler.num_items), None
+            epochs = [sampler.draw(cohort, round_, epoch) for epoch in epoch_range]
+            return epochs, Touched.find(epochs, _EMPTY, _EMPTY, sampler.num_items), None
         entries = model.entries(cohort.history, sampler.num_items)
         in_order = entries.in_order
         epochs = [
-            sampler.draw(cohort, round_, epoch, in_order=in_order, by_user=True) for epoch in count
+            sampler.draw(cohort, round_, epoch, in_order=in_order, by_user=True)
+            for epoch in epoch_range
         ]
         sizes = np.diff(entries.offsets[cohort.user_offsets])
-        reader = np.repeat(np.arange(len(cohort)), sizes)
-        touched = Touched.find(epochs, reader, entries.item, sampler.num_items)
-        rate, row = model.input_dropout, touched.place_of(reader, entries.item)
-        kept = [sampler.keep(cohort, sizes, round_, epoch, 1 - rate) for epoch in count]
-        noise = [sampler.noise(cohort, round_, epoch, model.noise_dim) for epoch in count]
-        return epochs, touched, Reading.lay_out(entries, cohort, row, kept, noise)
+        client_of_entry = np.repeat(np.arange(len(cohort)), sizes)
+        touched = Touched.find(epochs, client_of_entry, entries.item, sampler.num_items)
+        row = touched.place_of(client_of_entry, entries.item)
+        share = 1 - model.input_dropout
+        stays = [sampler.keep(cohort, sizes, round_, epoch, share) for epoch in epoch_range]
+        noise = [sampler.noise(cohort, round_, epoch, model.noise_dim) for epoch in epoch_range]
+        return epochs, touched, Reading.lay_out(entries, cohort, row, stays, noise)
 
-    def _known(self, cohort: Cohort, touched: Touched, round_: int) -> Tensors:
-        """What is known of the cohort's users and the touched items; see `Recommender.features`."""
+    def _side_information(self, cohort: Cohort, touched: Touched, round_: int) -> Tensors:
+        """The model's side information on users and touched items; see `Recommender.features`."""
         if next(self.model.buffers(), None) is None:
-            return {}  # as of most models
-        sizes, share = np.diff(cohort.user_offsets), 1 - self.model.history_dropout
-        kept = self.sampler.keep(cohort, sizes, round_, epoch=0, share=share)
-        return self.model.features(cohort.attributes, cohort.history.mask(kept), touched.rows)
+            return {}
+        sizes = np.diff(cohort.user_offsets)
+        share = 1 - self.model.history_dropout
+        stays = self.sampler.keep(cohort, sizes, round_, epoch=0, share=share)
+        return self.model.features(cohort.attributes, cohort.history.mask(stays), touched.rows)
 
-    def _told(self, values: Tensors, touched: Touched) -> tuple[Index, Index]:
-        """Offsets and rows of what is sent; without a table nobody need know who touched what."""
+    def _sent_rows(self, values: Tensors, touched: Touched) -> tuple[Index, Index]:
+        """Offsets and rows of the updates; no rows if there is no table.
+
+        Then a message does not reveal which items a client touched.
+        """
         if any(self._is_table(name) for name in values):
             return touched.offsets, touched.rows
-        return np.zeros_like(touched.offsets), _NOBODY
+        return np.zeros_like(touched.offsets), _EMPTY
 
     def _rate(self, name: str) -> float:
-        setting, tables = self.training, self.model.user_rows | self.model.item_rows
-        return setting.learning_rate if name in tables else setting.dense_learning_rate
+        tables = self.model.user_rows | self.model.item_rows
+        if name in tables:
+            return self.training.learning_rate
+        return self.training.dense_learning_rate
 
     def _is_table(self, name: str) -> bool:
         return name in self.model.item_rows
@@ -223,20 +240,30 @@ class Engine(ABC):
     def _copies(
         self, name: str, given: Versions, cohort: Cohort, touched: Touched
     ) -> NDArray[np.float32]:
-        """The touched rows of a table, or one copy per client of anything else."""
+        """The touched rows of a table, or one copy per client of another parameter."""
         if self._is_table(name):
             return given.rows(name, cohort, touched)
         return given.whole(name, cohort.clients)
 
 
-def _put_back(
-    work: Work, values: Tensors, before: Mapping[str, NDArray[np.float32] | None], places: Index
+def _reset(
+    chunk: CohortBatch,
+    values: Tensors,
+    before: Mapping[str, NDArray[np.float32] | None],
+    places: Index,
 ) -> None:
-    """Undo what some clients of a chunk, by their places, have learnt; None: nothing is zero."""
+    """Reset the values of some clients, in place.
+
+    Args:
+        chunk: the clients.
+        values: by name, laid out as `CohortBatch.values`.
+        before: the values to restore, likewise; None: zeros.
+        places: int64 (n,), positions of the clients in the chunk.
+    """
     for name, earlier in before.items():
         for place in places:
             part = place
-            if name in work.tables:
-                start, stop = work.row_offsets(name)[place : place + 2]
+            if name in chunk.tables:
+                start, stop = chunk.row_offsets(name)[place : place + 2]
                 part = slice(start, stop)
             values[name][part] = 0 if earlier is None else earlier[part]

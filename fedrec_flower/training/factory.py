@@ -1,4 +1,4 @@
-"""Which engine trains which model."""
+"""Chooses the trainer for a model and its settings."""
 
 import logging
 from dataclasses import replace
@@ -20,12 +20,12 @@ _LOG = logging.getLogger(__name__)
 def choose_engine(
     model: Recommender, training: LocalTraining, look_ahead: float | None = None, **rest: Any
 ) -> Engine:
-    """The engine that the settings ask for, or the sequential one where the model needs it.
+    """Build the trainer that the settings name, or the sequential one if the model needs it.
 
     Args:
         model: the recommender.
         training: how a client trains.
-        look_ahead: see `Engine`; the compiled loop cannot.
+        look_ahead: see `Engine`; the compiled loop does not support it.
         rest: the other arguments of `Engine`.
     """
     rest |= {"look_ahead": look_ahead}
@@ -43,18 +43,24 @@ def choose_engine(
 
 
 def _compiles(model: Recommender, training: LocalTraining) -> bool:
-    """Whether the compiled loop can: factors, learnt at once, SGD on a CPU, items or pairs."""
-    at_once = not model.frozen and all(
+    """Whether the compiled loop supports the model and the settings.
+
+    It needs a model of factors whose parameters are all trained in every step, SGD on a CPU, and a
+    loss of single items or pairs.
+    """
+    trains_all = not model.frozen and all(
         model.phases(e) == Recommender.phases(model, e) for e in range(training.local_epochs)
     )
-    plain = training.optimizer == "sgd" and training.device != "cuda" and training.loss != "softmax"
-    return plain and at_once and model.factors() is not None
+    supported = (
+        training.optimizer == "sgd" and training.device != "cuda" and training.loss != "softmax"
+    )
+    return supported and trains_all and model.factors() is not None
 
 
 def check_engine(
     model: Recommender, training: LocalTraining, largest: ClientData, **rest: Any
 ) -> None:
-    """Say so if the model must be trained in another way than asked, or cannot be at all.
+    """Check that the model can be trained; warn if it needs another trainer than configured.
 
     Args:
         model: the recommender.
@@ -63,7 +69,7 @@ def check_engine(
         rest: the other arguments of `Engine`.
 
     Raises:
-        ConfigError: if the largest client does not fit the memory budget, or CUDA is asked for
+        ConfigError: if the largest client does not fit the memory budget, or CUDA is requested
             and absent.
     """
     reason = why_not_vectorized(model)
@@ -77,30 +83,33 @@ def check_engine(
 def why_not_vectorized(model: Recommender) -> str | None:
     """Why `torch.func.vmap` cannot run the model's `forward`; None if it can.
 
-    A `forward` that branches on the values of tensors, or changes them in place, is one client's
-    business at a time.
+    `vmap` supports no `forward` that branches on values of tensors or changes them in place.
     """
     tables = model.user_rows | model.item_rows
-    clients, samples = 2, 3
+    num_clients, num_samples = 2, 3
     parameters = {
-        name: torch.zeros(clients, *((samples, *p.shape[1:]) if name in tables else p.shape))
+        name: torch.zeros(
+            num_clients, *((num_samples, *p.shape[1:]) if name in tables else p.shape)
+        )
         for name, p in model.named_parameters()
     }
+    rows = torch.arange(num_samples)
 
-    rows = torch.arange(samples)
-
-    def forward(own: dict[str, torch.Tensor], read: dict[str, torch.Tensor]) -> torch.Tensor:
-        reading = (History(**read),) if read else ()
-        scores: torch.Tensor = functional_call(model, own, (torch.zeros_like(rows), rows, *reading))
+    def forward(
+        of_client: dict[str, torch.Tensor], history: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        users = torch.zeros_like(rows)
+        inputs = (users, rows, History(**history)) if history else (users, rows)
+        scores: torch.Tensor = functional_call(model, of_client, inputs)
         return scores
 
-    read = {}
+    histories = {}
     if isinstance(model, HistoryRecommender):
-        one = model.whole(Columns(np.array([0, samples]), rows.numpy(), None), samples)
+        one = model.whole(Columns(np.array([0, num_samples]), rows.numpy(), None), num_samples)
         one = replace(one, state=rows if model.window else None)
-        read = {name: tensor.expand(clients, -1) for name, tensor in one.tensors().items()}
+        histories = {n: tensor.expand(num_clients, -1) for n, tensor in one.tensors().items()}
     try:
-        vmap(forward)(parameters, read)
+        vmap(forward)(parameters, histories)
     except (RuntimeError, ValueError) as error:
         return str(error).partition("\n")[0]
     return None

@@ -1,10 +1,14 @@
-"""What a strategy adds to the gradients of local training, so that clients drift apart less.
+"""Terms that a strategy adds to the gradients of local training to reduce client drift.
 
-A step on a shared parameter then follows gradient + pull / rate * (value - given) + shift: `pull`
-is the share of its way from where it began that a step of SGD takes back, at whatever learning
-rate; `shift` is the client's own and stays the same all round.
-Personal parameters are left alone. A client moves no row that its samples and histories do not
-touch, so nothing is added there either.
+A step on a shared parameter w follows, instead of its gradient g,
+
+    g + pull / rate * (w - w_global) + shift
+
+`pull` is the proximal factor: the share of its distance from the global value that a client's SGD
+step takes back, independent of the learning rate `rate`. `shift` is the client's own constant
+term, the same in every step of the round.
+Personal parameters get no such terms, nor do table rows that the client's samples and histories
+do not touch, because a client does not move those rows.
 
 Source: Li et al. 2020, Algorithm 2 (`pull`); Karimireddy et al. 2020, eq. 3 (`shift`).
 """
@@ -15,28 +19,29 @@ from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.training.negative_sampling import Samples
 
-# Where a control goes with a parameter, it goes by the parameter's name with this before it.
+# A control variate has the name of its parameter with this prefix.
 CONTROL = "control."
 
 
 class Guide(Protocol):
-    """Says what is added to the gradients of each client."""
+    """Computes the terms that are added to the clients' gradients."""
 
     @property
     def pull(self) -> float:
-        """The share of its way that each step takes back, in [0, 1]; 0: none."""
+        """The proximal factor, in [0, 1]; 0 for no proximal term."""
         ...
 
     def shift(self, layout: Updates) -> Tensors:
-        """What else is added, by name; a parameter that is not there has nothing added.
+        """The constant terms by name; parameters without an entry have no such term.
 
         Args:
-            layout: the clients and the rows they touch; it holds no tensors.
+            layout: the clients and the rows they touch, without tensors.
 
         Returns:
             float32, laid out as `Updates.tensors`.
@@ -45,50 +50,52 @@ class Guide(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Unguided:
-    """Nothing is added: plain local training."""
+class Unguided(Guide):
+    """Adds nothing: plain local training."""
 
     pull: float = 0.0
 
+    @override
     def shift(self, layout: Updates) -> Tensors:
-        """See `Guide.shift`; nothing."""
-        del layout
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What is added to the gradients of a chunk of clients: factor * value + rest.
+    """The terms for a chunk of clients in the form gradient + factor * value + offset.
 
     Attributes:
-        factor: the pull over the learning rate, by name of the parameters that are corrected.
-        rest: shift - factor * given, by name too, laid out as `Work.values`; empty where nothing
-            is added.
+        factor: pull / learning rate, by name of the corrected parameters.
+        offset: shift - factor * global value, by the same names, laid out as
+            `CohortBatch.values`; empty for plain training.
     """
 
     factor: Mapping[str, float]
-    rest: Tensors
+    offset: Tensors
 
     @classmethod
-    def of(cls, guide: Guide, layout: Updates, given: Tensors, rates: Mapping[str, float]) -> Self:
-        """Lay out a guide's words.
+    def of(
+        cls, guide: Guide, layout: Updates, global_params: Tensors, rates: Mapping[str, float]
+    ) -> Self:
+        """Compute factor and offset of a chunk.
 
         Args:
-            guide: says what is added.
+            guide: computes the terms.
             layout: the clients and the rows they touch.
-            given: by name of the shared parameters that are trained, what they begin with, laid
-                out as `Work.values`; left unchanged.
-            rates: their learning rates.
+            global_params: the values that the trained shared parameters start from, laid out as
+                `CohortBatch.values`; not changed.
+            rates: the parameters' learning rates.
         """
-        rest = guide.shift(layout)
+        shift = guide.shift(layout)
         if not guide.pull:
-            return cls(dict.fromkeys(rest, 0.0), rest)
-        factor = {n: guide.pull / rates[n] if rates[n] else 0.0 for n in given}
-        nothing = np.float32(0)
-        return cls(
-            factor,
-            {n: rest.get(n, nothing) - np.float32(factor[n]) * given[n] for n in given},
-        )
+            return cls(dict.fromkeys(shift, 0.0), shift)
+        factor = {n: guide.pull / rates[n] if rates[n] else 0.0 for n in global_params}
+        zero = np.float32(0)
+        offset = {
+            n: shift.get(n, zero) - np.float32(factor[n]) * value
+            for n, value in global_params.items()
+        }
+        return cls(factor, offset)
 
 
 def num_steps(
@@ -97,21 +104,22 @@ def num_steps(
     phases: Sequence[Collection[frozenset[str]]],
     names: Collection[str],
 ) -> dict[str, NDArray[np.int64]]:
-    """How many steps each client takes.
+    """Count the steps that each client takes.
 
     Args:
-        batch_size: samples a step; None: all of an epoch.
+        batch_size: samples per step; None: all of an epoch.
         epochs: the clients' samples, by local epoch.
-        phases: which parameters learn from a batch, by local epoch.
-        names: the parameters asked for.
+        phases: the parameters that each step on a batch updates, by local epoch.
+        names: the parameters to count for.
 
     Returns:
-        By name int64 (num_clients,): those in which the parameter learns.
+        By name int64 (num_clients,): the number of steps that update the parameter.
     """
-    found = {name: np.zeros(len(epochs[0].offsets) - 1, np.int64) for name in names}
-    for samples, learning in zip(epochs, phases, strict=True):
+    counts = {name: np.zeros(len(epochs[0].offsets) - 1, np.int64) for name in names}
+    for samples, updated in zip(epochs, phases, strict=True):
         sizes = np.diff(samples.offsets)
-        num_batches = -(-sizes // (batch_size or max(1, int(sizes.max(initial=0)))))
+        largest = max(1, int(sizes.max(initial=0)))
+        num_batches = -(-sizes // (largest if batch_size is None else batch_size))
         for name in names:
-            found[name] += num_batches * sum(name in phase for phase in learning)
-    return found
+            counts[name] += num_batches * sum(name in phase for phase in updated)
+    return counts

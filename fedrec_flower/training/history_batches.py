@@ -1,4 +1,4 @@
-"""The histories that clients read while they train: a rectangle, one row per client."""
+"""The histories that models read while clients train: a rectangle with one row per client."""
 
 from dataclasses import dataclass, replace
 
@@ -13,16 +13,16 @@ from fedrec_flower.training.cohort import Cohort, Index
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a chunk of clients reads.
+    """The histories of a chunk of clients.
 
     Attributes:
-        entries: of all users, one client's after another's.
+        entries: the history entries of all users, one client's after another's.
         user_offsets: int64 (num_clients + 1,), where each client's users begin.
         offsets: int64 (num_clients + 1,), where each client's entries begin.
         epochs: per local epoch the histories of all clients, with a leading axis of clients. Users
-            are counted from each client's first, items are rows of the chunk's touched rows. A
-            client with fewer entries than the largest repeats its last one, with no weight. What
-            is not read is not there, unless entries stand in order.
+            are counted from each client's first user, items are positions among the chunk's
+            touched rows. A client with fewer entries than the largest repeats its last entry with
+            weight 0. Entries that are dropped out are removed, unless entries are in order.
     """
 
     entries: PaddedHistories
@@ -39,88 +39,93 @@ class Reading:
         kept: list[NDArray[np.bool_]],
         noise: list[NDArray[np.float32] | None],
     ) -> "Reading":
-        """Lay out what the cohort's users had.
+        """Lay out the histories of a cohort.
 
         Args:
-            entries: of these users.
+            entries: the history entries of the cohort's users.
             cohort: the clients.
-            row: int64 (m,), the touched row of each entry's item.
-            kept: per local epoch bool (m,), which entries are read.
-            noise: per local epoch float32 (num_users, noise_dim), or None without.
+            row: int64 (m,), the position of each entry's item among the touched rows.
+            kept: per local epoch bool (m,), whether an entry is in the input (dropout).
+            noise: per local epoch float32 (num_users, noise_dim), or None.
         """
-        offsets, first_user = entries.offsets[cohort.user_offsets], cohort.user_offsets[:-1, None]
+        offsets = entries.offsets[cohort.user_offsets]
+        first_user = cohort.user_offsets[:-1, None]
         user, _ = _rectangle(cohort.user_offsets)
         last = entries.last(user, entries.length[user])
-        last = _within(last, offsets[:-1, None]) if entries.in_order else user - first_user
+        last = _count_from(last, offsets[:-1, None]) if entries.in_order else user - first_user
 
-        def read(keep: NDArray[np.bool_], drawn: NDArray[np.float32] | None) -> History:
+        def of_epoch(keep: NDArray[np.bool_], drawn: NDArray[np.float32] | None) -> History:
             weight = entries.weight * keep
-            there = np.arange(len(weight)) if entries.in_order else np.flatnonzero(weight)
-            place, real = _rectangle(np.searchsorted(there, offsets))
-            source = there[place]
-            own = real.any(1, keepdims=True)  # what an empty stretch borrows is not its own
+            present = np.arange(len(weight)) if entries.in_order else np.flatnonzero(weight)
+            place, is_entry = _rectangle(np.searchsorted(present, offsets))
+            source = present[place]
+            # The padding of a client without entries points at another client's entry.
+            has_entries = is_entry.any(1, keepdims=True)
             columns = (
-                np.where(own, entries.user[source] - first_user, 0),
-                np.where(own, row[source], 0),
+                np.where(has_entries, entries.user[source] - first_user, 0),
+                np.where(has_entries, row[source], 0),
                 entries.target[source],
-                weight[source] * real,
+                weight[source] * is_entry,
                 last,
             )
-            noisy = None if drawn is None else torch.from_numpy(drawn[user])
-            return replace(History(*map(torch.from_numpy, columns)), noise=noisy)
+            user_noise = None if drawn is None else torch.from_numpy(drawn[user])
+            return replace(History(*map(torch.from_numpy, columns)), noise=user_noise)
 
-        epochs = [read(*of_epoch) for of_epoch in zip(kept, noise, strict=True)]
+        epochs = [of_epoch(keep, drawn) for keep, drawn in zip(kept, noise, strict=True)]
         return cls(entries, cohort.user_offsets, offsets, epochs)
 
     def history(
         self, epoch: int, client: Index, user: Index, context: Index | None, width: int
     ) -> History:
-        """What a batch of samples may read.
+        """The histories for a batch of samples.
 
         Args:
             epoch: the local epoch.
-            client: int64 (n,), place of each sample's client in the chunk: as many of one client
-                as of the other, one client's after another's.
-            user: int64 (n,), its user, counted from the chunk's first.
-            context: int64 (n,), how many of the user's items it may read; None for all.
-            width: how many pairs a sample is.
+            client: int64 (n,), position of each sample's client in the chunk; every client has
+                the same number of samples, one client's after another's.
+            user: int64 (n,), the sample's user, counted from the chunk's first.
+            context: int64 (n,), number of the user's first items that the model may use; None for
+                all.
+            width: number of items per sample.
 
         Returns:
-            All clients' histories, with the `state` of each pair of those that have samples.
+            The histories of all clients, with the `state` of each (user, item) pair of the
+            clients that have samples.
         """
         if context is None:
             state = user - self.user_offsets[client]
         else:
-            state = _within(self.entries.last(user, context), self.offsets[client])
+            state = _count_from(self.entries.last(user, context), self.offsets[client])
         pairs = np.repeat(state, width).reshape(int(client.max()) + 1, -1)
         return replace(self.epochs[epoch], state=torch.from_numpy(pairs))
 
     def narrowed(self, history: History, users: Index) -> History:
-        """What some users of one client had: a step need not read what nobody's samples ask for.
+        """The histories of some users of one client, so that a step computes no others.
 
         Args:
-            history: of the client, without the axis of clients.
+            history: the client's, without the axis of clients.
             users: int64 (n,), users counted from the client's first; may repeat.
 
         Returns:
-            A history that scores the pairs of these users as `history` does; of others it knows
-            nothing.
+            A history that scores the pairs of these users as `history` does. The scores of other
+            users' pairs are undefined.
         """
-        wanted = torch.zeros(len(history.last), dtype=torch.bool)
-        wanted[torch.from_numpy(users)] = True
-        there = wanted[history.user]
-        if bool(there.all()):
+        is_wanted = torch.zeros(len(history.last), dtype=torch.bool)
+        is_wanted[torch.from_numpy(users)] = True
+        chosen = is_wanted[history.user]
+        if bool(chosen.all()):
             return history
-        last, state = history.last, history.state
+        last = history.last
+        state = history.state
         if self.entries.in_order:  # states are numbered like entries
-            place = torch.cat([there.cumsum(0) - 1, torch.tensor([-1])])
-            last = torch.where(wanted, place[last], -1)
+            place = torch.cat([chosen.cumsum(0) - 1, torch.tensor([-1])])
+            last = torch.where(is_wanted, place[last], -1)
             state = None if state is None else place[state]
         return History(
-            history.user[there],
-            history.item[there],
-            history.target[there],
-            history.weight[there],
+            history.user[chosen],
+            history.item[chosen],
+            history.target[chosen],
+            history.weight[chosen],
             last,
             state,
             history.noise,
@@ -128,9 +133,9 @@ class Reading:
 
 
 def _rectangle(offsets: Index) -> tuple[Index, NDArray[np.bool_]]:
-    """Elements of stretches, as a rectangle (n, longest), and which are no padding.
+    """The elements of segments as a rectangle (n, longest), and a mask that is False for padding.
 
-    Padding repeats a stretch's last element; an empty stretch borrows one that exists.
+    Padding repeats a segment's last element; an empty segment repeats an element of another one.
     """
     size = np.diff(offsets)[:, None]
     column = np.arange(size.max(initial=0))
@@ -138,6 +143,6 @@ def _rectangle(offsets: Index) -> tuple[Index, NDArray[np.bool_]]:
     return np.minimum(place, max(int(offsets[-1]) - 1, 0)), column < size
 
 
-def _within(entry: Index, first: Index) -> Index:
-    """Entries counted from the client's first; -1, nothing, stays."""
+def _count_from(entry: Index, first: Index) -> Index:
+    """Entries counted from the client's first; -1 (no entry) stays -1."""
     return np.where(entry < 0, -1, entry - first)

@@ -1,8 +1,6 @@
-"""Compiled arithmetic of factor models; see `compiled` for what it computes and why.
+"""The compiled arithmetic of factor models; see `compiled` for the method.
 
 score = global bias + user bias + item bias + sum over d of weight[d] * user[d] * item[d]
-
-What the compiled loop works on: see `kernels` for the arithmetic.
 """
 
 import math
@@ -21,17 +19,17 @@ Index = NDArray[np.int64]
 
 
 class Parameters(NamedTuple):
-    """The parameters of a chunk of clients, changed in place; every array contiguous.
+    """The parameters of a chunk of clients, changed in place; every array is contiguous.
 
     Attributes:
-        user: float32 (num_users, d), the vectors of all users.
-        item: float32 (num_rows, d), the vectors of all touched rows.
-        user_bias: float32 (num_users,); zero without biases of users.
+        user: float32 (num_users, d), user vectors.
+        item: float32 (num_rows, d), item vectors of the touched rows.
+        user_bias: float32 (num_users,); zeros if the model has none.
         item_bias: float32 (num_rows,).
-        global_bias: float32 (num_clients,), a copy per client; zero without.
-        weight: float32 (num_clients, d), a copy per client; one without.
-        user_steps: int64 (num_users,), after how many of its client's steps each row is right.
-        item_steps: int64 (num_rows,).
+        global_bias: float32 (num_clients,), a copy per client; zeros if the model has none.
+        weight: float32 (num_clients, d), a copy per client; ones if the model has none.
+        user_steps: int64 (num_users,), number of its client's steps that a row has received.
+        item_steps: int64 (num_rows,), likewise.
     """
 
     user: Floats
@@ -44,16 +42,16 @@ class Parameters(NamedTuple):
     item_steps: Index
 
 
-class Rests(NamedTuple):
-    """What is added to gradients beside the pull; see `Correction`.
+class Offsets(NamedTuple):
+    """The constant terms that are added to gradients: `Correction.offset`.
 
-    Every array is shaped as in `Parameters`; of no rows where the parameter is left alone.
+    Every array has the shape of the parameter in `Parameters`, or no rows if there is no term.
 
     Attributes:
-        item: of `Parameters.item`.
-        item_bias: of `Parameters.item_bias`.
-        global_bias: of `Parameters.global_bias`.
-        weight: of `Parameters.weight`.
+        item: for `Parameters.item`.
+        item_bias: for `Parameters.item_bias`.
+        global_bias: for `Parameters.global_bias`.
+        weight: for `Parameters.weight`.
     """
 
     item: Floats
@@ -63,18 +61,18 @@ class Rests(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """How to step.
+    """The constants of a step.
 
     Attributes:
         loss: BCE, BPR or MSE.
-        table: learning rate of rows.
+        table: learning rate of table rows.
         dense: learning rate of global bias and weights.
-        shrink: what one step's weight decay leaves of a row, 1 - learning rate * weight decay.
-        learns: whether user biases, the global bias and the weights learn.
-        batch_size: samples a step.
-        item_shrink: what one step's weight decay and correction leave of an item's row.
+        shrink: factor of one step's weight decay on a row, 1 - learning rate * weight decay.
+        learns: whether user biases, the global bias and the weights are trained.
+        batch_size: samples per step.
+        item_shrink: factor of one step's weight decay and `Correction.factor` on an item's row.
         global_pull: `Correction.factor` of the global bias.
-        weight_pull: of the weights.
+        weight_pull: `Correction.factor` of the weights.
     """
 
     loss: int
@@ -88,16 +86,16 @@ class Rates(NamedTuple):
     weight_pull: np.float32
 
 
-_ALMOST_TOO_LARGE = 1e200  # a float64 can still be doubled
+_MAX_PRODUCT = 1e200  # a float64 that can still be doubled
 
-# fastmath: the order of a sum is free, so that the compiler may use wide registers.
+# fastmath: the compiler may reorder sums and use wide registers.
 _compiled = partial(compiled, fastmath=True)
 
 
 @_compiled
 def train_epoch(
     p: Parameters,
-    rests: Rests,
+    terms: Offsets,
     rates: Rates,
     offsets: Index,
     user: Index,
@@ -106,7 +104,19 @@ def train_epoch(
     num_steps: Index,
     loss: NDArray[np.float64],
 ) -> None:
-    """Run one epoch of every client; `num_steps` and `loss` (per client) go on counting."""
+    """Run one epoch of every client.
+
+    Args:
+        p: the parameters, changed in place.
+        terms: constant terms of the gradients, from a strategy.
+        rates: constants of a step.
+        offsets: int64 (num_clients + 1,), where each client's samples begin.
+        user: int64 (n,), user rows.
+        item: int64 (n, width), item rows.
+        target: float32 (n,), labels or ratings.
+        num_steps: int64 (num_clients,), increased by the steps of the epoch.
+        loss: float64 (num_clients,), increased by the summed loss of the epoch.
+    """
     gradient = np.zeros_like(p.user)
     bias_gradient = np.zeros_like(p.user_bias)
     slope = np.empty(rates.batch_size, np.float32)
@@ -118,7 +128,7 @@ def train_epoch(
             users, items, step = user[start:stop], item[start:stop], num_steps[client]
             if rates.shrink != 1.0:
                 _shrink(p.user, p.user_bias, p.user_steps, users, step, rates.shrink)
-            _drift_items(p, rests, rates, items, step)
+            _decay_items(p, terms, rates, items, step)
             if weighted:
                 _weigh(p.user, p.weight[client], users, factor)
             if rates.loss == BPR:
@@ -128,63 +138,74 @@ def train_epoch(
                 _score(factor, p.item, p.user_bias, p.item_bias, offset, users, items, slope)
             loss[client] += _slopes(rates.loss, target[start:stop], slope)
             _add_gradients(p.item, users, items, slope, gradient, bias_gradient)
-            _drift_items(p, rests, rates, items, step + 1)
+            _decay_items(p, terms, rates, items, step + 1)
             _step_items(factor, p.item, p.item_bias, users, items, slope, rates.table)
-            _step_users(p, rests, rates, client, users, step, gradient, bias_gradient)
+            _step_users(p, terms, rates, client, users, step, gradient, bias_gradient)
             if biased:
-                # A pair's biases cancel out.
-                rise = np.float32(0) if rates.loss == BPR else slope[: stop - start].sum()
-                if len(rests.global_bias):
-                    rise += rates.global_pull * p.global_bias[client] + rests.global_bias[client]
-                p.global_bias[client] -= rates.dense * rise
+                # The global bias cancels out in the score difference of a pair.
+                bias_slope = np.float32(0) if rates.loss == BPR else slope[: stop - start].sum()
+                if len(terms.global_bias):
+                    bias_slope += (
+                        rates.global_pull * p.global_bias[client] + terms.global_bias[client]
+                    )
+                p.global_bias[client] -= rates.dense * bias_slope
             num_steps[client] += 1
 
 
 @_compiled
 def catch_up(
-    p: Parameters, rests: Rests, rates: Rates, user_steps: Index, item_steps: Index
+    p: Parameters, terms: Offsets, rates: Rates, user_steps: Index, item_steps: Index
 ) -> None:
-    """Give every row what it missed of its client's steps, of which there are (num_rows,) each."""
+    """Apply to every row the weight decay and corrections of the steps that it missed.
+
+    Args:
+        p: the parameters, changed in place.
+        terms: constant terms of the gradients, from a strategy.
+        rates: constants of a step.
+        user_steps: int64 (num_users,), number of steps of each row's client.
+        item_steps: int64 (num_rows,), likewise.
+    """
     if rates.shrink != 1.0:
         for row in range(len(user_steps)):
             _shrink_row(p.user, p.user_bias, p.user_steps, row, user_steps[row], rates.shrink)
-    if len(rests.item):
+    if len(terms.item):
         for row in range(len(item_steps)):
-            _drift_row(p, rests, rates, row, item_steps[row])
+            _decay_row(p, terms, rates, row, item_steps[row])
     elif rates.shrink != 1.0:
         for row in range(len(item_steps)):
             _shrink_row(p.item, p.item_bias, p.item_steps, row, item_steps[row], rates.shrink)
 
 
 @_compiled
-def _drift_items(p: Parameters, rests: Rests, rates: Rates, items: Index, until: int) -> None:
-    """Give the items of samples what they missed of the steps up to one."""
-    # The two loops stand apart: a call that hands on tuples of arrays counts references to each of
-    # them, which a row's arithmetic does not outweigh.
+def _decay_items(p: Parameters, terms: Offsets, rates: Rates, items: Index, until: int) -> None:
+    """Apply to the items of samples the decay and corrections of missed steps before `until`."""
+    # Two loops, because a call with tuples of arrays counts references to each array, which costs
+    # more than the arithmetic of a row.
     for side in range(items.shape[1]):
-        if len(rests.item):
+        if len(terms.item):
             for row in items[:, side]:
-                _drift_row(p, rests, rates, row, until)
+                _decay_row(p, terms, rates, row, until)
         elif rates.shrink != 1.0:
             _shrink(p.item, p.item_bias, p.item_steps, items[:, side], until, rates.shrink)
 
 
 @_compiled
-def _drift_row(p: Parameters, rests: Rests, rates: Rates, row: int, until: int) -> None:
-    """Give an item's row the weight decay and the correction of steps that it has not yet had.
+def _decay_row(p: Parameters, terms: Offsets, rates: Rates, row: int, until: int) -> None:
+    """Apply to an item's row the weight decay and the correction of the steps it missed.
 
-    A step without samples turns a value into shrink * value - rate * rest, so that many of them
-    are a power and a geometric sum.
+    A step without samples turns a value into shrink * value - rate * offset, so n of them give
+    shrink^n * value - rate * offset * (1 - shrink^n) / (1 - shrink), a geometric sum.
     """
     missed = until - p.item_steps[row]
     if missed > 0:
         p.item_steps[row] = until
-        left, shrink = rates.item_shrink**missed, rates.item_shrink
-        times = float(missed) if shrink == 1.0 else (1.0 - left) / (1.0 - shrink)
-        keep, back = np.float32(left), np.float32(times) * rates.table
-        p.item_bias[row] = keep * p.item_bias[row] - back * rests.item_bias[row]
+        shrink = rates.item_shrink
+        power = rates.item_shrink**missed
+        geometric_sum = float(missed) if shrink == 1.0 else (1.0 - power) / (1.0 - shrink)
+        keep, back = np.float32(power), np.float32(geometric_sum) * rates.table
+        p.item_bias[row] = keep * p.item_bias[row] - back * terms.item_bias[row]
         for d in range(p.item.shape[1]):
-            p.item[row, d] = keep * p.item[row, d] - back * rests.item[row, d]
+            p.item[row, d] = keep * p.item[row, d] - back * terms.item[row, d]
 
 
 @_compiled
@@ -199,19 +220,19 @@ def _shrink(
 def _shrink_row(
     table: Floats, bias: Floats, steps: Index, row: int, until: int, shrink: float
 ) -> None:
-    """Give a row the weight decay of the steps that it has not yet had."""
+    """Apply to a row the weight decay of the steps it missed."""
     missed = until - steps[row]
     if missed > 0:
         steps[row] = until
-        left = np.float32(shrink**missed)
-        bias[row] *= left
+        power = np.float32(shrink**missed)
+        bias[row] *= power
         for d in range(table.shape[1]):
-            table[row, d] *= left
+            table[row, d] *= power
 
 
 @_compiled
 def _weigh(user: Floats, weight: Floats, users: Index, factor: Floats) -> None:
-    """Each user's vector times the client's weights: what an item's vector is multiplied with."""
+    """The factors of the item vectors: each user's vector times the client's weights."""
     last = -1
     for u in users:
         if u != last:
@@ -231,7 +252,7 @@ def _score(
     items: Index,
     score: Floats,
 ) -> None:
-    """Scores of (user, item) samples."""
+    """Scores of (user, item) samples, written to `score`, float32 (n,)."""
     for n in range(len(users)):
         u, i = users[n], items[n, 0]
         value = offset + user_bias[u] + item_bias[i]
@@ -244,7 +265,7 @@ def _score(
 def _score_pairs(
     user: Floats, item: Floats, item_bias: Floats, users: Index, items: Index, score: Floats
 ) -> None:
-    """By how much each user's liked item leads the other; biases of users cancel."""
+    """Score differences of (user, positive, negative) samples; user biases cancel out."""
     for n in range(len(users)):
         u, i, j = users[n], items[n, 0], items[n, 1]
         value = item_bias[i] - item_bias[j]
@@ -255,7 +276,7 @@ def _score_pairs(
 
 @_compiled
 def _slopes(kind: int, target: Floats, score: Floats) -> float:
-    """Turn scores into derivatives of the mean loss, in place; returns the summed loss."""
+    """Replace scores by the derivatives of the mean loss, in place; returns the summed loss."""
     total, product, size = 0.0, 1.0, np.float32(len(target))
     for n in range(len(target)):
         z = score[n]
@@ -264,16 +285,16 @@ def _slopes(kind: int, target: Floats, score: Floats) -> float:
             total += error * error
             score[n] = 2 * error / size
         else:
-            wanted = target[n] if kind == BCE else np.float32(1)
+            label = target[n] if kind == BCE else np.float32(1)
             small = np.exp(-abs(z))  # never overflows
-            total += max(z, np.float32(0)) - z * wanted
+            total += max(z, np.float32(0)) - z * label
             product *= 1.0 + small  # one logarithm for many samples
-            if product > _ALMOST_TOO_LARGE:
+            if product > _MAX_PRODUCT:
                 total += math.log(product)
                 product = 1.0
             above = np.float32(1) / (np.float32(1) + small)
             probability = above if z >= 0 else np.float32(1) - above
-            score[n] = (probability - wanted) / size
+            score[n] = (probability - label) / size
     return total + math.log(product)
 
 
@@ -286,17 +307,17 @@ def _add_gradients(
     gradient: Floats,
     bias_gradient: Floats,
 ) -> None:
-    """Gradients of the users, from the items before the step."""
-    paired = items.shape[1] == 2  # noqa: PLR2004  # liked and not liked
+    """Add the gradients of the users, computed from the items before the step."""
+    paired = items.shape[1] == 2  # noqa: PLR2004  # positive and negative
     for n in range(len(users)):
-        u, i, pull = users[n], items[n, 0], slope[n]
-        bias_gradient[u] += pull
+        u, i, delta = users[n], items[n, 0], slope[n]
+        bias_gradient[u] += delta
         for d in range(item.shape[1]):
-            gradient[u, d] += pull * item[i, d]
+            gradient[u, d] += delta * item[i, d]
         if paired:
             j = items[n, 1]
             for d in range(item.shape[1]):
-                gradient[u, d] -= pull * item[j, d]
+                gradient[u, d] -= delta * item[j, d]
 
 
 @_compiled
@@ -309,20 +330,20 @@ def _step_items(
     slope: Floats,
     rate: np.float32,
 ) -> None:
-    """Move the items, by the users before the step."""
+    """Move the items along their gradients, computed from the users before the step."""
     for side in range(items.shape[1]):
-        sign = np.float32(1 - 2 * side)  # the liked item of a pair rises, the other falls
+        sign = np.float32(1 - 2 * side)  # the positive item of a pair rises, the negative one falls
         for n in range(len(users)):
-            u, i, pull = users[n], items[n, side], sign * rate * slope[n]
-            item_bias[i] -= pull
+            u, i, delta = users[n], items[n, side], sign * rate * slope[n]
+            item_bias[i] -= delta
             for d in range(item.shape[1]):
-                item[i, d] -= pull * user[u, d]
+                item[i, d] -= delta * user[u, d]
 
 
 @_compiled
 def _step_users(
     p: Parameters,
-    rests: Rests,
+    terms: Offsets,
     rates: Rates,
     client: int,
     users: Index,
@@ -330,15 +351,15 @@ def _step_users(
     gradient: Floats,
     bias_gradient: Floats,
 ) -> None:
-    """Move each user of the batch once and the client's weights, and clear the gradients."""
+    """Move each user of the batch once, then the client's weights, and clear the gradients."""
     dim = p.user.shape[1]
     user_biased, _, weighted = rates.learns
-    pull = np.zeros(dim, np.float32)
+    weight_gradient = np.zeros(dim, np.float32)
     for u in users:
         if p.user_steps[u] > step:
             continue
         for d in range(dim):
-            pull[d] += p.user[u, d] * gradient[u, d]
+            weight_gradient[d] += p.user[u, d] * gradient[u, d]
         _shrink_row(p.user, p.user_bias, p.user_steps, u, step + 1, rates.shrink)
         for d in range(dim):
             p.user[u, d] -= rates.table * p.weight[client, d] * gradient[u, d]
@@ -348,6 +369,8 @@ def _step_users(
         bias_gradient[u] = 0
     if weighted:
         for d in range(dim):
-            if len(rests.weight):
-                pull[d] += rates.weight_pull * p.weight[client, d] + rests.weight[client, d]
-            p.weight[client, d] -= rates.dense * pull[d]
+            if len(terms.weight):
+                weight_gradient[d] += (
+                    rates.weight_pull * p.weight[client, d] + terms.weight[client, d]
+                )
+            p.weight[client, d] -= rates.dense * weight_gradient[d]

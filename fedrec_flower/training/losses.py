@@ -1,7 +1,4 @@
-"""Losses: from the scores of samples to a loss each, in the samples' order.
-
-What every engine descends: the loss of each sample, and what the model adds to it.
-"""
+"""Loss functions, one loss per sample, and the training objective with regularization."""
 
 from collections.abc import Callable
 from typing import Final
@@ -22,16 +19,16 @@ def bce(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def bpr(scores: Tensor, _target: Tensor) -> Tensor:
-    """Pairwise loss (n,) of scores (n, 2) of (liked, not liked). Source: Rendle et al. 2009."""
+    """Pairwise loss (n,) of scores (n, 2): positive item, negative item. Rendle et al. 2009."""
     return functional.softplus(scores[:, 1] - scores[:, 0])
 
 
 def softmax(scores: Tensor, _target: Tensor) -> Tensor:
-    """Cross-entropy (n,), in nats, of choosing the liked item, first of scores (n, width).
+    """Cross-entropy (n,), in nats, of the positive item, the first of scores (n, width).
 
-    The multinomial likelihood of the liked item against its sampled negatives; with one of them it
-    is `bpr`. Source: Liang et al. 2018, eq. 2; sampled: Wu et al. 2024, "On the effectiveness of
-    sampled softmax loss for item recommendation".
+    The multinomial likelihood of the positive item against its sampled negatives. With one
+    negative it equals `bpr`. Source: Liang et al. 2018, eq. 2; sampled: Wu et al. 2024, "On the
+    effectiveness of sampled softmax loss for item recommendation".
     """
     return scores.logsumexp(1) - scores[:, 0]
 
@@ -54,7 +51,8 @@ class Objective(nn.Module):
 
     def __init__(self, model: Recommender, loss: str) -> None:
         super().__init__()
-        self.model, self._loss = model, LOSSES[loss]
+        self.model = model
+        self._loss = LOSSES[loss]
 
     def forward(
         self, users: Tensor, items: Tensor, target: Tensor, history: History | None
@@ -63,22 +61,22 @@ class Objective(nn.Module):
 
         Args:
             users: int64 (n * width,), the user row of each item.
-            items: int64 (n * width,), item rows, a sample's one after another.
+            items: int64 (n * width,), item rows, one sample's items after another's.
             target: float32 (n,), labels or ratings.
-            history: what the users had, for a model that reads it.
+            history: the users' histories; None for models without histories.
 
         Returns:
             float32 (n,).
         """
-        reading = () if history is None else (history,)
-        scores: Tensor = self.model(users, items, *reading)
+        inputs = (users, items) if history is None else (users, items, history)
+        scores: Tensor = self.model(*inputs)
         losses = self._loss(scores.view(len(target), -1), target)
-        penalty = self.model.penalty(users, items, *reading)
+        penalty = self.model.penalty(*inputs)
         if penalty is None:
             return losses
         return losses + penalty.view(len(target), -1).mean(-1)
 
 
 def named(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Parameters of a model under the names that its `Objective` gives them."""
+    """A model's parameters under the names that `Objective` gives them."""
     return {f"model.{name}": value for name, value in parameters.items()}

@@ -1,4 +1,4 @@
-"""What the server hands out: one version of the shared parameters, or several of them."""
+"""The shared parameters that a server sends: one version, or several."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,14 +14,15 @@ from fedrec_flower.training.cohort import Cohort
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """Shared parameters, and which version of them each client is given.
+    """Versions of the shared parameters, and the version that each client receives.
 
-    A federation has one version as a rule. Clusters of clients, personal views made on the server
-    and clients that lag behind have several.
+    Most federations have one version. Clustered clients, personal versions made on the server and
+    asynchronous clients need several.
 
     Attributes:
         tensors: by name float32 (num_versions, ...).
-        given: the version of each client code; whoever is missing is given the first.
+        given: the version of each client, by client code; a client without an entry receives
+            version 0.
     """
 
     tensors: Tensors
@@ -29,11 +30,11 @@ class Versions:
 
     @classmethod
     def single(cls, shared: Tensors) -> "Versions":
-        """One version for all."""
+        """One version for all clients."""
         return cls({name: value[None] for name, value in shared.items()})
 
     def of(self, client: int) -> Tensors:
-        """The parameters that one client is given: views."""
+        """The parameters that one client receives, as views."""
         version = self.given.get(client, 0)
         return {name: value[version] for name, value in self.tensors.items()}
 
@@ -55,7 +56,7 @@ class Versions:
     def subtract_rows(
         self, values: NDArray[np.float32], name: str, cohort: Cohort, touched: Touched
     ) -> None:
-        """Take what was given from rows laid out as `rows` gives them, in place."""
+        """Subtract a table's received rows from `values`, (num_rows, ...), in place."""
         if len(self.tensors[name]) == 1:
             subtract_rows(values, self.tensors[name][0], touched.rows)
         else:

@@ -1,8 +1,8 @@
-"""What clients train on in one epoch: their interactions and freshly drawn negatives.
+"""The training samples of one local epoch: interactions and newly drawn negatives.
 
-Both engines call this module, so both see the same samples in the same order; every draw hangs on
-(seed or secret, role, round, client, counter) and so on nothing else, not even on who else is in
-the cohort.
+All trainers call this module, so all see the same samples in the same order. Every draw is a
+function of (seed or secret, role, round, client, counter), so a client's samples do not depend on
+the other clients of the cohort.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,23 @@ from fedrec_flower.training.cohort import Cohort, Index, owners
 
 Task = Literal["ranking", "rating"]
 
-_EPOCH, _ATTEMPT = 1 << 36, 1 << 52  # counters of one epoch, of one attempt: disjoint ranges
-_ATTEMPTS = 64  # then a user who knows nearly everything chooses among the rest
+# Counters of one epoch and of one attempt lie in disjoint ranges.
+_COUNTERS_PER_EPOCH = 1 << 36
+_COUNTERS_PER_ATTEMPT = 1 << 52
+_MAX_ATTEMPTS = 64  # then the negative is drawn among the user's unseen items directly
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Training samples of one epoch, client after client, shuffled within each.
+    """Training samples of one epoch, client after client, shuffled within each client.
 
     Attributes:
         offsets: int64 (num_clients + 1,), where each client's samples begin.
         user: int64 (n,), users counted from the cohort's first.
-        item: int64 (n, width), item codes: one, or a liked one before others that are not.
-        target: float32 (n,), label or raw rating; ones for several items.
-        context: int64 (n,), how many of its user's items each may read, those before the item
-            that was liked; None where order does not matter.
+        item: int64 (n, width), item codes: one item, or a positive item followed by negatives.
+        target: float32 (n,), label or raw rating; ones if width is above 1.
+        context: int64 (n,), number of the user's first items that the model may use: those before
+            the positive item. None if the order does not matter.
     """
 
     offsets: Index
@@ -48,16 +50,16 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """Draws samples; the choices that both engines share.
+    """Draws the samples of a cohort.
 
     Attributes:
         task: "rating" takes every training interaction with its raw rating, "ranking" adds
             negatives.
-        width: items in a sample: 1 for one labelled item, more for a liked one and some of its
-            negatives, which are dealt out to as many samples as that makes.
-        num_negatives: negatives per interaction; a multiple of the places for them in a sample.
+        width: items in a sample: 1 for one labelled item, more for a positive item with some of
+            its negatives; the negatives of an interaction are distributed over several samples.
+        num_negatives: negatives per interaction; a multiple of width - 1 if width is above 1.
         num_items: size of the catalogue.
-        seed: what draws follow from; see `seeding`.
+        seed: the seed or secret of all draws; see `seeding`.
     """
 
     task: Task
@@ -68,7 +70,7 @@ class Sampler:
 
     @property
     def per_interaction(self) -> int:
-        """Samples that one interaction gives rise to in an epoch."""
+        """Number of samples per interaction and epoch."""
         if self.task == "rating":
             return 1
         return 1 + self.num_negatives if self.width == 1 else self.num_negatives // (self.width - 1)
@@ -89,12 +91,12 @@ class Sampler:
             round_: the round.
             epoch: the local epoch.
             in_order: whether samples need a `context`.
-            by_user: whether a client's users are shuffled, and then the samples of each, so that
-                a batch is of few users, whose histories it reads.
+            by_user: whether to shuffle a client's users first and then the samples of each user,
+                so that a batch needs the histories of few users.
 
         Raises:
-            DataError: if ratings are asked for and there are none, or a user has interacted
-                with the whole catalogue, so that no negative exists.
+            DataError: if ratings are required and absent, or a user has interacted with the whole
+                catalogue, so that no negative exists.
         """
         place = cohort.place if in_order else None
         if self.task == "rating":
@@ -104,90 +106,90 @@ class Sampler:
             if self.width == 1:
                 samples = _labelled(cohort, negative, self.num_negatives, place)
             else:
-                others = negative.reshape(-1, self.width - 1)
-                samples = _lists(cohort, others, self.per_interaction, place)
+                lists = negative.reshape(-1, self.width - 1)
+                samples = _lists(cohort, lists, self.per_interaction, place)
         return self._shuffled(samples, cohort, round_, epoch, by_user=by_user)
 
     def keep(
         self, cohort: Cohort, sizes: Index, round_: int, epoch: int, share: float
     ) -> NDArray[np.bool_]:
-        """Draw what a local epoch leaves in the input of models that read histories.
+        """Draw the input dropout of one local epoch, for models with histories.
 
         Args:
             cohort: the clients.
-            sizes: int64 (num_clients,), how many entries each reads.
+            sizes: int64 (num_clients,), number of history entries of each client.
             round_: the round.
             epoch: the local epoch.
             share: the expected share of entries that stay, in (0, 1].
 
         Returns:
-            bool (sizes.sum(),), one client's entries after another's.
+            bool (sizes.sum(),), True for entries that stay, one client's after another's.
         """
         stream, counter = _addresses(self.seed, "input-dropout", cohort, sizes, round_, epoch)
         # The 53 bits that a float64 holds.
         uniform = (draw(stream, counter) >> np.uint64(11)) * 2.0**-53
-        kept: NDArray[np.bool_] = uniform < share
-        return kept
+        stays: NDArray[np.bool_] = uniform < share
+        return stays
 
     def noise(
         self, cohort: Cohort, round_: int, epoch: int, dim: int
     ) -> NDArray[np.float32] | None:
-        """Standard normal draws of a local epoch, float32 (num_users, dim); None for none."""
+        """Standard normal draws of a local epoch, float32 (num_users, dim); None if dim is 0."""
         if not dim:
             return None
-        from scipy.special import ndtri  # here: few models ask for noise
+        from scipy.special import ndtri  # imported here: few models need noise
 
         sizes = np.diff(cohort.user_offsets) * dim
         stream, counter = _addresses(self.seed, "latent-noise", cohort, sizes, round_, epoch)
-        # Half a step up: no draw is 0, whose quantile is not finite.
+        # Half a step is added: no draw is 0, whose quantile is not finite.
         uniform = ((draw(stream, counter) >> np.uint64(12)) + 0.5) * 2.0**-52
         normal: NDArray[np.float64] = ndtri(uniform)
         return normal.astype(np.float32).reshape(-1, dim)
 
     def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> Index:
-        """int64 (interactions * num_negatives,): uniform among what each user does not know."""
-        known = self._known(cohort)
+        """int64 (interactions * num_negatives,): uniform among each user's unseen items."""
+        seen = self._seen(cohort)
         user = np.repeat(cohort.user, self.num_negatives)
         sizes = cohort.num_examples * self.num_negatives
         stream, counter = _addresses(self.seed, "negatives", cohort, sizes, round_, epoch)
         item = below(draw(stream, counter), self.num_items)
-        redo = np.flatnonzero(known[user, item])
-        for attempt in range(1, _ATTEMPTS):
-            again = draw(stream[redo], counter[redo] + attempt * _ATTEMPT)
-            item[redo] = below(again, self.num_items)
-            redo = redo[known[user[redo], item[redo]]]
+        redo = np.flatnonzero(seen[user, item])
+        for attempt in range(1, _MAX_ATTEMPTS):
+            bits = draw(stream[redo], counter[redo] + attempt * _COUNTERS_PER_ATTEMPT)
+            item[redo] = below(bits, self.num_items)
+            redo = redo[seen[user[redo], item[redo]]]
             if not len(redo):
                 return item
-        last = draw(stream[redo], counter[redo] + _ATTEMPTS * _ATTEMPT)
-        for place, bits in zip(redo, last[:, None], strict=True):
-            unknown = np.flatnonzero(~known[user[place]])
-            item[place] = unknown[below(bits, len(unknown))].item()
+        last_bits = draw(stream[redo], counter[redo] + _MAX_ATTEMPTS * _COUNTERS_PER_ATTEMPT)
+        for place, bits in zip(redo, last_bits[:, None], strict=True):
+            unseen = np.flatnonzero(~seen[user[place]])
+            item[place] = unseen[below(bits, len(unseen))].item()
         return item
 
-    def _known(self, cohort: Cohort) -> NDArray[np.bool_]:
-        """Bool (num_users, num_items): a byte each, of one chunk of clients, answers at once."""
-        known = np.zeros((cohort.num_users, self.num_items), np.bool_)
-        known[cohort.known_user, cohort.known_item] = True
-        if known.all(axis=1).any():
+    def _seen(self, cohort: Cohort) -> NDArray[np.bool_]:
+        """Bool (num_users, num_items), one byte each: the items that are no negatives of a user."""
+        seen = np.zeros((cohort.num_users, self.num_items), np.bool_)
+        seen[cohort.known_user, cohort.known_item] = True
+        if seen.all(axis=1).any():
             raise DataError(
                 f"a user has interacted with all {self.num_items} items, so no negative exists: "
                 "use a larger catalogue or task=rating"
             )
-        return known
+        return seen
 
     def _shuffled(
         self, samples: Samples, cohort: Cohort, round_: int, epoch: int, *, by_user: bool
     ) -> Samples:
-        """Shuffle within each client, by sorting random bits below the client's number."""
+        """Shuffle within each client: sort by the client's number, then by random bits."""
         sizes = np.diff(samples.offsets)
         client = owners(samples.offsets)
         bits = draw(*_addresses(self.seed, "shuffle", cohort, sizes, round_, epoch))
         order = np.argsort((client.astype(np.uint64) << np.uint64(44)) | (bits >> np.uint64(20)))
         if by_user and cohort.num_users > len(cohort):
             sizes = np.diff(cohort.user_offsets)
-            turn = draw(*_addresses(self.seed, "shuffle-users", cohort, sizes, round_, epoch))
+            rank = draw(*_addresses(self.seed, "shuffle-users", cohort, sizes, round_, epoch))
             user = samples.user[order]
-            order = order[np.lexsort((user, turn[user], client))]
+            order = order[np.lexsort((user, rank[user], client))]
         context = None if samples.context is None else samples.context[order]
         columns = (samples.user[order], samples.item[order], samples.target[order])
         return Samples(samples.offsets, *columns, context)
@@ -198,41 +200,43 @@ def _addresses(
 ) -> tuple[Streams, Index]:
     """Stream and counter of each draw of a local epoch, `sizes` draws per client, for `draw`."""
     stream = streams(seed, role, round_, cohort.clients).repeat(sizes)
-    counter = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes) + epoch * _EPOCH
-    return stream, counter
+    within_client = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes)
+    return stream, within_client + epoch * _COUNTERS_PER_EPOCH
 
 
 def _ratings(cohort: Cohort, place: Index | None) -> Samples:
+    """Each interaction with its rating."""
     if cohort.rating is None:
         raise DataError("task=rating needs ratings, these data are implicit: set task=ranking")
     return Samples(cohort.offsets, cohort.user, cohort.item[:, None], cohort.rating, place)
 
 
-def _lists(cohort: Cohort, others: Index, times: int, place: Index | None) -> Samples:
-    """Each interaction so many times, every time before negatives of its own."""
-    liked, user = np.repeat(cohort.item, times), np.repeat(cohort.user, times)
-    item = np.concatenate([liked[:, None], others], axis=1)
-    context = None if place is None else np.repeat(place, times)
+def _lists(cohort: Cohort, negatives: Index, repeats: int, place: Index | None) -> Samples:
+    """Each interaction `repeats` times, each time followed by other negatives of it."""
+    positive = np.repeat(cohort.item, repeats)
+    user = np.repeat(cohort.user, repeats)
+    item = np.concatenate([positive[:, None], negatives], axis=1)
+    context = None if place is None else np.repeat(place, repeats)
     ones = np.ones(len(user), np.float32)
-    return Samples(cohort.offsets * times, user, item, ones, context)
+    return Samples(cohort.offsets * repeats, user, item, ones, context)
 
 
 def _labelled(cohort: Cohort, negative: Index, num_negatives: int, place: Index | None) -> Samples:
-    """Each client's interactions, then its negatives."""
-    width = 1 + num_negatives
-    offsets = cohort.offsets * width
+    """Each client's interactions with label 1, then its negatives with label 0."""
+    offsets = cohort.offsets * (1 + num_negatives)
     owner = owners(cohort.offsets)
-    liked = np.arange(len(owner)) + cohort.offsets[owner] * num_negatives
-    other = np.repeat(owner, num_negatives)
-    disliked = np.arange(len(other)) + cohort.offsets[1:][other]
+    positive_places = np.arange(len(owner)) + cohort.offsets[owner] * num_negatives
+    negative_owner = np.repeat(owner, num_negatives)
+    negative_places = np.arange(len(negative_owner)) + cohort.offsets[1:][negative_owner]
 
-    def spread(of_liked: Index, of_disliked: Index) -> Index:
+    def merged(of_positives: Index, of_negatives: Index) -> Index:
         column = np.empty(offsets[-1], np.int64)
-        column[liked], column[disliked] = of_liked, of_disliked
+        column[positive_places] = of_positives
+        column[negative_places] = of_negatives
         return column
 
-    user = spread(cohort.user, np.repeat(cohort.user, num_negatives))
+    user = merged(cohort.user, np.repeat(cohort.user, num_negatives))
     target = np.zeros(len(user), np.float32)
-    target[liked] = 1
-    context = None if place is None else spread(place, np.repeat(place, num_negatives))
-    return Samples(offsets, user, spread(cohort.item, negative)[:, None], target, context)
+    target[positive_places] = 1
+    context = None if place is None else merged(place, np.repeat(place, num_negatives))
+    return Samples(offsets, user, merged(cohort.item, negative)[:, None], target, context)

@@ -1,4 +1,4 @@
-"""The reference engine: an ordinary PyTorch loop, one client after another."""
+"""The reference trainer: an ordinary PyTorch loop, one client after another."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.models.history import History
-from fedrec_flower.training.batches import Work
+from fedrec_flower.training.batches import CohortBatch
 from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.losses import Objective
 
@@ -17,82 +18,88 @@ from fedrec_flower.training.losses import Objective
 class SequentialEngine(Engine):
     """Trains clients one by one."""
 
+    @override
     def chunks(self, clients: Sequence[ClientData]) -> Iterator[Sequence[ClientData]]:
-        """Every client on its own."""
         for client in clients:
             yield [client]
 
-    def fit(self, work: Work) -> NDArray[np.float64]:
-        """See `Engine.fit`; the chunk is one client."""
-        self.model.load({name: work.values[name] for name in work.tables})
-        self.model.load({name: work.values[name][0] for name in work.dense})
-        objective, optimizer = Objective(self.model, self.training.loss), self._optimizer()
-        total, count = 0.0, 0
-        for epoch, samples in enumerate(work.epochs):
-            size = self.training.batch_size or max(len(samples), 1)
+    @override
+    def fit(self, chunk: CohortBatch) -> NDArray[np.float64]:
+        """Train the one client of the chunk."""
+        self.model.load({name: chunk.values[name] for name in chunk.tables})
+        self.model.load({name: chunk.values[name][0] for name in chunk.dense})
+        objective = Objective(self.model, self.training.loss)
+        optimizer = self._optimizer()
+        total_loss = 0.0
+        num_samples = 0
+        for epoch, samples in enumerate(chunk.epochs):
+            full = max(len(samples), 1)
+            size = full if self.training.batch_size is None else self.training.batch_size
             for start in range(0, len(samples), size):
                 batch = slice(start, min(start + size, len(samples)))
-                total += self._learn(work, epoch, batch, objective, optimizer)
-            count += len(samples)
-        return np.array([total / max(count, 1)])
+                total_loss += self._train_batch(chunk, epoch, batch, objective, optimizer)
+            num_samples += len(samples)
+        return np.array([total_loss / max(num_samples, 1)])
 
-    def _learn(
+    def _train_batch(
         self,
-        work: Work,
+        chunk: CohortBatch,
         epoch: int,
         batch: slice,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
     ) -> float:
-        """The steps of one batch; returns the sum of its losses as it was met."""
-        met, ahead = 0.0, self.look_ahead is not None and batch.stop - batch.start > 1
-        half = (batch.start + batch.stop) // 2 if ahead else batch.start
-        for phase, learning in enumerate(self.phases(epoch)):
-            self._let_learn(learning)
-            total, began = 0.0, dict[Tensor, Tensor]()
-            if ahead:
-                total += _descend(work, epoch, slice(batch.start, half), objective, optimizer)
-                began = self._go_ahead(optimizer)
-            total += _descend(work, epoch, slice(half, batch.stop), objective, optimizer)
-            for parameter, value in began.items():
+        """Take the steps of one batch; returns the sum of its losses before the first step."""
+        first_loss = 0.0
+        takes_inner_step = self.look_ahead is not None and batch.stop - batch.start > 1
+        half = (batch.start + batch.stop) // 2 if takes_inner_step else batch.start
+        for phase, trained in enumerate(self.phases(epoch)):
+            self._require_grad(trained)
+            loss = 0.0
+            before_inner_step = dict[Tensor, Tensor]()
+            if takes_inner_step:
+                loss += _backward(chunk, epoch, slice(batch.start, half), objective, optimizer)
+                before_inner_step = self._inner_step(optimizer)
+            loss += _backward(chunk, epoch, slice(half, batch.stop), objective, optimizer)
+            for parameter, value in before_inner_step.items():
                 parameter.data.copy_(value)
-            self._correct(work)
+            self._correct(chunk)
             optimizer.step()
             if phase == 0:
-                met = total
-        return met
+                first_loss = loss
+        return first_loss
 
-    def _go_ahead(self, optimizer: torch.optim.Optimizer) -> dict[Tensor, Tensor]:
-        """A plain step of descent; returns where it began."""
-        began = {}
+    def _inner_step(self, optimizer: torch.optim.Optimizer) -> dict[Tensor, Tensor]:
+        """Take a plain SGD step; returns the values before it."""
+        before = {}
+        length = 0.0 if self.look_ahead is None else self.look_ahead
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    began[parameter] = parameter.detach().clone()
-                    length = (self.look_ahead or 0.0) * group["lr"]
-                    parameter.data.sub_(parameter.grad, alpha=length)
-        return began
+                    before[parameter] = parameter.detach().clone()
+                    parameter.data.sub_(parameter.grad, alpha=length * group["lr"])
+        return before
 
-    def _correct(self, work: Work) -> None:
-        """Add what corrects the gradients of this batch; see `Correction`."""
-        for name, rest in work.correction.rest.items():
+    def _correct(self, chunk: CohortBatch) -> None:
+        """Gradient += factor * value + offset, with the `Correction` of the strategy."""
+        for name, offset in chunk.correction.offset.items():
             parameter = self.model.get_parameter(name)
             if parameter.grad is not None:
-                own = torch.from_numpy(rest if name in work.tables else rest[0])
-                factor = work.correction.factor[name]
-                parameter.grad.add_(parameter.detach(), alpha=factor).add_(own)
+                client_offset = torch.from_numpy(offset if name in chunk.tables else offset[0])
+                factor = chunk.correction.factor[name]
+                parameter.grad.add_(parameter.detach(), alpha=factor).add_(client_offset)
 
-    def _let_learn(self, names: frozenset[str]) -> None:
-        # PyTorch's optimisers leave alone what has no gradient, weight decay included.
+    def _require_grad(self, names: frozenset[str]) -> None:
+        # PyTorch's optimisers skip parameters without a gradient, weight decay included.
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in names)
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        """A fresh optimiser: tables and dense parameters have rates of their own."""
+        """A new optimiser; tables and dense parameters have different learning rates."""
         rows = self.model.user_rows | self.model.item_rows
-        named = dict(self.model.named_parameters())
-        tables = [value for name, value in named.items() if name in rows]
-        dense = [value for name, value in named.items() if name not in rows]
+        parameters = dict(self.model.named_parameters())
+        tables = [value for name, value in parameters.items() if name in rows]
+        dense = [value for name, value in parameters.items() if name not in rows]
         decay = self.training.weight_decay
         groups = [
             {"params": tables, "lr": self.training.learning_rate, "weight_decay": decay},
@@ -104,31 +111,34 @@ class SequentialEngine(Engine):
         return torch.optim.SGD(groups)
 
 
-def _descend(
-    work: Work,
+def _backward(
+    chunk: CohortBatch,
     epoch: int,
     batch: slice,
     objective: Objective,
     optimizer: torch.optim.Optimizer,
 ) -> float:
-    """Leave the gradients of a batch's mean loss in the parameters; returns the summed loss."""
-    samples, places = work.epochs[epoch], work.touched.places[epoch]
-    users, items = (torch.from_numpy(rows[batch]) for rows in (samples.user, places))
-    width, target = items.shape[1], torch.from_numpy(samples.target[batch])
-    history = _history(work, epoch, batch, width)
+    """Compute the gradients of a batch's mean loss; returns the summed loss."""
+    samples = chunk.epochs[epoch]
+    item_rows = chunk.touched.places[epoch]
+    users = torch.from_numpy(samples.user[batch])
+    items = torch.from_numpy(item_rows[batch])
+    target = torch.from_numpy(samples.target[batch])
+    width = items.shape[1]
+    history = _history(chunk, epoch, batch, width)
     optimizer.zero_grad()
     loss = objective(users.repeat_interleave(width), items.reshape(-1), target, history).mean()
     loss.backward()
     return float(loss.item()) * len(target)
 
 
-def _history(work: Work, epoch: int, batch: slice, width: int) -> History | None:
-    """What the samples of a batch may read; nothing where the model reads no history."""
-    if work.reading is None:
+def _history(chunk: CohortBatch, epoch: int, batch: slice, width: int) -> History | None:
+    """The histories for the samples of a batch; None for models without histories."""
+    if chunk.reading is None:
         return None
-    samples = work.epochs[epoch]
-    user, context = samples.user[batch], samples.context
-    context = None if context is None else context[batch]
-    history = work.reading.history(epoch, np.zeros_like(user), user, context, width)
-    alone = History(**{name: tensor[0] for name, tensor in history.tensors().items()})
-    return work.reading.narrowed(alone, user)
+    samples = chunk.epochs[epoch]
+    user = samples.user[batch]
+    context = None if samples.context is None else samples.context[batch]
+    history = chunk.reading.history(epoch, np.zeros_like(user), user, context, width)
+    one_client = History(**{name: tensor[0] for name, tensor in history.tensors().items()})
+    return chunk.reading.narrowed(one_client, user)
