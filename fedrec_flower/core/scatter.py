@@ -15,7 +15,7 @@ from fedrec_flower.core.compiling import compiled
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
-def add_rows(
+def scatter_add_rows(
     table: Floats, rows: NDArray[np.int64], values: Floats, scale: float | Floats = 1.0
 ) -> None:
     """Add scaled values to rows of a table, in place and in order.
@@ -30,7 +30,7 @@ def add_rows(
     _compiled()["add"](_flat(table), rows, _flat(values), np.broadcast_to(scales, len(rows)))
 
 
-def subtract_rows(values: Floats, table: Floats, rows: NDArray[np.int64]) -> None:
+def gather_subtract_rows(values: Floats, table: Floats, rows: NDArray[np.int64]) -> None:
     """Subtract rows of a table from values, (n, ...), in place; `rows` is int64 (n,)."""
     _compiled()["subtract"](_flat(values), _flat(table), rows)
 

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.core.scatter import scatter_add_rows
 
 HUGE = 1e6  # no honest update of a parameter is larger, whatever the learning rate
 
@@ -131,11 +131,11 @@ class UpdateSum:
         row_weights = updates.row_weights
         for name, array in updates.tensors.items():
             if name in tables:
-                add_rows(self.tensors[name], updates.rows, array, row_weights)
+                scatter_add_rows(self.tensors[name], updates.rows, array, row_weights)
             else:
                 self.tensors[name] += np.tensordot(updates.weights, array, axes=1)
         self.weight += float(updates.weights.sum())
-        add_rows(self.row_weight, updates.rows, row_weights)
+        scatter_add_rows(self.row_weight, updates.rows, row_weights)
 
 
 def mean_over_all_clients(total: UpdateSum) -> Tensors:

@@ -20,7 +20,7 @@ from fedrec_flower.strategies.fedbuff import FedBuff
 from fedrec_flower.strategies.sufficient_statistics import Sums
 from fedrec_flower.threats.faults import NoFaults
 from fedrec_flower.training.config import LocalTraining
-from fedrec_flower.training.factory import check_engine
+from fedrec_flower.training.factory import check_trainer
 
 Config = Mapping[str, Any]
 
@@ -109,7 +109,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
         _check_exact(config, model)
     else:
         _check_negatives(config, data)
-        check_engine(
+        check_trainer(
             model,
             training,
             data.client(data.largest_client),

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedrec_flower.core.errors import require
-from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.core.scatter import scatter_add_rows
 from fedrec_flower.core.types import Float32Array, IndexArray, Tensors
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.base import Recommender, check_dropout, xavier_uniform
@@ -96,7 +96,7 @@ class TwoTower(Recommender):
         """Mean features of what each user had, float32 (num_users, num_features); zeros if none."""
         length = np.diff(history.offsets)
         sums = np.zeros((len(length), self.catalogue.shape[1]), np.float32)
-        add_rows(sums, history.users(), self.catalogue.take(history.item, axis=0))
+        scatter_add_rows(sums, history.users(), self.catalogue.take(history.item, axis=0))
         sums /= np.maximum(length, 1)[:, None].astype(np.float32)
         return sums
 

@@ -17,8 +17,8 @@ from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.strategies.client_state import ClientState
-from fedrec_flower.training.engine import Trained
-from fedrec_flower.training.gradient_correction import CONTROL
+from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
+from fedrec_flower.training.trainer import Trained
 
 Weighting = Literal["uniform", "examples"]
 
@@ -28,8 +28,8 @@ class Plain:
     """Clients train as ever, and send what training changed.
 
     Attributes:
-        pull: see `training.Guide`.
-        look_ahead: see `training.Engine`.
+        proximal: see `training.GradientCorrection`.
+        maml_step: see `LocalTrainer`.
         weighting: "examples": a client's update, and its loss, weigh its `num_examples`;
             "uniform": those of every client with training data weigh 1.
     """
@@ -37,12 +37,12 @@ class Plain:
     keeps: ClassVar[str] = ""  # what clients keep from round to round goes by this name
     controls: ClassVar[bool] = False  # whether a control goes with each parameter, down and up
 
-    pull: float = 0.0
-    look_ahead: float | None = None
+    proximal: float = 0.0
+    maml_step: float | None = None
     weighting: Weighting = "examples"
 
-    def shift(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
-        """What is added to the gradients beside the pull; see `training.Guide`.
+    def linear_term(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
+        """What is added to the gradients beside the proximal; see `training.GradientCorrection`.
 
         Args:
             layout: the clients and the rows they touch.
@@ -71,8 +71,8 @@ class Scaffold(Plain):
     keeps: ClassVar[str] = "control"
     controls: ClassVar[bool] = True
 
-    def shift(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
-        """See `Plain.shift`."""
+    def linear_term(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
+        """See `Plain.linear_term`."""
         whole = _laid_out(controls, layout, kept.tables)
         return {name: control - kept.read(name, layout) for name, control in whole.items()}
 
@@ -86,7 +86,7 @@ class Scaffold(Plain):
             mean = moved / np.where(reach > 0, -reach, np.float32(1))
             change = np.where(reach > 0, mean - whole[name], np.float32(0))
             kept.write(name, updates, kept.read(name, updates) + change)
-            changes[f"{CONTROL}{name}"] = change
+            changes[f"{CONTROL_VARIATE_PREFIX}{name}"] = change
         return replace(updates, tensors=updates.tensors | changes)
 
 
@@ -96,13 +96,13 @@ class Dynamic(Plain):
 
     What a client keeps is the gradient of its loss where it last stopped.
 
-    Source: Acar et al. 2021, Algorithm 1; `pull` over the learning rate is its alpha.
+    Source: Acar et al. 2021, Algorithm 1; `proximal` over the learning rate is its alpha.
     """
 
     keeps: ClassVar[str] = "gradient"
 
-    def shift(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
-        """See `Plain.shift`."""
+    def linear_term(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
+        """See `Plain.linear_term`."""
         del controls
         return {name: -kept.read(name, layout) for name in kept.shapes}
 
@@ -112,14 +112,14 @@ class Dynamic(Plain):
         updates = trained.updates
         for name, moved in updates.tensors.items():
             if rate := trained.rates[name]:
-                gradient = kept.read(name, updates) - np.float32(self.pull / rate) * moved
+                gradient = kept.read(name, updates) - np.float32(self.proximal / rate) * moved
                 kept.write(name, updates, gradient)
         return updates
 
 
 @dataclass(frozen=True, slots=True)
 class Guided:
-    """A method at work on one message: `training.Guide`.
+    """A method at work on one message: `training.GradientCorrection`.
 
     Attributes:
         method: what the strategy changes.
@@ -132,13 +132,13 @@ class Guided:
     kept: ClientState
 
     @property
-    def pull(self) -> float:
-        """See `training.Guide.pull`."""
-        return self.method.pull
+    def proximal(self) -> float:
+        """See `training.GradientCorrection.proximal`."""
+        return self.method.proximal
 
-    def shift(self, layout: Updates) -> Tensors:
-        """See `training.Guide.shift`."""
-        return self.method.shift(layout, self.controls, self.kept)
+    def linear_term(self, layout: Updates) -> Tensors:
+        """See `training.GradientCorrection.linear_term`."""
+        return self.method.linear_term(layout, self.controls, self.kept)
 
     def sent(self, trained: Trained) -> Trained:
         """What was trained, with what the clients send of it and what it weighs."""

@@ -63,7 +63,7 @@ class FedDyn(FederatedStrategy):
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
         method = "fedrec_flower.strategies.client_updates.Dynamic"
-        return {"_target_": method, "pull": self.alpha, "weighting": self._weighting}
+        return {"_target_": method, "proximal": self.alpha, "weighting": self._weighting}
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
         """See `FederatedStrategy.move`."""

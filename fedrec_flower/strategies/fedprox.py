@@ -51,4 +51,4 @@ class FedProx(SteppingStrategy):
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`."""
-        return {"_target_": "fedrec_flower.strategies.client_updates.Plain", "pull": self.mu}
+        return {"_target_": "fedrec_flower.strategies.client_updates.Plain", "proximal": self.mu}

@@ -57,5 +57,5 @@ class PerFedAvg(SteppingStrategy):
         """See `FederatedStrategy.local`."""
         return {
             "_target_": "fedrec_flower.strategies.client_updates.Plain",
-            "look_ahead": self.alpha,
+            "maml_step": self.alpha,
         }

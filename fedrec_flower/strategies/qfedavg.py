@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import require
-from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.core.scatter import scatter_add_rows
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.federation.server.plan import Observer, Plan
@@ -63,7 +63,7 @@ def fair_sum(
     divisor = say * (1 + q * lipschitz * norms(updates, tables) ** 2 / loss)
     total.weight = float(divisor.sum())
     total.row_weight[:] = 0
-    add_rows(total.row_weight, updates.rows, divisor[updates.owners])
+    scatter_add_rows(total.row_weight, updates.rows, divisor[updates.owners])
     return total
 
 

@@ -23,7 +23,7 @@ from fedrec_flower.core.updates import UpdateSum, mean_over_all_clients
 from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.strategies.client_updates import require_sgd
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
-from fedrec_flower.training.gradient_correction import CONTROL
+from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 
 _STATE = "control/"
 
@@ -62,7 +62,7 @@ class Scaffold(SteppingStrategy):
     ) -> None:
         require_sgd(plan, "scaffold")
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        controls = {f"{CONTROL}{name}" for name in plan.item_tables}
+        controls = {f"{CONTROL_VARIATE_PREFIX}{name}" for name in plan.item_tables}
         with_controls = replace(plan, item_tables=plan.item_tables | controls)
         super().__init__(with_controls, observer, aggregation, step)
         self._weighting = weighting
@@ -81,11 +81,11 @@ class Scaffold(SteppingStrategy):
 
     def beside(self) -> Tensors:
         """See `FederatedStrategy.beside`; the server's control."""
-        return {f"{CONTROL}{name}": value for name, value in self._control.items()}
+        return {f"{CONTROL_VARIATE_PREFIX}{name}": value for name, value in self._control.items()}
 
     def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
         """See `FederatedStrategy.move`."""
-        changes = {n: total.tensors[f"{CONTROL}{n}"] for n in self._control}
+        changes = {n: total.tensors[f"{CONTROL_VARIATE_PREFIX}{n}"] for n in self._control}
         updates = {n: total.tensors[n] for n in self._control}
         share = np.float32(self.replied / self.plan.num_clients)
         change = mean_over_all_clients(replace(total, tensors=changes))

@@ -246,7 +246,7 @@ class UserGraph(FederatedStrategy):
 
     def local(self) -> dict[str, Any]:
         """See `FederatedStrategy.local`: as under FedProx."""
-        return {"_target_": "fedrec_flower.strategies.client_updates.Plain", "pull": self.pull}
+        return {"_target_": "fedrec_flower.strategies.client_updates.Plain", "proximal": self.pull}
 
     def begin(self, initial: Tensors) -> Tensors:
         """See `FederatedStrategy.begin`: a version per client, all alike."""

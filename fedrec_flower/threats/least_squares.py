@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.core.scatter import scatter_add_rows
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.models.base import BilinearForm
 from fedrec_flower.threats.observation import Imitation, Sum
@@ -69,7 +69,7 @@ class Imitated:
             directions[place] = biases[rows] @ vectors[rows] / max(length, 1e-30)
         whole = np.concatenate([vectors, biases[:, None]], axis=1)
         total = np.zeros((num_items, whole.shape[1]))
-        add_rows(total, updates.rows, whole)
+        scatter_add_rows(total, updates.rows, whole)
         return cls(changes(updates, cohort, factors, num_items), directions, total)
 
 

@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import IndexArray, Tensors
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import History, HistoryRecommender
-from fedrec_flower.training.cohort import Cohort, Index, owners
-from fedrec_flower.training.gradient_correction import Correction
-from fedrec_flower.training.history_batches import Reading
+from fedrec_flower.training.cohort import Cohort, owners
+from fedrec_flower.training.gradient_correction import CorrectionTerms
+from fedrec_flower.training.history_batches import HistoryBatches
 from fedrec_flower.training.negative_sampling import Samples
 
 _MAX_KEYS_PER_USED_KEY = 10  # above this ratio of possible to used keys, sorting is faster
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class ActiveRows:
     """The item rows that each client's samples and histories touch: the client's sub-model.
 
     Attributes:
@@ -28,12 +28,14 @@ class Touched:
         places: per epoch int64 (n, width), the position in `rows` of each sample's items.
     """
 
-    offsets: Index
-    rows: Index
-    places: list[Index]
+    offsets: IndexArray
+    rows: IndexArray
+    places: list[IndexArray]
 
     @classmethod
-    def find(cls, epochs: list[Samples], reader: Index, read: Index, num_items: int) -> "Touched":
+    def find(
+        cls, epochs: list[Samples], reader: IndexArray, read: IndexArray, num_items: int
+    ) -> "ActiveRows":
         """Find the distinct items of each client.
 
         Args:
@@ -53,13 +55,13 @@ class Touched:
         places = [part.reshape(key.shape) for part, key in zip(parts, sample_keys, strict=True)]
         return cls(offsets.astype(np.int64), distinct % num_items, places)
 
-    def place_of(self, client: Index, item: Index) -> Index:
+    def place_of(self, client: IndexArray, item: IndexArray) -> IndexArray:
         """int64 (m,): the position in `rows` of each client's item."""
         keys = owners(self.offsets) << 32 | self.rows
         return np.searchsorted(keys, client << 32 | item).astype(np.int64)
 
 
-def _distinct(keys: Index, size: int) -> tuple[Index, Index]:
+def _distinct(keys: IndexArray, size: int) -> tuple[IndexArray, IndexArray]:
     """The distinct keys, ascending, and the position of each of `keys` among them.
 
     Args:
@@ -97,10 +99,10 @@ class CohortBatch:
     model: Recommender
     cohort: Cohort
     epochs: list[Samples]
-    touched: Touched
-    reading: Reading | None
+    touched: ActiveRows
+    reading: HistoryBatches | None
     values: Tensors
-    correction: Correction
+    correction: CorrectionTerms
 
     @property
     def needs_vmap(self) -> bool:
@@ -126,7 +128,7 @@ class CohortBatch:
         rows = self.model.user_rows | self.model.item_rows
         return [name for name in self.values if name not in rows]
 
-    def row_offsets(self, name: str) -> Index:
+    def row_offsets(self, name: str) -> IndexArray:
         """int64 (num_clients + 1,): where each client's rows of a table begin."""
         by_user = name in self.model.user_rows
         return self.cohort.user_offsets if by_user else self.touched.offsets
@@ -147,8 +149,8 @@ class Step:
 
     epoch: int
     active: int
-    first: Index
-    size: Index
+    first: IndexArray
+    size: IndexArray
 
     def halves(self) -> list["Step"]:
         """The first half of every client's batch, then the second half, which is not smaller.

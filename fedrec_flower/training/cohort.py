@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Float32Array, IndexArray
 from fedrec_flower.data.prepared import ClientData, Columns, starts
-
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +26,16 @@ class Cohort:
         attributes: float32 (num_users, num_attributes), the users' attributes.
     """
 
-    clients: Index
-    first_users: Index
-    user_offsets: Index
-    offsets: Index
-    user: Index
-    item: Index
-    rating: NDArray[np.float32] | None
-    known_user: Index
-    known_item: Index
-    attributes: NDArray[np.float32]
+    clients: IndexArray
+    first_users: IndexArray
+    user_offsets: IndexArray
+    offsets: IndexArray
+    user: IndexArray
+    item: IndexArray
+    rating: Float32Array | None
+    known_user: IndexArray
+    known_item: IndexArray
+    attributes: Float32Array
 
     @classmethod
     def gather(cls, members: Sequence[ClientData], *, spare_held_out: bool) -> "Cohort":
@@ -79,7 +77,7 @@ class Cohort:
         return int(self.user_offsets[-1])
 
     @property
-    def num_examples(self) -> Index:
+    def num_examples(self) -> IndexArray:
         """int64 (num_clients,), training interactions of each client."""
         return np.diff(self.offsets)
 
@@ -90,17 +88,17 @@ class Cohort:
         return Columns(starts(length), self.item.astype(np.int32), self.rating)
 
     @property
-    def place(self) -> Index:
+    def place(self) -> IndexArray:
         """int64 (n,): number of earlier items of the same user, for each interaction."""
         return np.arange(len(self.user)) - self.history.offsets[self.user]
 
 
-def owners(offsets: Index) -> Index:
+def owners(offsets: IndexArray) -> IndexArray:
     """The index of the segment that each element belongs to: int64 (offsets[-1],)."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
-def _flat(parts: Sequence[Columns], user_offsets: Index) -> tuple[Index, Index]:
+def _flat(parts: Sequence[Columns], user_offsets: IndexArray) -> tuple[IndexArray, IndexArray]:
     pairs = zip(parts, user_offsets, strict=False)  # one offset more than clients
     user = np.concatenate([part.users() + first for part, first in pairs])
     return user, np.concatenate([part.item for part in parts]).astype(np.int64)

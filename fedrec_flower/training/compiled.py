@@ -17,13 +17,13 @@ from fedrec_flower.models.base import BilinearForm
 from fedrec_flower.training import kernels as args
 from fedrec_flower.training.batches import CohortBatch
 from fedrec_flower.training.chunking import chunk_clients
-from fedrec_flower.training.engine import Engine
+from fedrec_flower.training.trainer import LocalTrainer
 
 # The loop takes one client after another: more clients per chunk cost memory and save no time.
 _MAX_USEFUL_MB = 64
 
 
-class CompiledEngine(Engine):
+class CompiledTrainer(LocalTrainer):
     """Trains the clients of a chunk in one compiled loop; for models with `factors`."""
 
     @override
@@ -112,7 +112,7 @@ def _parameters(chunk: CohortBatch, names: BilinearForm) -> args.Parameters:
 
 
 def _offsets(chunk: CohortBatch, names: BilinearForm) -> args.Offsets:
-    """`Correction.offset` of each parameter; an array of no rows for other parameters."""
+    """`CorrectionTerms.offset` of each parameter; an array of no rows for other parameters."""
     offset = chunk.correction.offset
     empty = np.zeros(0, np.float32)
     corrects_items = not offset.keys().isdisjoint({names.item, names.item_bias})

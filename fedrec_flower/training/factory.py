@@ -12,34 +12,34 @@ from fedrec_flower.data.prepared import ClientData, Columns
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.training.config import LocalTraining
-from fedrec_flower.training.engine import Engine
+from fedrec_flower.training.trainer import LocalTrainer
 
 _LOG = logging.getLogger(__name__)
 
 
-def choose_engine(
-    model: Recommender, training: LocalTraining, look_ahead: float | None = None, **rest: Any
-) -> Engine:
+def choose_trainer(
+    model: Recommender, training: LocalTraining, maml_step: float | None = None, **rest: Any
+) -> LocalTrainer:
     """Build the trainer that the settings name, or the sequential one if the model needs it.
 
     Args:
         model: the recommender.
         training: how a client trains.
-        look_ahead: see `Engine`; the compiled loop does not support it.
-        rest: the other arguments of `Engine`.
+        maml_step: see `LocalTrainer`; the compiled loop does not support it.
+        rest: the other arguments of `LocalTrainer`.
     """
-    rest |= {"look_ahead": look_ahead}
-    if training.engine == "vectorized" and look_ahead is None and _compiles(model, training):
-        from fedrec_flower.training.compiled import CompiledEngine
+    rest |= {"maml_step": maml_step}
+    if training.engine == "vectorized" and maml_step is None and _compiles(model, training):
+        from fedrec_flower.training.compiled import CompiledTrainer
 
-        return CompiledEngine(model, training, **rest)
+        return CompiledTrainer(model, training, **rest)
     if training.engine == "vectorized" and why_not_vectorized(model) is None:
-        from fedrec_flower.training.vectorized import VectorizedEngine
+        from fedrec_flower.training.vectorized import VectorizedTrainer
 
-        return VectorizedEngine(model, training, **rest)
-    from fedrec_flower.training.sequential import SequentialEngine
+        return VectorizedTrainer(model, training, **rest)
+    from fedrec_flower.training.sequential import SequentialTrainer
 
-    return SequentialEngine(model, training, **rest)
+    return SequentialTrainer(model, training, **rest)
 
 
 def _compiles(model: Recommender, training: LocalTraining) -> bool:
@@ -57,7 +57,7 @@ def _compiles(model: Recommender, training: LocalTraining) -> bool:
     return supported and trains_all and model.factors() is not None
 
 
-def check_engine(
+def check_trainer(
     model: Recommender, training: LocalTraining, largest: ClientData, **rest: Any
 ) -> None:
     """Check that the model can be trained; warn if it needs another trainer than configured.
@@ -66,7 +66,7 @@ def check_engine(
         model: the recommender.
         training: how a client trains.
         largest: the client with the most training interactions.
-        rest: the other arguments of `Engine`.
+        rest: the other arguments of `LocalTrainer`.
 
     Raises:
         ConfigError: if the largest client does not fit the memory budget, or CUDA is requested
@@ -76,7 +76,7 @@ def check_engine(
     if training.engine == "vectorized" and reason:
         name = type(model).__name__
         _LOG.warning("%s cannot be vectorized (%s): training one by one on a CPU", name, reason)
-    for _ in choose_engine(model, training, **rest).chunks([largest]):
+    for _ in choose_trainer(model, training, **rest).chunks([largest]):
         pass
 
 

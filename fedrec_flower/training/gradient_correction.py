@@ -2,15 +2,16 @@
 
 A step on a shared parameter w follows, instead of its gradient g,
 
-    g + pull / rate * (w - w_global) + shift
+    g + proximal / rate * (w - w_global) + linear_term
 
-`pull` is the proximal factor: the share of its distance from the global value that a client's SGD
-step takes back, independent of the learning rate `rate`. `shift` is the client's own constant
-term, the same in every step of the round.
+`proximal` is the share of its distance from the global value that a client's SGD step takes back,
+whatever the learning rate `rate`. `linear_term` is the gradient of a linear term of the client's
+loss: a constant of the client, the same in every step of the round.
+
 Personal parameters get no such terms, nor do table rows that the client's samples and histories
 do not touch, because a client does not move those rows.
 
-Source: Li et al. 2020, Algorithm 2 (`pull`); Karimireddy et al. 2020, eq. 3 (`shift`).
+Source: Li et al. 2020, Algorithm 2 (`proximal`); Karimireddy et al. 2020, eq. 3 (`linear_term`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,18 +27,18 @@ from fedrec_flower.core.updates import Updates
 from fedrec_flower.training.negative_sampling import Samples
 
 # A control variate has the name of its parameter with this prefix.
-CONTROL = "control."
+CONTROL_VARIATE_PREFIX = "control."
 
 
-class Guide(Protocol):
+class GradientCorrection(Protocol):
     """Computes the terms that are added to the clients' gradients."""
 
     @property
-    def pull(self) -> float:
+    def proximal(self) -> float:
         """The proximal factor, in [0, 1]; 0 for no proximal term."""
         ...
 
-    def shift(self, layout: Updates) -> Tensors:
+    def linear_term(self, layout: Updates) -> Tensors:
         """The constant terms by name; parameters without an entry have no such term.
 
         Args:
@@ -50,23 +51,23 @@ class Guide(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Unguided(Guide):
+class NoCorrection(GradientCorrection):
     """Adds nothing: plain local training."""
 
-    pull: float = 0.0
+    proximal: float = 0.0
 
     @override
-    def shift(self, layout: Updates) -> Tensors:
+    def linear_term(self, layout: Updates) -> Tensors:
         return {}
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
+class CorrectionTerms:
     """The terms for a chunk of clients in the form gradient + factor * value + offset.
 
     Attributes:
-        factor: pull / learning rate, by name of the corrected parameters.
-        offset: shift - factor * global value, by the same names, laid out as
+        factor: proximal / learning rate, by name of the corrected parameters.
+        offset: linear_term - factor * global value, by the same names, laid out as
             `CohortBatch.values`; empty for plain training.
     """
 
@@ -75,24 +76,28 @@ class Correction:
 
     @classmethod
     def of(
-        cls, guide: Guide, layout: Updates, global_params: Tensors, rates: Mapping[str, float]
+        cls,
+        correction: GradientCorrection,
+        layout: Updates,
+        global_params: Tensors,
+        rates: Mapping[str, float],
     ) -> Self:
         """Compute factor and offset of a chunk.
 
         Args:
-            guide: computes the terms.
+            correction: computes the terms.
             layout: the clients and the rows they touch.
             global_params: the values that the trained shared parameters start from, laid out as
                 `CohortBatch.values`; not changed.
             rates: the parameters' learning rates.
         """
-        shift = guide.shift(layout)
-        if not guide.pull:
-            return cls(dict.fromkeys(shift, 0.0), shift)
-        factor = {n: guide.pull / rates[n] if rates[n] else 0.0 for n in global_params}
+        linear_term = correction.linear_term(layout)
+        if not correction.proximal:
+            return cls(dict.fromkeys(linear_term, 0.0), linear_term)
+        factor = {n: correction.proximal / rates[n] if rates[n] else 0.0 for n in global_params}
         zero = np.float32(0)
         offset = {
-            n: shift.get(n, zero) - np.float32(factor[n]) * value
+            n: linear_term.get(n, zero) - np.float32(factor[n]) * value
             for n, value in global_params.items()
         }
         return cls(factor, offset)

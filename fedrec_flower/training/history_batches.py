@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedrec_flower.core.types import IndexArray
 from fedrec_flower.models.history import History
 from fedrec_flower.models.ops.history_entries import PaddedHistories
-from fedrec_flower.training.cohort import Cohort, Index
+from fedrec_flower.training.cohort import Cohort
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class HistoryBatches:
     """The histories of a chunk of clients.
 
     Attributes:
@@ -26,8 +27,8 @@ class Reading:
     """
 
     entries: PaddedHistories
-    user_offsets: Index
-    offsets: Index
+    user_offsets: IndexArray
+    offsets: IndexArray
     epochs: list[History]
 
     @classmethod
@@ -35,10 +36,10 @@ class Reading:
         cls,
         entries: PaddedHistories,
         cohort: Cohort,
-        row: Index,
+        row: IndexArray,
         kept: list[NDArray[np.bool_]],
         noise: list[NDArray[np.float32] | None],
-    ) -> "Reading":
+    ) -> "HistoryBatches":
         """Lay out the histories of a cohort.
 
         Args:
@@ -75,7 +76,12 @@ class Reading:
         return cls(entries, cohort.user_offsets, offsets, epochs)
 
     def history(
-        self, epoch: int, client: Index, user: Index, context: Index | None, width: int
+        self,
+        epoch: int,
+        client: IndexArray,
+        user: IndexArray,
+        context: IndexArray | None,
+        width: int,
     ) -> History:
         """The histories for a batch of samples.
 
@@ -99,7 +105,7 @@ class Reading:
         pairs = np.repeat(state, width).reshape(int(client.max()) + 1, -1)
         return replace(self.epochs[epoch], state=torch.from_numpy(pairs))
 
-    def narrowed(self, history: History, users: Index) -> History:
+    def for_users(self, history: History, users: IndexArray) -> History:
         """The histories of some users of one client, so that a step computes no others.
 
         Args:
@@ -132,7 +138,7 @@ class Reading:
         )
 
 
-def _rectangle(offsets: Index) -> tuple[Index, NDArray[np.bool_]]:
+def _rectangle(offsets: IndexArray) -> tuple[IndexArray, NDArray[np.bool_]]:
     """The elements of segments as a rectangle (n, longest), and a mask that is False for padding.
 
     Padding repeats a segment's last element; an empty segment repeats an element of another one.
@@ -143,6 +149,6 @@ def _rectangle(offsets: Index) -> tuple[Index, NDArray[np.bool_]]:
     return np.minimum(place, max(int(offsets[-1]) - 1, 0)), column < size
 
 
-def _count_from(entry: Index, first: Index) -> Index:
+def _count_from(entry: IndexArray, first: IndexArray) -> IndexArray:
     """Entries counted from the client's first; -1 (no entry) stays -1."""
     return np.where(entry < 0, -1, entry - first)

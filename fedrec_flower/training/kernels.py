@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.compiling import compiled
+from fedrec_flower.core.types import Float32Array, IndexArray
 
 BCE, BPR, MSE = 0, 1, 2
-
-Floats = NDArray[np.float32]
-Index = NDArray[np.int64]
 
 
 class Parameters(NamedTuple):
@@ -32,18 +30,18 @@ class Parameters(NamedTuple):
         item_steps: int64 (num_rows,), likewise.
     """
 
-    user: Floats
-    item: Floats
-    user_bias: Floats
-    item_bias: Floats
-    global_bias: Floats
-    weight: Floats
-    user_steps: Index
-    item_steps: Index
+    user: Float32Array
+    item: Float32Array
+    user_bias: Float32Array
+    item_bias: Float32Array
+    global_bias: Float32Array
+    weight: Float32Array
+    user_steps: IndexArray
+    item_steps: IndexArray
 
 
 class Offsets(NamedTuple):
-    """The constant terms that are added to gradients: `Correction.offset`.
+    """The constant terms that are added to gradients: `CorrectionTerms.offset`.
 
     Every array has the shape of the parameter in `Parameters`, or no rows if there is no term.
 
@@ -54,10 +52,10 @@ class Offsets(NamedTuple):
         weight: for `Parameters.weight`.
     """
 
-    item: Floats
-    item_bias: Floats
-    global_bias: Floats
-    weight: Floats
+    item: Float32Array
+    item_bias: Float32Array
+    global_bias: Float32Array
+    weight: Float32Array
 
 
 class Rates(NamedTuple):
@@ -70,9 +68,9 @@ class Rates(NamedTuple):
         shrink: factor of one step's weight decay on a row, 1 - learning rate * weight decay.
         learns: whether user biases, the global bias and the weights are trained.
         batch_size: samples per step.
-        item_shrink: factor of one step's weight decay and `Correction.factor` on an item's row.
-        global_pull: `Correction.factor` of the global bias.
-        weight_pull: `Correction.factor` of the weights.
+        item_shrink: factor of one step's weight decay and correction on an item's row.
+        global_pull: `CorrectionTerms.factor` of the global bias.
+        weight_pull: `CorrectionTerms.factor` of the weights.
     """
 
     loss: int
@@ -97,11 +95,11 @@ def train_epoch(
     p: Parameters,
     terms: Offsets,
     rates: Rates,
-    offsets: Index,
-    user: Index,
-    item: Index,
-    target: Floats,
-    num_steps: Index,
+    offsets: IndexArray,
+    user: IndexArray,
+    item: IndexArray,
+    target: Float32Array,
+    num_steps: IndexArray,
     loss: NDArray[np.float64],
 ) -> None:
     """Run one epoch of every client.
@@ -154,7 +152,7 @@ def train_epoch(
 
 @_compiled
 def catch_up(
-    p: Parameters, terms: Offsets, rates: Rates, user_steps: Index, item_steps: Index
+    p: Parameters, terms: Offsets, rates: Rates, user_steps: IndexArray, item_steps: IndexArray
 ) -> None:
     """Apply to every row the weight decay and corrections of the steps that it missed.
 
@@ -177,7 +175,9 @@ def catch_up(
 
 
 @_compiled
-def _decay_items(p: Parameters, terms: Offsets, rates: Rates, items: Index, until: int) -> None:
+def _decay_items(
+    p: Parameters, terms: Offsets, rates: Rates, items: IndexArray, until: int
+) -> None:
     """Apply to the items of samples the decay and corrections of missed steps before `until`."""
     # Two loops, because a call with tuples of arrays counts references to each array, which costs
     # more than the arithmetic of a row.
@@ -210,7 +210,12 @@ def _decay_row(p: Parameters, terms: Offsets, rates: Rates, row: int, until: int
 
 @_compiled
 def _shrink(
-    table: Floats, bias: Floats, steps: Index, rows: Index, until: int, shrink: float
+    table: Float32Array,
+    bias: Float32Array,
+    steps: IndexArray,
+    rows: IndexArray,
+    until: int,
+    shrink: float,
 ) -> None:
     for row in rows:
         _shrink_row(table, bias, steps, row, until, shrink)
@@ -218,7 +223,7 @@ def _shrink(
 
 @_compiled
 def _shrink_row(
-    table: Floats, bias: Floats, steps: Index, row: int, until: int, shrink: float
+    table: Float32Array, bias: Float32Array, steps: IndexArray, row: int, until: int, shrink: float
 ) -> None:
     """Apply to a row the weight decay of the steps it missed."""
     missed = until - steps[row]
@@ -231,7 +236,9 @@ def _shrink_row(
 
 
 @_compiled
-def _weigh(user: Floats, weight: Floats, users: Index, factor: Floats) -> None:
+def _weigh(
+    user: Float32Array, weight: Float32Array, users: IndexArray, factor: Float32Array
+) -> None:
     """The factors of the item vectors: each user's vector times the client's weights."""
     last = -1
     for u in users:
@@ -243,14 +250,14 @@ def _weigh(user: Floats, weight: Floats, users: Index, factor: Floats) -> None:
 
 @_compiled
 def _score(
-    user: Floats,
-    item: Floats,
-    user_bias: Floats,
-    item_bias: Floats,
+    user: Float32Array,
+    item: Float32Array,
+    user_bias: Float32Array,
+    item_bias: Float32Array,
     offset: np.float32,
-    users: Index,
-    items: Index,
-    score: Floats,
+    users: IndexArray,
+    items: IndexArray,
+    score: Float32Array,
 ) -> None:
     """Scores of (user, item) samples, written to `score`, float32 (n,)."""
     for n in range(len(users)):
@@ -263,7 +270,12 @@ def _score(
 
 @_compiled
 def _score_pairs(
-    user: Floats, item: Floats, item_bias: Floats, users: Index, items: Index, score: Floats
+    user: Float32Array,
+    item: Float32Array,
+    item_bias: Float32Array,
+    users: IndexArray,
+    items: IndexArray,
+    score: Float32Array,
 ) -> None:
     """Score differences of (user, positive, negative) samples; user biases cancel out."""
     for n in range(len(users)):
@@ -275,7 +287,7 @@ def _score_pairs(
 
 
 @_compiled
-def _slopes(kind: int, target: Floats, score: Floats) -> float:
+def _slopes(kind: int, target: Float32Array, score: Float32Array) -> float:
     """Replace scores by the derivatives of the mean loss, in place; returns the summed loss."""
     total, product, size = 0.0, 1.0, np.float32(len(target))
     for n in range(len(target)):
@@ -300,12 +312,12 @@ def _slopes(kind: int, target: Floats, score: Floats) -> float:
 
 @_compiled
 def _add_gradients(
-    item: Floats,
-    users: Index,
-    items: Index,
-    slope: Floats,
-    gradient: Floats,
-    bias_gradient: Floats,
+    item: Float32Array,
+    users: IndexArray,
+    items: IndexArray,
+    slope: Float32Array,
+    gradient: Float32Array,
+    bias_gradient: Float32Array,
 ) -> None:
     """Add the gradients of the users, computed from the items before the step."""
     paired = items.shape[1] == 2  # noqa: PLR2004  # positive and negative
@@ -322,12 +334,12 @@ def _add_gradients(
 
 @_compiled
 def _step_items(
-    user: Floats,
-    item: Floats,
-    item_bias: Floats,
-    users: Index,
-    items: Index,
-    slope: Floats,
+    user: Float32Array,
+    item: Float32Array,
+    item_bias: Float32Array,
+    users: IndexArray,
+    items: IndexArray,
+    slope: Float32Array,
     rate: np.float32,
 ) -> None:
     """Move the items along their gradients, computed from the users before the step."""
@@ -346,10 +358,10 @@ def _step_users(
     terms: Offsets,
     rates: Rates,
     client: int,
-    users: Index,
+    users: IndexArray,
     step: int,
-    gradient: Floats,
-    bias_gradient: Floats,
+    gradient: Float32Array,
+    bias_gradient: Float32Array,
 ) -> None:
     """Move each user of the batch once, then the client's weights, and clear the gradients."""
     dim = p.user.shape[1]

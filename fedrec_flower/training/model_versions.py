@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.core.scatter import subtract_rows
+from fedrec_flower.core.scatter import gather_subtract_rows
 from fedrec_flower.core.types import Tensors
-from fedrec_flower.training.batches import Touched
+from fedrec_flower.training.batches import ActiveRows
 from fedrec_flower.training.cohort import Cohort
 
 
@@ -43,7 +43,7 @@ class Versions:
         copies: NDArray[np.float32] = self.tensors[name].take(self._versions(clients), axis=0)
         return copies
 
-    def rows(self, name: str, cohort: Cohort, touched: Touched) -> NDArray[np.float32]:
+    def rows(self, name: str, cohort: Cohort, touched: ActiveRows) -> NDArray[np.float32]:
         """The touched rows of a table, client after client: float32 (num_rows, ...)."""
         table = self.tensors[name]
         if len(table) == 1:
@@ -54,11 +54,11 @@ class Versions:
         return rows
 
     def subtract_rows(
-        self, values: NDArray[np.float32], name: str, cohort: Cohort, touched: Touched
+        self, values: NDArray[np.float32], name: str, cohort: Cohort, touched: ActiveRows
     ) -> None:
         """Subtract a table's received rows from `values`, (num_rows, ...), in place."""
         if len(self.tensors[name]) == 1:
-            subtract_rows(values, self.tensors[name][0], touched.rows)
+            gather_subtract_rows(values, self.tensors[name][0], touched.rows)
         else:
             values -= self.rows(name, cohort, touched)
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import DataError
 from fedrec_flower.core.random import Seed, Streams, below, draw, streams
+from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.prepared import starts
-from fedrec_flower.training.cohort import Cohort, Index, owners
+from fedrec_flower.training.cohort import Cohort, owners
 
 Task = Literal["ranking", "rating"]
 
@@ -37,11 +38,11 @@ class Samples:
             the positive item. None if the order does not matter.
     """
 
-    offsets: Index
-    user: Index
-    item: Index
+    offsets: IndexArray
+    user: IndexArray
+    item: IndexArray
     target: NDArray[np.float32]
-    context: Index | None
+    context: IndexArray | None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -110,8 +111,8 @@ class Sampler:
                 samples = _lists(cohort, lists, self.per_interaction, place)
         return self._shuffled(samples, cohort, round_, epoch, by_user=by_user)
 
-    def keep(
-        self, cohort: Cohort, sizes: Index, round_: int, epoch: int, share: float
+    def dropout_mask(
+        self, cohort: Cohort, sizes: IndexArray, round_: int, epoch: int, share: float
     ) -> NDArray[np.bool_]:
         """Draw the input dropout of one local epoch, for models with histories.
 
@@ -146,7 +147,7 @@ class Sampler:
         normal: NDArray[np.float64] = ndtri(uniform)
         return normal.astype(np.float32).reshape(-1, dim)
 
-    def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> Index:
+    def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> IndexArray:
         """int64 (interactions * num_negatives,): uniform among each user's unseen items."""
         seen = self._seen(cohort)
         user = np.repeat(cohort.user, self.num_negatives)
@@ -196,22 +197,24 @@ class Sampler:
 
 
 def _addresses(
-    seed: Seed, role: str, cohort: Cohort, sizes: Index, round_: int, epoch: int
-) -> tuple[Streams, Index]:
+    seed: Seed, role: str, cohort: Cohort, sizes: IndexArray, round_: int, epoch: int
+) -> tuple[Streams, IndexArray]:
     """Stream and counter of each draw of a local epoch, `sizes` draws per client, for `draw`."""
     stream = streams(seed, role, round_, cohort.clients).repeat(sizes)
     within_client = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes)
     return stream, within_client + epoch * _COUNTERS_PER_EPOCH
 
 
-def _ratings(cohort: Cohort, place: Index | None) -> Samples:
+def _ratings(cohort: Cohort, place: IndexArray | None) -> Samples:
     """Each interaction with its rating."""
     if cohort.rating is None:
         raise DataError("task=rating needs ratings, these data are implicit: set task=ranking")
     return Samples(cohort.offsets, cohort.user, cohort.item[:, None], cohort.rating, place)
 
 
-def _lists(cohort: Cohort, negatives: Index, repeats: int, place: Index | None) -> Samples:
+def _lists(
+    cohort: Cohort, negatives: IndexArray, repeats: int, place: IndexArray | None
+) -> Samples:
     """Each interaction `repeats` times, each time followed by other negatives of it."""
     positive = np.repeat(cohort.item, repeats)
     user = np.repeat(cohort.user, repeats)
@@ -221,7 +224,9 @@ def _lists(cohort: Cohort, negatives: Index, repeats: int, place: Index | None) 
     return Samples(cohort.offsets * repeats, user, item, ones, context)
 
 
-def _labelled(cohort: Cohort, negative: Index, num_negatives: int, place: Index | None) -> Samples:
+def _labelled(
+    cohort: Cohort, negative: IndexArray, num_negatives: int, place: IndexArray | None
+) -> Samples:
     """Each client's interactions with label 1, then its negatives with label 0."""
     offsets = cohort.offsets * (1 + num_negatives)
     owner = owners(cohort.offsets)
@@ -229,7 +234,7 @@ def _labelled(cohort: Cohort, negative: Index, num_negatives: int, place: Index 
     negative_owner = np.repeat(owner, num_negatives)
     negative_places = np.arange(len(negative_owner)) + cohort.offsets[1:][negative_owner]
 
-    def merged(of_positives: Index, of_negatives: Index) -> Index:
+    def merged(of_positives: IndexArray, of_negatives: IndexArray) -> IndexArray:
         column = np.empty(offsets[-1], np.int64)
         column[positive_places] = of_positives
         column[negative_places] = of_negatives

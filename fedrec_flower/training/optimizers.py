@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrec_flower.core.scatter import add_rows
+from fedrec_flower.core.scatter import scatter_add_rows
 from fedrec_flower.training.batches import CohortBatch, Step
 from fedrec_flower.training.config import LocalTraining
 
@@ -19,7 +19,7 @@ class Optimizer:
         chunk: the clients.
         values: their parameters as tensors on the device, by name, changed in place. Tables have
             shape (num_rows, ...), other parameters (num_clients, ...).
-        look_ahead: see `training.Engine`.
+        maml_step: see `LocalTrainer`.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Optimizer:
         training: LocalTraining,
         chunk: CohortBatch,
         values: dict[str, Tensor],
-        look_ahead: float | None,
+        maml_step: float | None,
     ) -> None:
         self.values = values
         self._training = training
@@ -42,7 +42,7 @@ class Optimizer:
             name: torch.from_numpy(offset).to(values[name].device)
             for name, offset in chunk.correction.offset.items()
         }
-        self._look_ahead = 0.0 if look_ahead is None else look_ahead
+        self._look_ahead = 0.0 if maml_step is None else maml_step
         self._before_inner_step: dict[str, Tensor] = {}
 
     def inner_step(
@@ -116,7 +116,7 @@ class Optimizer:
         return array[: active.active]
 
     def _corrected(self, name: str, gradient: Tensor, value: Tensor) -> Tensor:
-        """Gradient + factor * value + offset, with the `Correction` of the strategy."""
+        """Gradient + factor * value + offset, with the `CorrectionTerms` of the strategy."""
         if name not in self._offset:
             return gradient
         factor = self._chunk.correction.factor[name]
@@ -143,6 +143,6 @@ class Optimizer:
 def _add_at(table: Tensor, rows: Tensor, values: Tensor, scale: float) -> None:
     """Add scaled values to rows of a table, in place; rows may repeat."""
     if table.device.type == "cpu":
-        add_rows(table.numpy(), rows.numpy(), values.numpy(), scale)
+        scatter_add_rows(table.numpy(), rows.numpy(), values.numpy(), scale)
     else:
         table.index_add_(0, rows, values, alpha=scale)

@@ -11,11 +11,11 @@ from typing_extensions import override
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.models.history import History
 from fedrec_flower.training.batches import CohortBatch
-from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.losses import Objective
+from fedrec_flower.training.trainer import LocalTrainer
 
 
-class SequentialEngine(Engine):
+class SequentialTrainer(LocalTrainer):
     """Trains clients one by one."""
 
     @override
@@ -51,7 +51,7 @@ class SequentialEngine(Engine):
     ) -> float:
         """Take the steps of one batch; returns the sum of its losses before the first step."""
         first_loss = 0.0
-        takes_inner_step = self.look_ahead is not None and batch.stop - batch.start > 1
+        takes_inner_step = self.maml_step is not None and batch.stop - batch.start > 1
         half = (batch.start + batch.stop) // 2 if takes_inner_step else batch.start
         for phase, trained in enumerate(self.phases(epoch)):
             self._require_grad(trained)
@@ -72,7 +72,7 @@ class SequentialEngine(Engine):
     def _inner_step(self, optimizer: torch.optim.Optimizer) -> dict[Tensor, Tensor]:
         """Take a plain SGD step; returns the values before it."""
         before = {}
-        length = 0.0 if self.look_ahead is None else self.look_ahead
+        length = 0.0 if self.maml_step is None else self.maml_step
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -81,7 +81,7 @@ class SequentialEngine(Engine):
         return before
 
     def _correct(self, chunk: CohortBatch) -> None:
-        """Gradient += factor * value + offset, with the `Correction` of the strategy."""
+        """Gradient += factor * value + offset, with the `CorrectionTerms` of the strategy."""
         for name, offset in chunk.correction.offset.items():
             parameter = self.model.get_parameter(name)
             if parameter.grad is not None:
@@ -141,4 +141,4 @@ def _history(chunk: CohortBatch, epoch: int, batch: slice, width: int) -> Histor
     context = None if samples.context is None else samples.context[batch]
     history = chunk.reading.history(epoch, np.zeros_like(user), user, context, width)
     one_client = History(**{name: tensor[0] for name, tensor in history.tensors().items()})
-    return chunk.reading.narrowed(one_client, user)
+    return chunk.reading.for_users(one_client, user)

@@ -26,15 +26,15 @@ from fedrec_flower.models.history import History
 from fedrec_flower.training.batches import Batch, CohortBatch, steps
 from fedrec_flower.training.chunking import chunk_clients
 from fedrec_flower.training.config import LocalTraining, find_device
-from fedrec_flower.training.engine import Engine
 from fedrec_flower.training.losses import Objective, named
 from fedrec_flower.training.optimizers import Optimizer
+from fedrec_flower.training.trainer import LocalTrainer
 
 TorchTensors = dict[str, Tensor]
 
 
-class VectorizedEngine(Engine):
-    """Trains the clients of a chunk side by side; see `Engine` for the arguments."""
+class VectorizedTrainer(LocalTrainer):
+    """Trains the clients of a chunk side by side; see `LocalTrainer` for the arguments."""
 
     def __init__(self, model: Recommender, training: LocalTraining, **rest: Any) -> None:
         super().__init__(model, training, **rest)
@@ -52,10 +52,10 @@ class VectorizedEngine(Engine):
     def fit(self, chunk: CohortBatch) -> NDArray[np.float64]:
         device = self.device
         values = {name: torch.from_numpy(value).to(device) for name, value in chunk.values.items()}
-        optimizer = Optimizer(self.training, chunk, values, self.look_ahead)
+        optimizer = Optimizer(self.training, chunk, values, self.maml_step)
         total_loss = torch.zeros(len(chunk.cohort), dtype=torch.float64, device=device)
         for step in steps(chunk.epochs, self.training.batch_size):
-            parts = [step] if self.look_ahead is None else step.halves()
+            parts = [step] if self.maml_step is None else step.halves()
             batches = [Batch.take(chunk, part, device) for part in parts]
             rows_of = [
                 {name: batch.rows(chunk, name) for name in chunk.tables} for batch in batches

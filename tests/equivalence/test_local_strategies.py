@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
 from fedrec_flower.federation.client.node import Node, open_node
-from fedrec_flower.training.gradient_correction import CONTROL
+from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ def test_scaffold_with_one_client_equals_fedavg(
     words = (*one_client, "num_rounds=4", "training.local_epochs=3")
     ours = federate("strategy=scaffold", *AVERAGING, *words)
     assert_same(federate(*FEDAVG, *words), ours, within=1e-6)
-    control = ours.strategy.beside()[f"{CONTROL}item_embedding.weight"]
+    control = ours.strategy.beside()[f"{CONTROL_VARIATE_PREFIX}item_embedding.weight"]
     assert np.abs(control).max() > 1e-5
 
 

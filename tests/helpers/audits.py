@@ -34,7 +34,7 @@ from fedrec_flower.federation.transport.base import federate
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 from fedrec_flower.privacy.central import UNCLIPPED
 from fedrec_flower.privacy.noise import Chance, Source
-from fedrec_flower.training.engine import Engine, Trained
+from fedrec_flower.training.trainer import LocalTrainer, Trained
 from tests.helpers.federations import Meddle, Tap, Watcher
 
 Floats = NDArray[np.float64]
@@ -116,10 +116,10 @@ class Deployed:
         """
         requests, context = self.asked(client), self.tap.contexts[client]
         learnt: dict[tuple[int, ...], list[Trained]] = {}
-        train = Engine.train
+        train = LocalTrainer.train
 
         def remembered(
-            self: Engine, clients: Any, given: Any, personal: Any, round_: int, guide: Any
+            self: LocalTrainer, clients: Any, given: Any, personal: Any, round_: int, guide: Any
         ) -> list[Trained]:
             key = (round_, *(data.client for data in clients))
             if key not in learnt:
@@ -138,7 +138,7 @@ class Deployed:
             with patch.object(Chance, "lasting", drawn):
                 return [app(message, context) for message in requests]
 
-        with patch.object(Engine, "train", remembered):
+        with patch.object(LocalTrainer, "train", remembered):
             return [sent() for _ in range(count)]
 
 

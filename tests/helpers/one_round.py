@@ -21,13 +21,13 @@ from fedrec_flower.models.multvae import MultVAE
 from fedrec_flower.models.ncf import NCF
 from fedrec_flower.models.sasrec import SASRec
 from fedrec_flower.models.two_tower import TwoTower
-from fedrec_flower.training.batches import Touched
+from fedrec_flower.training.batches import ActiveRows
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.config import LocalTraining
-from fedrec_flower.training.engine import Trained
-from fedrec_flower.training.factory import choose_engine
-from fedrec_flower.training.gradient_correction import Guide, Unguided
+from fedrec_flower.training.factory import choose_trainer
+from fedrec_flower.training.gradient_correction import GradientCorrection, NoCorrection
 from fedrec_flower.training.model_versions import Versions
+from fedrec_flower.training.trainer import Trained
 from tests.helpers.plain_training import train_plainly
 
 NUM_ITEMS, SEED, ROUND = 25, 4, 3
@@ -131,7 +131,7 @@ class Round:
     Args:
         kind: the model.
         shares: whether shared parameters travel; if not, every client keeps a copy.
-        look_ahead: as of `Engine`.
+        maml_step: as of `LocalTrainer`.
         guide: says what is added to gradients.
         choices: changes to the training settings.
     """
@@ -141,20 +141,20 @@ class Round:
         kind: Kind,
         *,
         shares: bool = True,
-        look_ahead: float | None = None,
-        guide: Guide | None = None,
+        maml_step: float | None = None,
+        guide: GradientCorrection | None = None,
         **choices: Any,
     ) -> None:
-        self.guide = guide or Unguided()
+        self.guide = guide or NoCorrection()
         self.kind, self.training = kind, replace(TRAINING, **choices)
         self.model = make(kind, 1, self.training.loss)
         names = self.model.shared_names()
         self.everything = self.model.initial(names, np.random.default_rng(1))
         self.shared = self.everything if shares else {}
-        self.engine = choose_engine(
+        self.engine = choose_trainer(
             self.model,
             self.training,
-            look_ahead,
+            maml_step,
             task="rating" if self.training.loss == "mse" else "ranking",
             negatives="honest",
             num_items=NUM_ITEMS,
@@ -168,7 +168,7 @@ class Round:
         own = whole.initial(whole.personal_names(), np.random.default_rng(client + 100))
         return own if self.shared else own | {n: v.copy() for n, v in self.everything.items()}
 
-    def gather(self, cohort: Cohort, touched: Touched) -> Tensors:
+    def gather(self, cohort: Cohort, touched: ActiveRows) -> Tensors:
         """See `PersonalParameters.gather`."""
         clients = [self.personal(int(client)) for client in cohort.clients]
         gathered: Tensors = {}

@@ -48,7 +48,7 @@ def train_plainly(
     sampler = Sampler(task, width, training.num_negatives, num_items, seed)
     cohort = Cohort.gather([data], spare_held_out=False)
     sizes, share = np.array([data.num_users]), 1 - model.history_dropout
-    kept = sampler.keep(cohort, sizes, round_, 0, share)
+    kept = sampler.dropout_mask(cohort, sizes, round_, 0, share)
     model.load(model.features(data.attributes, data.train.mask(kept), None))
     losses: list[float] = []
     for epoch in range(training.local_epochs):
@@ -99,7 +99,7 @@ def _history(
     """What a local epoch reads: the training interactions, less what is dropped."""
     whole = model.whole(data.train, sampler.num_items)
     sizes, share = np.array([len(whole.item)]), 1 - model.input_dropout
-    kept = sampler.keep(cohort, sizes, round_, epoch, share)
+    kept = sampler.dropout_mask(cohort, sizes, round_, epoch, share)
     drawn = sampler.noise(cohort, round_, epoch, model.noise_dim)
     noise = None if drawn is None else torch.from_numpy(drawn)
     return replace(whole, weight=whole.weight * torch.from_numpy(kept), noise=noise)

@@ -16,10 +16,10 @@ from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.federation.client.state_store import ClientStore
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.training.batches import Touched
+from fedrec_flower.training.batches import ActiveRows
 from fedrec_flower.training.cohort import Cohort
-from fedrec_flower.training.engine import Engine, Trained
 from fedrec_flower.training.model_versions import Versions
+from fedrec_flower.training.trainer import LocalTrainer, Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Finetuning:
     """
 
     model: Recommender
-    engine: Engine
+    engine: LocalTrainer
     store: ClientStore
 
     def tune(
@@ -84,5 +84,5 @@ class _Slot:
     store: ClientStore
     slot: str
 
-    def gather(self, cohort: Cohort, touched: Touched) -> Tensors:
+    def gather(self, cohort: Cohort, touched: ActiveRows) -> Tensors:
         return self.store.gather(cohort, touched, self.slot)

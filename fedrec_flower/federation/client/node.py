@@ -32,9 +32,9 @@ from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.training.engine import Engine
-from fedrec_flower.training.factory import choose_engine
-from fedrec_flower.training.gradient_correction import CONTROL
+from fedrec_flower.training.factory import choose_trainer
+from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
+from fedrec_flower.training.trainer import LocalTrainer
 
 if TYPE_CHECKING:
     from fedrec_flower.privacy.mechanism import NoPrivacy
@@ -202,14 +202,14 @@ def _learning(
     tuned = [name for name in shared_names if name in model.tuned]
     store = ClientStore(folder, model, kept, tuned, data.client_offsets, seed)
     method = build("local", spec.get("local") or _PLAIN)
-    engine = _engine(spec, model, data.num_items, seed, look_ahead=method.look_ahead)
+    engine = _engine(spec, model, data.num_items, seed, maml_step=method.maml_step)
     trained = [name for name in shared_names if name not in model.frozen]
     shapes = {name: tuple(model.get_parameter(name).shape) for name in trained}
     tables = frozenset(trained) & model.item_rows
     kept_state = store.client_state(method.keeps, shapes if method.keeps else {}, tables)
     if method.controls:
-        shapes |= {f"{CONTROL}{name}": shape for name, shape in shapes.items()}
-        tables |= {f"{CONTROL}{name}" for name in tables}
+        shapes |= {f"{CONTROL_VARIATE_PREFIX}{name}": shape for name, shape in shapes.items()}
+        tables |= {f"{CONTROL_VARIATE_PREFIX}{name}" for name in tables}
     compression = build("compression", spec["compression"], num_items=data.num_items)
     owing = shapes if compression.uses_error_feedback else {}
     sending = Sending(
@@ -235,14 +235,14 @@ def _engine(
     model: Recommender,
     num_items: int,
     seed: Seed,
-    look_ahead: float | None = None,
+    maml_step: float | None = None,
     **changes: Any,
-) -> Engine:
+) -> LocalTrainer:
     """What trains the clients; `changes` are to the settings of training."""
-    return choose_engine(
+    return choose_trainer(
         model,
         build("training", spec["training"] | changes),
-        look_ahead,
+        maml_step,
         task=spec["task"],
         negatives=spec["negatives"],
         num_items=num_items,

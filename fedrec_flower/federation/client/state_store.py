@@ -17,7 +17,7 @@ from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import ClientData, starts
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.strategies.client_state import ClientState
-from fedrec_flower.training.batches import Touched
+from fedrec_flower.training.batches import ActiveRows
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.model_versions import Versions
 
@@ -83,7 +83,7 @@ class ClientStore:
             loaded |= {n: np.array(self._tensor(n, slot)[data.client]) for n in self._tuned}
         return loaded
 
-    def gather(self, cohort: Cohort, touched: Touched, slot: str = "current") -> Tensors:
+    def gather(self, cohort: Cohort, touched: ActiveRows, slot: str = "current") -> Tensors:
         """The clients' personal parameters, laid out as `training.work.Work.values`."""
         for client in cohort.clients[~self._written(slot)[cohort.clients]]:
             self._write_initial(int(client), slot)
@@ -92,14 +92,14 @@ class ClientStore:
             for name in self._names
         }
 
-    def scatter(self, cohort: Cohort, touched: Touched, tensors: Tensors) -> None:
+    def scatter(self, cohort: Cohort, touched: ActiveRows, tensors: Tensors) -> None:
         """Keep the clients' new personal parameters, laid out as `gather` gives them."""
         for name in self._names:
             rows = self._rows_of(name, cohort, touched)
             self._tensor(name, "current")[rows] = tensors[name]
 
     def keep_tuned(
-        self, cohort: Cohort, touched: Touched, given: Versions, change: Tensors
+        self, cohort: Cohort, touched: ActiveRows, given: Versions, change: Tensors
     ) -> None:
         """Keep what the clients made of shared parameters.
 
@@ -224,7 +224,7 @@ class ClientStore:
             return slice(data.first, data.first + data.num_users)
         return data.client
 
-    def _rows_of(self, name: str, cohort: Cohort, touched: Touched) -> tuple[NDArray[Any], ...]:
+    def _rows_of(self, name: str, cohort: Cohort, touched: ActiveRows) -> tuple[NDArray[Any], ...]:
         """Where the cohort's part of a tensor lies, as an index into it."""
         if name in self._model.user_rows:
             counts = np.diff(cohort.user_offsets)

@@ -27,8 +27,8 @@ from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.strategies.client_updates import Guided, Plain
 from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.faults import NoFaults
-from fedrec_flower.training.engine import Engine, Trained
 from fedrec_flower.training.model_versions import Versions
+from fedrec_flower.training.trainer import LocalTrainer, Trained
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class GradientTrainer:
 
     data: Prepared
     model: Recommender
-    engine: Engine
+    engine: LocalTrainer
     store: ClientStore
     sending: Sending
     trained: list[str]
@@ -135,7 +135,7 @@ class GradientTrainer:
             self.store.scatter(cohort, touched, trained.personal)
             self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
             # Who diverged knows it, and so neither sends nor keeps anything of it.
-            learnt, diverged = trained.parted(self.tables)
+            learnt, diverged = trained.split_diverged(self.tables)
             if diverged and self.sending.privacy.guarantees:  # to be lost would tell of the data
                 _LOG.warning(
                     "round %d: the loss of %d clients is not finite, and they send a zero update, "

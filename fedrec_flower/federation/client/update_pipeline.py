@@ -21,9 +21,9 @@ from fedrec_flower.privacy.noise import Chance
 from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.faults import NoFaults, Odd
-from fedrec_flower.training.engine import Trained
-from fedrec_flower.training.gradient_correction import CONTROL
+from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 from fedrec_flower.training.model_versions import Versions
+from fedrec_flower.training.trainer import Trained
 
 _OTHER_LAYOUT = Failure(FailureKind.WRONG_SHAPE, "it does not have the layout of the others")
 _REPEATED = Failure(FailureKind.REPEATED, "counted once")
@@ -76,7 +76,9 @@ class Sending:
         )
         beside = self.privacy.beside
         learnt = (name for name in self.names if name not in beside)
-        given_by = {name: given.tensors[name.removeprefix(CONTROL)] for name in learnt}
+        given_by = {
+            name: given.tensors[name.removeprefix(CONTROL_VARIATE_PREFIX)] for name in learnt
+        }
         shapes = {name: value.shape[1:] for name, value in given_by.items()} | beside
         return TrainResult(None if self.stacked else UpdateSum.zeros(shapes, num_items))
 

@@ -25,10 +25,10 @@ from fedrec_flower.privacy.noise import Chance
 from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.faults import NoFaults, Odd
-from fedrec_flower.training.batches import Touched
+from fedrec_flower.training.batches import ActiveRows
 from fedrec_flower.training.cohort import Cohort
-from fedrec_flower.training.engine import Trained
 from fedrec_flower.training.model_versions import Versions
+from fedrec_flower.training.trainer import Trained
 
 NUM_ITEMS, WIDTH = 12, 3
 LIMITS = Limits(weight=50.0, value=1e3)
@@ -181,7 +181,7 @@ def trained(updates: Updates) -> Trained:
         known_item=np.zeros(0, np.int64),
         attributes=np.zeros((count, 0), np.float32),
     )
-    touched = Touched(updates.offsets, updates.rows, [])
+    touched = ActiveRows(updates.offsets, updates.rows, [])
     return Trained(cohort, touched, updates, {}, np.linspace(0.1, 0.9, count), {}, {})
 
 

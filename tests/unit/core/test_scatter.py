@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import DTypeLike
 
-from fedrec_flower.core.scatter import add_rows, subtract_rows
+from fedrec_flower.core.scatter import gather_subtract_rows, scatter_add_rows
 
 WIDTHS = pytest.mark.parametrize("width", [(), (1,), (3,), (2, 2)])
 
@@ -24,8 +24,8 @@ def test_adding_rows_is_adding_them_one_by_one(
     scales = rng.normal(size=len(rows))
     index = np.array(rows, np.int64)
     same, each = table.copy(), table.copy()
-    add_rows(same, index, values, -0.5)
-    add_rows(each, index, values, scales)
+    scatter_add_rows(same, index, values, -0.5)
+    scatter_add_rows(each, index, values, scales)
     one_by_one, weighted = table.copy(), table.copy()
     np.add.at(one_by_one, index, -0.5 * values)
     np.add.at(weighted, index, scales.reshape(-1, *[1] * len(width)) * values)
@@ -40,5 +40,5 @@ def test_subtracting_rows_is_indexing_and_subtracting(width: tuple[int, ...]) ->
     values = rng.normal(size=(7, *width)).astype(np.float32)
     rows = rng.integers(0, 5, 7)
     expected = values - table[rows]
-    subtract_rows(values, table, rows)
+    gather_subtract_rows(values, table, rows)
     assert_array_equal(values, expected)

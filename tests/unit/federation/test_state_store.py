@@ -18,7 +18,7 @@ from fedrec_flower.federation.client.state_store import ClientStore, node_secret
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
-from fedrec_flower.training.batches import Touched
+from fedrec_flower.training.batches import ActiveRows
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.model_versions import Versions
 
@@ -50,11 +50,11 @@ def store(folder: Path, data: Prepared, keeps: Keeps = "users", seed: int = 0) -
     return ClientStore(folder, model, names, [], data.client_offsets, seed)
 
 
-def laid_out(data: Prepared, clients: Sequence[int]) -> tuple[Cohort, Touched]:
+def laid_out(data: Prepared, clients: Sequence[int]) -> tuple[Cohort, ActiveRows]:
     """Clients as the engines see them; each touches the items 4 * client up to 4 * client + 3."""
     cohort = Cohort.gather([data.client(client) for client in clients], spare_held_out=False)
     rows = np.array([4 * client + place for client in clients for place in range(4)])
-    return cohort, Touched(np.arange(len(clients) + 1) * 4, rows, [])
+    return cohort, ActiveRows(np.arange(len(clients) + 1) * 4, rows, [])
 
 
 def train(one: ClientStore, data: Prepared, clients: Sequence[int], by: float = 1.0) -> Tensors:

@@ -22,7 +22,7 @@ from fedrec_flower.models.ops.history_entries import take
 from fedrec_flower.models.sasrec import SASRec
 from fedrec_flower.models.sequential import SequentialRecommender
 from fedrec_flower.training.cohort import Cohort
-from fedrec_flower.training.history_batches import Reading
+from fedrec_flower.training.history_batches import HistoryBatches
 from tests.helpers.one_round import NUM_ITEMS, READERS, Kind, make
 
 DIM, WINDOW = 4, 5
@@ -114,7 +114,7 @@ def test_training_with_nothing_dropped_scores_as_evaluation_does(kind: Kind) -> 
     one = Cohort(*layout, user, item, None, *known, unsaid)
     entries = model.entries(one.history, NUM_ITEMS)
     kept = np.ones(len(entries.item), np.bool_)
-    reading = Reading.lay_out(entries, one, entries.item, [kept], [None])
+    reading = HistoryBatches.lay_out(entries, one, entries.item, [kept], [None])
     users, items = np.repeat(np.arange(3), NUM_ITEMS), np.tile(np.arange(NUM_ITEMS), 3)
     context = np.diff(HISTORY.offsets)[users] if model.window else None
     read = reading.history(0, np.zeros_like(users), users, context, 1)

@@ -21,13 +21,15 @@ def test_each_epoch_keeps_the_asked_share_and_hangs_on_the_client_alone(
     both, one = (Cohort.gather(m, spare_held_out=False) for m in (members, members[1:]))
     sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
     size, share = 20_000, 0.7
-    kept = sampler.keep(both, np.array([size, size]), 1, 0, share)
+    kept = sampler.dropout_mask(both, np.array([size, size]), 1, 0, share)
     assert abs(kept.mean() - share) < 0.01
-    np.testing.assert_array_equal(sampler.keep(one, np.array([size]), 1, 0, share), kept[size:])
+    np.testing.assert_array_equal(
+        sampler.dropout_mask(one, np.array([size]), 1, 0, share), kept[size:]
+    )
     for when in ((2, 0), (1, 1)):  # another round, another epoch
-        other = sampler.keep(both, np.array([size, size]), *when, share)
+        other = sampler.dropout_mask(both, np.array([size, size]), *when, share)
         assert abs((other == kept).mean() - (share**2 + (1 - share) ** 2)) < 0.01
-    assert sampler.keep(both, np.array([9, 9]), 1, 0, 1.0).all()
+    assert sampler.dropout_mask(both, np.array([9, 9]), 1, 0, 1.0).all()
 
 
 def test_noise_is_standard_normal_and_hangs_on_the_client_and_the_epoch_alone(

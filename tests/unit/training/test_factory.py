@@ -20,12 +20,12 @@ from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
 from fedrec_flower.models.sasrec import SASRec
 from fedrec_flower.models.sequential import SequentialRecommender
-from fedrec_flower.training.compiled import CompiledEngine
+from fedrec_flower.training.compiled import CompiledTrainer
 from fedrec_flower.training.config import LocalTraining
-from fedrec_flower.training.engine import Engine
-from fedrec_flower.training.factory import check_engine, choose_engine
-from fedrec_flower.training.sequential import SequentialEngine
-from fedrec_flower.training.vectorized import VectorizedEngine
+from fedrec_flower.training.factory import check_trainer, choose_trainer
+from fedrec_flower.training.sequential import SequentialTrainer
+from fedrec_flower.training.trainer import LocalTrainer
+from fedrec_flower.training.vectorized import VectorizedTrainer
 from tests.helpers.one_round import Kind, Round
 
 REST: dict[str, Any] = {"task": "ranking", "negatives": "honest", "num_items": 5, "seed": 1}
@@ -98,57 +98,57 @@ def ncf(variant: str) -> NCF:
 @pytest.mark.parametrize(
     ("model", "settings", "expected"),
     [
-        (MF(1, 5, None, "ranking", 2, 0.1), training(), "CompiledEngine"),
-        (ncf("gmf"), training(), "CompiledEngine"),
-        (ncf("neumf"), training(), "VectorizedEngine"),
-        (MF(1, 5, None, "ranking", 2, 0.1), training(optimizer="adam"), "VectorizedEngine"),
-        (MF(1, 5, None, "ranking", 2, 0.1), training("sequential"), "SequentialEngine"),
-        (Branching(5), training(), "SequentialEngine"),
-        (Recurrent(), training(), "SequentialEngine"),
-        (GRU4Rec(1, 5, "ranking", 2, 3, 0.1, 0.0), training(), "VectorizedEngine"),
-        (SASRec(1, 5, "ranking", 2, 3, 1, 1, 0.1, 0.0), training(), "VectorizedEngine"),
-        (FedRecon(1, 5, None, "ranking", 2, 0.1, 2, 1.0, 1, 0.5), training(), "VectorizedEngine"),
-        (Autoencoder(1, 5, None, "ranking", 2, 0.1, 0.5), training(), "VectorizedEngine"),
-        (LightGCN(1, 5, None, "ranking", 2, 0.1, 1, 0.0), training(), "VectorizedEngine"),
+        (MF(1, 5, None, "ranking", 2, 0.1), training(), "CompiledTrainer"),
+        (ncf("gmf"), training(), "CompiledTrainer"),
+        (ncf("neumf"), training(), "VectorizedTrainer"),
+        (MF(1, 5, None, "ranking", 2, 0.1), training(optimizer="adam"), "VectorizedTrainer"),
+        (MF(1, 5, None, "ranking", 2, 0.1), training("sequential"), "SequentialTrainer"),
+        (Branching(5), training(), "SequentialTrainer"),
+        (Recurrent(), training(), "SequentialTrainer"),
+        (GRU4Rec(1, 5, "ranking", 2, 3, 0.1, 0.0), training(), "VectorizedTrainer"),
+        (SASRec(1, 5, "ranking", 2, 3, 1, 1, 0.1, 0.0), training(), "VectorizedTrainer"),
+        (FedRecon(1, 5, None, "ranking", 2, 0.1, 2, 1.0, 1, 0.5), training(), "VectorizedTrainer"),
+        (Autoencoder(1, 5, None, "ranking", 2, 0.1, 0.5), training(), "VectorizedTrainer"),
+        (LightGCN(1, 5, None, "ranking", 2, 0.1, 1, 0.0), training(), "VectorizedTrainer"),
     ],
 )
 def test_each_model_gets_the_engine_that_fits(
     model: Recommender, settings: LocalTraining, expected: str
 ) -> None:
-    assert type(choose_engine(model, settings, **REST)).__name__ == expected
+    assert type(choose_trainer(model, settings, **REST)).__name__ == expected
 
 
 def test_a_model_that_cannot_be_vectorized_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
-        check_engine(Branching(5), training(), client(3), **REST)
-        check_engine(Recurrent(), training(), client(3), **REST)
+        check_trainer(Branching(5), training(), client(3), **REST)
+        check_trainer(Recurrent(), training(), client(3), **REST)
     assert "Branching cannot be vectorized" in caplog.text
     assert "Recurrent cannot be vectorized" in caplog.text
 
 
 def test_nothing_is_said_where_nothing_changes(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
-        check_engine(ncf("neumf"), training(), client(3), **REST)
-        check_engine(Branching(5), training("sequential"), client(3), **REST)
+        check_trainer(ncf("neumf"), training(), client(3), **REST)
+        check_trainer(Branching(5), training("sequential"), client(3), **REST)
     assert caplog.text == ""
     assert torch.is_grad_enabled()
 
 
 def test_a_client_beyond_the_budget_is_named_before_training() -> None:
     with pytest.raises(ConfigError, match=r"client 7 needs about \d+ MB.*memory_budget_mb"):
-        check_engine(ncf("neumf"), training(), client(1_000_000), **REST)
+        check_trainer(ncf("neumf"), training(), client(1_000_000), **REST)
 
 
 def test_the_compiled_loop_needs_no_memory_for_activations() -> None:
-    check_engine(MF(1, 5, None, "ranking", 128, 0.1), training(), client(20_000), **REST)
+    check_trainer(MF(1, 5, None, "ranking", 128, 0.1), training(), client(20_000), **REST)
 
 
 @pytest.mark.parametrize("model", [MF(1, 5, None, "ranking", 2, 0.1), ncf("neumf")])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without CUDA")
 def test_cuda_that_is_asked_for_and_absent_is_said_before_training(model: Recommender) -> None:
     with pytest.raises(ConfigError, match=r"training\.device=cuda finds no CUDA device"):
-        check_engine(model, training(device="cuda"), client(3), **REST)
-    assert choose_engine(model, training(device="auto"), **REST)
+        check_trainer(model, training(device="cuda"), client(3), **REST)
+    assert choose_trainer(model, training(device="auto"), **REST)
 
 
 def test_the_reference_engine_refuses_cuda() -> None:
@@ -159,15 +159,15 @@ def test_the_reference_engine_refuses_cuda() -> None:
 @pytest.mark.parametrize(
     ("kind", "optimizer", "engine", "chosen"),
     [
-        ("mf", "sgd", "sequential", SequentialEngine),
-        ("mf", "sgd", "vectorized", CompiledEngine),
-        ("gmf", "sgd", "vectorized", CompiledEngine),
-        ("mf", "adam", "vectorized", VectorizedEngine),
-        ("neumf", "sgd", "vectorized", VectorizedEngine),
-        ("autoencoder", "sgd", "vectorized", VectorizedEngine),
+        ("mf", "sgd", "sequential", SequentialTrainer),
+        ("mf", "sgd", "vectorized", CompiledTrainer),
+        ("gmf", "sgd", "vectorized", CompiledTrainer),
+        ("mf", "adam", "vectorized", VectorizedTrainer),
+        ("neumf", "sgd", "vectorized", VectorizedTrainer),
+        ("autoencoder", "sgd", "vectorized", VectorizedTrainer),
     ],
 )
 def test_settings_and_model_choose_the_engine(
-    kind: Kind, optimizer: str, engine: str, chosen: type[Engine]
+    kind: Kind, optimizer: str, engine: str, chosen: type[LocalTrainer]
 ) -> None:
     assert type(Round(kind, optimizer=optimizer, engine=engine).engine) is chosen

@@ -51,9 +51,9 @@ def members(make_client: "MakeClient") -> list[ClientData]:
 
 @dataclass(frozen=True)
 class Pushing:
-    """Pulls, and pushes every client another way: `Guide`."""
+    """Pulls, and pushes every client another way: `GradientCorrection`."""
 
-    pull: float
+    proximal: float
     whole: Tensors  # one of the parameters, for their shapes
     tables: Collection[str]
     strength: float = 0.05
@@ -63,8 +63,8 @@ class Pushing:
         drawn = np.random.default_rng([client, len(name)]).normal(size=self.whole[name].shape)
         return (self.strength * drawn).astype(np.float32)
 
-    def shift(self, layout: Updates) -> Tensors:
-        """See `Guide.shift`."""
+    def linear_term(self, layout: Updates) -> Tensors:
+        """See `GradientCorrection.linear_term`."""
         clients = layout.clients.tolist()
         rows = np.split(layout.rows, layout.offsets[1:-1])
         found: Tensors = {}
@@ -78,9 +78,9 @@ class Pushing:
         return found
 
 
-def pushing(kind: Kind, pull: float, loss: Loss = "bce", strength: float = 0.05) -> Pushing:
+def pushing(kind: Kind, proximal: float, loss: Loss = "bce", strength: float = 0.05) -> Pushing:
     plain = Round(kind, loss=loss)
-    return Pushing(pull, plain.shared, plain.model.item_rows, strength)
+    return Pushing(proximal, plain.shared, plain.model.item_rows, strength)
 
 
 def assert_alike(one: dict[int, Learnt], other: dict[int, Learnt]) -> None:
@@ -99,14 +99,14 @@ def length(learnt: Learnt) -> float:
 
 @EVERY_KIND
 @EVERY_STEP
-@pytest.mark.parametrize(("pull", "strength"), [(0.3, 0.0), (0.0, 0.05), (0.4, 0.05)])
+@pytest.mark.parametrize(("proximal", "strength"), [(0.3, 0.0), (0.0, 0.05), (0.4, 0.05)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_all_engines_add_the_same(
     members: list[ClientData],
     kind: Kind,
     optimizer: str,
     batch_size: int | None,
-    pull: float,
+    proximal: float,
     strength: float,
     weight_decay: float,
 ) -> None:
@@ -119,7 +119,7 @@ def test_all_engines_add_the_same(
     }
     if (kind, optimizer) == ("sasrec", "adam"):
         pytest.skip(_ROUNDING)
-    guide = pushing(kind, pull, strength=strength)
+    guide = pushing(kind, proximal, strength=strength)
     one, other = (
         Round(kind, engine=engine, guide=guide, **words).train(members)
         for engine in ("sequential", "vectorized")
@@ -182,8 +182,8 @@ def test_the_stronger_the_pull_the_nearer_clients_stay(
 ) -> None:
     words: dict[str, Any] = {"engine": engine, "local_epochs": 6, "batch_size": None}
     rounds = [
-        Round(kind, guide=pushing(kind, pull, strength=0.0), **words).train(members)
-        for pull in (0.0, 0.1, 0.4, 1.0)
+        Round(kind, guide=pushing(kind, proximal, strength=0.0), **words).train(members)
+        for proximal in (0.0, 0.1, 0.4, 1.0)
     ]
     for client in (6, 2, 9):
         lengths = [length(learnt[client]) for learnt in rounds]
@@ -218,7 +218,7 @@ def test_all_engines_look_ahead_alike(
         pytest.skip(_ROUNDING)
     words: dict[str, Any] = {"optimizer": optimizer, "batch_size": batch_size, "weight_decay": 0.05}
     one, other = (
-        Round(kind, engine=engine, look_ahead=0.7, num_negatives=2, **words).train(members)
+        Round(kind, engine=engine, maml_step=0.7, num_negatives=2, **words).train(members)
         for engine in ("sequential", "vectorized")
     )
     assert_alike(one, other)
@@ -230,7 +230,7 @@ def test_batches_that_cannot_be_halved_evenly_are_no_hindrance(
 ) -> None:
     words: dict[str, Any] = {"batch_size": batch_size, "num_negatives": 1, "local_epochs": 1}
     one, other = (
-        Round("mf", engine=engine, look_ahead=0.7, **words).train(members)
+        Round("mf", engine=engine, maml_step=0.7, **words).train(members)
         for engine in ("sequential", "vectorized")
     )
     assert_alike(one, other)
@@ -239,12 +239,12 @@ def test_batches_that_cannot_be_halved_evenly_are_no_hindrance(
 
 
 @EVERY_ENGINE
-@pytest.mark.parametrize("look_ahead", [0.0, 1.5])
+@pytest.mark.parametrize("maml_step", [0.0, 1.5])
 def test_the_gradient_ahead_is_applied_where_the_step_began(
-    members: list[ClientData], engine: str, look_ahead: float
+    members: list[ClientData], engine: str, maml_step: float
 ) -> None:
     words: dict[str, Any] = {"local_epochs": 1, "batch_size": None}
-    round_ = Round("mf", engine=engine, look_ahead=look_ahead, **words)
+    round_ = Round("mf", engine=engine, maml_step=maml_step, **words)
     learnt, data = round_.train(members)[9], members[3]
     model, rate = make("mf", 1, "bce"), round_.training.learning_rate
     began = {**round_.everything, **round_.personal(9)}
@@ -261,7 +261,7 @@ def test_the_gradient_ahead_is_applied_where_the_step_began(
 
     model.load({name: array.copy() for name, array in began.items()})
     first = slopes(slice(0, half))
-    ahead = {n: array - np.float32(look_ahead * rate) * first[n] for n, array in began.items()}
+    ahead = {n: array - np.float32(maml_step * rate) * first[n] for n, array in began.items()}
     model.load(ahead)
     second = slopes(slice(half, None))
     assert value(model, "item_embedding.weight").shape == (NUM_ITEMS, 4)

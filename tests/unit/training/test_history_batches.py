@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fedrec_flower.models.history import History, HistoryRecommender
-from fedrec_flower.training.history_batches import Reading
+from fedrec_flower.training.history_batches import HistoryBatches
 from tests.helpers.one_round import READERS, Kind, Round
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def test_a_client_learns_the_same_as_from_steps_that_read_all_its_users(
     monkeypatch.setattr(type(model), "read", counted)
     narrow, met = round_.train([data])[3], entries.copy()
     entries.clear()
-    monkeypatch.setattr(Reading, "narrowed", lambda _, history, __: history)
+    monkeypatch.setattr(HistoryBatches, "for_users", lambda _, history, __: history)
     whole = round_.train([data])[3]
     assert sum(met) < 0.8 * sum(entries)
     assert narrow.loss == pytest.approx(whole.loss, rel=1e-5)
@@ -49,15 +49,15 @@ def test_a_client_learns_the_same_as_from_steps_that_read_all_its_users(
 def test_whoever_is_alone_reads_what_was_laid_out(
     make_client: "MakeClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    narrowed = Reading.narrowed
+    for_users = HistoryBatches.for_users
     same = list[bool]()
 
-    def watched(reading: Reading, history: History, users: "Index") -> History:
-        found = narrowed(reading, history, users)
+    def watched(reading: HistoryBatches, history: History, users: "Index") -> History:
+        found = for_users(reading, history, users)
         same.append(found is history)
         return found
 
-    monkeypatch.setattr(Reading, "narrowed", watched)
+    monkeypatch.setattr(HistoryBatches, "for_users", watched)
     Round("gru4rec", engine="sequential", batch_size=5).train([make_client(SILO[:1], client=3)])
     assert same
     assert all(same)

@@ -16,28 +16,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.random import Seed
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import IndexArray, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.data.splits.base import Negatives
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import HistoryRecommender
-from fedrec_flower.training.batches import CohortBatch, Touched
-from fedrec_flower.training.cohort import Cohort, Index
+from fedrec_flower.training.batches import ActiveRows, CohortBatch
+from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.config import LocalTraining
-from fedrec_flower.training.gradient_correction import Correction, Guide, Unguided, num_steps
-from fedrec_flower.training.history_batches import Reading
+from fedrec_flower.training.gradient_correction import (
+    CorrectionTerms,
+    GradientCorrection,
+    NoCorrection,
+    num_steps,
+)
+from fedrec_flower.training.history_batches import HistoryBatches
 from fedrec_flower.training.model_versions import Versions
 from fedrec_flower.training.negative_sampling import Sampler, Samples, Task
 
 _EMPTY = np.zeros(0, np.int64)
-_UNGUIDED = Unguided()
+_NO_CORRECTION = NoCorrection()
 
 
 class PersonalParameters(Protocol):
     """The store of the clients' personal parameters."""
 
-    def gather(self, cohort: Cohort, touched: Touched) -> Tensors:
+    def gather(self, cohort: Cohort, touched: ActiveRows) -> Tensors:
         """The clients' personal parameters, laid out as `CohortBatch.values`."""
         ...
 
@@ -58,14 +63,14 @@ class Trained:
     """
 
     cohort: Cohort
-    touched: Touched
+    touched: ActiveRows
     updates: Updates
     personal: Tensors
     loss: NDArray[np.float64]
     rates: Mapping[str, float]
-    num_steps: Mapping[str, Index]
+    num_steps: Mapping[str, IndexArray]
 
-    def parted(self, tables: Collection[str]) -> tuple[Self, list[int]]:
+    def split_diverged(self, tables: Collection[str]) -> tuple[Self, list[int]]:
         """The updates of the clients whose loss is finite, and the codes of the other clients.
 
         Args:
@@ -81,7 +86,7 @@ class Trained:
         return part, self.updates.clients[~finite].tolist()
 
 
-class Engine(ABC):
+class LocalTrainer(ABC):
     """Trains the clients of a node; a client's result does not depend on the other clients.
 
     Args:
@@ -91,7 +96,7 @@ class Engine(ABC):
         negatives: the pool of negatives; "legacy" leaks held-out items.
         num_items: size of the catalogue.
         seed: the seed or secret of all draws; see `seeding`.
-        look_ahead: length of an inner step, in units of the learning rates, before every step: a
+        maml_step: length of an inner step, in units of the learning rates, before every step: a
             plain SGD step on the first half of the batch. The gradient of the other half is
             computed there and applied at the values before the inner step. None: no inner step,
             whole batches. Source: Fallah et al. 2020, Algorithm 1, first-order, with one batch
@@ -106,12 +111,12 @@ class Engine(ABC):
         negatives: Negatives,
         num_items: int,
         seed: Seed,
-        look_ahead: float | None = None,
+        maml_step: float | None = None,
     ) -> None:
         self.model = model
         self.training = training
         self.negatives = negatives
-        self.look_ahead = look_ahead
+        self.maml_step = maml_step
         self.sampler = Sampler(task, training.width, training.num_negatives, num_items, seed)
 
     @abstractmethod
@@ -136,7 +141,7 @@ class Engine(ABC):
         given: Versions,
         personal: PersonalParameters,
         round_: int,
-        guide: Guide = _UNGUIDED,
+        correction: GradientCorrection = _NO_CORRECTION,
     ) -> Iterator[Trained]:
         """Train each client from its version of the shared parameters.
 
@@ -145,12 +150,12 @@ class Engine(ABC):
             given: the versions of the shared parameters; not changed.
             personal: the store of the clients' personal parameters.
             round_: the round, part of the address of every random draw.
-            guide: the terms that a strategy adds to the gradients.
+            correction: the terms that a strategy adds to the gradients.
 
         """
         self.model.begin(round_)
         for chunk in self.chunks(clients):
-            yield self._train_chunk(chunk, given, personal, round_, guide)
+            yield self._train_chunk(chunk, given, personal, round_, correction)
 
     def _train_chunk(
         self,
@@ -158,7 +163,7 @@ class Engine(ABC):
         given: Versions,
         personal: PersonalParameters,
         round_: int,
-        guide: Guide,
+        correction: GradientCorrection,
     ) -> Trained:
         cohort = Cohort.gather(clients, spare_held_out=self.negatives == "legacy")
         epochs, touched, reading = self._draw(cohort, round_)
@@ -169,9 +174,9 @@ class Engine(ABC):
         trained = {n: value for n, value in shared.items() if n not in self.model.frozen}
         layout = Updates(cohort.clients, weights, touched.offsets, touched.rows, {})
         rates = {name: self._rate(name) for name in trained}
-        correction = Correction.of(guide, layout, trained, rates)
+        terms = CorrectionTerms.of(correction, layout, trained, rates)
         values = shared | new_personal | side_information
-        chunk = CohortBatch(self.model, cohort, epochs, touched, reading, values, correction)
+        chunk = CohortBatch(self.model, cohort, epochs, touched, reading, values, terms)
         loss = self.fit(chunk)
         diverged = np.flatnonzero(~np.isfinite(loss))
         if len(diverged):
@@ -187,14 +192,16 @@ class Engine(ABC):
         step_counts = num_steps(self.training.batch_size, epochs, phases, trained)
         return Trained(cohort, touched, updates, new_personal, loss, rates, step_counts)
 
-    def _draw(self, cohort: Cohort, round_: int) -> tuple[list[Samples], Touched, Reading | None]:
+    def _draw(
+        self, cohort: Cohort, round_: int
+    ) -> tuple[list[Samples], ActiveRows, HistoryBatches | None]:
         """Samples and histories of each local epoch, and the item rows they touch."""
         model = self.model
         sampler = self.sampler
         epoch_range = range(self.training.local_epochs)
         if not isinstance(model, HistoryRecommender):
             epochs = [sampler.draw(cohort, round_, epoch) for epoch in epoch_range]
-            return epochs, Touched.find(epochs, _EMPTY, _EMPTY, sampler.num_items), None
+            return epochs, ActiveRows.find(epochs, _EMPTY, _EMPTY, sampler.num_items), None
         entries = model.entries(cohort.history, sampler.num_items)
         in_order = entries.in_order
         epochs = [
@@ -203,23 +210,23 @@ class Engine(ABC):
         ]
         sizes = np.diff(entries.offsets[cohort.user_offsets])
         client_of_entry = np.repeat(np.arange(len(cohort)), sizes)
-        touched = Touched.find(epochs, client_of_entry, entries.item, sampler.num_items)
+        touched = ActiveRows.find(epochs, client_of_entry, entries.item, sampler.num_items)
         row = touched.place_of(client_of_entry, entries.item)
         share = 1 - model.input_dropout
-        stays = [sampler.keep(cohort, sizes, round_, epoch, share) for epoch in epoch_range]
+        stays = [sampler.dropout_mask(cohort, sizes, round_, epoch, share) for epoch in epoch_range]
         noise = [sampler.noise(cohort, round_, epoch, model.noise_dim) for epoch in epoch_range]
-        return epochs, touched, Reading.lay_out(entries, cohort, row, stays, noise)
+        return epochs, touched, HistoryBatches.lay_out(entries, cohort, row, stays, noise)
 
-    def _side_information(self, cohort: Cohort, touched: Touched, round_: int) -> Tensors:
+    def _side_information(self, cohort: Cohort, touched: ActiveRows, round_: int) -> Tensors:
         """The model's side information on users and touched items; see `Recommender.features`."""
         if next(self.model.buffers(), None) is None:
             return {}
         sizes = np.diff(cohort.user_offsets)
         share = 1 - self.model.history_dropout
-        stays = self.sampler.keep(cohort, sizes, round_, epoch=0, share=share)
+        stays = self.sampler.dropout_mask(cohort, sizes, round_, epoch=0, share=share)
         return self.model.features(cohort.attributes, cohort.history.mask(stays), touched.rows)
 
-    def _sent_rows(self, values: Tensors, touched: Touched) -> tuple[Index, Index]:
+    def _sent_rows(self, values: Tensors, touched: ActiveRows) -> tuple[IndexArray, IndexArray]:
         """Offsets and rows of the updates; no rows if there is no table.
 
         Then a message does not reveal which items a client touched.
@@ -238,7 +245,7 @@ class Engine(ABC):
         return name in self.model.item_rows
 
     def _copies(
-        self, name: str, given: Versions, cohort: Cohort, touched: Touched
+        self, name: str, given: Versions, cohort: Cohort, touched: ActiveRows
     ) -> NDArray[np.float32]:
         """The touched rows of a table, or one copy per client of another parameter."""
         if self._is_table(name):
@@ -250,7 +257,7 @@ def _reset(
     chunk: CohortBatch,
     values: Tensors,
     before: Mapping[str, NDArray[np.float32] | None],
-    places: Index,
+    places: IndexArray,
 ) -> None:
     """Reset the values of some clients, in place.
 
