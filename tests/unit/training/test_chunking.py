@@ -1,4 +1,4 @@
-"""Engines within a budget of memory: it changes no number, and one too small says so."""
+"""Chunks within a memory budget: they change no result, and a budget too small is an error."""
 
 import pytest
 from numpy.testing import assert_allclose
@@ -9,33 +9,34 @@ from fedrec_flower.training.chunking import _bytes_needed
 from tests.helpers.one_round import Kind, Round
 
 
-def _largest(members: list[ClientData], kind: Kind) -> int:
-    """A budget, per `memory_budget_mb`, that holds the largest client and not much more."""
+def _bytes_per_megabyte(members: list[ClientData], kind: Kind) -> int:
+    """The unit of `memory_budget_mb` in which the budget just holds the largest client."""
     one = Round(kind)
-    activates = kind == "neumf"  # mf trains in the compiled loop
-    needed = _bytes_needed(one.model, one.training, one.engine.sampler, activates=activates)
+    keeps = kind == "neumf"  # mf is trained in the compiled loop
+    needed = _bytes_needed(one.model, one.training, one.engine.sampler, keeps_activations=keeps)
     return 1 + max(map(needed, members)) // one.training.memory_budget_mb
 
 
 @pytest.mark.parametrize("kind", ["mf", "neumf"])
-def test_how_many_clients_fit_into_memory_does_not_matter(
+def test_number_of_chunks_does_not_change_the_result(
     members: list[ClientData], monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
-    whole = Round(kind).train(members)
-    monkeypatch.setattr("fedrec_flower.training.chunking._MEGABYTE", _largest(members, kind))
-    narrow = Round(kind)
-    chunks = [len(chunk) for chunk in narrow.engine.chunks(members)]
+    in_one_chunk = Round(kind).train(members)
+    unit = _bytes_per_megabyte(members, kind)
+    monkeypatch.setattr("fedrec_flower.training.chunking._BYTES_PER_MEGABYTE", unit)
+    small_budget = Round(kind)
+    chunks = [len(chunk) for chunk in small_budget.engine.chunks(members)]
     assert sum(chunks) == len(members)
     assert len(chunks) > 1
-    cut = narrow.train(members)
-    for client, found in whole.items():
-        for name in found.change:
-            assert_allclose(cut[client].change[name], found.change[name], rtol=1e-5, atol=1e-6)
+    in_chunks = small_budget.train(members)
+    for client, expected in in_one_chunk.items():
+        for name, change in expected.change.items():
+            assert_allclose(in_chunks[client].change[name], change, rtol=1e-5, atol=1e-6)
 
 
-def test_a_client_that_does_not_fit_into_memory_names_the_mend(
+def test_client_above_the_memory_budget_is_an_error_with_the_fix(
     members: list[ClientData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedrec_flower.training.chunking._MEGABYTE", 1)
+    monkeypatch.setattr("fedrec_flower.training.chunking._BYTES_PER_MEGABYTE", 1)
     with pytest.raises(ConfigError, match=r"memory_budget_mb=64 allows less: raise it"):
         Round("mf").train(members)
