@@ -13,9 +13,9 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 from fedrec_flower.benchmark.measuring import WORK, peak_memory_mb, timed
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.core.instantiate import build
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import prepare_data, set_up
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.server.plan import Metrics

@@ -18,8 +18,8 @@ import torch
 
 from fedrec_flower.benchmark.measuring import WORK, in_new_process, peak_memory_mb, timed
 from fedrec_flower.benchmark.plain import PlainLoop
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.random import generator
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import set_up
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.client.cohort_client import CohortClient

@@ -8,7 +8,7 @@ which adds the user's own choices, is not checked: like code, it must come from 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,17 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.instantiate import trust
-
-PATHS = (
-    "output_dir",
-    "resume",
-    "init_from",
-    "dataset.path",
-    "dataset.cache_dir",
-    "dataset.items_path",
-    "dataset.users_path",
-)
-"""Options whose values are paths."""
+from fedrec_flower.experiment.composition import PATHS, repeatable, require_paths
 
 _NEEDS_QUOTES = re.compile(r"[^\x00-\x7f]|[~=#;]")  # characters that Hydra reads only in quotes
 _HYDRA_SYNTAX = re.compile(r"[,{}()\[\]$'\"]")  # a sweep, a list, an interpolation, quotes
@@ -52,19 +42,6 @@ def quote_paths(words: Words) -> None:
         is_path = name.lstrip("+") in PATHS
         if is_path and _NEEDS_QUOTES.search(value) and not _HYDRA_SYNTAX.search(value):
             words[place] = f"{name}='{value}'"
-
-
-def require_paths(settings: Mapping[str, Any]) -> None:
-    """Reject an empty path, which would mean the current folder.
-
-    Raises:
-        ConfigError: names the option.
-    """
-    from fedrec_flower.reports.settings import flattened  # imported here: needs pandas
-
-    for name, value in flattened(settings):
-        if name in PATHS and value == "":
-            raise ConfigError(f"{name} is empty: give it a path, or leave it out")
 
 
 def expand_resume(words: Words) -> None:
@@ -98,12 +75,11 @@ def expand_resume(words: Words) -> None:
 
 
 @contextmanager
-def plain_configurations(words: Words, conf: Path) -> Iterator[None]:
+def plain_configurations(words: Words) -> Iterator[None]:
     """Replace the run folders of --config-path by safe copies (reason: module docstring).
 
     Args:
         words: the command-line arguments; changed in place.
-        conf: the folder of this package's configuration.
 
     Raises:
         ConfigError: if such a folder contains no run, or more than data.
@@ -120,7 +96,7 @@ def plain_configurations(words: Words, conf: Path) -> Iterator[None]:
             folder = Path(value if equals else words[place + 1]).expanduser().absolute()
             copy = Path(scratch) / str(place)
             copy.mkdir()
-            (copy / "config.yaml").write_text(_as_data(folder, conf), encoding="utf-8")
+            (copy / "config.yaml").write_text(_as_data(folder), encoding="utf-8")
             if equals:
                 words[place] = f"{name}={copy}"
             else:
@@ -133,22 +109,7 @@ def _abbreviates(word: str, option: str, shortest: str) -> bool:
     return option.startswith(word) and word.startswith(shortest)
 
 
-def repeatable(settings: Mapping[str, Any], conf: Path) -> str:
-    """Text of a config.yaml: `--config-path` with its folder repeats the run, in a new folder.
-
-    Args:
-        settings: the settings, resolved.
-        conf: the folder of this package's configuration.
-    """
-    original = OmegaConf.load(conf / "config.yaml")
-    logging_defaults = [entry for entry in original.defaults if "override" in str(entry)]
-    header = {"defaults": ["schema", "_self_", *logging_defaults], "hydra": original.hydra}
-    output_dir = OmegaConf.to_container(original)["output_dir"]  # type: ignore[call-overload, index]  # a mapping at the root
-    saved = {**settings, "resume": None, "output_dir": output_dir}
-    return OmegaConf.to_yaml(OmegaConf.merge(OmegaConf.create(header), OmegaConf.create(saved)))
-
-
-def _as_data(folder: Path, conf: Path) -> str:
+def _as_data(folder: Path) -> str:
     """Read the settings in a folder's config.yaml and return them as the text of a safe one.
 
     Raises:
@@ -182,7 +143,7 @@ def _as_data(folder: Path, conf: Path) -> str:
                 f"{file} sets {name}={value}, but a run records values only: write the value "
                 "instead of the interpolation"
             )
-    return repeatable(content, conf)
+    return repeatable(content)
 
 
 def _chooses(entry: Any) -> bool:

@@ -1,8 +1,9 @@
 """Rewrites messages of Hydra and the operating system as one sentence with a fix."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable
+
+from fedrec_flower.experiment.composition import unknown_option
 
 Known = Callable[[], Iterable[str]]
 
@@ -26,19 +27,6 @@ def reword(message: str, cause: str, known: Known) -> str:
             return sentence(match, cause, known)
     lines = [line.strip() for line in [*message.splitlines(), cause.partition("\n")[0]]]
     return " ".join(line for line in lines if line and not line.startswith(_NOISE))
-
-
-def unknown_option(option: str, known: Iterable[str]) -> str:
-    """Message for an option that does not exist.
-
-    Args:
-        option: as the user wrote it, such as "model.embeding_dim".
-        known: every option.
-    """
-    names = [name for name in known if not name.endswith("_target_")]
-    near = _nearest(option, names)
-    fix = f"did you mean {near}?" if near else _choices(option, names)
-    return f"{option} does not exist: {fix}"
 
 
 def unreadable(override: str, reason: str) -> str:
@@ -67,20 +55,6 @@ def unusable(error: OSError) -> str:
         f"{where}cannot be used ({error.strerror or error}): free space, or set output_dir= or "
         "dataset.cache_dir= to a folder you may write to"
     )
-
-
-def _nearest(option: str, known: Sequence[str]) -> str | None:
-    """The most similar option: first by the last part of the name, as the group may be missing."""
-    leaf = option.rpartition(".")[2]
-    same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
-    similar = get_close_matches(option, known, n=1, cutoff=0.75)
-    return next(iter([*same_leaf, *similar]), None)
-
-
-def _choices(option: str, known: Sequence[str]) -> str:
-    group = option.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == group]
-    return f"choose from {', '.join(siblings)}" if siblings else "--cfg all shows every option"
 
 
 def _unknown_choice(match: re.Match[str], cause: str, known: Known) -> str:

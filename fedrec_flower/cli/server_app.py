@@ -15,7 +15,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Compose the configuration and run the experiment over the given grid."""
-    from fedrec_flower.cli.main import compose_deployment
+    from fedrec_flower.experiment.composition import compose_deployment
     from fedrec_flower.experiment.resume import claimed
     from fedrec_flower.experiment.run import run
     from fedrec_flower.experiment.run_folder import RunFolder

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fedrec_flower.cli.main import CONF, compose
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.evaluation.metric_sums import Bounds
+from fedrec_flower.experiment.composition import CONF, compose
 from fedrec_flower.federation.client.app import app
 from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.transport.in_process import InProcessGrid

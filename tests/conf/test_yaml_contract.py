@@ -10,7 +10,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from fedrec_flower.cli.main import CONF, Schema
+from fedrec_flower.experiment.composition import CONF, Schema
 
 YAMLS = sorted(CONF.rglob("*.yaml"))
 GROUP_YAMLS = [path for path in YAMLS if path.parent != CONF]

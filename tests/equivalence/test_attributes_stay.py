@@ -7,10 +7,10 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.interactions import Part
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.models.two_tower import TwoTower
 from tests.conftest import PrepareSmall
 

@@ -77,7 +77,7 @@ def test_a_federation_learns_what_no_client_learns_alone(federate: "Federate") -
 
 def real_run(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     """A run on MovieLens-100K by the defaults, without Ray."""
-    from fedrec_flower.cli.main import compose
+    from fedrec_flower.experiment.composition import compose
     from fedrec_flower.experiment.run import run
     from fedrec_flower.experiment.run_folder import RunFolder
 

@@ -12,10 +12,10 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core import random as seeding
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Secret, Seed
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.privacy_audit import RunScene, spy
 from fedrec_flower.experiment.run import run, run_quietly
 from fedrec_flower.experiment.run_folder import RunFolder

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.communication.secure_aggregation.messages import StageRequest
 from fedrec_flower.communication.secure_aggregation.quantization import CohortSum
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
 from fedrec_flower.communication.secure_aggregation.server import Coordinator
 from fedrec_flower.core.errors import ConfigError, TrainingError
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.server.secure_round import SecAggRound

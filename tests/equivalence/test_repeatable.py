@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fedrec_flower.cli.main import compose
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fedrec_flower.cli.main import CONF
+from fedrec_flower.experiment.composition import CONF
 from fedrec_flower.experiment.run_folder import RunFolder
 
 if TYPE_CHECKING:

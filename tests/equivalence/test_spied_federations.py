@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.privacy_audit import RunScene, check_attack, spy
 from fedrec_flower.experiment.run import run, run_quietly
 from fedrec_flower.experiment.run_folder import RunFolder

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
 from tests.helpers.faulty_runs import CLIENTS, assert_counts_add_up, failing

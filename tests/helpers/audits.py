@@ -16,7 +16,6 @@ import pandas as pd
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from fedrec_flower.cli.main import compose_deployment
 from fedrec_flower.communication.schema import TrainReply
 from fedrec_flower.communication.validation import update_sum
 from fedrec_flower.core.instantiate import build
@@ -27,6 +26,7 @@ from fedrec_flower.data.partitions.statistics import partition_table
 from fedrec_flower.data.prepare import prepare
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.experiment import run as experiment
+from fedrec_flower.experiment.composition import compose_deployment
 from fedrec_flower.experiment.run import Setup
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.client.deployed import app

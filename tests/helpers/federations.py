@@ -13,11 +13,11 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from fedrec_flower.cli.main import CONF, compose
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
+from fedrec_flower.experiment.composition import CONF, compose
 from fedrec_flower.experiment.run import Setup, set_up
 from fedrec_flower.experiment.run_folder import RunFolder, holds_a_run
 from fedrec_flower.federation import transport as federation

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fedrec_flower.cli.main import CONF
+from fedrec_flower.experiment.composition import CONF
 from tests.helpers.federations import Federated, run
 
 GOLDEN = Path(__file__).parents[1] / "golden.json"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from flwr.app import Message
 
-from fedrec_flower.cli.main import compose
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.resume import resume
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder

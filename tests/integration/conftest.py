@@ -141,7 +141,7 @@ def in_terminal() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 @pytest.fixture(scope="session")
 def make_run(smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeRun]:
     """Run an experiment by its Python interface; overrides as on the command line."""
-    from fedrec_flower.cli.main import compose
+    from fedrec_flower.experiment.composition import compose
     from fedrec_flower.experiment.run import run
     from fedrec_flower.experiment.run_folder import RunFolder
     from fedrec_flower.federation.client.node import open_node

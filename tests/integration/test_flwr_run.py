@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedrec_flower.cli.main import compose
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import prepare_data
 from fedrec_flower.reports.load import load_summaries
 

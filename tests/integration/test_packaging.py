@@ -9,7 +9,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from fedrec_flower.cli.main import CONF
+from fedrec_flower.experiment.composition import CONF
 from fedrec_flower.reports.load import load_summaries
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_the_wheel_runs_from_an_empty_folder_without_the_checkout(
     in_terminal: "Start", site: Path, smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     alone = os.environ | {"PYTHONPATH": str(site)}
-    where = "import fedrec_flower.cli.main as cli; print(cli.CONF)"
+    where = "from fedrec_flower.experiment.composition import CONF; print(CONF)"
     found = subprocess.run(
         [sys.executable, "-c", where], env=alone, cwd=tmp_path, check=True, capture_output=True
     )

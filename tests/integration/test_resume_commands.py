@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fedrec_flower.cli import main as cli
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.experiment import composition
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
 from tests.helpers.federations import Tap
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def begun(smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run as Ctrl-C leaves it, its configuration as the command line writes it."""
     words = [*smoke, *ROUNDS, "num_rounds=5"]
-    config, text = compose(words)[0], cli._repeatable(cli._composed(words))
+    config, text = compose(words)[0], composition.config_yaml(composition.compose_unresolved(words))
     folder = tmp_path_factory.mktemp("begun")
     with pytest.raises(KeyboardInterrupt):
         run(config, RunFolder.create(folder, text), Tap(1, Interrupted(9)))

@@ -221,7 +221,7 @@ def test_personal_files_are_marked_and_closed_to_others(run: "Run") -> None:
 
 
 def test_the_configuration_is_resolved_whole(run: "Run", own_data: tuple[str, ...]) -> None:
-    from fedrec_flower.cli.main import compose
+    from fedrec_flower.experiment.composition import compose
 
     saved = OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml"))
     assert isinstance(saved, dict)

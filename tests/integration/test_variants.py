@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedrec_flower.cli.main import CONF
+from fedrec_flower.experiment.composition import CONF
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeRun

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from safetensors.numpy import load_file
 
-from fedrec_flower.cli.main import CONF
+from fedrec_flower.experiment.composition import CONF
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeRun

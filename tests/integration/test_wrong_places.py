@@ -55,7 +55,7 @@ def test_a_cache_that_cannot_be_written(
 def test_a_damaged_cache_is_built_again_without_a_word(
     smoke: tuple[str, ...], tmp_path: Path, damage: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from fedrec_flower.cli.main import compose
+    from fedrec_flower.experiment.composition import compose
     from fedrec_flower.experiment.run import prepare_data
 
     config, _ = compose([*smoke, f"dataset.cache_dir={tmp_path}"])

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.experiment.callbacks import Progress
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.reports.headline import leaderboard_markdown

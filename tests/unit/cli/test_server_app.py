@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, RecordDict
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.cli.server_app import app
 from fedrec_flower.core.errors import ConfigError, FedrecError
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import prepare_data, run
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.client.deployed import app as client_app
@@ -109,5 +109,5 @@ def test_item_21_an_engine_cannot_be_chosen(deploy: Deploy) -> None:
 
 def test_a_deployment_cannot_be_started_without_flower(words: list[str], tmp_path: Path) -> None:
     config, _ = compose([*words, "federation=deployment"])
-    with pytest.raises(ConfigError, match="`flwr run` carries a deployment"):
+    with pytest.raises(ConfigError, match="federation=deployment does not fit"):
         run(config, RunFolder.create(tmp_path / "run"))

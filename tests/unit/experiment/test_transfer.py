@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from safetensors.numpy import save_file
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.data.interactions import Interactions
 from fedrec_flower.data.sources.synthetic import Synthetic
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.transfer import SavedModel, taken_over

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from fedrec_flower.cli.main import compose_deployment
 from fedrec_flower.core.errors import ConfigError, FedrecError, TrainingError
 from fedrec_flower.core.random import generator
+from fedrec_flower.experiment.composition import compose_deployment
 from fedrec_flower.experiment.run import set_up
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.client import deployed

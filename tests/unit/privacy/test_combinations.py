@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.errors import ConfigError, DataError, TrainingError
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.updates import ROW_WEIGHT, UpdateSum
 from fedrec_flower.data.interactions import Part
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import prepare_data, run, set_up
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.client.deployed import app as deployed_app

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.reports.build import choose, compare, main

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.text import Text
 from rich.console import Console
 
-from fedrec_flower.cli.main import _log_to_stderr, _say
+from fedrec_flower.cli.main import _log_to_stderr, _print_error
 from fedrec_flower.reports import figures as plots
 from fedrec_flower.reports.build import main as compare
 from fedrec_flower.reports.figures.style import _places, canvas
@@ -40,7 +40,7 @@ def test_a_terminal_without_utf_8_ends_no_run(
     _log_to_stderr()
     Console().print(final_table(summary(dataset="données ∞", model="推荐")))
     print("results/推荐")  # noqa: T201  # as the command line does
-    _say("推荐 ± ∞ is unknown", 1)
+    _print_error("推荐 ± ∞ is unknown", 1)
     assert b"0.2500 " in out.getvalue()
     assert out.getvalue().splitlines()[-1] == b"results/??"
     assert err.getvalue().endswith(b"? is unknown\n")

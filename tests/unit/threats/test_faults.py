@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.updates import Updates
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.threats.faults import Faults, NoFaults
 from fedrec_flower.threats.latency import latency
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fedrec_flower.cli.main import compose
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import Prepared, starts
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
 from fedrec_flower.threats.explicit_boosting import ascent

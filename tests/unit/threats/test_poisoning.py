@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from fedrec_flower.cli.main import CONF, compose
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
+from fedrec_flower.experiment.composition import CONF, compose
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.popularity import Popularity
 from fedrec_flower.threats.base import NoAttack
