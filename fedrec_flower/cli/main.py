@@ -36,12 +36,17 @@ _USAGE = 2
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _job(config: DictConfig) -> None:
-    """Run one experiment, or one job of a sweep."""
+def _job(config: DictConfig) -> float | None:
+    """Run one experiment, or one job of a sweep.
+
+    Returns:
+        The validation metric of the selected round (`evaluation.select_by`), the objective of
+        Hydra sweepers that optimise; None without validation data.
+    """
     _log_to_stderr()  # a job of a parallel sweep runs in a separate process
     try:
         with interrupt_on_signal():
-            _run(config)
+            return _run(config)
     except Exception as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise  # Hydra names the job and continues with the next one
@@ -49,10 +54,11 @@ def _job(config: DictConfig) -> None:
         raise SystemExit(_MISTAKE) from error
 
 
-def _run(config: DictConfig) -> None:
+def _run(config: DictConfig) -> float | None:
     # Imported here, so that --help and a misspelt option return quickly.
-    from fedrec_flower.experiment.resume import claimed, resume, told_before
+    from fedrec_flower.experiment.resume import claimed, read_summary, resume, told_before
     from fedrec_flower.experiment.run_folder import RunFolder
+    from fedrec_flower.experiment.summary import selected_validation
 
     settings = HydraConfig.get()
     resolved = resolve(config)
@@ -65,10 +71,12 @@ def _run(config: DictConfig) -> None:
             folder = resume(path, text) if may_exist else RunFolder.create(path, text)
             if folder is not None:
                 _fill(folder, resolved | {"overrides": overrides})
+            summary = read_summary(path)
     except KeyboardInterrupt as interrupt:
         shown = _shown(path, Path(settings.runtime.cwd))
         raise KeyboardInterrupt(f"; resume={shown} continues it") from interrupt
     print(_shown(path, Path(settings.runtime.cwd)))  # noqa: T201
+    return selected_validation(summary, resolved["evaluation"]["select_by"])
 
 
 def _fill(folder: "RunFolder", config: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ def resume(path: Path, configuration: str) -> RunFolder | None:
 
 def told_before(path: Path) -> list[str]:
     """The overrides that an unfinished run was started with, as far as it could tell."""
-    return list(_summary(path).get("overrides", []))
+    return list(read_summary(path).get("overrides", []))
 
 
 def _require_same(path: Path, configuration: str) -> None:
@@ -128,12 +128,13 @@ def _record_patience(file: Path, configuration: str) -> None:
 
 
 def _is_finished(path: Path) -> bool:
-    summary = _summary(path)
+    summary = read_summary(path)
     # A run measures its memory to the end: before that is known, figures may be missing.
     return summary.get("status") == "completed" and "peak_memory_mb" in summary
 
 
-def _summary(path: Path) -> dict[str, Any]:
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read summary.json of a run folder; empty if it does not exist or cannot be parsed."""
     try:
         return dict(json.loads((path / "summary.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

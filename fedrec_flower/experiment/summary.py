@@ -116,6 +116,22 @@ class RunSummary:
         return {**highest, "peak_memory_measure": self._memory.measure}
 
 
+def selected_validation(summary: Mapping[str, Any], metric: str) -> float | None:
+    """Validation metric of the selected round: the objective of hyper-parameter searches.
+
+    Args:
+        summary: of a completed run.
+        metric: `evaluation.select_by`; if the data do not allow it, the first one that they allow
+            takes its place.
+
+    Returns:
+        None if the run has no validation data.
+    """
+    validation = summary.get("validation") or {}
+    value = validation.get(metric, next(iter(validation.values()), None))
+    return None if value is None else float(value)
+
+
 def _conditions(config: Mapping[str, Any]) -> dict[str, str]:
     """Names of the chosen privacy, compression, faults etc. by group, without "none"."""
     names = {group: config[group].get("name", "unnamed") for group in _CONDITIONS}
