@@ -24,7 +24,7 @@ from fedrec_flower.core.scatter import scatter_add_rows
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.strategies.aggregators.robust import norms
+from fedrec_flower.strategies.aggregators.robust import update_norms
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 
 _LEAST = 1e-10  # in place of a loss of nothing, whose powers below 1 have no slope
@@ -60,7 +60,7 @@ def fair_sum(
     loss = _believed(losses, updates.weights, loss_cap)
     say = updates.weights * (loss / loss.max(initial=_LEAST)) ** q  # a common factor cancels out
     total.add(replace(updates, weights=say), tables)
-    divisor = say * (1 + q * lipschitz * norms(updates, tables) ** 2 / loss)
+    divisor = say * (1 + q * lipschitz * update_norms(updates, tables) ** 2 / loss)
     total.weight = float(divisor.sum())
     total.row_weight[:] = 0
     scatter_add_rows(total.row_weight, updates.rows, divisor[updates.owners])

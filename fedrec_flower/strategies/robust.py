@@ -18,17 +18,17 @@ from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.strategies.aggregators.krum import (
-    BULYAN_NEEDS,
-    KRUM_NEEDS,
+    BULYAN_FACTOR,
+    KRUM_FACTOR,
     bulyan,
     krum,
     multi_krum,
 )
 from fedrec_flower.strategies.aggregators.robust import (
     Shapes,
+    floor_share,
     median,
     norm_bound,
-    share_of,
     trimmed_mean,
 )
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
@@ -185,7 +185,7 @@ class Krum(RobustStrategy):
         ConfigError: if the cohort is too small to outvote so many.
     """
 
-    needs: ClassVar[int] = KRUM_NEEDS  # f liars need as many times f clients, and three more
+    needs: ClassVar[int] = KRUM_FACTOR  # f liars need as many times f clients, and three more
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class Bulyan(Krum):
         tau: floor of its denominator.
     """
 
-    needs: ClassVar[int] = BULYAN_NEEDS
+    needs: ClassVar[int] = BULYAN_FACTOR
 
     def __init__(
         self,
@@ -265,7 +265,7 @@ def _check(share: float, cohort: int, needs: int) -> None:
     require(
         0 <= share < 1 / needs, f"strategy.byzantine_share must be in [0, {1 / needs}): {share}"
     )
-    liars = share_of(cohort, share)
+    liars = floor_share(cohort, share)
     require(
         cohort >= needs * liars + 3,
         f"{needs * liars + 3} clients outvote {liars} liars and a cohort has {cohort}: raise"

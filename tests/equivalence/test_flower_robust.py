@@ -24,14 +24,14 @@ SHAPES = {"table": (NUM_ITEMS, 4), "dense": (5,)}
 PAIRS: dict[str, tuple[FedAvg, Any]] = {
     "median": (FedMedian(), median),
     "trimmed_mean": (FedTrimmedAvg(beta=0.2), partial(trimmed_mean, trim=0.2)),
-    "krum": (Krum(num_malicious_nodes=NUM_LIARS), partial(krum, liars=SHARE)),
+    "krum": (Krum(num_malicious_nodes=NUM_LIARS), partial(krum, malicious_share=SHARE)),
     "multi_krum": (
         MultiKrum(num_malicious_nodes=NUM_LIARS, num_nodes_to_select=NUM_CLIENTS - NUM_LIARS),
-        partial(multi_krum, liars=SHARE),
+        partial(multi_krum, malicious_share=SHARE),
     ),
     "bulyan": (
         Bulyan(num_malicious_nodes=NUM_LIARS),
-        partial(bulyan, liars=SHARE, election="once"),
+        partial(bulyan, malicious_share=SHARE, selection="once"),
     ),
 }
 

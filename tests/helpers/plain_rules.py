@@ -14,7 +14,7 @@ from fedrec_flower.core.updates import (
     mean_over_all_clients,
     mean_over_touching_clients,
 )
-from fedrec_flower.strategies.aggregators.krum import bulyan, krum, multi_krum, tolerated
+from fedrec_flower.strategies.aggregators.krum import bulyan, krum, multi_krum, num_tolerated
 from fedrec_flower.strategies.aggregators.robust import (
     PerRow,
     Shapes,
@@ -43,10 +43,10 @@ RULES: dict[str, Rule] = {
     "median": median,
     "trimmed_mean": partial(trimmed_mean, trim=SHARE),
     "norm_bound": partial(norm_bound, bound=None),
-    "krum": partial(krum, liars=SHARE),
-    "multi_krum": partial(multi_krum, liars=SHARE),
-    "bulyan": partial(bulyan, liars=SHARE, election="once"),
-    "bulyan_recursive": partial(bulyan, liars=SHARE, election="recursive"),
+    "krum": partial(krum, malicious_share=SHARE),
+    "multi_krum": partial(multi_krum, malicious_share=SHARE),
+    "bulyan": partial(bulyan, malicious_share=SHARE, selection="once"),
+    "bulyan_recursive": partial(bulyan, malicious_share=SHARE, selection="recursive"),
 }
 EVERY_RULE = pytest.mark.parametrize("name", RULES)
 
@@ -132,7 +132,7 @@ def plain_election(name: str, values: Array, weights: Array, vectors: Array) -> 
     """What a rule makes of values, elected by vectors: both (n, ...)."""
     count = len(values)
     is_bulyan = name.startswith("bulyan")
-    liars = tolerated(count, SHARE, 4 if is_bulyan else 2)
+    liars = num_tolerated(count, SHARE, 4 if is_bulyan else 2)
     size = {"krum": 1, "multi_krum": count - liars}.get(name, count - 2 * liars)
     choose = elected_one_by_one if name == "bulyan_recursive" else elected
     best = choose(vectors, liars, size)

@@ -1,69 +1,79 @@
-"""Averages of the clients that agree with their neighbours: Krum, Multi-Krum, Bulyan.
+"""Krum, Multi-Krum and Bulyan: aggregate only clients that are close to their neighbours.
 
-A client's score is the sum of its squared distances to its nearest fellows, as many as remain when
-two and all liars are left out; clients with low scores are elected. Under "all_clients" whole
-updates are compared and one election decides all. Under "touched_clients" each item row has an
-election of its own among the clients that touched it, over what they say of it in all tables, and
-what is not a table has another among all clients. Too few voters tolerate fewer liars: `tolerated`.
+A client's score is the sum of its squared distances to its n - f - 2 nearest other clients, where
+n clients include f malicious ones. Clients with low scores are selected. Under "all_clients" whole
+updates are compared, once. Under "touched_clients" each item row has a selection of its own among
+the clients that touched it, by its values in all tables; the parameters that are no item tables
+have one selection among all clients. Few clients tolerate few malicious ones: `num_tolerated`.
 
 Comparing n clients takes n * n distances: cohorts of thousands are slow.
 
 Source: Blanchard et al. 2017 (Krum, Multi-Krum); El Mhamdi et al. 2018 (Bulyan).
 """
 
-from collections.abc import Callable, Collection
+from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import override
 
-from fedrec_flower.core.updates import Tensors, Updates
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Shapes, Tensors
+from fedrec_flower.core.updates import Updates
 from fedrec_flower.strategies.aggregators.robust import (
+    CoordinateValues,
     PerRow,
     Rule,
-    Shapes,
-    Votes,
+    coordinate_median,
     coordinatewise,
-    flat,
-    middle,
-    share_of,
-    touches,
+    flatten_rows,
+    floor_share,
+    row_groups,
 )
 
-Ballot = Literal["once", "recursive"]
-KRUM_NEEDS, BULYAN_NEEDS = 2, 4  # f liars need as many times f, and three more, to be outvoted
+Selection = Literal["once", "recursive"]
+
+# n clients tolerate f malicious ones if n >= factor * f + 3.
+KRUM_FACTOR = 2
+BULYAN_FACTOR = 4
 
 
 def krum(
-    updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow, liars: float
+    updates: Updates,
+    shapes: Shapes,
+    tables: Collection[str],
+    per_row: PerRow,
+    malicious_share: float,
 ) -> Tensors:
     """The update of the one client with the lowest score.
 
     Args:
-        updates: the clients' updates, finite, of weights above zero.
+        updates: the clients' updates, finite, of weights above 0.
         shapes: full shapes of the parameters.
         tables: names of the parameters with a row per item.
-        per_row: who is compared with whom; see the module.
-        liars: share of the clients that may lie, in [0, .5).
+        per_row: which clients are compared with each other; see the module.
+        malicious_share: share of the clients that may be malicious, in [0, 0.5).
 
     Returns:
         float32 by name, full shapes.
     """
-    one = _Election(liars, KRUM_NEEDS, lambda _, __: 1, lambda _, __: Votes.mean)
-    return one.hold(updates, shapes, tables, per_row)
+    return KrumRule(malicious_share).aggregate(updates, shapes, tables, per_row)
 
 
 def multi_krum(
-    updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow, liars: float
+    updates: Updates,
+    shapes: Shapes,
+    tables: Collection[str],
+    per_row: PerRow,
+    malicious_share: float,
 ) -> Tensors:
-    """The mean, weighted by `num_examples`, of all but the f clients with the highest scores.
+    """The mean, weighted by `num_examples`, of the n - f clients with the lowest scores.
 
-    Without liars it is FedAvg. Arguments: see `krum`.
+    Without malicious clients it is FedAvg. Arguments: see `krum`.
     """
-    most = _Election(liars, KRUM_NEEDS, lambda n, f: n - f, lambda _, __: Votes.mean)
-    return most.hold(updates, shapes, tables, per_row)
+    return MultiKrumRule(malicious_share).aggregate(updates, shapes, tables, per_row)
 
 
 def bulyan(
@@ -71,193 +81,243 @@ def bulyan(
     shapes: Shapes,
     tables: Collection[str],
     per_row: PerRow,
-    liars: float,
-    election: Ballot,
+    malicious_share: float,
+    selection: Selection,
 ) -> Tensors:
-    """Of n - 2f elected clients, the mean of the n - 4f values nearest the median.
+    """Of n - 2f selected clients, the mean of the n - 4f values nearest the median.
 
-    The nearest are sought for each place by itself, and weights play no part.
+    The nearest values are chosen for each coordinate; clients are not weighted.
 
     Args:
-        updates: see `krum`, like all but the last two.
+        updates: the clients' updates, finite.
         shapes: full shapes of the parameters.
         tables: names of the parameters with a row per item.
-        per_row: who is compared with whom.
-        liars: share of the clients that may lie, in [0, .25).
-        election: "once": the n - 2f clients with the lowest scores, as Flower does; "recursive":
+        per_row: which clients are compared with each other; see the module.
+        malicious_share: share of the clients that may be malicious, in [0, 0.25).
+        selection: "once": the n - 2f clients with the lowest scores, as in Flower; "recursive":
             the client with the lowest score among the remaining ones, n - 2f times, as in the
             paper. That takes n^3 comparisons of distances.
+
+    Returns:
+        float32 by name, full shapes.
     """
-
-    def rule(n: int, f: int) -> Rule:
-        return partial(_near_the_median, num_near=n - 4 * f)
-
-    core = _Election(liars, BULYAN_NEEDS, lambda n, f: n - 2 * f, rule, election)
-    return core.hold(updates, shapes, tables, per_row)
+    return BulyanRule(malicious_share, selection).aggregate(updates, shapes, tables, per_row)
 
 
-def tolerated(count: int, liars: float, needs: int) -> int:
-    """How many liars are reckoned with among so many clients.
+def num_tolerated(count: int, malicious_share: float, factor: int) -> int:
+    """The number f of malicious clients that a rule assumes among `count` clients.
 
     Args:
-        count: number of clients that vote.
-        liars: share of them that may lie.
-        needs: how many clients each liar needs to be outvoted, beside three.
+        count: number of clients that are compared.
+        malicious_share: share of them that may be malicious.
+        factor: the rule needs count >= factor * f + 3; f is lowered if there are fewer clients.
     """
-    return max(0, min(share_of(count, liars), (count - 3) // needs))
+    return max(0, min(floor_share(count, malicious_share), (count - 3) // factor))
 
 
 @dataclass(frozen=True, slots=True)
-class _Election:
-    """Who is elected, and what becomes of their updates.
+class NearestClientsRule(ABC):
+    """Selects the clients with the lowest scores and combines their values.
 
     Attributes:
-        liars: share of the voters that may lie.
-        needs: see `tolerated`.
-        num_elected: from the numbers of voters and of liars, how many are elected.
-        rule: from the same numbers, what is made of the elected clients' values.
-        ballot: "once": all by the same scores; "recursive": one after another, each by the scores
-            among those that remain.
+        malicious_share: share of the clients that may be malicious.
+        selection: "once": by one set of scores; "recursive": one client after another, each by
+            the scores among those that remain.
     """
 
-    liars: float
-    needs: int
-    num_elected: Callable[[int, int], int]
-    rule: Callable[[int, int], Rule]
-    ballot: Ballot = "once"
+    factor: ClassVar[int] = KRUM_FACTOR  # see `num_tolerated`
 
-    def hold(
+    malicious_share: float
+    selection: Selection = "once"
+
+    @abstractmethod
+    def num_selected(self, count: int, num_malicious: int) -> int:
+        """How many of `count` clients are selected if `num_malicious` are malicious."""
+
+    def rule(self, count: int, num_malicious: int) -> Rule:  # noqa: ARG002  # for subclasses
+        """How the selected clients' values are combined: here, their weighted mean."""
+        return CoordinateValues.mean
+
+    def aggregate(
         self, updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow
     ) -> Tensors:
-        """Elect and combine; see `krum`."""
+        """Select clients and combine their updates; see `krum`."""
         if per_row == "all_clients":
-            return self._over_all(updates, shapes, tables)
-        whole = {name: array for name, array in updates.tensors.items() if name not in tables}
-        by_row = self._over_touching(updates, shapes, tables)
-        return self._over_all(replace(updates, tensors=whole), shapes, ()) | by_row
+            return self._over_all_clients(updates, shapes, tables)
+        item_tables = self._over_touching_clients(updates, shapes, tables)
+        others = {name: array for name, array in updates.tensors.items() if name not in tables}
+        whole = self._over_all_clients(replace(updates, tensors=others), shapes, ())
+        return whole | item_tables
 
-    def _over_all(self, updates: Updates, shapes: Shapes, tables: Collection[str]) -> Tensors:
-        """One election, by all that every client sent."""
-        elected = self._elect(_products(updates, tables)[None], updates.clients[None])[0]
+    def _over_all_clients(
+        self, updates: Updates, shapes: Shapes, tables: Collection[str]
+    ) -> Tensors:
+        """One selection, by whole updates."""
+        products = _update_products(updates, tables)
+        selected = self._select(products[None], updates.clients[None])[0]
         rule = self._rule(len(updates.clients))
-        return coordinatewise(updates.select(elected, tables), shapes, tables, "all_clients", rule)
+        chosen = updates.select(selected, tables)
+        return coordinatewise(chosen, shapes, tables, "all_clients", rule)
 
-    def _over_touching(self, updates: Updates, shapes: Shapes, tables: Collection[str]) -> Tensors:
-        """An election for each item row."""
-        named = [name for name in updates.tensors if name in tables]
-        result = {name: np.zeros(shapes[name], np.float32) for name in named}
-        for some in touches(updates, named):
-            words = np.concatenate([some.values(updates, name) for name in named], axis=-1)
-            elected = self._elect(_gram(words), updates.clients[some.voters])
-            rule = self._rule(some.voters.shape[1])
-            some.only(elected).put(result, updates, named, rule)
+    def _over_touching_clients(
+        self, updates: Updates, shapes: Shapes, tables: Collection[str]
+    ) -> Tensors:
+        """One selection for each item row."""
+        sent_tables = [name for name in updates.tensors if name in tables]
+        result = {name: np.zeros(shapes[name], np.float32) for name in sent_tables}
+        for group in row_groups(updates, sent_tables):
+            values = np.concatenate([group.values(updates, name) for name in sent_tables], axis=-1)
+            selected = self._select(_inner_products(values), updates.clients[group.clients])
+            rule = self._rule(group.clients.shape[1])
+            group.select(selected).apply(result, updates, sent_tables, rule)
         return result
 
     def _rule(self, count: int) -> Rule:
-        return self.rule(count, tolerated(count, self.liars, self.needs))
+        return self.rule(count, num_tolerated(count, self.malicious_share, self.factor))
 
-    def _elect(
-        self, products: NDArray[np.float64], clients: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """The voters with the lowest scores; of equal ones, the lowest client codes.
+    def _select(self, products: Float64Array, clients: IndexArray) -> IndexArray:
+        """The clients with the lowest scores; ties are broken by the lowest client code.
 
         Args:
-            products: float64 (num_rows, n, n), products of what the voters say.
+            products: float64 (num_rows, n, n), inner products of the clients' updates.
             clients: int64 (num_rows, n), their codes.
 
         Returns:
-            int64 (num_rows, num_elected), places among the voters.
+            int64 (num_rows, num_selected), positions among the n clients.
         """
         count = clients.shape[1]
-        liars = tolerated(count, self.liars, self.needs)
-        num_elected = self.num_elected(count, liars)
-        distances = _distances(products)
-        if self.ballot == "once":
-            order = np.lexsort((clients, _scores(distances, count, liars)), axis=-1)
-            return order[:, :num_elected]
-        return _one_by_one(distances, clients, num_elected, liars)
+        num_malicious = num_tolerated(count, self.malicious_share, self.factor)
+        num_selected = self.num_selected(count, num_malicious)
+        distances = _squared_distances(products)
+        if self.selection == "recursive":
+            return _select_recursively(distances, clients, num_selected, num_malicious)
+        scores = _scores(distances, count, num_malicious)
+        return np.lexsort((clients, scores), axis=-1)[:, :num_selected]
 
 
-def _one_by_one(
-    distances: NDArray[np.float64], clients: NDArray[np.int64], num_elected: int, liars: int
-) -> NDArray[np.int64]:
-    """The voter with the lowest score, then that of the remaining ones, and so on.
+@dataclass(frozen=True, slots=True)
+class KrumRule(NearestClientsRule):
+    """Takes the update of the client with the lowest score."""
+
+    @override
+    def num_selected(self, count: int, num_malicious: int) -> int:
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class MultiKrumRule(NearestClientsRule):
+    """Averages the n - f clients with the lowest scores."""
+
+    @override
+    def num_selected(self, count: int, num_malicious: int) -> int:
+        return count - num_malicious
+
+
+@dataclass(frozen=True, slots=True)
+class BulyanRule(NearestClientsRule):
+    """Averages, of n - 2f selected clients, the n - 4f values nearest the median."""
+
+    factor: ClassVar[int] = BULYAN_FACTOR
+
+    @override
+    def num_selected(self, count: int, num_malicious: int) -> int:
+        return count - 2 * num_malicious
+
+    @override
+    def rule(self, count: int, num_malicious: int) -> Rule:
+        return partial(_mean_near_the_median, num_near=count - 4 * num_malicious)
+
+
+def _select_recursively(
+    distances: Float64Array, clients: IndexArray, num_selected: int, num_malicious: int
+) -> IndexArray:
+    """Select the client with the lowest score, then that of the remaining ones, and so on.
 
     Source: El Mhamdi et al. 2018, section 4.
 
     Args:
         distances: float64 (num_rows, n, n), infinite on the diagonal; changed in place.
-        clients: int64 (num_rows, n), codes of the voters; of equal scores, the lowest wins.
-        num_elected: how many are elected.
-        liars: how many of the voters may lie.
+        clients: int64 (num_rows, n), their codes; ties are broken by the lowest.
+        num_selected: number of clients to select.
+        num_malicious: number of malicious clients among the n.
 
     Returns:
-        int64 (num_rows, num_elected), places among the voters.
+        int64 (num_rows, num_selected), positions among the n clients.
     """
-    rows, count = np.arange(len(clients)), clients.shape[1]
-    elected = np.empty((len(clients), num_elected), np.int64)
-    gone = np.zeros(clients.shape, np.bool_)
-    for place in range(num_elected):
-        scores = _scores(distances.copy(), count - place, liars)
-        first = np.lexsort((clients, scores, gone), axis=-1)[:, 0]
-        elected[:, place], gone[rows, first] = first, True
-        distances[rows, first], distances[rows, :, first] = np.inf, np.inf
-    return elected
+    rows = np.arange(len(clients))
+    count = clients.shape[1]
+    selected = np.empty((len(clients), num_selected), np.int64)
+    is_selected = np.zeros(clients.shape, np.bool_)
+    for place in range(num_selected):
+        scores = _scores(distances.copy(), count - place, num_malicious)
+        first = np.lexsort((clients, scores, is_selected), axis=-1)[:, 0]
+        selected[:, place] = first
+        is_selected[rows, first] = True
+        distances[rows, first] = np.inf
+        distances[rows, :, first] = np.inf
+    return selected
 
 
-def _distances(products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared distances from products, both (num_rows, n, n); of a voter to itself: infinite."""
+def _squared_distances(products: Float64Array) -> Float64Array:
+    """Squared distances from inner products, both (num_rows, n, n); infinite on the diagonal."""
     squares = np.einsum("rii->ri", products)
-    # Two that are each other's nearest must tie to the bit, or rounding would elect.
+    # Symmetric to the bit: two clients that are each other's nearest must tie, or rounding would
+    # decide the selection.
     distances = products + products.swapaxes(1, 2)
     np.subtract(squares[:, :, None] + squares[:, None], distances, out=distances)
     np.einsum("rii->ri", distances)[:] = np.inf
     return distances
 
 
-def _scores(distances: NDArray[np.float64], count: int, liars: int) -> NDArray[np.float64]:
-    """Krum's scores, (num_rows, n), among so many voters; changes the distances in place.
+def _scores(distances: Float64Array, count: int, num_malicious: int) -> Float64Array:
+    """Krum's scores, (num_rows, n), among `count` clients; changes the distances in place.
 
-    Voters that take no part any more must be infinitely far from all others.
+    Clients that are already selected must be infinitely far from all others.
     """
     if count == 1:
         return np.zeros(distances.shape[:2])
-    num_near = max(1, count - liars - 2)
+    num_near = max(1, count - num_malicious - 2)
     distances.partition(num_near - 1, axis=-1)
-    scores: NDArray[np.float64] = distances[..., :num_near].sum(axis=-1)
+    scores: Float64Array = distances[..., :num_near].sum(axis=-1)
     return scores
 
 
-def _products(updates: Updates, tables: Collection[str]) -> NDArray[np.float64]:
-    """Products of the clients' whole updates, (num_clients, num_clients), without whole tables."""
+def _update_products(updates: Updates, tables: Collection[str]) -> Float64Array:
+    """float64 (n, n): inner products of the clients' whole updates, without whole tables."""
     count = len(updates.clients)
     total = np.zeros((count, count))
     for name, array in updates.tensors.items():
         if name not in tables:
-            total += _gram(flat(array))
-    named = [name for name in updates.tensors if name in tables]
-    for some in touches(updates, named):
-        words = np.concatenate([some.values(updates, name) for name in named], axis=-1)
-        for voters, product in zip(some.voters, _gram(words), strict=True):
-            total[np.ix_(voters, voters)] += product
+            total += _inner_products(flatten_rows(array))
+    sent_tables = [name for name in updates.tensors if name in tables]
+    for group in row_groups(updates, sent_tables):
+        values = np.concatenate([group.values(updates, name) for name in sent_tables], axis=-1)
+        for clients, products in zip(group.clients, _inner_products(values), strict=True):
+            total[np.ix_(clients, clients)] += products
     return total
 
 
-def _gram(words: NDArray[np.float32]) -> NDArray[np.float64]:
+def _inner_products(vectors: Float32Array) -> Float64Array:
+    """Inner products (..., n, n) of vectors (..., n, width)."""
     # float64: a distance between large updates is the small difference of large numbers.
-    exact = words.astype(np.float64)
-    products: NDArray[np.float64] = np.matmul(exact, exact.swapaxes(-1, -2))
+    exact = vectors.astype(np.float64)
+    products: Float64Array = np.matmul(exact, exact.swapaxes(-1, -2))
     return products
 
 
-def _near_the_median(votes: Votes, num_near: int) -> NDArray[np.float32]:
-    """The mean of the values nearest the median: neighbours in order; the lower of equals."""
-    spare = np.arange(votes.count - num_near)
-    center = middle(votes)[..., None]
-    below, above = center - votes.ranked(spare), votes.ranked(spare + num_near) - center
+def _mean_near_the_median(coordinates: CoordinateValues, num_near: int) -> Float32Array:
+    """The mean of the `num_near` values nearest the median, the lower ones of equal distance.
+
+    They are neighbours in ascending order, so only where they begin must be found.
+    """
+    starts = np.arange(coordinates.count - num_near)
+    center = coordinate_median(coordinates)[..., None]
+    below = center - coordinates.ranked(starts)
+    above = coordinates.ranked(starts + num_near) - center
     first = np.count_nonzero(below > above, axis=-1, keepdims=True)
-    ranks = np.arange(votes.ascending.shape[-1]) + votes.num_zeros * (votes.ascending >= 0)
-    near = (ranks >= first) & (ranks < first + num_near)
-    total = np.where(near, votes.ascending, 0).sum(axis=-1, dtype=np.float64)
-    mean: NDArray[np.float32] = (total / num_near).astype(np.float32)
+    ascending = coordinates.ascending
+    ranks = np.arange(ascending.shape[-1]) + coordinates.num_implicit_zeros * (ascending >= 0)
+    is_near = (ranks >= first) & (ranks < first + num_near)
+    total = np.where(is_near, ascending, 0).sum(axis=-1, dtype=np.float64)
+    mean: Float32Array = (total / num_near).astype(np.float32)
     return mean

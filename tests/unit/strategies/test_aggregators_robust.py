@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.strategies.aggregators.krum import multi_krum, tolerated
+from fedrec_flower.strategies.aggregators.krum import multi_krum, num_tolerated
 from fedrec_flower.strategies.aggregators.robust import PerRow, median, norm_bound, trimmed_mean
 from tests.helpers.cohorts import NUM_ITEMS, SHAPES, TABLES, Client, updates
 from tests.helpers.plain_rules import (
@@ -79,7 +79,7 @@ def test_bounded_norms_average_updates_cut_to_length(
     "rule",
     [
         partial(trimmed_mean, trim=0.0),
-        partial(multi_krum, liars=0.0),
+        partial(multi_krum, malicious_share=0.0),
         partial(norm_bound, bound=1e9),
     ],
     ids=["nothing trimmed", "no liars", "no bound"],
@@ -180,6 +180,6 @@ def test_a_single_client_is_heard_unchanged(name: str, per_row: PerRow) -> None:
 
 
 def test_liars_are_counted_by_share_and_never_more_than_can_be_outvoted() -> None:
-    assert tolerated(100, 0.29, 2) == 29
-    assert tolerated(10, 0.2, 4) == (10 - 3) // 4
-    assert tolerated(2, 0.4, 2) == 0
+    assert num_tolerated(100, 0.29, 2) == 29
+    assert num_tolerated(10, 0.2, 4) == (10 - 3) // 4
+    assert num_tolerated(2, 0.4, 2) == 0
