@@ -8,6 +8,7 @@ from fedrec_flower.experiment.composition import unknown_option
 Known = Callable[[], Iterable[str]]
 
 _NOISE = ("full_key", "object_type", "Config search path", "provider=")
+_EXTRAS = {"hydra/sweeper=optuna": "search", "hydra/launcher=joblib": "parallel"}
 _KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
@@ -59,9 +60,12 @@ def unusable(error: OSError) -> str:
 
 def _unknown_choice(match: re.Match[str], cause: str, known: Known) -> str:
     del cause, known
+    choice = f"{match['group']}={match['name']}"
+    if choice in _EXTRAS:
+        return f"{choice} is not installed: pip install 'fedrec-flower[{_EXTRAS[choice]}]'"
     names = match["choices"].split() if match["choices"] else []
     fix = f"choose from {', '.join(names)}" if names else "there is nothing to choose from"
-    return f"{match['group']}={match['name']} does not exist: {fix}"
+    return f"{choice} does not exist: {fix}"
 
 
 def _wrong_kind(match: re.Match[str], cause: str, known: Known) -> str:
