@@ -324,7 +324,7 @@ class NodeImitation:
             if keep:
                 self.node.store.scatter(trained.cohort, trained.touched, trained.personal)
             tables, bound = trainer.tables, played.clip_norm
-            parts.append(trainer.sending.privacy.apply(trained.updates, tables, bound))
+            parts.append(trainer.pipeline.mechanism.apply(trained.updates, tables, bound))
         return Updates.joined(parts)
 
     def _supposed(self, client: int, items: NDArray[np.int64]) -> ClientData:

@@ -177,7 +177,7 @@ def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "F
     """Item 1: the server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf", PRIVATE)
     trainer: Any = nodes.open_node(ran.job).trainer
-    for chance in (ran.setup.guard.chance, trainer.sending.chance):
+    for chance in (ran.setup.guard.chance, trainer.pipeline.steps[0].chance):
         one, again = (chance.source("noise", 1, 2).normal((4,)) for _ in "ab")
         assert not np.intersect1d(one, again).size
         assert about_noise(chance) == "from the operating system's generator"
@@ -188,7 +188,8 @@ def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "F
     ran = federate("model=mf", "privacy=pseudo_items", PRIVATE)
     trainer: Any = nodes.open_node(ran.job).trainer
     data = ran.setup.data.client(3)
-    first, later = (trainer.sending.disguise(data, ran.setup.data.num_items) for _ in "ab")
+    step = trainer.pipeline.steps[0]
+    first, later = (step.on_data(data, None) for _ in "ab")
     assert len(first.train.item) == 2 * len(data.train.item)
     assert_array_equal(first.train.item, later.train.item)
 

@@ -27,7 +27,18 @@ from fedrec_flower.federation.client.trainers import (
     Trainer,
     protects_from_server,
 )
-from fedrec_flower.federation.client.update_pipeline import Sending
+from fedrec_flower.federation.client.update_pipeline import (
+    ClientFaultsStep,
+    CompressionStep,
+    DenseMessageStep,
+    LimitsStep,
+    MessageFaultsStep,
+    PoisoningStep,
+    PrivacyStep,
+    UpdatePipeline,
+    UpdateStep,
+    WeightStep,
+)
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
@@ -212,22 +223,31 @@ def _learning(
         tables |= {f"{CONTROL_VARIATE_PREFIX}{name}" for name in tables}
     compression = build("compression", spec["compression"], num_items=data.num_items)
     owing = shapes if compression.uses_error_feedback else {}
-    sending = Sending(
-        privacy=privacy,
-        weigh=secure.weighed,
-        compression=compression,
-        owed=store.client_state("owed", owing, tables),
-        attack=attack,
-        faults=faults,
-        limits=Limits(**spec["limits"]),
+    limits = Limits(**spec["limits"])
+    compress: UpdateStep = CompressionStep(
+        compression, store.client_state("residual", owing, tables), seed
+    )
+    if privacy.hides_rows:
+        compress = DenseMessageStep(_cost(shapes | privacy.beside, tables, data.num_items))
+    pipeline = UpdatePipeline(
+        steps=[
+            PrivacyStep(privacy, data.num_items, chance),
+            WeightStep(secure.weighed),
+            compress,
+            ClientFaultsStep(faults),
+            PoisoningStep(attack),
+            MessageFaultsStep(faults, limits),
+            LimitsStep(limits),
+        ],
+        mechanism=privacy,
         tables=tables,
         names=[*shapes, *privacy.beside],
-        stacked=spec["stacked"],
-        cost=_cost(shapes | privacy.beside, tables, data.num_items),
-        chance=chance,
-        seed=seed,
+        sends_individual_updates=spec["stacked"],
     )
-    return store, GradientTrainer(data, model, engine, store, sending, trained, method, kept_state)
+    trainer = GradientTrainer(
+        data, model, engine, store, pipeline, faults, trained, method, kept_state
+    )
+    return store, trainer
 
 
 def _engine(

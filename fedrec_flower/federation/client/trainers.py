@@ -18,7 +18,7 @@ from fedrec_flower.core.types import Sums, Tensors
 from fedrec_flower.core.updates import ROW_WEIGHT, UpdateSum, mean_over_all_clients
 from fedrec_flower.data.prepared import ClientData, Columns, Prepared, starts
 from fedrec_flower.federation.client.state_store import ClientStore
-from fedrec_flower.federation.client.update_pipeline import Sending
+from fedrec_flower.federation.client.update_pipeline import TrainContext, UpdatePipeline
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import NoPrivacy
@@ -87,7 +87,8 @@ class GradientTrainer:
         model: says which shared parameters have a row per item.
         engine: trains clients.
         store: personal parameters of the clients hosted here.
-        sending: what becomes of an update on its way to the sum.
+        pipeline: the steps between a client's data and the sum of the updates.
+        faults: the fault model, for clients that do not take part in a round.
         trained: names of the shared parameters that are trained.
         method: what the strategy changes in the way they train.
         kept: what they keep for it.
@@ -97,7 +98,8 @@ class GradientTrainer:
     model: Recommender
     engine: LocalTrainer
     store: ClientStore
-    sending: Sending
+    pipeline: UpdatePipeline
+    faults: NoFaults
     trained: list[str]
     method: Plain
     kept: ClientState
@@ -105,12 +107,12 @@ class GradientTrainer:
     @property
     def names(self) -> list[str]:
         """See `Trainer.names`: the parameters that are trained, and what goes with them."""
-        return self.sending.names
+        return self.pipeline.names
 
     @property
     def tables(self) -> Collection[str]:
         """See `Trainer.tables`."""
-        return self.sending.tables
+        return self.pipeline.tables
 
     def train(
         self,
@@ -124,19 +126,19 @@ class GradientTrainer:
         """See `Trainer.train`."""
         controls = dict(zip(self.trained if self.method.controls else [], beside, strict=True))
         guide = Guided(self.method, controls, self.kept)
-        lost = self.sending.faults.absent(clients, round_, attempt)
-        present = [self.data.client(client) for client in clients if client not in lost]
-        claimed = (self.sending.claim(data, round_) for data in present)
-        members = [self.sending.disguise(data, self.data.num_items) for data in claimed]
-        answer = self.sending.answer(given, self.data.num_items)
-        answer.failures |= lost
+        context = TrainContext(round_, attempt, clip_norm, given)
+        absent = self.faults.absent(clients, round_, attempt)
+        present = (self.data.client(client) for client in clients if client not in absent)
+        members = [self.pipeline.training_data(data, context) for data in present]
+        result = self.pipeline.empty_result(given, self.data.num_items)
+        result.failures |= absent
         for trained in self._trained(members, given, round_, guide):
             cohort, touched = trained.cohort, trained.touched
             self.store.scatter(cohort, touched, trained.personal)
             self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
             # Who diverged knows it, and so neither sends nor keeps anything of it.
             learnt, diverged = trained.split_diverged(self.tables)
-            if diverged and self.sending.privacy.guarantees:  # to be lost would tell of the data
+            if diverged and self.pipeline.mechanism.guarantees:  # to be lost would tell of the data
                 _LOG.warning(
                     "round %d: the loss of %d clients is not finite, and they send a zero update, "
                     "for privacy hides who diverged: lower training.learning_rate or "
@@ -145,9 +147,9 @@ class GradientTrainer:
                     len(diverged),
                 )
                 learnt, diverged = trained, []
-            self.sending.send(guide.sent(learnt), given, answer, round_, attempt, clip_norm)
-            answer.failures |= dict.fromkeys(diverged, DIVERGED)
-        return answer
+            self.pipeline.add(guide.sent(learnt), result, context)
+            result.failures |= dict.fromkeys(diverged, DIVERGED)
+        return result
 
     def _trained(
         self, members: Sequence[ClientData], given: Versions, round_: int, guide: Guided
@@ -157,7 +159,7 @@ class GradientTrainer:
         Under local privacy a client that cannot train sends a zero update, like one without data:
         an error would tell the server of the client's data.
         """
-        if not protects_from_server(self.sending.privacy):
+        if not protects_from_server(self.pipeline.mechanism):
             yield from self.engine.train(members, given, self.store, round_, guide)
             return
         try:

@@ -1,10 +1,14 @@
-"""From what a client learnt to what the server may use: each update's way, client by client."""
+"""The ordered list of steps between a client's data and the sum of the node's updates.
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+Every step has the same three hooks: on the client's data before training, on the updates of a
+chunk of clients after training, and on the node's sum after the updates were added to it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.communication.compression.base import Compression
 from fedrec_flower.communication.compression.error_feedback import compress_with_feedback
@@ -14,6 +18,7 @@ from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.random import Seed, generator
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.privacy.mechanism import NoPrivacy
@@ -30,162 +35,342 @@ _REPEATED = Failure(FailureKind.REPEATED, "counted once")
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
-    """The steps between training and the sum, each client's by itself before anything is added.
+class TrainContext:
+    """One request to train.
 
     Attributes:
-        privacy: what the client does to its update to protect itself.
-        weigh: what updates weigh, float64 (num_clients,), given the clients' interactions.
-        compression: how its message is made smaller.
-        owed: what the clients' messages have lost and go on owing.
-        attack: what malicious clients send instead.
-        faults: what goes wrong on the way.
-        limits: what no honest update exceeds; others are left out, and said to be.
-        tables: names of the parameters with a row per item.
-        names: names of the parameters that are sent.
-        stacked: whether the server must see every update by itself.
-        cost: what sending costs.
-        chance: where the randomness of privacy comes from.
-        seed: what the rounding of compression follows from; see `seeding`.
+        round: the round.
+        attempt: number of earlier attempts at the round.
+        clip_norm: clipping bound of the round from the server; see `Curator.clip_norm`.
+        global_params: the shared parameters that each client starts from.
     """
 
-    privacy: NoPrivacy
-    weigh: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    compression: Compression
-    owed: ClientState
-    attack: NoAttack
-    faults: NoFaults
-    limits: Limits
+    round: int
+    attempt: int
+    clip_norm: float
+    global_params: Versions
+
+
+@dataclass(slots=True)
+class UpdateBatch:
+    """The updates of a chunk of clients between training and the sum; steps change it in place.
+
+    Attributes:
+        trained: the result of training; not modified.
+        tables: names of the parameters with a row per item.
+        updates: the updates as the previous step left them.
+        num_bytes: size of all messages of the chunk if each client were alone on its node.
+        failures: why a client's reply is missing or rejected, by client code.
+    """
+
+    trained: Trained
     tables: frozenset[str]
-    names: list[str]
-    stacked: bool
-    cost: Cost
-    chance: Chance
-    seed: Seed
+    updates: Updates
+    num_bytes: int = 0
+    failures: dict[int, Failure] = field(default_factory=dict)
 
-    def answer(self, given: Versions, num_items: int) -> TrainResult:
-        """What the node tells before any client has replied.
+    def remove(self, failures: Mapping[int, Failure]) -> None:
+        """Remove the updates of clients and record why."""
+        self.failures |= failures
+        if not failures:
+            return  # no copy: a round without failures has no extra cost
+        remaining = ~np.isin(self.updates.clients, list(failures))
+        self.updates = self.updates.select(np.flatnonzero(remaining), self.tables)
 
-        Raises:
-            ConfigError: if updates are to go by themselves, where noise is added to their sum.
-        """
-        require(
-            not (self.stacked and self.privacy.guarantees),
-            "updates are asked for one by one, and privacy protects their sum: choose a strategy "
-            "that averages, such as strategy=fedadam",
-        )
-        beside = self.privacy.beside
-        learnt = (name for name in self.names if name not in beside)
-        given_by = {
-            name: given.tensors[name.removeprefix(CONTROL_VARIATE_PREFIX)] for name in learnt
-        }
-        shapes = {name: value.shape[1:] for name, value in given_by.items()} | beside
-        return TrainResult(None if self.stacked else UpdateSum.zeros(shapes, num_items))
+    def personal_rows(self, name: str, client: int) -> Float32Array:
+        """Return the trained rows of a client's users, of a table with a row per user."""
+        cohort = self.trained.cohort
+        place = self._place(client)
+        start, stop = cohort.user_offsets[place : place + 2].tolist()
+        return self.trained.personal[name][start:stop]
 
-    def claim(self, data: ClientData, round_: int) -> ClientData:
-        """What a client says that it had."""
-        return self.faults.tamper(self.attack.tamper(data), round_)
-
-    def disguise(self, data: ClientData, num_items: int) -> ClientData:
-        """What a client trains on; see `NoPrivacy.disguise`."""
-        return self.privacy.disguise(data, num_items, self.chance)
-
-    def send(
-        self,
-        trained: Trained,
-        given: Versions,
-        answer: TrainResult,
-        round_: int,
-        attempt: int,
-        clip_norm: float,
-    ) -> None:
-        """Let a chunk of clients send what they learnt; the answer grows in place."""
-        protected = self.privacy.apply(trained.updates, self.tables, clip_norm)
-        if (weights := self.weigh(protected.weights)) is not protected.weights:
-            protected = replace(protected, weights=weights)
-        sent, num_bytes = self._compressed(protected, round_)
-        answer.bytes_up += int(num_bytes.sum()) if self.names else 0
-        cohort = trained.cohort
-        late = self.faults.late(cohort.clients, cohort.num_examples, round_, attempt)
-        sent = self._without(sent, late)
-        sent = self.attack.poison(sent, given.of, _Own(trained).rows, self.tables, round_)
-        arrived, odd = self.faults.spoil(sent, self.tables, round_, attempt)
-        wrong = self.limits.violations(arrived, self.tables)
-        answer.failures |= late | self._wrong(odd, trained) | wrong
-        arrived = self._without(arrived, wrong)
-        loss = _loss_of(arrived, trained)
-        answer.replied += len(arrived.clients)
-        if not self.privacy.guarantees:  # a loss without noise would tell what the noise hides
-            answer.loss += float(loss @ arrived.weights)
-        if answer.total is not None:
-            self._add(arrived, answer.total, round_, attempt)
-        else:
-            answer.parts.append(arrived)
-            answer.part_losses.append(loss)
-
-    def _add(self, arrived: Updates, total: UpdateSum, round_: int, attempt: int) -> None:
-        total.add(arrived, self.tables)
-        self.privacy.add_noise(total, arrived.clients, round_, self.chance, attempt)
-        if self.privacy.hides_rows:  # a dense message says of every row that it was touched
-            total.row_weight[:] = total.weight
-
-    def _without(self, updates: Updates, left_out: Collection[int]) -> Updates:
-        """The updates of all clients but some."""
-        if not left_out:
-            return updates  # not a copy: a clean round costs nothing
-        kept = np.flatnonzero(~np.isin(updates.clients, list(left_out)))
-        return updates.select(kept, self.tables)
-
-    def _wrong(self, odd: list[Odd], trained: Trained) -> dict[int, Failure]:
-        """What is wrong with replies of another layout: something is, or they came again."""
-        found = {}
-        for reply in odd:
-            shapes = self._shapes(trained, reply.client)
-            if reply.again:
-                found[reply.client] = _REPEATED
-                continue
-            violation = self.limits.violation(reply.tensors, reply.weight, shapes)
-            found[reply.client] = violation or _OTHER_LAYOUT
-        return found
-
-    def _shapes(self, trained: Trained, client: int) -> dict[str, tuple[int, ...]]:
-        """The shapes that a client's update should have: of a table its touched rows."""
-        place = int(np.flatnonzero(trained.cohort.clients == client)[0])
-        num_rows = int(np.diff(trained.touched.offsets)[place])
+    def shapes(self, client: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of a client's update by name; a table has its touched rows."""
+        num_rows = int(np.diff(self.trained.touched.offsets)[self._place(client)])
         return {
             name: (num_rows, *value.shape[1:]) if name in self.tables else value.shape[1:]
-            for name, value in trained.updates.tensors.items()
+            for name, value in self.trained.updates.tensors.items()
         }
 
-    def _compressed(self, updates: Updates, round_: int) -> tuple[Updates, NDArray[np.int64]]:
-        """What the server reads of the clients' messages, and the bytes of each message."""
-        if self.privacy.hides_rows:
-            return updates, np.full(len(updates.clients), self.cost.whole)
-        return compress_with_feedback(
+    def losses(self) -> Float64Array:
+        """Return the mean training losses, float64 (num_clients,), in the order of `updates`."""
+        clients = self.trained.cohort.clients
+        order = np.argsort(clients)
+        place = np.searchsorted(clients, self.updates.clients, sorter=order)
+        return self.trained.loss[order[place]]
+
+    def _place(self, client: int) -> int:
+        return int(np.flatnonzero(self.trained.cohort.clients == client)[0])
+
+
+class UpdateStep:
+    """One step of the pipeline. By default, a hook changes nothing."""
+
+    def on_data(self, data: ClientData, context: TrainContext) -> ClientData:  # noqa: ARG002
+        """Return the data that the client trains on; `data` is not modified."""
+        return data
+
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        """Change the updates of a chunk of clients in place."""
+
+    def on_sum(self, total: UpdateSum, clients: IndexArray, context: TrainContext) -> None:
+        """Change the sum in place, after the updates of a chunk of clients were added.
+
+        Args:
+            total: sum over the node's clients so far.
+            clients: int64 (num_clients,), the clients that were added.
+            context: the request.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyStep(UpdateStep):
+    """Disguises the data, clips the updates, and adds each client's noise to the sum.
+
+    Attributes:
+        mechanism: the privacy mechanism.
+        num_items: size of the catalogue.
+        chance: source of randomness.
+    """
+
+    mechanism: NoPrivacy
+    num_items: int
+    chance: Chance
+
+    @override
+    def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
+        return self.mechanism.disguise(data, self.num_items, self.chance)
+
+    @override
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        batch.updates = self.mechanism.apply(batch.updates, batch.tables, context.clip_norm)
+
+    @override
+    def on_sum(self, total: UpdateSum, clients: IndexArray, context: TrainContext) -> None:
+        self.mechanism.add_noise(total, clients, context.round, self.chance, context.attempt)
+        if self.mechanism.hides_rows:  # a dense message counts as touching every row
+            total.row_weight[:] = total.weight
+
+
+@dataclass(frozen=True, slots=True)
+class WeightStep(UpdateStep):
+    """Replaces the weights of the updates.
+
+    Attributes:
+        weigh: maps weights to weights, float64 (num_clients,).
+    """
+
+    weigh: Callable[[Float64Array], Float64Array]
+
+    @override
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        weights = self.weigh(batch.updates.weights)
+        if weights is not batch.updates.weights:
+            batch.updates = replace(batch.updates, weights=weights)
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionStep(UpdateStep):
+    """Compresses each update, with error feedback if the compression uses it.
+
+    Attributes:
+        compression: the compression.
+        residuals: compression errors that are added to the clients' next updates.
+        seed: seed of stochastic rounding.
+    """
+
+    compression: Compression
+    residuals: ClientState
+    seed: Seed
+
+    @override
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        batch.updates, num_bytes = compress_with_feedback(
             self.compression,
-            updates,
-            self.tables,
-            lambda client: generator(self.seed, "compression", round_, client),
-            self.owed,
+            batch.updates,
+            batch.tables,
+            lambda client: generator(self.seed, "compression", context.round, client),
+            self.residuals,
+        )
+        batch.num_bytes += int(num_bytes.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class DenseMessageStep(UpdateStep):
+    """Takes the place of compression if privacy makes messages dense; only counts their bytes.
+
+    Attributes:
+        cost: size of messages.
+    """
+
+    cost: Cost
+
+    @override
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        batch.num_bytes += self.cost.whole * len(batch.updates.clients)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFaultsStep(UpdateStep):
+    """Simulated faults of clients: flipped labels in the data, replies after the deadline.
+
+    Attributes:
+        faults: the fault model.
+    """
+
+    faults: NoFaults
+
+    @override
+    def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
+        return self.faults.tamper(data, context.round)
+
+    @override
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        cohort = batch.trained.cohort
+        late = self.faults.late(cohort.clients, cohort.num_examples, context.round, context.attempt)
+        batch.remove(late)
+
+
+@dataclass(frozen=True, slots=True)
+class PoisoningStep(UpdateStep):
+    """Replaces the data and the updates of malicious clients.
+
+    Attributes:
+        attack: the poisoning attack.
+    """
+
+    attack: NoAttack
+
+    @override
+    def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
+        return self.attack.tamper(data)
+
+    @override
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        batch.updates = self.attack.poison(
+            batch.updates,
+            context.global_params.of,
+            batch.personal_rows,
+            batch.tables,
+            context.round,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Own:
-    """What clients have learnt of their own users."""
+class MessageFaultsStep(UpdateStep):
+    """Simulated faults of messages: Byzantine scaling, corrupted, malformed or repeated updates.
 
-    trained: Trained
+    Attributes:
+        faults: the fault model.
+        limits: limits of a valid update.
+    """
 
-    def rows(self, name: str, client: int) -> NDArray[np.float32]:
-        """The rows of a client's users in a table with a row per user."""
-        cohort = self.trained.cohort
-        place = int(np.flatnonzero(cohort.clients == client)[0])
-        users = slice(*(int(cut) for cut in cohort.user_offsets[place : place + 2]))
-        return self.trained.personal[name][users]
+    faults: NoFaults
+    limits: Limits
+
+    @override
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        batch.updates, malformed = self.faults.spoil(
+            batch.updates, batch.tables, context.round, context.attempt
+        )
+        for reply in malformed:
+            batch.failures[reply.client] = self._failure(reply, batch)
+
+    def _failure(self, reply: Odd, batch: UpdateBatch) -> Failure:
+        if reply.again:
+            return _REPEATED
+        shapes = batch.shapes(reply.client)
+        violation = self.limits.violation(reply.tensors, reply.weight, shapes)
+        return violation or _OTHER_LAYOUT
 
 
-def _loss_of(arrived: Updates, trained: Trained) -> NDArray[np.float64]:
-    """float64 (num_clients,): training losses in the order of the updates that arrived."""
-    order = np.argsort(trained.cohort.clients)
-    place = np.searchsorted(trained.cohort.clients, arrived.clients, sorter=order)
-    return trained.loss[order[place]]
+@dataclass(frozen=True, slots=True)
+class LimitsStep(UpdateStep):
+    """Removes invalid updates.
+
+    Attributes:
+        limits: limits of a valid update.
+    """
+
+    limits: Limits
+
+    @override
+    def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
+        batch.remove(self.limits.violations(batch.updates, batch.tables))
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePipeline:
+    """Applies the steps to the data and the updates of a node's clients, and sums the updates.
+
+    Updates pass through the steps in list order, data in the opposite order: the first step is
+    next to training, the last one next to the server. The default order (`node.open_node`) is
+
+    1. `PrivacyStep`: pseudo items, clipping and noise protect the true values.
+    2. `WeightStep`: secure aggregation gives every update the same weight.
+    3. `CompressionStep`, or `DenseMessageStep` if privacy makes messages dense.
+    4. `ClientFaultsStep`: flipped labels, late replies.
+    5. `PoisoningStep`: malicious clients replace the protected and compressed update.
+    6. `MessageFaultsStep`: scaled, corrupted, malformed and repeated updates.
+    7. `LimitsStep`: invalid updates are rejected.
+
+    Attributes:
+        steps: the steps, in the order in which updates pass through them.
+        mechanism: the privacy mechanism, for the guarantees that it declares.
+        tables: names of the parameters with a row per item.
+        names: names of the parameters that are sent.
+        sends_individual_updates: send every client's update instead of their sum.
+    """
+
+    steps: Sequence[UpdateStep]
+    mechanism: NoPrivacy
+    tables: frozenset[str]
+    names: list[str]
+    sends_individual_updates: bool
+
+    def empty_result(self, global_params: Versions, num_items: int) -> TrainResult:
+        """Return a result without updates.
+
+        Raises:
+            ConfigError: if individual updates are sent although noise is added to their sum.
+        """
+        require(
+            not (self.sends_individual_updates and self.mechanism.guarantees),
+            "updates are asked for one by one, and privacy protects their sum: choose a strategy "
+            "that averages, such as strategy=fedadam",
+        )
+        if self.sends_individual_updates:
+            return TrainResult()
+        extra_shapes = self.mechanism.beside
+        shapes = {
+            name: global_params.tensors[name.removeprefix(CONTROL_VARIATE_PREFIX)].shape[1:]
+            for name in self.names
+            if name not in extra_shapes
+        }
+        return TrainResult(UpdateSum.zeros(shapes | extra_shapes, num_items))
+
+    def training_data(self, data: ClientData, context: TrainContext) -> ClientData:
+        """Return the data that a client trains on."""
+        for step in reversed(self.steps):
+            data = step.on_data(data, context)
+        return data
+
+    def add(self, trained: Trained, result: TrainResult, context: TrainContext) -> None:
+        """Pass the updates of a chunk of clients through the steps, and add them to the result."""
+        batch = UpdateBatch(trained, self.tables, trained.updates)
+        for step in self.steps:
+            step.on_updates(batch, context)
+        result.bytes_up += batch.num_bytes if self.names else 0
+        result.failures |= batch.failures
+        updates = batch.updates
+        losses = batch.losses()
+        result.replied += len(updates.clients)
+        if not self.mechanism.guarantees:  # a loss has no noise and would reveal the data
+            result.loss += float(losses @ updates.weights)
+        if result.total is None:
+            result.parts.append(updates)
+            result.part_losses.append(losses)
+            return
+        result.total.add(updates, self.tables)
+        for step in self.steps:
+            step.on_sum(result.total, updates.clients, context)

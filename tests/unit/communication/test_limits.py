@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from fedrec_flower.communication.compression.base import NoCompression
 from fedrec_flower.communication.limits import Limits
-from fedrec_flower.communication.packing import Cost
 from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.updates import (
     Updates,
@@ -19,11 +17,13 @@ from fedrec_flower.core.updates import (
     mean_over_all_clients,
     mean_over_touching_clients,
 )
-from fedrec_flower.federation.client.update_pipeline import Sending
+from fedrec_flower.federation.client.update_pipeline import (
+    LimitsStep,
+    MessageFaultsStep,
+    TrainContext,
+    UpdatePipeline,
+)
 from fedrec_flower.privacy.mechanism import NoPrivacy
-from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.strategies.client_state import ClientState
-from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.faults import NoFaults, Odd
 from fedrec_flower.training.batches import ActiveRows
 from fedrec_flower.training.cohort import Cohort
@@ -141,29 +141,21 @@ class Mischief(NoFaults):
         return spoilt.select(np.array(whole, np.int64), tables), odd
 
 
-def sending(faults: NoFaults, *, stacked: bool) -> Sending:
-    return Sending(
-        privacy=NoPrivacy(),
-        weigh=lambda examples: examples,
-        compression=NoCompression(NUM_ITEMS),
-        owed=ClientState({}, frozenset(), lambda _: np.zeros(0)),
-        attack=NoAttack(),
-        faults=faults,
-        limits=LIMITS,
+def pipeline(faults: NoFaults, *, individual: bool) -> UpdatePipeline:
+    return UpdatePipeline(
+        steps=[MessageFaultsStep(faults, LIMITS), LimitsStep(LIMITS)],
+        mechanism=NoPrivacy(),
         tables=TABLES,
         names=sorted(SHAPES),
-        stacked=stacked,
-        cost=Cost(0, 1, 1),
-        chance=Chance(0),
-        seed=0,
+        sends_individual_updates=individual,
     )
 
 
-def send(way: Sending, updates: Updates) -> TrainResult:
-    """Let the clients of a chunk send what they learnt."""
-    answer = way.answer(GIVEN, NUM_ITEMS)
-    way.send(trained(updates), GIVEN, answer, round_=1, attempt=0, clip_norm=np.inf)
-    return answer
+def send(steps: UpdatePipeline, updates: Updates) -> TrainResult:
+    """Pass the updates of a chunk of clients through the pipeline."""
+    result = steps.empty_result(GIVEN, NUM_ITEMS)
+    steps.add(trained(updates), result, TrainContext(1, 0, np.inf, GIVEN))
+    return result
 
 
 def trained(updates: Updates) -> Trained:
@@ -194,7 +186,7 @@ def test_every_aggregate_is_finite_and_exactly_that_of_the_good_clients(
 ) -> None:
     updates, lots = cohort
     by_client = dict(zip(updates.clients.tolist(), lots, strict=True))
-    way = sending(Mischief(by_client), stacked=False)
+    way = pipeline(Mischief(by_client), individual=False)
     answer = send(way, updates)
     good = np.flatnonzero([not lot.bad for lot in lots])
     alone = UpdateSum.zeros(SHAPES, NUM_ITEMS)
@@ -215,7 +207,9 @@ def test_every_aggregate_is_finite_and_exactly_that_of_the_good_clients(
 @given(cohorts())
 def test_side_by_side_only_the_good_clients_arrive(cohort: tuple[Updates, list[Spoilt]]) -> None:
     updates, lots = cohort
-    way = sending(Mischief(dict(zip(updates.clients.tolist(), lots, strict=True))), stacked=True)
+    way = pipeline(
+        Mischief(dict(zip(updates.clients.tolist(), lots, strict=True))), individual=True
+    )
     answer = send(way, updates)
     good = np.flatnonzero([not lot.bad for lot in lots])
     expected = updates.select(good, TABLES)
@@ -233,7 +227,7 @@ def test_screening_sound_updates_changes_no_bit_and_copies_nothing(
 ) -> None:
     updates, _ = cohort
     assert LIMITS.violations(updates, TABLES) == {}
-    way = sending(NoFaults(), stacked=True)
+    way = pipeline(NoFaults(), individual=True)
     answer = send(way, updates)
     assert answer.parts[0] is updates
     assert answer.failures == {}
@@ -247,7 +241,7 @@ def test_the_reason_names_what_is_wrong(
     place = data.draw(st.integers(0, len(updates.clients) - 1))
     lot = data.draw(fates(updates, place))
     lots = {int(c): Spoilt() for c in updates.clients} | {int(updates.clients[place]): lot}
-    way = sending(Mischief(lots), stacked=False)
+    way = pipeline(Mischief(lots), individual=False)
     answer = send(way, updates)
     kinds = {failure.kind for failure in answer.failures.values()}
     if lot.tensor:

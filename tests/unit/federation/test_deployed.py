@@ -20,6 +20,7 @@ from fedrec_flower.federation.client.cohort_client import CohortClient
 from fedrec_flower.federation.client.deployed import app, node_of
 from fedrec_flower.federation.client.node import Node, open_node
 from fedrec_flower.federation.client.trainers import GradientTrainer
+from fedrec_flower.federation.client.update_pipeline import PrivacyStep
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 
 Job = dict[str, Any]
@@ -86,7 +87,9 @@ def test_a_deployed_node_has_one_secret_for_all_runs(
         node = opened({"run": run})
         assert isinstance(node.trainer, GradientTrainer)
         assert node.store.folder == tmp_path / "store" / run
-        source = node.trainer.sending.chance.lasting("pseudo-items", 3)
+        privacy = node.trainer.pipeline.steps[0]
+        assert isinstance(privacy, PrivacyStep)
+        source = privacy.chance.lasting("pseudo-items", 3)
         lasting.append(source.uniform((4,)).tolist())
         training.append(generator(node.seed, "shuffle", 1, 3).random(4).tolist())
     assert lasting[0] == lasting[1] == lasting[2]
