@@ -1,43 +1,40 @@
-"""Two towers whose items are also known by name: content for all, and what was learnt of each.
+"""Two towers with item embeddings: item features, and a learnt vector for each item.
 
-Genres and years do not say how popular a film is, so `two_tower` falls behind for users it never
-met, where popularity is the best guess. Here each item adds a vector and bias of its own to what
-its features say. A user is still no more than attributes and a profile, so users who never trained
-are scored like all others; an item that nobody had in training is not, since its own vector has
-only ever been a negative.
+Genres and years do not show how popular a film is, so for users who never trained `two_tower` is
+worse than popularity. Here each item adds a vector and a bias of its own to those of its features.
+A user is still described by attributes and a profile only, so users who never trained are scored
+like all others. An item without training interactions is not scored well: its own vector was only
+trained as a negative.
 
 Shared: the towers, the items' own vectors. Public and personal: as in `two_tower`.
 
-Source: Kula 2015 (LightFM), section 3, where an item's name is one more of its features; Yi et al.
-2019, section 3.
+Source: Kula 2015 (LightFM), section 3, where an item's identity is one more of its features; Yi et
+al. 2019, section 3.
 """
 
-from typing import ClassVar
-
-import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
 from fedrec_flower.core.types import Float32Array
-from fedrec_flower.models.base import check_vectors, normal
+from fedrec_flower.models.base import check_vectors
+from fedrec_flower.models.layers import ItemEmbedding, Normal
 from fedrec_flower.models.two_tower import TwoTower
 
 
 class Hybrid(TwoTower):
-    """Score = that of `TwoTower` + user tower . the item's own vector + the item's own bias.
+    """Score = score of `TwoTower` + user tower . the item's own vector + the item's own bias.
 
     Args:
-        num_users: how many users are loaded at first.
+        num_users: number of users that are loaded first.
         num_items: rows of the item table.
-        task: "ranking"; see `TwoTower`, as for all that follows but the last.
+        task: "ranking"; see `TwoTower`, as for all that follow except the last.
         item_features: float32 (num_items, num_features).
-        num_attributes: how many numbers say what a user is like.
-        embedding_dim: length of the vectors that the towers end in.
+        num_attributes: number of attributes of a user.
+        embedding_dim: length of the towers' output vectors.
         hidden_dims: widths of each tower's hidden layers.
-        history_dropout: share of the rounds that a user trains in without a history.
+        history_dropout: share of the rounds in which a user trains without a history.
         init_std: standard deviation of the items' own initial vectors and biases.
     """
-
-    item_rows: ClassVar[frozenset[str]] = TwoTower.item_rows | {"item_embedding.weight"}
 
     def __init__(
         self,
@@ -52,20 +49,18 @@ class Hybrid(TwoTower):
         init_std: float,
     ) -> None:
         check_vectors(embedding_dim, init_std)
-        towers = (embedding_dim, hidden_dims, history_dropout)
-        super().__init__(num_users, task, item_features, num_attributes, *towers)
-        self.item_embedding = nn.Embedding(num_items, embedding_dim + 1)
-        self.init_std = init_std
+        super().__init__(
+            num_users,
+            task,
+            item_features,
+            num_attributes,
+            embedding_dim,
+            hidden_dims,
+            history_dropout,
+        )
+        self.item_embedding = ItemEmbedding(num_items, embedding_dim + 1, init=Normal(init_std))
 
+    @override
     def item_vectors(self, items: Tensor) -> Tensor:
-        """See `TwoTower.item_vectors`."""
         own: Tensor = self.item_embedding(items)
         return super().item_vectors(items) + own
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> Float32Array:
-        """As of `TwoTower`; the items' own vectors are normal."""
-        if name == "item_embedding.weight":
-            return normal(shape, self.init_std, rng)
-        return super().initial_value(name, shape, rng)

@@ -7,17 +7,17 @@ Chai et al. 2021, section 3.
 """
 
 from dataclasses import replace
-from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from fedrec_flower.core.types import Float32Array
-from fedrec_flower.models.base import BilinearForm, Recommender, check_vectors, middle, normal
+from fedrec_flower.models.abilities import Bilinear, BilinearForm
+from fedrec_flower.models.base import Recommender, check_vectors, middle
+from fedrec_flower.models.layers import ItemEmbedding, Normal, UserEmbedding, Zeros
 
 
-class MF(Recommender):
+class MF(Recommender, Bilinear):
     """Score = global bias + user bias + item bias + user vector . item vector.
 
     Args:
@@ -25,13 +25,10 @@ class MF(Recommender):
         num_items: rows of the item tables.
         rating_range: lowest and highest rating, raw units, or None for implicit data.
         task: "rating" starts the global bias in the middle of the rating range; "ranking" has
-            neither global nor user bias, because they move no item past another.
+            neither global nor user bias, because they do not change the order of items.
         embedding_dim: length of a vector.
         init_std: standard deviation of the initial vectors.
     """
-
-    user_rows: ClassVar[frozenset[str]] = frozenset({"user_embedding.weight", "user_bias.weight"})
-    item_rows: ClassVar[frozenset[str]] = frozenset({"item_embedding.weight", "item_bias.weight"})
 
     def __init__(
         self,
@@ -44,44 +41,35 @@ class MF(Recommender):
     ) -> None:
         check_vectors(embedding_dim, init_std)
         super().__init__()
-        self.item_embedding = nn.Embedding(num_items, embedding_dim)
-        self.item_bias = nn.Embedding(num_items, 1)
-        self.user_embedding = nn.Embedding(num_users, embedding_dim)
+        self.item_embedding = ItemEmbedding(num_items, embedding_dim, init=Normal(init_std))
+        self.item_bias = ItemEmbedding(num_items, 1, init=Zeros())
+        self.user_embedding = UserEmbedding(num_users, embedding_dim, init=Normal(init_std))
         self.rates = task == "rating"
         if self.rates:
-            self.user_bias = nn.Embedding(num_users, 1)
-            self.global_bias = nn.Parameter(torch.zeros(1))
-        self.start = middle(rating_range)
-        self.init_std = init_std
+            self.user_bias = UserEmbedding(num_users, 1, init=Zeros())
+            self.global_bias = nn.Parameter(torch.full((1,), middle(rating_range)))
 
+    @override
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """See `Recommender.forward`."""
         match: Tensor = (self.user_embedding(users) * self.item_embedding(items)).sum(-1)
         return self._add_biases(match + self.item_bias(items).squeeze(-1), users)
 
+    @override
     def score_all(self, users: Tensor) -> Tensor:
-        """See `Recommender.score_all`; one matrix product."""
         match = self.user_embedding(users) @ self.item_embedding.weight.T
         match = match + self.item_bias.weight.squeeze(-1)
         return self._add_biases(match.T, users).T
 
     def _add_biases(self, scores: Tensor, users: Tensor) -> Tensor:
+        """Scores (..., num_users) with the biases of users and of all ratings."""
         if not self.rates:
             return scores
         user_bias: Tensor = self.user_bias(users).squeeze(-1)
         return scores + user_bias + self.global_bias
 
-    def factors(self) -> BilinearForm | None:
-        """See `Recommender.factors`."""
-        names = BilinearForm("user_embedding.weight", "item_embedding.weight", "item_bias.weight")
+    @override
+    def bilinear_form(self) -> BilinearForm | None:
+        form = BilinearForm("user_embedding.weight", "item_embedding.weight", "item_bias.weight")
         if not self.rates:
-            return names
-        return replace(names, user_bias="user_bias.weight", global_bias="global_bias")
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> Float32Array:
-        """Normal vectors, zero biases, the global bias in the middle of the rating range."""
-        if name.endswith("embedding.weight"):
-            return normal(shape, self.init_std, rng)
-        return np.full(shape, self.start if name == "global_bias" else 0.0, np.float32)
+            return form
+        return replace(form, user_bias="user_bias.weight", global_bias="global_bias")

@@ -7,26 +7,30 @@ Source: He et al. 2017, eqs. 9-12; federated with personal user vectors as in Fe
 """
 
 from itertools import pairwise
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.types import Float32Array
-from fedrec_flower.models.base import (
-    PAIRS_AT_ONCE,
-    BilinearForm,
-    Recommender,
-    check_vectors,
-    middle,
-    normal,
-    xavier_uniform,
+from fedrec_flower.models.abilities import Bilinear, BilinearForm
+from fedrec_flower.models.base import MAX_PAIRS_PER_BATCH, Recommender, check_vectors, middle
+from fedrec_flower.models.layers import (
+    Constant,
+    Init,
+    Initialized,
+    ItemEmbedding,
+    Normal,
+    UserEmbedding,
+    XavierUniform,
+    Zeros,
 )
 
 
-class NCF(Recommender):
+class NCF(Recommender, Bilinear):
     """Score = output layer over [user vector * item vector, hidden layers of both], plus bias.
 
     Args:
@@ -34,14 +38,11 @@ class NCF(Recommender):
         num_items: rows of the item tables.
         rating_range: lowest and highest rating, raw units, or None for implicit data.
         task: "rating" starts the output bias in the middle of the rating range.
-        variant: "gmf" keeps the product alone, "mlp" the hidden layers alone, "neumf" both.
-        embedding_dim: length of a vector; product and hidden layers have vectors of their own.
+        variant: "gmf" uses the product only, "mlp" the hidden layers only, "neumf" both.
+        embedding_dim: length of a vector; product and hidden layers have separate vectors.
         hidden_dims: widths of the hidden layers, for "mlp" and "neumf".
         init_std: standard deviation of the initial vectors.
     """
-
-    user_rows: ClassVar[frozenset[str]] = frozenset({"user_embedding.weight"})
-    item_rows: ClassVar[frozenset[str]] = frozenset({"item_embedding.weight", "item_bias.weight"})
 
     def __init__(
         self,
@@ -55,28 +56,36 @@ class NCF(Recommender):
         init_std: float,
     ) -> None:
         check_vectors(embedding_dim, init_std)
-        deep = variant == "gmf" or bool(hidden_dims and min(hidden_dims) >= 1)
-        require(deep, f"model.hidden_dims needs layers of one or more units: {hidden_dims}")
+        has_layers = bool(hidden_dims) and min(hidden_dims) >= 1
+        require(
+            variant == "gmf" or has_layers,
+            f"model.hidden_dims needs layers of one or more units: {hidden_dims}",
+        )
         super().__init__()
         self.has_product = variant != "mlp"
         self.has_hidden = variant != "gmf"
         self.embedding_dim = embedding_dim
-        width = embedding_dim * (self.has_product + self.has_hidden)
-        self.item_embedding = nn.Embedding(num_items, width)
-        self.item_bias = nn.Embedding(num_items, 1)
-        self.user_embedding = nn.Embedding(num_users, width)
-        widths = [2 * embedding_dim, *hidden_dims] if self.has_hidden else []
+        # Length of the part of a vector, and of the features, that the product takes.
+        self._product_dim = embedding_dim if self.has_product else 0
+        table_dim = self._product_dim + (embedding_dim if self.has_hidden else 0)
+        self.item_embedding = ItemEmbedding(num_items, table_dim, init=Normal(init_std))
+        self.item_bias = ItemEmbedding(num_items, 1, init=Zeros())
+        self.user_embedding = UserEmbedding(num_users, table_dim, init=Normal(init_std))
         self.hidden = nn.Sequential()
-        for fan_in, fan_out in pairwise(widths):
-            self.hidden.extend([nn.Linear(fan_in, fan_out), nn.ReLU()])
-        features = embedding_dim * self.has_product + (widths[-1] if widths else 0)
-        self.output = nn.Linear(features, 1)
-        self.start = middle(rating_range) if task == "rating" else 0.0
-        self.init_std = init_std
+        num_features = self._product_dim
+        if self.has_hidden:
+            for fan_in, fan_out in pairwise([2 * embedding_dim, *hidden_dims]):
+                self.hidden.extend([nn.Linear(fan_in, fan_out), nn.ReLU()])
+            num_features += hidden_dims[-1]
+        self.output = Initialized(
+            nn.Linear(num_features, 1),
+            weight=_output_weights(self._product_dim),
+            bias=Constant(middle(rating_range) if task == "rating" else 0.0),
+        )
 
+    @override
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """See `Recommender.forward`."""
-        # Split, not sliced: the gradient of a slice is a whole table of zeros.
+        # Split instead of slice: the gradient of a slice is a whole table of zeros.
         user = self.user_embedding(users).split(self.embedding_dim, -1)
         item = self.item_embedding(items).split(self.embedding_dim, -1)
         features = []
@@ -87,27 +96,28 @@ class NCF(Recommender):
         scores: Tensor = self.output(torch.cat(features, -1)) + self.item_bias(items)
         return scores.squeeze(-1)
 
+    @override
     def score_all(self, users: Tensor) -> Tensor:
-        """See `Recommender.score_all`; what user and item add to the first layer is shared."""
         user, item = self.user_embedding(users), self.item_embedding.weight
         scores = self.item_bias.weight.squeeze(-1) + self.output.bias
-        weight, width = self.output.weight[0], self.embedding_dim * self.has_product
+        weight, width = self.output.weight[0], self._product_dim
         if self.has_product:
             scores = scores + (user[:, :width] * weight[:width]) @ item[:, :width].T
         if not self.has_hidden:
             return scores
+        # The first layer is linear in user and item: each part is computed once, not per pair.
         first, rest = cast("nn.Linear", self.hidden[0]), self.hidden[1:]
-        of_user = user[:, -self.embedding_dim :] @ first.weight[:, : self.embedding_dim].T
-        of_item = item[:, -self.embedding_dim :] @ first.weight[:, self.embedding_dim :].T
-        size = max(PAIRS_AT_ONCE // len(item), 1)
+        user_part = user[:, -self.embedding_dim :] @ first.weight[:, : self.embedding_dim].T
+        item_part = item[:, -self.embedding_dim :] @ first.weight[:, self.embedding_dim :].T
+        size = max(MAX_PAIRS_PER_BATCH // len(item), 1)
         hidden = []
         for start in range(0, len(user), size):
-            layer = rest(of_user[start : start + size, None] + of_item + first.bias)
+            layer = rest(user_part[start : start + size, None] + item_part + first.bias)
             hidden.append(layer @ weight[width:])
         return scores + torch.cat(hidden)
 
-    def factors(self) -> BilinearForm | None:
-        """See `Recommender.factors`: without hidden layers this is a weighted product."""
+    @override
+    def bilinear_form(self) -> BilinearForm | None:
         if self.has_hidden:
             return None
         return BilinearForm(
@@ -118,18 +128,16 @@ class NCF(Recommender):
             weight="output.weight",
         )
 
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> Float32Array:
-        """Normal vectors, Xavier weights, zero biases; the product's weights start at one."""
-        if name.endswith("embedding.weight"):
-            return normal(shape, self.init_std, rng)
-        if name == "output.bias":
-            return np.full(shape, self.start, np.float32)
-        if name.endswith("bias") or name == "item_bias.weight":
-            return np.zeros(shape, np.float32)
-        weight = xavier_uniform(shape, rng)
-        if name == "output.weight" and self.has_product:
-            # GMF begins as a plain inner product: He et al. 2017, section 3.3.
-            weight[:, : self.embedding_dim] = 1.0
+
+def _output_weights(product_dim: int) -> Init:
+    """Xavier weights (1, n); the first `product_dim` weights, those of the product, are one.
+
+    GMF starts as a plain inner product: He et al. 2017, section 3.3.
+    """
+
+    def draw(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
+        weight = XavierUniform()(shape, rng)
+        weight[:, :product_dim] = 1.0
         return weight
+
+    return draw

@@ -1,52 +1,50 @@
-"""What PFedRec and FedRAP share: a linear score function that belongs to the client."""
+"""A linear score function that belongs to the client: the common part of PFedRec and FedRAP."""
 
 from abc import abstractmethod
 
-import numpy as np
 from torch import Tensor, nn
+from typing_extensions import override
 
-from fedrec_flower.core.types import Float32Array
-from fedrec_flower.models.base import Recommender, normal
+from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.layers import Constant, Initialized, Personal, Uniform
 
 
 class PersonalHead(Recommender):
-    """Score = the client's weights . item vector + the client's bias; its users are scored alike.
+    """Score = the client's weights . item vector + the client's bias.
 
-    So clients must be users: a silo's users share one list, and without federation, where one
-    client holds them all, everybody gets about what is popular: no ceiling of these models.
+    All users of a client get the same scores, so each client should be one user. With silos, or
+    without federation, where one client holds all users, the scores approach popularity: that is
+    no upper bound for these models.
 
     Attributes:
-        score: the score function, personal; made by the model after its item tables.
-        start: what the bias begins at; 0 leaves it to PyTorch's own law.
-        init_std: standard deviation of the initial item vectors.
+        score: the personal score function; the model creates it after its item tables.
     """
 
     score: nn.Linear
-    start: float
-    init_std: float
 
     @abstractmethod
     def vectors(self, items: Tensor | None) -> Tensor:
-        """The vectors (n, d) that items are scored by; of all loaded ones for None."""
+        """Item vectors (n, d) for scoring; of all loaded items if None."""
 
+    @override
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """See `Recommender.forward`; all users of a client are scored alike."""
         del users
         scores: Tensor = self.score(self.vectors(items)).squeeze(-1)
         return scores
 
+    @override
     def score_all(self, users: Tensor) -> Tensor:
-        """See `Recommender.score_all`."""
         scores: Tensor = self.score(self.vectors(None)).squeeze(-1)
         return scores.repeat(len(users), 1)
 
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> Float32Array:
-        """Normal item vectors; the score function starts as PyTorch starts a linear layer."""
-        if name in self.item_rows:
-            return normal(shape, self.init_std, rng)
-        if self.start and name == "score.bias":
-            return np.full(shape, self.start, np.float32)
-        bound = self.score.in_features**-0.5
-        return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+def personal_head(embedding_dim: int, start: float) -> nn.Linear:
+    """A personal score function; it starts as PyTorch starts a linear layer.
+
+    Args:
+        embedding_dim: length of an item vector.
+        start: initial bias; 0 draws the bias as PyTorch does.
+    """
+    uniform = Uniform(embedding_dim**-0.5)
+    bias = Constant(start) if start else uniform
+    return Personal(Initialized(nn.Linear(embedding_dim, 1), weight=uniform, bias=bias))

@@ -99,5 +99,5 @@ def test_data_that_tell_nothing_of_items_are_refused(prepare_small: PrepareSmall
     assert data.client(3).attributes.shape == (1, 0)
     facts = {"item_features": data.item_features, "num_attributes": data.num_attributes}
     node = compose(["model=two_tower"])[0]["model"]
-    with pytest.raises(ConfigError, match="these data tell no genres or years: choose another"):
+    with pytest.raises(ConfigError, match="these data have no genres or years: choose another"):
         build("model", node, num_users=1, task="ranking", **facts)

@@ -148,7 +148,7 @@ def test_a_user_forgotten_for_a_round_trains_as_if_without_a_history(
 def test_users_who_say_nothing_are_no_obstacle_and_items_of_which_nothing_is_known_are() -> None:
     silent = scores(towers(FEATURES, 0), [], had(4))
     assert np.isfinite(silent).all()
-    with pytest.raises(ConfigError, match="tell no genres or years: choose another dataset"):
+    with pytest.raises(ConfigError, match="have no genres or years: choose another dataset"):
         towers(FEATURES[:, :0], 2)
 
 
