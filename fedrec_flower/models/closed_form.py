@@ -1,4 +1,4 @@
-"""Models that are solved, not trained: the server needs nothing but sums over the clients."""
+"""Models with a closed-form solution, which the server computes from sums over the clients."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedrec_flower.core.memory import require_memory
 from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns, starts
+from fedrec_flower.models.abilities import HistoryBased
 from fedrec_flower.models.base import Recommender
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Histories = Any  # scipy.sparse.csr_matrix (num_users, num_items); scipy is untyped
+Incidence = Any
+"""scipy.sparse.csr_matrix (num_users, num_items); scipy is untyped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """The random error of sums over users, whose mean is zero.
+    """The random error of sums over users; its mean is zero.
 
     Attributes:
         std: standard deviation of Gaussian noise in each value.
-        answer_variance: variance of one user's debiased answer about one item, where answers were
-            flipped at random.
+        answer_variance: variance of one user's debiased answer about one item, under randomized
+            response.
         num_users: number of users who answered.
     """
 
@@ -45,7 +48,7 @@ class Noise:
         return cls(0.0, flip_rate * (1 - flip_rate) / (1 - 2 * flip_rate) ** 2, num_users)
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """True if the error is not zero."""
         return bool(self.std or self.answer_variance)
 
     @property
@@ -55,9 +58,9 @@ class Noise:
 
     @property
     def of_rare_pairs(self) -> float:
-        """Standard deviation of the number of users of a pair of items that nobody had.
+        """Standard deviation of the number of users of a pair of items without users.
 
-        Noise beyond that follows the items' own users, and so the directions of the signal.
+        Pairs of popular items have more noise, which is aligned with the directions of the signal.
         """
         return float(np.sqrt(self.std**2 + self.num_users * self.answer_variance**2))
 
@@ -68,13 +71,14 @@ class Noise:
         independent, so their product has variance v^2 + v (x^2 + y^2) with v = `answer_variance`.
 
         Args:
-            num_users_of_item: float64 (n,), estimates; negative ones count as zero.
+            num_users_of_item: float64 (n,), estimates; negative values are treated as zero.
 
         Returns:
             float64 (n, n); the diagonal holds `of_items`.
         """
-        had, answer = np.maximum(num_users_of_item, 0.0), self.answer_variance
-        variance = self.std**2 + self.num_users * answer**2 + answer * np.add.outer(had, had)
+        count = np.maximum(num_users_of_item, 0.0)
+        answer = self.answer_variance
+        variance = self.std**2 + self.num_users * answer**2 + answer * np.add.outer(count, count)
         std: Float64Array = np.sqrt(variance)
         np.fill_diagonal(std, self.of_items)
         return std
@@ -83,46 +87,52 @@ class Noise:
 NO_NOISE = Noise()
 
 
-class ClosedFormRecommender(Recommender):
+class ClosedFormRecommender(Recommender, HistoryBased):
     """A recommender that the server solves from sums over users, without gradients.
 
-    Clients send *sufficient statistics*: arrays that add up over users. What the server solves
-    is therefore what a centralised fit gives, whoever holds whom. Several cautions:
+    Clients send *sufficient statistics*: arrays that are summed over users. The solution therefore
+    equals that of a centralised fit, for any partition of the users. Note:
 
-    - A round solves from its own cohort. With `clients_per_round` below all clients, the model
-      is the one that these clients' data alone would give.
-    - The statistics of one user tell that user's history. Only sums over many users hide it,
-      which is all the server needs: secure aggregation may hide every summand.
-    - Feedback is implicit: whoever interacted counts as one, ratings are not read.
+    - A round uses the statistics of its own cohort. With `clients_per_round` below all clients,
+      the model is the one of these clients' data alone.
+    - The statistics of one user reveal that user's history. Only sums over many users hide it, and
+      the server needs no more than the sums: secure aggregation can hide each client's part.
+    - Feedback is implicit: each interaction counts as one, ratings are ignored.
 
-    Scores follow from a user's history, so there are no user vectors to keep: `observe` brings
-    the histories of the loaded users, and until then everybody's is empty.
+    Scores are computed from a user's history, so there are no user vectors to store: `set_history`
+    sets the histories of the loaded users, which are empty until then.
 
     Args:
-        num_users: how many users are loaded at first.
+        num_users: number of users that are loaded first.
         num_items: size of the catalogue.
+
+    Attributes:
+        statistic_names: names of the statistics, in message order.
+        node_bytes: bytes per pair of items to build the model and its statistics on a node, for
+            models whose memory grows with the square of the catalogue.
+        server_bytes: bytes per pair of items to sum statistics and solve on the server.
+        bounded: True if `statistic_norms` is implemented, so that a client's part can be clipped.
     """
 
-    statistic_names: ClassVar[tuple[str, ...]]  # in message order
-    # Bytes for each pair of items, where memory grows with the square of the catalogue.
-    node_bytes: ClassVar[float] = 0.0  # to build the model and make statistics
-    server_bytes: ClassVar[float] = 0.0  # to add statistics up and solve them
-    bounded: ClassVar[bool] = False  # whether `statistic_norms` knows what a client contributes
+    statistic_names: ClassVar[tuple[str, ...]]
+    node_bytes: ClassVar[float] = 0.0
+    server_bytes: ClassVar[float] = 0.0
+    bounded: ClassVar[bool] = False
 
     def __init__(self, num_users: int, num_items: int) -> None:
         super().__init__()
         self.num_items = num_items
         self.require_memory(self.node_bytes, "a client")
-        from scipy.sparse import csr_matrix  # here: not every node needs it
+        from scipy.sparse import csr_matrix  # imported here: most models do not need scipy
 
-        self._seen: Histories = csr_matrix((num_users, num_items), dtype=np.float32)
+        self._history: Incidence = csr_matrix((num_users, num_items), dtype=np.float32)
 
     def require_memory(self, num_bytes: float, whose: str) -> None:
-        """Refuse a catalogue whose square does not fit.
+        """Check that arrays with a value per pair of items fit in memory.
 
         Args:
-            num_bytes: for each pair of items.
-            whose: side, for the message.
+            num_bytes: bytes per pair of items.
+            whose: "a client" or "the server", for the message.
 
         Raises:
             ConfigError: with the bytes needed and available.
@@ -139,41 +149,40 @@ class ClosedFormRecommender(Recommender):
     def statistics(
         self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
-        """What the users would send, summed.
+        """The statistics of users, summed over the users.
 
         Args:
             history: the users' training interactions.
             parameters: global shared parameters by name.
-            share: float64 (num_users,), what each user's are multiplied by, from 0 to 1; None for
-                1. Only where they are `bounded`.
+            share: float64 (num_users,), factor in [0, 1] of each user's statistics; None for 1.
+                Only for models that are `bounded`.
 
         Returns:
-            float64 arrays by name, as in `statistic_names`; shapes depend on no user.
+            float64 arrays by name, as in `statistic_names`; shapes do not depend on the users.
         """
 
     def statistic_shapes(self, parameters: Tensors) -> dict[str, tuple[int, ...]]:
-        """Shapes of the statistics by name, as of nobody's history: they depend on no user."""
-        nobody = Columns(starts([]), np.zeros(0, np.int32), None)
-        return {name: sum_.shape for name, sum_ in self.statistics(nobody, parameters).items()}
+        """Shapes of the statistics by name."""
+        no_users = Columns(starts([]), np.zeros(0, np.int32), None)
+        statistics = self.statistics(no_users, parameters)
+        return {name: value.shape for name, value in statistics.items()}
 
     @abstractmethod
     def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
-        """New shared parameters, on the server.
+        """Compute new shared parameters, on the server.
 
         Args:
             sums: `statistics`, summed over the users of all clients of a cohort.
-            parameters: the shared parameters that the statistics were taken with.
-            noise: the random error of the sums.
+            parameters: the shared parameters that the statistics were computed with.
+            noise: random error of the sums.
         """
 
     def statistic_norms(self, history: Columns, user_offsets: IndexArray) -> Float64Array:
-        """The L2 norm of all that each client sends: of the sum over its users.
-
-        Only where the statistics are `bounded`.
+        """L2 norm of each client's statistics, summed over its users. Only if `bounded`.
 
         Args:
             history: the users' training interactions.
-            user_offsets: int64 (num_clients + 1,), where each client's users begin.
+            user_offsets: int64 (num_clients + 1,), index of each client's first user.
 
         Returns:
             float64 (num_clients,).
@@ -181,79 +190,74 @@ class ClosedFormRecommender(Recommender):
         raise NotImplementedError
 
     def largest_std(self, noise: Noise) -> float:
-        """Standard deviation of the largest statistic there can be: that of all users.
+        """Standard deviation of the largest possible statistic: one that includes all users.
 
         Args:
-            noise: the random error of the sums, with its number of users.
+            noise: random error of the sums, with its number of users.
         """
         return noise.of_items
 
     def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
-        """Estimates, without bias, of the statistics before answers were flipped.
+        """Unbiased estimates of the statistics before randomized response.
 
         Args:
-            sums: `statistics` of histories in which whether a user had an item was flipped, item
-                by item.
-            flip_rate: with which probability, below 1/2.
-            num_users: how many users they are of.
+            sums: `statistics` of histories in which each user's answer about each item (whether
+                the user had it) was flipped at random.
+            flip_rate: probability of a flip, below 1/2.
+            num_users: number of users in the sums.
         """
         if flip_rate:
             raise NotImplementedError
         del num_users
         return sums
 
-    def tells_items_apart(self, solution: Tensors) -> bool:
-        """Whether a solution scores any item above another; noise may have hidden everything."""
+    def separates_items(self, solution: Tensors) -> bool:
+        """True if a solution scores any item above another; noise may hide all differences."""
         return any(value.any() for value in solution.values())
 
     @abstractmethod
     def score_histories(self, users: IndexArray) -> Float32Array:
-        """Score every item: float32 (n, num_items) for users int64 (n,), rows of what is loaded."""
+        """Score every item: float32 (n, num_items) for users int64 (n,), rows of the histories."""
 
     def solve_alone(self, history: Columns, parameters: Tensors, num_rounds: int) -> Tensors:
-        """What `num_rounds` rounds would make of one client's history, were there no other."""
+        """The result of `num_rounds` rounds with one client's history only."""
         for _ in range(num_rounds):
             parameters = self.solve(self.statistics(history, parameters), parameters)
         return parameters
 
-    def observe(self, history: Columns) -> None:
-        """See `Recommender.observe`."""
-        self._seen = incidence(history, self.num_items)
+    @override
+    def set_history(self, history: Columns) -> None:
+        self._history = incidence(history, self.num_items)
 
+    @override
     def score_all(self, users: Tensor) -> Tensor:
-        """See `Recommender.score_all`."""
         return torch.from_numpy(self.score_histories(users.numpy(force=True)))
 
+    @override
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        """See `Recommender.forward`."""
-        distinct, place = torch.unique(users, return_inverse=True)
-        return self.score_all(distinct)[place, items]
+        distinct, row = torch.unique(users, return_inverse=True)
+        return self.score_all(distinct)[row, items]
 
     def value(self, name: str) -> Float32Array:
         """A loaded parameter as an array."""
         array: Float32Array = self.get_parameter(name).numpy(force=True)
         return array
 
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> Float32Array:
-        """Zeros: before the first sum all items are alike."""
-        del name, rng
-        return np.zeros(shape, np.float32)
 
-
-def incidence(history: Columns, num_items: int, value: Float64Array | None = None) -> Histories:
-    """Who interacted with what: a sparse (num_users, num_items) of ones, float32.
+def incidence(history: Columns, num_items: int, value: Float64Array | None = None) -> Incidence:
+    """Interactions as a sparse matrix (num_users, num_items) of ones, float32.
 
     Args:
         history: the users' interactions.
         num_items: size of the catalogue.
-        value: float64 (num_users,), what stands in a user's row in place of ones, in float64.
+        value: float64 (num_users,), entries of each user's row instead of ones; the matrix is then
+            float64.
     """
     from scipy.sparse import csr_matrix
 
-    ones: NDArray[Any] = np.ones(len(history.item), np.float32)
+    entries: NDArray[Any] = np.ones(len(history.item), np.float32)
     if value is not None:
-        # float64: sums over users of rounded float32 would exceed what clipping allows each.
-        ones = np.repeat(value, np.diff(history.offsets)).astype(np.float64)
-    return csr_matrix((ones, history.item, history.offsets), (len(history.offsets) - 1, num_items))
+        # float64: sums over users of rounded float32 could exceed each user's clipping bound.
+        entries = np.repeat(value, np.diff(history.offsets)).astype(np.float64)
+    shape = (len(history.offsets) - 1, num_items)
+    return csr_matrix((entries, history.item, history.offsets), shape)

@@ -1,7 +1,7 @@
 """EASE: a linear autoencoder without hidden layer, in closed form.
 
 Shared: the item-to-item weights. Personal: nothing. With m items a client sends 2 m (m + 1)
-bytes once (the upper half of its Gram matrix) and receives 4 m ** 2: 5.7 and 11.3 MB for 1,682
+bytes once (the lower half of its Gram matrix) and receives 4 m ** 2: 5.7 and 11.3 MB for 1,682
 items, 27 and 55 MB for 3,706. The server inverts a float64 matrix of 8 m ** 2 bytes.
 
 Source: Steck 2019, "Embarrassingly shallow autoencoders for sparse data", Algorithm 1.
@@ -12,11 +12,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.closed_form import NO_NOISE, ClosedFormRecommender, Noise, incidence
+from fedrec_flower.models.layers import PerItem
 from fedrec_flower.models.ops.cooccurrence import (
     cooccurrences,
     debiased,
@@ -33,12 +35,11 @@ class EASE(ClosedFormRecommender):
     The weights minimise |X - X B|^2 + regularization |B|^2 with a zero diagonal.
 
     Args:
-        num_users: how many users are loaded at first.
+        num_users: number of users that are loaded first.
         num_items: size of the catalogue.
-        regularization: L2 pull on the weights (lambda), in units of users; above 0.
+        regularization: L2 penalty on the weights (lambda), in units of users; above 0.
     """
 
-    item_rows: ClassVar[frozenset[str]] = frozenset({"item_weights"})
     statistic_names: ClassVar[tuple[str, ...]] = ("cooccurrences",)
     node_bytes: ClassVar[float] = 26.0  # measured
     server_bytes: ClassVar[float] = 70.0  # measured, with noise
@@ -47,46 +48,49 @@ class EASE(ClosedFormRecommender):
     def __init__(self, num_users: int, num_items: int, regularization: float) -> None:
         require(regularization > 0, f"model.regularization must be above 0: {regularization}")
         super().__init__(num_users, num_items)
-        self.item_weights = nn.Parameter(torch.zeros(num_items, num_items))
+        self.item_weights = PerItem(nn.Parameter(torch.zeros(num_items, num_items)))
         self.regularization = regularization
 
+    @override
     def statistics(
         self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
-        """See `ClosedFormRecommender.statistics`; the packed Gram matrix."""
         del parameters
         value = None if share is None else np.sqrt(share)
         return {"cooccurrences": cooccurrences(incidence(history, self.num_items, value))}
 
+    @override
     def statistic_norms(self, history: Columns, user_offsets: IndexArray) -> Float64Array:
-        """See `ClosedFormRecommender.statistic_norms`; of a client's co-occurrences."""
         return norms(history, user_offsets, self.num_items)
 
+    @override
     def largest_std(self, noise: Noise) -> float:
-        """See `ClosedFormRecommender.largest_std`; of a pair of items."""
+        """Standard deviation of a pair of items."""
         return float(noise.of_pairs(np.full(2, noise.num_users))[0, 1])
 
+    @override
     def debiased(self, sums: Sums, flip_rate: float, num_users: float) -> Sums:
-        """See `ClosedFormRecommender.debiased`."""
         pairs = debiased(sums["cooccurrences"], self.num_items, flip_rate, num_users)
         return {"cooccurrences": pairs}
 
+    @override
     def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
-        """See `ClosedFormRecommender.solve`; Algorithm 1, of what noise does not explain."""
+        """Algorithm 1, on the Gram matrix after removal of noise."""
         del parameters
         gram = symmetric(sums["cooccurrences"], self.num_items)
-        # An item that nobody had has no weights; leaving it out is exact and cheaper.
-        had = np.flatnonzero(~insignificant(gram.diagonal(), noise.of_items))
-        block, weights = np.ix_(had, had), np.zeros(gram.shape, np.float32)
+        # An item without users has zero weights; leaving it out is exact and cheaper.
+        items = np.flatnonzero(~insignificant(gram.diagonal(), noise.of_items))
+        block = np.ix_(items, items)
+        weights = np.zeros(gram.shape, np.float32)
         part = gram[block]
-        if noise and len(had):
+        if noise and len(items):
             part = without_noise(part, noise.of_rare_pairs)
         weights[block] = _weights(part, self.regularization)
         return {"item_weights": weights}
 
+    @override
     def score_histories(self, users: IndexArray) -> Float32Array:
-        """See `ClosedFormRecommender.score_histories`."""
-        scores: Float32Array = self._seen[users] @ self.value("item_weights")
+        scores: Float32Array = self._history[users] @ self.value("item_weights")
         return scores
 
 
@@ -95,7 +99,7 @@ def _weights(gram: Float64Array, regularization: float) -> Float64Array:
     from scipy.linalg import lapack
 
     np.fill_diagonal(gram, gram.diagonal() + regularization)
-    # A matrix is its own transpose, and LAPACK works in place on the transpose.
+    # The matrix is symmetric, and LAPACK works in place on the transpose of a C array.
     factor, _ = lapack.dpotrf(gram.T, overwrite_a=True)
     inverse, _ = lapack.dpotri(factor, overwrite_c=True)
     inverse = np.triu(inverse) + np.triu(inverse, 1).T

@@ -1,12 +1,12 @@
 """iALS: implicit matrix factorisation by alternating least squares.
 
-Shared: item vectors. Personal: user vectors, which nobody keeps: a client solves its users' from
-their histories whenever it needs them. With m items and d dimensions a client receives 4 m d
-bytes a round and sends 2 m (d + 1)(d + 2) and a little: 0.3 and 8.3 MB for 1,682 items and 48
+Shared: item vectors. Personal: user vectors, which are not stored: a client solves its users'
+vectors from their histories when it needs them. With m items and d dimensions a client receives
+4 m d bytes per round and sends about 2 m (d + 1)(d + 2): 0.3 and 8.3 MB for 1,682 items and 48
 dimensions. The server solves m systems of d equations.
 
-Mind that an item whom a single user of a sum had shows that user's vector in it: sums over few
-users hide little, until secure aggregation makes them sums over all.
+If only one user of a sum had an item, the sum reveals that user's vector. Sums over few users hide
+little; secure aggregation extends the sums to all users.
 
 Source: Hu, Koren and Volinsky 2008; weighting and regularization as in Rendle et al. 2022,
 "Revisiting the performance of iALS on item recommendation benchmarks".
@@ -18,23 +18,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from torch import nn
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sums, Tensors
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.base import normal
 from fedrec_flower.models.closed_form import (
     NO_NOISE,
     ClosedFormRecommender,
-    Histories,
+    Incidence,
     Noise,
     incidence,
 )
+from fedrec_flower.models.layers import Initialized, Normal, PerItem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_CELLS_AT_ONCE = 4_000_000  # 32 MB of float64, whatever the dimension
+_MAX_CELLS_PER_BLOCK = 4_000_000  # 32 MB of float64
 
 
 class IALS(ClosedFormRecommender):
@@ -43,20 +44,20 @@ class IALS(ClosedFormRecommender):
     With S the interactions, U users and I items, the vectors minimise
     sum over S of (score - 1)^2 + unobserved_weight * sum over all pairs of score^2
     + regularization * sum over users of (|S of u| + unobserved_weight |I|)^exponent |vector|^2
-    and likewise over items. A round solves first the users (on the clients), then the items.
+    and likewise over items. A round first solves the users (on the clients), then the items.
 
     Args:
-        num_users: how many users are loaded at first.
+        num_users: number of users that are loaded first.
         num_items: size of the catalogue.
         embedding_dim: length of a vector.
-        unobserved_weight: weight of score^2 for every pair, had or not (alpha_0); above 0.
-        regularization: L2 pull on the vectors (lambda); above 0.
-        frequency_exponent: how the pull grows with a user's or an item's interactions (nu);
+        unobserved_weight: weight of score^2 for every pair, observed or not (alpha_0); above 0.
+        regularization: L2 penalty on the vectors (lambda); above 0.
+        frequency_exponent: how the penalty grows with the interactions of a user or an item (nu);
             0: not at all, 1: in proportion.
-        init_std: standard deviation of the initial vectors, times sqrt(embedding_dim).
+        init_std: standard deviation of the initial vectors, times sqrt(embedding_dim), so that
+            their length does not grow with the dimension.
     """
 
-    item_rows: ClassVar[frozenset[str]] = frozenset({"item_vectors"})
     statistic_names: ClassVar[tuple[str, ...]] = (
         "outer_products", "vectors", "num_users_of_item", "gram", "num_users",
     )  # fmt: skip
@@ -79,23 +80,27 @@ class IALS(ClosedFormRecommender):
         ):
             require(value > 0, f"model.{name} must be above 0: {value}")
         super().__init__(num_users, num_items)
-        self.item_vectors = nn.Parameter(torch.zeros(num_items, embedding_dim))
-        self.embedding_dim, self.init_std = embedding_dim, init_std
-        self.unobserved_weight, self.regularization = unobserved_weight, regularization
+        vectors = nn.Parameter(torch.zeros(num_items, embedding_dim))
+        std = float(init_std / np.sqrt(embedding_dim))
+        self.item_vectors = PerItem(Initialized(vectors, Normal(std)))
+        self.embedding_dim = embedding_dim
+        self.unobserved_weight = unobserved_weight
+        self.regularization = regularization
         self.frequency_exponent = frequency_exponent
 
+    @override
     def statistics(
         self, history: Columns, parameters: Tensors, share: Float64Array | None = None
     ) -> Sums:
-        """See `ClosedFormRecommender.statistics`; what the items' normal equations are made of.
+        """The parts of the items' normal equations.
 
         Returns:
-            `outer_products` (num_items, d (d + 1) / 2): of the vectors of an item's users,
-            lower triangles, summed; `vectors` (num_items, d): these vectors summed;
-            `num_users_of_item` (num_items,); `gram` (d, d): the outer products of all users'
-            vectors summed; `num_users` (1,).
+            `outer_products` (num_items, d (d + 1) / 2): outer products of the vectors of an item's
+            users, lower triangles, summed; `vectors` (num_items, d): these vectors, summed;
+            `num_users_of_item` (num_items,); `gram` (d, d): outer products of all users' vectors,
+            summed; `num_users` (1,).
         """
-        del share  # no bound is known
+        del share  # the model has no bound
         seen = incidence(history, self.num_items)
         users = self._user_vectors(seen, parameters["item_vectors"])
         users_of = seen.T.tocsr()
@@ -111,11 +116,12 @@ class IALS(ClosedFormRecommender):
             "num_users": np.array([float(len(users))]),
         }
 
+    @override
     def solve(self, sums: Sums, parameters: Tensors, noise: Noise = NO_NOISE) -> Tensors:
-        """See `ClosedFormRecommender.solve`; one ridge regression per item."""
+        """One ridge regression per item; an item without users has a zero vector."""
         del parameters, noise
-        count, vectors = sums["num_users_of_item"], np.zeros(sums["vectors"].shape)
-        # The vector of an item that nobody had is zero.
+        count = sums["num_users_of_item"]
+        vectors = np.zeros(sums["vectors"].shape)
         for items in _blocks(np.flatnonzero(count), self.embedding_dim):
             vectors[items] = self._ridge(
                 _unpacked(sums["outer_products"][items], self.embedding_dim),
@@ -126,29 +132,23 @@ class IALS(ClosedFormRecommender):
             )
         return {"item_vectors": vectors.astype(np.float32)}
 
+    @override
     def score_histories(self, users: IndexArray) -> Float32Array:
-        """See `ClosedFormRecommender.score_histories`."""
         items = self.value("item_vectors")
-        scores = self._user_vectors(self._seen[users], items) @ items.T
+        scores = self._user_vectors(self._history[users], items) @ items.T
         return scores.astype(np.float32)
 
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> Float32Array:
-        """Normal vectors whose length does not grow with their dimension."""
-        del name
-        return normal(shape, self.init_std / np.sqrt(shape[1]), rng)
-
-    def _user_vectors(self, seen: Histories, item_vectors: Float32Array) -> Float64Array:
-        """float64 (num_users, d): one ridge regression per user, on its own history."""
+    def _user_vectors(self, seen: Incidence, item_vectors: Float32Array) -> Float64Array:
+        """float64 (num_users, d): one ridge regression per user, on the user's history."""
         items = item_vectors.astype(np.float64)
-        gram, vectors = items.T @ items, np.zeros((seen.shape[0], self.embedding_dim))
+        gram = items.T @ items
+        vectors = np.zeros((seen.shape[0], self.embedding_dim))
         for users in _blocks(np.arange(len(vectors)), self.embedding_dim):
-            some = seen[users]
+            block = seen[users]
             vectors[users] = self._ridge(
-                _outer_products(some, items),
-                some @ items,
-                np.diff(some.indptr).astype(np.float64),
+                _outer_products(block, items),
+                block @ items,
+                np.diff(block.indptr).astype(np.float64),
                 gram=gram,
                 num_others=self.num_items,
             )
@@ -163,42 +163,43 @@ class IALS(ClosedFormRecommender):
         gram: Float64Array,
         num_others: float,
     ) -> Float64Array:
-        """Solve the normal equations of several users against the items, or the reverse.
+        """Solve the normal equations of n users given the items, or of n items given the users.
 
         Args:
-            outer: (n, d, d), outer products of the vectors of what each has met, summed; becomes
-                the left side.
-            target: (n, d), these vectors, summed: the right side.
-            count: (n,), how many each has met.
-            gram: (d, d), outer products of all others, summed.
-            num_others: how many others there are.
+            outer: (n, d, d), summed outer products of the vectors that each one interacted with;
+                overwritten with the left sides.
+            target: (n, d), sums of these vectors: the right sides.
+            count: (n,), number of these vectors.
+            gram: (d, d), summed outer products of all vectors of the other kind.
+            num_others: number of vectors of the other kind.
 
         Returns:
             float64 (n, d).
         """
         expected = count + self.unobserved_weight * num_others
-        pull: Float64Array = self.regularization * expected**self.frequency_exponent
+        penalty: Float64Array = self.regularization * expected**self.frequency_exponent
         diagonal = np.arange(len(gram))
         outer += self.unobserved_weight * gram
-        outer[:, diagonal, diagonal] += pull[:, None]
-        solved: NDArray[Any] = np.linalg.solve(outer, target[..., None])[..., 0]
-        return solved
+        outer[:, diagonal, diagonal] += penalty[:, None]
+        solution: NDArray[Any] = np.linalg.solve(outer, target[..., None])[..., 0]
+        return solution
 
 
-def _outer_products(met: Histories, vectors: Float64Array) -> Float64Array:
-    """Per row of a sparse matrix, the outer products of its columns' vectors, summed.
+def _outer_products(interactions: Incidence, vectors: Float64Array) -> Float64Array:
+    """Per row of a sparse matrix, the summed outer products of its columns' vectors.
 
     Args:
-        met: sparse (n, k), who met whom.
+        interactions: sparse (n, k).
         vectors: (k, d).
 
     Returns:
         float64 (n, d, d).
     """
-    outer = np.zeros((met.shape[0], vectors.shape[1], vectors.shape[1]))
-    for row in np.flatnonzero(np.diff(met.indptr)):
-        own = vectors[met.indices[met.indptr[row] : met.indptr[row + 1]]]
-        outer[row] = own.T @ own
+    outer = np.zeros((interactions.shape[0], vectors.shape[1], vectors.shape[1]))
+    offsets, columns = interactions.indptr, interactions.indices
+    for row in np.flatnonzero(np.diff(offsets)):
+        row_vectors = vectors[columns[offsets[row] : offsets[row + 1]]]
+        outer[row] = row_vectors.T @ row_vectors
     return outer
 
 
@@ -210,7 +211,7 @@ def _packed(outer: Float64Array) -> Float64Array:
 
 
 def _unpacked(packed: Float64Array, dim: int) -> Float64Array:
-    """What `_packed` packed: (n, dim, dim)."""
+    """The inverse of `_packed`: (n, dim, dim)."""
     row, column = np.tril_indices(dim)
     outer = np.empty((len(packed), dim, dim))
     outer[:, row, column] = packed
@@ -219,6 +220,6 @@ def _unpacked(packed: Float64Array, dim: int) -> Float64Array:
 
 
 def _blocks(rows: IndexArray, dim: int) -> Iterator[IndexArray]:
-    """Cut rows into pieces whose (dim, dim) matrices fit in memory together."""
-    size = max(_CELLS_AT_ONCE // dim**2, 1)
+    """Cut rows into blocks whose (dim, dim) matrices fit in memory together."""
+    size = max(_MAX_CELLS_PER_BLOCK // dim**2, 1)
     return (rows[start : start + size] for start in range(0, len(rows), size))

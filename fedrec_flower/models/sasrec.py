@@ -1,11 +1,11 @@
-"""SASRec: self-attention over the items a user had last.
+"""SASRec: self-attention over a user's most recent items.
 
-Shared: item vectors, which are read and scored with, item biases, vectors of positions, attention
-and feed-forward layers. Personal: nothing, so users who never trained can be scored as well.
+Shared: item vectors, used for input and for scores; item biases, position vectors, attention and
+feed-forward layers. Personal: nothing, so users who never trained can be scored.
 
-Source: Kang and McAuley 2018, "Self-attentive sequential recommendation", section III; blocks
-normalise their input (pre-norm), one feed-forward layer is as wide as a vector, and instead of
-dropout within the blocks, whole items are dropped from the input.
+Source: Kang and McAuley 2018, "Self-attentive sequential recommendation", section III. Differences:
+blocks normalise their input (pre-norm), the one feed-forward layer is as wide as a vector, and
+whole items are dropped from the input instead of dropout within the blocks.
 """
 
 from typing import cast
@@ -13,26 +13,28 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.models.layers import Initialized, Normal
 from fedrec_flower.models.sequential import SequentialRecommender
 
-_NEVER = -1e9  # an attention logit whose weight is zero in float32
+_MASKED_LOGIT = -1e9  # its attention weight is zero in float32
 
 
 class SASRec(SequentialRecommender):
-    """Score = last layer's vector at the user's last item . item vector + item bias.
+    """Score = output of the last block at the user's last item . item vector + item bias.
 
     Args:
-        num_users: how many users are loaded at first.
+        num_users: number of users that are loaded first.
         num_items: rows of the item tables.
-        task: "ranking"; what comes next is no rating.
+        task: "ranking"; the model cannot predict ratings.
         embedding_dim: length of a vector; a multiple of num_heads.
-        max_length: how many items are read at once.
+        max_length: items per window.
         num_blocks: blocks of attention and feed-forward layers.
         num_heads: attention heads.
         init_std: standard deviation of the initial vectors.
-        input_dropout: share of the items that a local epoch leaves unread, in [0, 1).
+        input_dropout: share of the items that a local epoch ignores, in [0, 1).
     """
 
     def __init__(
@@ -48,57 +50,65 @@ class SASRec(SequentialRecommender):
         input_dropout: float,
     ) -> None:
         require(num_blocks >= 1, f"model.num_blocks must be at least 1: {num_blocks}")
-        fits = num_heads >= 1 and embedding_dim % num_heads == 0
         require(
-            fits, f"model.num_heads={num_heads} must divide model.embedding_dim={embedding_dim}"
+            num_heads >= 1 and embedding_dim % num_heads == 0,
+            f"model.num_heads={num_heads} must divide model.embedding_dim={embedding_dim}",
         )
         super().__init__(
             num_users, num_items, task, embedding_dim, max_length, init_std, input_dropout
         )
-        self.position_embedding = nn.Parameter(torch.zeros(max_length, embedding_dim))
+        positions = nn.Parameter(torch.zeros(max_length, embedding_dim))
+        self.position_embedding = Initialized(positions, Normal(init_std))
         self.blocks = nn.ModuleList(_Block(embedding_dim, num_heads) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(embedding_dim)
         self.num_heads = num_heads
 
     @property
+    @override
     def floats_per_entry(self) -> int:
-        """See `HistoryRecommender.floats_per_entry`; vectors, and each head's attention."""
-        by_head = 3 * self.window * self.num_heads
-        return len(self.blocks) * (12 * self.item_embedding.embedding_dim + by_head)
+        # Vectors, and the attention weights of each head.
+        attention = 3 * self.window * self.num_heads
+        return len(self.blocks) * (12 * self.item_embedding.embedding_dim + attention)
 
-    def encode(self, vectors: Tensor, present: Tensor) -> Tensor:
-        """See `SequentialRecommender.encode`."""
+    @override
+    def encode_windows(self, vectors: Tensor, present: Tensor) -> Tensor:
         length = vectors.shape[1]
         earlier = torch.ones(length, length, device=vectors.device).tril()
-        itself = torch.eye(length, device=vectors.device)  # or padding would attend to nothing
-        seen = torch.maximum(earlier * present[:, None, :], itself)
+        # Each position attends to itself, or the softmax of padding would have no input.
+        diagonal = torch.eye(length, device=vectors.device)
+        visible = torch.maximum(earlier * present[:, None, :], diagonal)
         hidden = vectors + self.position_embedding * present[..., None]
         for block in self.blocks:
-            hidden = block(hidden, (1 - seen) * _NEVER)
+            hidden = block(hidden, (1 - visible) * _MASKED_LOGIT)
         return cast("Tensor", self.norm(hidden))
 
 
 class _Block(nn.Module):
-    """Attention, then a feed-forward layer, each on its normalised input and added to it."""
+    """Attention, then a feed-forward layer; each reads its normalised input and adds to it."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.attention_norm, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.query, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim, bias=False)  # it would move all logits of a query alike
-        self.wide, self.narrow = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        # A bias would add the same amount to all logits of a query, which softmax ignores.
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.wide = nn.Linear(dim, dim)
+        self.narrow = nn.Linear(dim, dim)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Transform (n, length, dim); mask (n, length, length) is added to the logits."""
-        normal = self.attention_norm(hidden)
-        layers = (self.query, self.key, self.value)
-        query, key, value = (self._heads(layer(normal)) for layer in layers)
+        normalised = self.attention_norm(hidden)
+        query = self._heads(self.query(normalised))
+        key = self._heads(self.key(normalised))
+        value = self._heads(self.value(normalised))
         logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + mask[:, None]
-        mixed = (logits.softmax(-1) @ value).transpose(1, 2).reshape(hidden.shape)
-        hidden = hidden + mixed
-        deep: Tensor = self.narrow(functional.relu(self.wide(self.norm(hidden))))
-        return hidden + deep
+        attended = (logits.softmax(-1) @ value).transpose(1, 2).reshape(hidden.shape)
+        hidden = hidden + attended
+        output: Tensor = self.narrow(functional.relu(self.wide(self.norm(hidden))))
+        return hidden + output
 
     def _heads(self, rows: Tensor) -> Tensor:
         """(n, length, dim) as (n, num_heads, length, dim / num_heads)."""

@@ -1,38 +1,34 @@
-"""Models that read a user's items in the order of time and score what comes next."""
+"""Models that read a user's items in order of time and score the next item."""
 
 from abc import abstractmethod
-from typing import ClassVar
 
-import numpy as np
-from torch import Tensor, cat, nn
+from torch import Tensor, cat
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
-from fedrec_flower.core.types import Float32Array
-from fedrec_flower.models.base import check_dropout, normal, xavier_uniform
+from fedrec_flower.models.base import check_dropout
 from fedrec_flower.models.history import History, HistoryRecommender
+from fedrec_flower.models.layers import ItemEmbedding, Normal, Zeros
 
 
 class SequentialRecommender(HistoryRecommender):
-    """State = what the items read so far were encoded to; see `HistoryRecommender` for the score.
+    """State = encoding of the items read so far; see `HistoryRecommender` for the score.
 
-    A sequence is read in windows of `max_length` items, the last of which ends with the user's
-    last item; no window knows of the one before. In training an item is scored from those that
-    came before it in the window of its predecessor, and negatives from the same; in evaluation all
-    items are scored from the last window. Before the first item all a score is made of is the
+    A sequence is read in windows of `max_length` items; the last window ends with the user's last
+    item, and each window is encoded independently. In training, an item is scored from the items
+    before it in the window of its predecessor, and its negatives from the same items. In
+    evaluation, all items are scored from the last window. Without earlier items, the score is the
     item's bias.
 
     Args:
-        num_users: how many users are loaded at first.
+        num_users: number of users that are loaded first.
         num_items: rows of the item tables.
-        task: "ranking"; what comes next is no rating.
+        task: "ranking"; the model cannot predict ratings.
         embedding_dim: length of a vector.
-        max_length: items in a window.
+        max_length: items per window.
         init_std: standard deviation of the initial vectors.
-        input_dropout: share of the items that a local epoch leaves out of the windows, in [0, 1).
+        input_dropout: share of the items that a local epoch removes from the windows, in [0, 1).
     """
-
-    history_rows: ClassVar = frozenset({"item_embedding.weight"})
-    item_rows: ClassVar = history_rows | HistoryRecommender.scored_rows
 
     def __init__(
         self,
@@ -51,37 +47,27 @@ class SequentialRecommender(HistoryRecommender):
         require(init_std >= 0, f"model.init_std must not be negative: {init_std}")
         check_dropout("input_dropout", input_dropout)
         super().__init__(num_users)
-        self.item_embedding = nn.Embedding(num_items, embedding_dim)
-        self.item_bias = nn.Embedding(num_items, 1)
-        self.window, self.init_std, self.input_dropout = max_length, init_std, input_dropout
+        self.item_embedding = ItemEmbedding(num_items, embedding_dim, init=Normal(init_std))
+        self.item_bias = ItemEmbedding(num_items, 1, init=Zeros())
+        self.window = max_length
+        self.input_dropout = input_dropout
 
     @abstractmethod
-    def encode(self, vectors: Tensor, present: Tensor) -> Tensor:
+    def encode_windows(self, vectors: Tensor, present: Tensor) -> Tensor:
         """Encode windows.
 
         Args:
-            vectors: float32 (num_windows, max_length, d), item vectors; zero where nothing is.
+            vectors: float32 (num_windows, max_length, d), item vectors; zero for missing items.
             present: float32 (num_windows, max_length), 1, or 0 for padding and dropped items.
 
         Returns:
-            float32 (num_windows, max_length, d): at each place, of all up to it and none after.
+            float32 (num_windows, max_length, d): the encoding at each position may depend on the
+            items up to this position only.
         """
 
-    def read(self, history: History) -> Tensor:
-        """See `HistoryRecommender.read`."""
+    @override
+    def encode_history(self, history: History) -> Tensor:
         vectors = self.item_embedding(history.item) * history.weight[:, None]
         dim, present = vectors.shape[-1], history.weight.view(-1, self.window)
-        states = self.encode(vectors.view(len(present), self.window, dim), present)
+        states = self.encode_windows(vectors.view(len(present), self.window, dim), present)
         return cat([states.reshape(-1, dim), vectors.new_zeros(1, dim)])
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> Float32Array:
-        """Normal vectors, Xavier weights, zero biases; norms begin by changing no scale."""
-        if "embedding" in name:
-            return normal(shape, self.init_std, rng)
-        if "norm" in name and name.endswith("weight"):
-            return np.ones(shape, np.float32)
-        if name.endswith("bias") or name == "item_bias.weight":
-            return np.zeros(shape, np.float32)
-        return xavier_uniform(shape, rng)

@@ -1,10 +1,10 @@
-"""A gated recurrent unit over windows, differentiated by hand.
+"""A gated recurrent unit over windows, with a backward pass written by hand.
 
-Autograd would take a gradient of the weights at every place, of a few windows each, and add them
-up; here all places' are one product of matrices.
+Autograd would compute a small gradient of the weights at every position and add them up; here
+one matrix product covers all positions.
 
 Source: Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", eq. 5 to 8;
-the candidate resets what the state is mapped to, as in cuDNN and PyTorch.
+the reset gate acts on the mapped state, as in cuDNN and PyTorch.
 """
 
 from typing import Any
@@ -15,19 +15,20 @@ from torch.autograd import Function
 
 from fedrec_flower.models.ops.row_products import spread
 
-_tanh_slope = torch.ops.aten.tanh_backward.grad_input
-_sigmoid_slope = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
 def gru_scan(inputs: Tensor, present: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """States after each place of each window; differentiable, many clients' are one under `vmap`.
+    """Hidden states at each position of each window; differentiable, one call under `vmap`.
 
     Args:
-        inputs: float32 (n, length, 3 * d): what each place adds to update gate, reset gate and
-            candidate.
-        present: float32 (n, length): 1, or 0 for what leaves the state as it was; no gradient.
-        weight: float32 (3 * d, d): from the state before to the same three.
-        bias: float32 (d,): of the last of them.
+        inputs: float32 (n, length, 3 * d): the input's part of update gate, reset gate and
+            candidate, in this order.
+        present: float32 (n, length): 1, or 0 for positions that leave the state unchanged; no
+            gradient.
+        weight: float32 (3 * d, d): from the previous state to the same three.
+        bias: float32 (d,): of the candidate's part.
 
     Returns:
         float32 (n, length, d).
@@ -37,27 +38,35 @@ def gru_scan(inputs: Tensor, present: Tensor, weight: Tensor, bias: Tensor) -> T
 
 
 class _GruScan(Function):
-    """See `gru_scan`; in front of all axes clients may have one."""
+    """Autograd function of `gru_scan`; all tensors may have a leading axis of clients.
+
+    With h the previous state, a position computes
+    u = sigmoid(x_u + W_u h), r = sigmoid(x_r + W_r h), m = W_c h + b, c = tanh(x_c + r * m),
+    and the new state h + present * u * (c - h).
+    """
 
     @staticmethod
     def forward(
         inputs: Tensor, present: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, ...]:
-        # Places in front: update and reset gate, candidate; what the state was mapped to.
-        inner = inputs.movedim(-2, 0).clone(memory_format=torch.contiguous_format)
-        here = present.movedim(-1, 0)[..., None]
-        dim, back, shift = weight.shape[-1], weight.transpose(-1, -2), bias[..., None, :]
-        gates, (update, reset, candidate) = inner[..., : 2 * dim], torch.split(inner, dim, -1)
+        dim = weight.shape[-1]
+        # Positions first. `activations` (length, ..., n, 3 d) starts as the inputs and becomes the
+        # gates u, r and the candidate c in place; `update`, `reset` and `candidate` are views.
+        activations = inputs.movedim(-2, 0).clone(memory_format=torch.contiguous_format)
+        update, reset, candidate = torch.split(activations, dim, -1)
+        gates = activations[..., : 2 * dim]
+        is_present = present.movedim(-1, 0)[..., None]
+        transposed, row_bias = weight.transpose(-1, -2), bias[..., None, :]
         mapped = torch.empty_like(candidate, memory_format=torch.contiguous_format)
-        states = inner.new_zeros(len(inner) + 1, *mapped.shape[1:])
-        for place in range(len(inner)):
-            of_state = states[place] @ back
-            gates[place].add_(of_state[..., : 2 * dim]).sigmoid_()
-            torch.add(of_state[..., 2 * dim :], shift, out=mapped[place])
-            candidate[place].addcmul_(reset[place], mapped[place]).tanh_()
-            share = update[place] * here[place]
-            torch.lerp(states[place], candidate[place], share, out=states[place + 1])
-        return states[1:].movedim(0, -2), inner, mapped, states
+        states = activations.new_zeros(len(activations) + 1, *mapped.shape[1:])
+        for position in range(len(activations)):
+            from_state = states[position] @ transposed
+            gates[position].add_(from_state[..., : 2 * dim]).sigmoid_()
+            torch.add(from_state[..., 2 * dim :], row_bias, out=mapped[position])
+            candidate[position].addcmul_(reset[position], mapped[position]).tanh_()
+            step = update[position] * is_present[position]
+            torch.lerp(states[position], candidate[position], step, out=states[position + 1])
+        return states[1:].movedim(0, -2), activations, mapped, states
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -66,38 +75,41 @@ class _GruScan(Function):
         ctx.save_for_backward(*inputs[1:3], *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor, *rest: None) -> tuple[Tensor | None, ...]:
-        del rest
-        present, weight, inner, mapped, states = ctx.saved_tensors
-        here, slopes = present.movedim(-1, 0)[..., None], slope.movedim(-2, 0)
+    def backward(ctx: Any, slope: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
+        del unused
+        present, weight, activations, mapped, states = ctx.saved_tensors
+        is_present, slopes = present.movedim(-1, 0)[..., None], slope.movedim(-2, 0)
         dim = weight.shape[-1]
-        update, reset, candidate = torch.split(inner, dim, -1)
-        # Of update and reset gate, of what the state was mapped to, of the candidate.
-        every = inner.new_empty(*inner.shape[:-1], 4 * dim)
-        to_update, to_reset, to_mapped, to_candidate = torch.split(every, dim, -1)
-        carried = torch.zeros_like(states[0])
-        for place in reversed(range(len(inner))):
-            before, to_state = states[place], carried.add_(slopes[place])
-            share = update[place] * here[place]
-            to_share = (candidate[place] - before).mul_(to_state).mul_(here[place])
-            _sigmoid_slope(to_share, update[place], grad_input=to_update[place])
-            _tanh_slope(to_state * share, candidate[place], grad_input=to_candidate[place])
-            to_gated = to_candidate[place] * mapped[place]
-            _sigmoid_slope(to_gated, reset[place], grad_input=to_reset[place])
-            torch.mul(to_candidate[place], reset[place], out=to_mapped[place])
-            carried = to_state.sub_(share.mul_(to_state))
-            carried += every[place, ..., : 3 * dim] @ weight
-        flat, read = _flat(every[..., : 3 * dim]), _flat(states[:-1])
-        to_weight, to_bias = flat.transpose(-1, -2) @ read, flat[..., 2 * dim :].sum(-2)
-        to_inputs = torch.cat([every[..., : 2 * dim], to_candidate], -1).movedim(0, -2)
-        return to_inputs, None, to_weight, to_bias
+        update, reset, candidate = torch.split(activations, dim, -1)
+        # Gradients of the arguments of u and r, of m, and of the argument of c, side by side.
+        gradients = activations.new_empty(*activations.shape[:-1], 4 * dim)
+        update_slope, reset_slope, mapped_slope, candidate_slope = torch.split(gradients, dim, -1)
+        carried = torch.zeros_like(states[0])  # gradient of a state through all later positions
+        for position in reversed(range(len(activations))):
+            before, state_slope = states[position], carried.add_(slopes[position])
+            step = update[position] * is_present[position]
+            gate_slope = (candidate[position] - before).mul_(state_slope).mul_(is_present[position])
+            _sigmoid_backward(gate_slope, update[position], grad_input=update_slope[position])
+            _tanh_backward(
+                state_slope * step, candidate[position], grad_input=candidate_slope[position]
+            )
+            product_slope = candidate_slope[position] * mapped[position]
+            _sigmoid_backward(product_slope, reset[position], grad_input=reset_slope[position])
+            torch.mul(candidate_slope[position], reset[position], out=mapped_slope[position])
+            carried = state_slope.sub_(step.mul_(state_slope))
+            carried += gradients[position, ..., : 3 * dim] @ weight
+        flat_slopes, flat_states = _flat(gradients[..., : 3 * dim]), _flat(states[:-1])
+        weight_slope = flat_slopes.transpose(-1, -2) @ flat_states
+        bias_slope = flat_slopes[..., 2 * dim :].sum(-2)
+        input_slope = torch.cat([gradients[..., : 2 * dim], candidate_slope], -1).movedim(0, -2)
+        return input_slope, None, weight_slope, bias_slope
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], *inputs: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         pairs = zip(inputs, dims, strict=True)
-        each = [spread(tensor, dim, info.batch_size) for tensor, dim in pairs]
-        states, *rest = _GruScan.apply(*each)  # type: ignore[no-untyped-call]  # PyTorch has none
-        return (states, *rest), (0, 1, 1, 1)
+        tensors = [spread(tensor, dim, info.batch_size) for tensor, dim in pairs]
+        states, *saved = _GruScan.apply(*tensors)  # type: ignore[no-untyped-call]  # PyTorch has none
+        return (states, *saved), (0, 1, 1, 1)
 
 
 def _flat(rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What models read of users' histories, as arrays: one entry per item had, padding, negatives."""
+"""Histories as arrays of entries: one per item of the history, plus padding or negatives."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ from fedrec_flower.data.prepared import Columns, starts
 
 @dataclass(frozen=True, slots=True)
 class PaddedHistories:
-    """The entries of several users, one user's after another's.
+    """The entries of several users, one user after another.
 
     Attributes:
-        offsets: int64 (num_users + 1,), where each user's entries begin.
+        offsets: int64 (num_users + 1,), index of each user's first entry.
         user: int64 (m,), the user of each entry, counted from the first.
         item: int64 (m,), item codes.
-        target: float32 (m,), raw rating where ratings are read, else 1; 0 for negatives.
-        weight: float32 (m,), 1, or 0 for what must not be read.
-        length: int64 (num_users,), how many items each user had.
-        in_order: whether the entries stand in the order of time.
+        target: float32 (m,), raw rating for models that read ratings, else 1; 0 for negatives.
+        weight: float32 (m,), 1, or 0 for entries to ignore.
+        length: int64 (num_users,), number of items in each user's history.
+        in_order: True if the entries are in order of time.
     """
 
     offsets: IndexArray
@@ -35,92 +35,106 @@ class PaddedHistories:
     def unordered(
         cls, history: Columns, num_negatives: int, num_items: int, key: bytes | None = None
     ) -> "PaddedHistories":
-        """Every item had, followed by items that were drawn for it and the user did not have.
+        """Each item of a history, followed by negatives that are drawn for it.
 
-        The draws hang on what the user had and on the key: whoever reads the same history again,
-        in training or evaluation, draws the same.
+        The draws depend on the user's history and on the key only, so training and evaluation
+        draw the same negatives for the same history.
 
         Args:
-            history: what the users had.
-            num_negatives: how many items are drawn for each; one that the user did have gets no
-                weight.
+            history: the users' interactions.
+            num_negatives: negatives per item; a drawn item that the user had gets weight 0.
             num_items: size of the catalogue.
-            key: 32 bytes of a node's secret; None: anyone who guesses a history can repeat them.
+            key: 32 bytes of a node's secret; with None, anyone who guesses a history can repeat
+                the draws.
         """
-        width, had = 1 + num_negatives, history.item.astype(np.int64)
+        width = 1 + num_negatives
+        positive = history.item.astype(np.int64)
         length, owner = np.diff(history.offsets), history.users()
-        item = np.empty((len(had), width), np.int64)
-        weight, target = np.ones_like(item, np.float32), np.zeros_like(item, np.float32)
-        item[:, 0], target[:, 0] = had, 1.0 if history.rating is None else history.rating
+        item = np.empty((len(positive), width), np.int64)
+        target = np.zeros_like(item, np.float32)
+        weight = np.ones_like(item, np.float32)
+        item[:, 0] = positive
+        target[:, 0] = 1.0 if history.rating is None else history.rating
         if num_negatives:
-            drawn = _draw(history, num_negatives, num_items, key)
+            drawn = _draw_negatives(history, num_negatives, num_items, key)
             item[:, 1:] = drawn
-            known = np.isin(owner[:, None] * num_items + drawn, owner * num_items + had)
-            weight[:, 1:] = ~known
-        columns = (item.reshape(-1), target.reshape(-1), weight.reshape(-1))
-        user = np.repeat(owner, width)
-        return cls(history.offsets * width, user, *columns, length, in_order=False)
+            is_seen = np.isin(owner[:, None] * num_items + drawn, owner * num_items + positive)
+            weight[:, 1:] = ~is_seen
+        return cls(
+            history.offsets * width,
+            np.repeat(owner, width),
+            item.reshape(-1),
+            target.reshape(-1),
+            weight.reshape(-1),
+            length,
+            in_order=False,
+        )
 
     @classmethod
     def ordered(cls, history: Columns, window: int) -> "PaddedHistories":
-        """Rows of `window` entries, in order of time; a user's last item ends their last row.
+        """Windows of entries in order of time; a user's last item ends the user's last window.
 
         Args:
-            history: what the users had.
-            window: entries in a row; the first row of a user begins with padding, which has no
-                weight.
+            history: the users' interactions.
+            window: entries per window; a user's first window begins with padding of weight 0.
         """
         length = np.diff(history.offsets)
         offsets = starts(-(-length // window) * window)
         user = np.repeat(np.arange(len(length)), np.diff(offsets))
-        place = np.arange(len(user)) - (offsets[1:] - length)[user]
-        source = history.offsets[user] + np.maximum(place, 0)
+        position = np.arange(len(user)) - (offsets[1:] - length)[user]  # negative for padding
+        source = history.offsets[user] + np.maximum(position, 0)
         rating = np.ones(len(history.item)) if history.rating is None else history.rating
         return cls(
             offsets,
             user,
             history.item[source].astype(np.int64),
             rating[source].astype(np.float32),
-            (place >= 0).astype(np.float32),
+            (position >= 0).astype(np.float32),
             length,
             in_order=True,
         )
 
     def last(self, user: IndexArray, count: IndexArray) -> IndexArray:
-        """The entry that a user has read up to, in order, after some of their items.
+        """Index of the entry of each user's `count`-th item, for entries in order.
 
         Args:
             user: int64 (n,), users.
-            count: int64 (n,), how many items of theirs were read.
+            count: int64 (n,), number of items read.
 
         Returns:
-            int64 (n,): -1 where nothing was read.
+            int64 (n,): -1 if no item was read.
         """
         return np.where(count > 0, self.offsets[user + 1] - 1 - self.length[user] + count, -1)
 
 
-def take(history: Columns, users: IndexArray, at_most: int | None) -> Columns:
-    """The histories of some users, in the order asked.
+def take(history: Columns, users: IndexArray, max_items: int | None) -> Columns:
+    """The histories of some users, in the given order.
 
     Args:
-        history: of everybody.
+        history: histories of all loaded users.
         users: int64 (n,).
-        at_most: how many items of each, the latest ones; None for all.
+        max_items: number of items to keep of each history, the latest ones; None for all.
     """
     stop = history.offsets[users + 1]
     length = stop - history.offsets[users]
-    length = length if at_most is None else np.minimum(length, at_most)
+    if max_items is not None:
+        length = np.minimum(length, max_items)
     offsets = starts(length)
     source = np.arange(offsets[-1]) + np.repeat(stop - offsets[1:], length)
     rating = None if history.rating is None else history.rating[source]
     return Columns(offsets, history.item[source], rating)
 
 
-def _draw(history: Columns, num_negatives: int, num_items: int, key: bytes | None) -> IndexArray:
-    """Items (n, num_negatives) for each of the items had, uniform over the catalogue."""
+def _draw_negatives(
+    history: Columns, num_negatives: int, num_items: int, key: bytes | None
+) -> IndexArray:
+    """Items (n, num_negatives) for each of the n interactions, uniform over the catalogue.
+
+    A user's stream is addressed by the sum of the hashes of the user's items.
+    """
     owner = history.users()
-    had = np.zeros(len(history.offsets) - 1, np.uint64)
-    np.add.at(had, owner, splitmix64_finalize(history.item.astype(np.uint64) + np.uint64(1)))
-    place = np.arange(len(owner)) - history.offsets[owner]
-    counter = place[:, None] * num_negatives + np.arange(num_negatives)
-    return below(draw(Streams(splitmix64_finalize(had)[owner, None], key), counter), num_items)
+    address = np.zeros(len(history.offsets) - 1, np.uint64)
+    np.add.at(address, owner, splitmix64_finalize(history.item.astype(np.uint64) + np.uint64(1)))
+    position = np.arange(len(owner)) - history.offsets[owner]
+    counter = position[:, None] * num_negatives + np.arange(num_negatives)
+    return below(draw(Streams(splitmix64_finalize(address)[owner, None], key), counter), num_items)

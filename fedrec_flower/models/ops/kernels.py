@@ -1,4 +1,4 @@
-"""Compiled arithmetic of models that read histories; see `pairs` and `rebuilding`."""
+"""Compiled loops of models that read histories; see `row_products` and `reconstruction`."""
 
 from functools import partial
 from math import exp
@@ -12,8 +12,7 @@ from fedrec_flower.core.types import Float32Array, IndexArray
 if TYPE_CHECKING:
     from fedrec_flower.models.ops.reconstruction import ReconstructionConfig
 
-
-_TINY = np.float32(1e-20)  # in place of nothing, where the loss has no slope
+_TINY = np.float32(1e-20)  # replaces a zero curvature: the gradient is then zero as well
 
 # The order of a sum is free, so that the compiler may use wide registers.
 _compiled = partial(compiled, fastmath={"reassoc", "contract", "nsz"})
@@ -27,12 +26,12 @@ def gather_dot(
     right_rows: IndexArray,
     products: Float32Array,
 ) -> None:
-    """Fill `products`, (n,), with those of pairs of rows."""
+    """Fill `products`, (n,), with the dot products of pairs of rows."""
     for pair in range(len(products)):
-        here, there = left_rows[pair], right_rows[pair]
-        if not (0 <= here < len(left) and 0 <= there < len(right)):
+        left_row, right_row = left_rows[pair], right_rows[pair]
+        if not (0 <= left_row < len(left) and 0 <= right_row < len(right)):
             raise IndexError("a row outside its table")
-        products[pair] = _dot(left[here], right[there])
+        products[pair] = _dot(left[left_row], right[right_row])
 
 
 @_compiled
@@ -43,13 +42,13 @@ def weighted_scatter_sum(
     into: IndexArray,
     summed: Float32Array,
 ) -> None:
-    """Add weighted rows of a table to rows of `summed`; those without weight are not read."""
+    """Add weighted rows of a table to rows of `summed`; rows of weight 0 are not read."""
     for pair in range(len(rows)):
-        here, there = rows[pair], into[pair]
-        if not (0 <= here < len(table) and 0 <= there < len(summed)):
+        source, destination = rows[pair], into[pair]
+        if not (0 <= source < len(table) and 0 <= destination < len(summed)):
             raise IndexError("a row outside its table")
-        if weight[pair] != 0:  # neither padding nor what was dropped
-            _add(summed[there], weight[pair], table[here])
+        if weight[pair] != 0:  # padding and dropped entries have weight 0
+            _add(summed[destination], weight[pair], table[source])
 
 
 @_compiled
@@ -60,18 +59,18 @@ def reconstruct_users(
     row: IndexArray,
     target: Float32Array,
     weight: Float32Array,
-    how: "ReconstructionConfig",
+    config: "ReconstructionConfig",
     users: Float32Array,
 ) -> None:
     """Fit `users`, zero at first, to their entries; see `reconstruction.reconstruct_users`."""
-    read = np.flatnonzero(weight)
-    starts = np.flatnonzero(np.diff(user[read])) + 1
+    used = np.flatnonzero(weight)
+    starts = np.flatnonzero(np.diff(user[used])) + 1
     start = 0
-    for place in range(len(starts) + (len(read) > 0)):
-        stop = starts[place] if place < len(starts) else len(read)
-        own = read[start:stop]
-        rows, vector = row[own], users[user[own[0]]]
-        _descend(item, bias, rows, target[own], weight[own], how, vector)
+    for place in range(len(starts) + (len(used) > 0)):
+        stop = starts[place] if place < len(starts) else len(used)
+        entries = used[start:stop]
+        vector = users[user[entries[0]]]
+        _descend(item, bias, row[entries], target[entries], weight[entries], config, vector)
         start = stop
 
 
@@ -82,37 +81,49 @@ def _descend(
     rows: IndexArray,
     target: Float32Array,
     weight: Float32Array,
-    how: "ReconstructionConfig",
+    config: "ReconstructionConfig",
     vector: Float32Array,
 ) -> None:
-    """Move one user's vector."""
-    score, along, gradient = np.empty_like(target), np.empty_like(target), np.empty_like(vector)
+    """Fit one user's vector to the user's entries.
+
+    Args:
+        item: (num_items, d), item vectors.
+        bias: (num_items, 1), constant part of each item's score.
+        rows: (n,), item rows of the entries.
+        target: (n,), targets of the entries.
+        weight: (n,), weights of the entries.
+        config: number and length of steps, and the loss.
+        vector: (d,), zero at first; changed in place.
+    """
+    score = np.empty_like(target)
+    projection = np.empty_like(target)  # of each entry's item vector on the gradient
+    gradient = np.empty_like(vector)
     for entry in range(len(rows)):
         score[entry] = bias[rows[entry], 0]
-    for _ in range(how.num_steps):
+    for _ in range(config.num_steps):
         gradient[:] = 0
         for entry in range(len(rows)):
-            predicted = score[entry] if how.rates else np.float32(1 / (1 + exp(-score[entry])))
+            predicted = score[entry] if config.rates else np.float32(1 / (1 + exp(-score[entry])))
             _add(gradient, (predicted - target[entry]) * weight[entry], item[rows[entry]])
-        bend = np.float32(0)
+        curvature = np.float32(0)
         for entry in range(len(rows)):
-            along[entry] = _dot(gradient, item[rows[entry]])
-            bend += weight[entry] * along[entry] * along[entry]
-        bound = bend if how.rates else bend / 4
-        step = how.rate * _dot(gradient, gradient) / max(bound, _TINY)
+            projection[entry] = _dot(gradient, item[rows[entry]])
+            curvature += weight[entry] * projection[entry] * projection[entry]
+        bound = curvature if config.rates else curvature / 4
+        step = config.rate * _dot(gradient, gradient) / max(bound, _TINY)
         _add(vector, -step, gradient)
-        _add(score, -step, along)
+        _add(score, -step, projection)
 
 
 @_compiled
-def _dot(one: Float32Array, other: Float32Array) -> np.float32:
+def _dot(left: Float32Array, right: Float32Array) -> np.float32:
     product = np.float32(0)
-    for column in range(len(one)):
-        product += one[column] * other[column]
+    for column in range(len(left)):
+        product += left[column] * right[column]
     return product
 
 
 @_compiled
-def _add(total: Float32Array, share: np.float32, row: Float32Array) -> None:
+def _add(total: Float32Array, factor: np.float32, row: Float32Array) -> None:
     for column in range(len(row)):
-        total[column] += share * row[column]
+        total[column] += factor * row[column]

@@ -1,7 +1,7 @@
-"""User vectors rebuilt by descent on what users had: compiled, a user's steps one after another.
+"""User vectors from histories by gradient descent, in a compiled loop over users.
 
-Every step looks at all entries of a user twice. User by user they stay where the processor has them
-at hand; step by step, all users at once, they would come from far away every time.
+Every step reads all entries of a user twice. Taken user by user, they stay in the processor's
+cache; taken step by step for all users at once, they would be read from memory every time.
 """
 
 from typing import Any, NamedTuple
@@ -16,16 +16,16 @@ from fedrec_flower.models.ops.row_products import flat, offset, spread
 
 
 class ReconstructionConfig(NamedTuple):
-    """How users are rebuilt.
+    """How user vectors are reconstructed.
 
-    A step is `rate` times the way along the gradient to the lowest point of a parabola that bounds
-    the loss: along the gradient g the loss bends no more than the mean of (g . item vector)^2, a
-    quarter of it where the loss is cross-entropy.
+    A step is `rate` times the way along the gradient to the lowest point of a parabola above the
+    loss: along the gradient g, the curvature of the loss is at most the mean of
+    (g . item vector)^2, and a quarter of it for cross-entropy.
 
     Attributes:
-        num_steps: how many steps.
-        rate: how far they go, in the units above.
-        rates: whether the loss is half the squared error, not cross-entropy.
+        num_steps: number of steps.
+        rate: length of a step, in the units above.
+        rates: True if the loss is half the squared error instead of cross-entropy.
     """
 
     num_steps: int
@@ -34,26 +34,28 @@ class ReconstructionConfig(NamedTuple):
 
 
 def reconstruct_users(
-    item: Tensor, bias: Tensor, history: History, how: ReconstructionConfig
+    item: Tensor, bias: Tensor, history: History, config: ReconstructionConfig
 ) -> Tensor:
-    """Descend from zero on the mean loss of what users had, with the items held fixed.
+    """Minimise the mean loss of each user's history by gradient descent from zero, items fixed.
 
     Args:
         item: float32 (num_items, d), item vectors.
-        bias: float32 (num_items, 1), what every score begins at.
-        history: of users, one user's entries after another's but for those without weight.
-        how: how far, and on which loss.
+        bias: float32 (num_items, 1), constant part of each item's score.
+        history: the users' histories; apart from entries of weight 0, each user's entries are
+            contiguous.
+        config: number and length of steps, and the loss.
 
     Returns:
-        float32 (num_users, d), through which no gradient flows; of many clients under `vmap` too.
+        float32 (num_users, d), without gradient; one call for all clients under `vmap`.
     """
-    read = (history.user, history.item, history.target, history.weight)
-    users: Tensor = _Reconstruction.apply(item, bias, *read, len(history.last), how)  # type: ignore[no-untyped-call]  # PyTorch has none
+    columns = (history.user, history.item, history.target, history.weight)
+    num_users = len(history.last)
+    users: Tensor = _Reconstruction.apply(item, bias, *columns, num_users, config)  # type: ignore[no-untyped-call]  # PyTorch has none
     return users
 
 
 class _Reconstruction(Function):
-    """See `reconstruct_users`."""
+    """Autograd function of `reconstruct_users`."""
 
     @staticmethod
     def forward(
@@ -63,15 +65,15 @@ class _Reconstruction(Function):
         row: Tensor,
         target: Tensor,
         weight: Tensor,
-        size: int,
-        how: ReconstructionConfig,
+        num_users: int,
+        config: ReconstructionConfig,
     ) -> Tensor:
-        # Imported here: whoever rebuilds no users need not wait for the compiler.
+        # Imported here: runs of other models do not load the compiler.
         from fedrec_flower.models.ops import kernels
 
-        users = np.zeros((size, item.shape[1]), np.float32)
+        users = np.zeros((num_users, item.shape[1]), np.float32)
         tensors = (item, bias, user, row, target, weight)
-        arguments: list[Any] = [*(tensor.numpy(force=True) for tensor in tensors), how, users]
+        arguments: list[Any] = [*(tensor.numpy(force=True) for tensor in tensors), config, users]
         kernels.reconstruct_users(*arguments)
         return torch.from_numpy(users).to(item.device)
 
@@ -87,11 +89,13 @@ class _Reconstruction(Function):
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
-        clients, (item, bias, user, row, target, weight, size, how) = info.batch_size, inputs
-        table, rows = flat(item, dims[0], row, dims[3], clients)
-        biases, _ = flat(bias, dims[1], row, dims[3], clients)
-        owner = offset(spread(user, dims[2], clients), size).reshape(-1)
-        values = (spread(target, dims[4], clients), spread(weight, dims[5], clients))
-        columns = (owner, rows, *(value.reshape(-1) for value in values))
-        users = _Reconstruction.apply(table, biases, *columns, clients * size, how)  # type: ignore[no-untyped-call]  # PyTorch has none
-        return users.view(clients, size, -1), 0
+        item, bias, user, row, target, weight, num_users, config = inputs
+        num_clients = info.batch_size
+        items, rows = flat(item, dims[0], row, dims[3], num_clients)
+        biases, _ = flat(bias, dims[1], row, dims[3], num_clients)
+        owner = offset(spread(user, dims[2], num_clients), num_users).reshape(-1)
+        targets = spread(target, dims[4], num_clients).reshape(-1)
+        weights = spread(weight, dims[5], num_clients).reshape(-1)
+        columns = (owner, rows, targets, weights)
+        users = _Reconstruction.apply(items, biases, *columns, num_clients * num_users, config)  # type: ignore[no-untyped-call]  # PyTorch has none
+        return users.view(num_clients, num_users, -1), 0

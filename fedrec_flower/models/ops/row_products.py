@@ -1,8 +1,7 @@
-"""Products of rows of two tables, and sums of rows: what scoring and reading histories is made of.
+"""Dot products and weighted sums of table rows, without a copy of a row per pair.
 
-Rows are looked up where they stand; no copy of a row per pair is made, neither on the way there nor
-back. One is the other's gradient, as a product with a sparse matrix and the product sampled at its
-entries are.
+Scores of pairs and encodings of histories consist of these two operations. Each is the gradient of
+the other, as a product with a sparse matrix and the product sampled at its entries are.
 """
 
 from typing import Any
@@ -13,7 +12,7 @@ from torch.autograd import Function
 
 
 def gather_dot(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
-    """Products of pairs of rows; differentiable, and many clients' are one under `vmap`.
+    """Dot products of pairs of rows; differentiable, and one call for all clients under `vmap`.
 
     Args:
         left: float32 (num_left, d).
@@ -31,31 +30,31 @@ def gather_dot(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tenso
 def weighted_scatter_sum(
     table: Tensor, rows: Tensor, weight: Tensor, into: Tensor, size: int
 ) -> Tensor:
-    """Weighted sums of rows; differentiable, and many clients' are one under `vmap`.
+    """Weighted sums of rows; differentiable, and one call for all clients under `vmap`.
 
     Args:
         table: float32 (num_rows, d).
         rows: int64 (n,), rows of the table; may repeat.
         weight: float32 (n,).
-        into: int64 (n,), the sum that each goes into.
-        size: how many sums there are.
+        into: int64 (n,), index of the sum that each row is added to.
+        size: number of sums.
 
     Returns:
-        float32 (size, d); zero where nothing goes into.
+        float32 (size, d); zero for sums without rows.
     """
     summed: Tensor = _WeightedScatterSum.apply(table, rows, weight, into, size)  # type: ignore[no-untyped-call]  # PyTorch has none
     return summed
 
 
 class _GatherDot(Function):
-    """See `gather_dot`."""
+    """Autograd function of `gather_dot`."""
 
     @staticmethod
     def forward(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
         if left.device.type != "cpu":
             return (left[left_rows] * right[right_rows]).sum(-1)
         products = left.new_empty(len(left_rows))
-        _run("gather_dot", left, left_rows, right, right_rows, products)
+        _run_kernel("gather_dot", left, left_rows, right, right_rows, products)
         return products
 
     @staticmethod
@@ -66,33 +65,33 @@ class _GatherDot(Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         left, left_rows, right, right_rows = ctx.saved_tensors
-        to_left = to_right = None
+        left_slope = right_slope = None
         if ctx.needs_input_grad[0]:
-            to_left = weighted_scatter_sum(right, right_rows, slope, left_rows, len(left))
+            left_slope = weighted_scatter_sum(right, right_rows, slope, left_rows, len(left))
         if ctx.needs_input_grad[2]:
-            to_right = weighted_scatter_sum(left, left_rows, slope, right_rows, len(right))
-        return to_left, None, to_right, None
+            right_slope = weighted_scatter_sum(left, left_rows, slope, right_rows, len(right))
+        return left_slope, None, right_slope, None
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], *inputs: Tensor) -> tuple[Tensor, int]:
         left, left_rows, right, right_rows = inputs
-        size = info.batch_size
-        sides = (
-            *flat(left, dims[0], left_rows, dims[1], size),
-            *flat(right, dims[2], right_rows, dims[3], size),
+        num_clients = info.batch_size
+        products = gather_dot(
+            *flat(left, dims[0], left_rows, dims[1], num_clients),
+            *flat(right, dims[2], right_rows, dims[3], num_clients),
         )
-        return gather_dot(*sides).view(size, -1), 0
+        return products.view(num_clients, -1), 0
 
 
 class _WeightedScatterSum(Function):
-    """See `weighted_scatter_sum`."""
+    """Autograd function of `weighted_scatter_sum`."""
 
     @staticmethod
     def forward(table: Tensor, rows: Tensor, weight: Tensor, into: Tensor, size: int) -> Tensor:
         summed = table.new_zeros(size, table.shape[1])
         if table.device.type != "cpu":
             return summed.index_add_(0, into, table[rows] * weight[:, None])
-        _run("weighted_scatter_sum", table, rows, weight, into, summed)
+        _run_kernel("weighted_scatter_sum", table, rows, weight, into, summed)
         return summed
 
     @staticmethod
@@ -103,47 +102,56 @@ class _WeightedScatterSum(Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         table, rows, weight, into = ctx.saved_tensors
-        to_table = to_weight = None
+        table_slope = weight_slope = None
         if ctx.needs_input_grad[0]:
-            to_table = weighted_scatter_sum(slope, into, weight, rows, len(table))
+            table_slope = weighted_scatter_sum(slope, into, weight, rows, len(table))
         if ctx.needs_input_grad[2]:
-            to_weight = gather_dot(slope, into, table, rows)
-        return to_table, None, to_weight, None, None
+            weight_slope = gather_dot(slope, into, table, rows)
+        return table_slope, None, weight_slope, None, None
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
         table, rows, weight, into, size = inputs
-        clients = info.batch_size
-        source = flat(table, dims[0], rows, dims[1], clients)
-        every = spread(weight, dims[2], clients).reshape(-1)
-        target = offset(spread(into, dims[3], clients), size).reshape(-1)
-        summed = weighted_scatter_sum(*source, every, target, clients * size)
-        return summed.view(clients, size, -1), 0
+        num_clients = info.batch_size
+        summed = weighted_scatter_sum(
+            *flat(table, dims[0], rows, dims[1], num_clients),
+            spread(weight, dims[2], num_clients).reshape(-1),
+            offset(spread(into, dims[3], num_clients), size).reshape(-1),
+            num_clients * size,
+        )
+        return summed.view(num_clients, size, -1), 0
 
 
-def _run(name: str, *tensors: Tensor) -> None:
-    # Imported here: whoever reads no history need not wait for the compiler.
+def _run_kernel(name: str, *tensors: Tensor) -> None:
+    # Imported here: runs of models without histories do not load the compiler.
     from fedrec_flower.models.ops import kernels
 
     getattr(kernels, name)(*(tensor.detach().contiguous().numpy() for tensor in tensors))
 
 
-def spread(tensor: Tensor, dim: int | None, clients: int) -> Tensor:
-    """A tensor with the axis of clients, as `vmap` hands it to a rule, in front."""
-    return tensor.expand(clients, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+def spread(tensor: Tensor, dim: int | None, num_clients: int) -> Tensor:
+    """A tensor with the clients' axis in front; `dim` is its place in `vmap`, None without one."""
+    if dim is None:
+        return tensor.expand(num_clients, *tensor.shape)
+    return tensor.movedim(dim, 0)
 
 
 def offset(rows: Tensor, size: int) -> Tensor:
-    """Rows (clients, n) of each client's table as rows of all tables, of one size, in one."""
+    """Rows (num_clients, n) of each client's table as rows of the concatenated tables.
+
+    Args:
+        rows: int64 (num_clients, n).
+        size: rows of each client's table.
+    """
     return rows + torch.arange(len(rows), device=rows.device)[:, None] * size
 
 
 def flat(
-    table: Tensor, dim: int | None, rows: Tensor, rows_dim: int | None, clients: int
+    table: Tensor, dim: int | None, rows: Tensor, rows_dim: int | None, num_clients: int
 ) -> tuple[Tensor, Tensor]:
-    """One table of all clients' rows, and rows of it; a table that they share stays as it is."""
-    rows = spread(rows, rows_dim, clients)
+    """Concatenate the clients' tables, and renumber rows; a common table is not copied."""
+    rows = spread(rows, rows_dim, num_clients)
     if dim is None:
         return table, rows.reshape(-1)
-    tables = spread(table, dim, clients)
+    tables = spread(table, dim, num_clients)
     return tables.reshape(-1, tables.shape[2]), offset(rows, tables.shape[1]).reshape(-1)
