@@ -25,6 +25,7 @@ from fedrec_flower.evaluation.scoring import (
     recommend,
     score_in_batches,
 )
+from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 
 Ranked = dict[tuple[Part, str], NDArray[np.int64]]  # (part, protocol) -> rank of each item
@@ -148,8 +149,10 @@ class RankingEvaluation:
             return self._rank(model, data, num_items, seed, lists=lists)
         on_validation = self._rank(model, data, num_items, seed, lists=False).values
         later = data.after_validation()
-        model.load(model.features(later.attributes, later.train, None))
-        model.observe(later.train)
+        if isinstance(model, SideInformation):
+            model.load(model.side_information(later.attributes, later.train, None))
+        if isinstance(model, HistoryBased):
+            model.set_history(later.train)
         on_test = self._rank(model, later, num_items, seed, lists=lists)
         chosen_by = {Part.VALIDATION: on_validation[Part.VALIDATION]}
         return Evaluation(on_test.values | chosen_by, on_test.records)

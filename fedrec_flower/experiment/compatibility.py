@@ -11,6 +11,7 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.federation.server.loop import FederatedStrategy
+from fedrec_flower.models.abilities import HistoryBased, ServerPostprocess, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
@@ -164,9 +165,8 @@ def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
             f"{type(strategy).__name__} does not fit {type(model).__name__}, which is solved from "
             "sums: choose strategy=sums"
         )
-    keeps_parameters = type(model).settle is Recommender.settle
     require(
-        keeps_parameters or not isinstance(strategy, FedBuff),
+        not (isinstance(model, ServerPostprocess) and isinstance(strategy, FedBuff)),
         f"FedBuff does not fit {type(model).__name__}, whose parameters change their meaning every "
         "round, so delayed updates are invalid: choose strategy=fedrmsprop",
     )
@@ -213,15 +213,11 @@ def _check_times(data: Prepared, model: Recommender) -> None:
 
 def _check_history(config: Config, model: Recommender) -> None:
     """Check that only a model that scores from histories is given another test history."""
-    kind = type(model)
     test_history = config["evaluation"].get("test_history", "train")
-    reads_history = (
-        kind.observe is not Recommender.observe or kind.features is not Recommender.features
-    )
     require(
-        test_history == "train" or reads_history,
-        f"evaluation.test_history={test_history} has no effect on {kind.__name__}, which does not "
-        "score from histories: use train, or choose a model that does",
+        test_history == "train" or isinstance(model, HistoryBased | SideInformation),
+        f"evaluation.test_history={test_history} has no effect on {type(model).__name__}, which "
+        "does not score from histories: use train, or choose a model that does",
     )
 
 

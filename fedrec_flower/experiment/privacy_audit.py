@@ -34,7 +34,8 @@ from fedrec_flower.federation.client.trainers import GradientTrainer
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome, Plan
 from fedrec_flower.federation.server.sampling import sample_clients
-from fedrec_flower.models.base import BilinearForm, Recommender
+from fedrec_flower.models.abilities import BilinearForm, ServerPostprocess, bilinear_form
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import Curator
 from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
@@ -92,7 +93,7 @@ def _is_replayable(strategy: FederatedStrategy) -> bool:
 
 def _factors(model: Recommender, data: Prepared) -> BilinearForm | None:
     """What scores are made of, where each client is one user and sends vectors and biases."""
-    found = model.factors()
+    found = bilinear_form(model)
     trained = {*model.shared_names()} - model.frozen
     plain = found is not None and {found.item, found.item_bias} <= trained and not found.weight
     return found if plain and data.num_users == data.num_clients else None
@@ -186,7 +187,11 @@ class RunScene:
             whole, released, update = asked.played(node)
             if update.weight or curator.noisy:
                 moved = strategy.move(parameters, update)
-                parameters = plan.model.settle(moved, generator(plan.seed, "settle", round_))
+                if isinstance(plan.model, ServerPostprocess):
+                    rng = generator(plan.seed, "settle", round_)
+                    parameters = plan.model.after_server_step(moved, rng)
+                else:
+                    parameters = moved
             yield whole, released, parameters
         strategy.restore(state)
 

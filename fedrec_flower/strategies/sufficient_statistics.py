@@ -97,7 +97,7 @@ def solved(
         sums = model.debiased(sums, curator.flip_rate, total.weight)
         noise = Noise.of_answers(curator.flip_rate, total.weight)
     solution = model.solve(sums, parameters, noise)
-    if noise and not model.tells_items_apart(solution):
+    if noise and not model.separates_items(solution):
         raise TrainingError(
             f"nothing in the released sums of {type(model).__name__} exceeds the noise of privacy "
             f"({noise.of_items:.3g} users, standard deviation), so that all items score alike: "

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.prepared import starts
-from fedrec_flower.models.base import BilinearForm, Recommender
+from fedrec_flower.models.abilities import BilinearForm, bilinear_form
+from fedrec_flower.models.base import Recommender
 
 Rows = NDArray[np.float32]
 Own = Callable[[str, int], Rows]  # a table's name, a client -> the rows of its users
@@ -40,7 +41,7 @@ class Scoring:
         Raises:
             ConfigError: if not by products with item vectors that clients send.
         """
-        factors = model.factors()
+        factors = bilinear_form(model)
         if factors is None or factors.item not in {*model.shared_names()} - model.frozen:
             raise ConfigError(
                 f"this attack changes item vectors that users' vectors are multiplied with, and "

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.scatter import scatter_add_rows
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.models.base import BilinearForm
+from fedrec_flower.models.abilities import BilinearForm
 from fedrec_flower.threats.observation import Imitation, Sum
 
 Floats = NDArray[np.float64]

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.models.base import BilinearForm
+from fedrec_flower.models.abilities import BilinearForm
 from fedrec_flower.threats.observation import Sum
 from fedrec_flower.threats.source_separation import Separated, linked, separate
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.prepared import Columns, Prepared
-from fedrec_flower.models.base import BilinearForm
+from fedrec_flower.models.abilities import BilinearForm
 
 Seen = Mapping[str, NDArray[np.float64]]  # tensor name -> what was sent or released of it
 Claims = Columns  # the history of each user that an attacker has

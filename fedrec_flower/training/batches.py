@@ -114,7 +114,7 @@ class CohortBatch:
         model = self.model
         if not isinstance(model, HistoryRecommender):
             return False
-        return table in model.history_rows and model.history_rows.isdisjoint(model.scored_rows)
+        return table in model.history_only
 
     @property
     def tables(self) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.data.prepared import ClientData
-from fedrec_flower.models.base import BilinearForm
+from fedrec_flower.models.abilities import BilinearForm, bilinear_form
 from fedrec_flower.training import kernels as args
 from fedrec_flower.training.batches import CohortBatch
 from fedrec_flower.training.chunking import chunk_clients
@@ -42,7 +42,7 @@ class CompiledTrainer(LocalTrainer):
         # Imported here: a server that only checks the settings needs no compiler.
         from fedrec_flower.training import kernels
 
-        names = self.model.factors()
+        names = bilinear_form(self.model)
         if names is None:
             raise ValueError(f"{type(self.model).__name__} is no model of factors")
         parameters = _parameters(chunk, names)

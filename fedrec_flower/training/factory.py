@@ -9,6 +9,7 @@ import torch
 from torch.func import functional_call, vmap
 
 from fedrec_flower.data.prepared import ClientData, Columns
+from fedrec_flower.models.abilities import AlternatingUpdates, bilinear_form
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.training.config import LocalTraining
@@ -48,13 +49,11 @@ def _compiles(model: Recommender, training: LocalTraining) -> bool:
     It needs a model of factors whose parameters are all trained in every step, SGD on a CPU, and a
     loss of single items or pairs.
     """
-    trains_all = not model.frozen and all(
-        model.phases(e) == Recommender.phases(model, e) for e in range(training.local_epochs)
-    )
+    trains_all = not model.frozen and not isinstance(model, AlternatingUpdates)
     supported = (
         training.optimizer == "sgd" and training.device != "cuda" and training.loss != "softmax"
     )
-    return supported and trains_all and model.factors() is not None
+    return supported and trains_all and bilinear_form(model) is not None
 
 
 def check_trainer(
@@ -105,7 +104,9 @@ def why_not_vectorized(model: Recommender) -> str | None:
 
     histories = {}
     if isinstance(model, HistoryRecommender):
-        one = model.whole(Columns(np.array([0, num_samples]), rows.numpy(), None), num_samples)
+        one = model.full_history(
+            Columns(np.array([0, num_samples]), rows.numpy(), None), num_samples
+        )
         one = replace(one, state=rows if model.window else None)
         histories = {n: tensor.expand(num_clients, -1) for n, tensor in one.tensors().items()}
     try:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedrec_flower.models.abilities import Regularized
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import History
 
@@ -71,10 +72,12 @@ class Objective(nn.Module):
         inputs = (users, items) if history is None else (users, items, history)
         scores: Tensor = self.model(*inputs)
         losses = self._loss(scores.view(len(target), -1), target)
-        penalty = self.model.penalty(*inputs)
-        if penalty is None:
+        if not isinstance(self.model, Regularized):
             return losses
-        return losses + penalty.view(len(target), -1).mean(-1)
+        added = self.model.regularizer(*inputs)
+        if added is None:
+            return losses
+        return losses + added.view(len(target), -1).mean(-1)
 
 
 def named(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

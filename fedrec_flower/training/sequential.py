@@ -53,7 +53,7 @@ class SequentialTrainer(LocalTrainer):
         first_loss = 0.0
         takes_inner_step = self.maml_step is not None and batch.stop - batch.start > 1
         half = (batch.start + batch.stop) // 2 if takes_inner_step else batch.start
-        for phase, trained in enumerate(self.phases(epoch)):
+        for phase, trained in enumerate(self.update_groups(epoch)):
             self._require_grad(trained)
             loss = 0.0
             before_inner_step = dict[Tensor, Tensor]()

@@ -20,6 +20,7 @@ from fedrec_flower.core.types import IndexArray, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.data.splits.base import Negatives
+from fedrec_flower.models.abilities import AlternatingUpdates, RoundAware, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.training.batches import ActiveRows, CohortBatch
@@ -126,9 +127,14 @@ class LocalTrainer(ABC):
         The clients of a chunk are sorted by size, largest first.
         """
 
-    def phases(self, epoch: int) -> list[frozenset[str]]:
-        """The parameters that each step on a batch updates; see `Recommender.phases`."""
-        updated = (phase - self.model.frozen for phase in self.model.phases(epoch))
+    def update_groups(self, epoch: int) -> list[frozenset[str]]:
+        """The parameters that each step on a batch updates; see `AlternatingUpdates`."""
+        model = self.model
+        if isinstance(model, AlternatingUpdates):
+            groups = model.update_groups(epoch)
+        else:
+            groups = [frozenset(name for name, _ in model.named_parameters())]
+        updated = (group - model.frozen for group in groups)
         return [phase for phase in updated if phase]
 
     @abstractmethod
@@ -153,7 +159,8 @@ class LocalTrainer(ABC):
             correction: the terms that a strategy adds to the gradients.
 
         """
-        self.model.begin(round_)
+        if isinstance(self.model, RoundAware):
+            self.model.on_round_start(round_)
         for chunk in self.chunks(clients):
             yield self._train_chunk(chunk, given, personal, round_, correction)
 
@@ -188,7 +195,7 @@ class LocalTrainer(ABC):
                 np.subtract(value, given.whole(name, cohort.clients), out=value)
         _reset(chunk, trained, dict.fromkeys(trained), diverged)
         updates = Updates(cohort.clients, weights, *self._sent_rows(trained, touched), trained)
-        phases = [self.phases(epoch) for epoch in range(len(epochs))]
+        phases = [self.update_groups(epoch) for epoch in range(len(epochs))]
         step_counts = num_steps(self.training.batch_size, epochs, phases, trained)
         return Trained(cohort, touched, updates, new_personal, loss, rates, step_counts)
 
@@ -218,13 +225,14 @@ class LocalTrainer(ABC):
         return epochs, touched, HistoryBatches.lay_out(entries, cohort, row, stays, noise)
 
     def _side_information(self, cohort: Cohort, touched: ActiveRows, round_: int) -> Tensors:
-        """The model's side information on users and touched items; see `Recommender.features`."""
-        if next(self.model.buffers(), None) is None:
+        """The model's side information on users and touched items; see `SideInformation`."""
+        model = self.model
+        if not isinstance(model, SideInformation):
             return {}
         sizes = np.diff(cohort.user_offsets)
-        share = 1 - self.model.history_dropout
+        share = 1 - model.history_dropout
         stays = self.sampler.dropout_mask(cohort, sizes, round_, epoch=0, share=share)
-        return self.model.features(cohort.attributes, cohort.history.mask(stays), touched.rows)
+        return model.side_information(cohort.attributes, cohort.history.mask(stays), touched.rows)
 
     def _sent_rows(self, values: Tensors, touched: ActiveRows) -> tuple[IndexArray, IndexArray]:
         """Offsets and rows of the updates; no rows if there is no table.

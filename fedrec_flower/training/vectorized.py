@@ -60,7 +60,7 @@ class VectorizedTrainer(LocalTrainer):
             rows_of = [
                 {name: batch.rows(chunk, name) for name in chunk.tables} for batch in batches
             ]
-            for phase, trained in enumerate(self.phases(step.epoch)):
+            for phase, trained in enumerate(self.update_groups(step.epoch)):
                 for part, batch, rows in zip(parts, batches, rows_of, strict=True):
                     losses, gradients = self._gradients(chunk, values, batch, trained)
                     take_step = optimizer.step if part is parts[-1] else optimizer.inner_step

@@ -8,6 +8,7 @@ import torch
 from hydra.utils import get_class
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fedrec_flower.models.abilities import SideInformation, bilinear_form
 from tests.helpers.model_yamls import (
     ATTRIBUTES,
     EVERY_MODEL,
@@ -114,8 +115,11 @@ def test_no_two_rows_of_a_drawn_table_begin_alike(path: Path, task: str) -> None
 @EVERY_MODEL
 def test_features_are_buffers_with_a_row_per_user_or_item(path: Path, task: str) -> None:
     model = make(path, task)
-    some = model.features(ATTRIBUTES, HISTORY, np.array([4, 1]))
-    every = model.features(ATTRIBUTES, HISTORY, None)
+    if not isinstance(model, SideInformation):
+        assert not dict(model.named_buffers())
+        return
+    some = model.side_information(ATTRIBUTES, HISTORY, np.array([4, 1]))
+    every = model.side_information(ATTRIBUTES, HISTORY, None)
     assert some.keys() == every.keys() == dict(model.named_buffers()).keys()
     for name, value in every.items():
         assert value.dtype == np.float32
@@ -127,7 +131,7 @@ def test_features_are_buffers_with_a_row_per_user_or_item(path: Path, task: str)
 @EVERY_MODEL
 def test_a_model_that_says_it_is_factors_scores_by_their_product(path: Path, task: str) -> None:
     model = begun(path, task)
-    factors, v = model.factors(), initial(model, seed=0)
+    factors, v = bilinear_form(model), initial(model, seed=0)
     if factors is None:
         return
     scores = (v[factors.user] * v.get(factors.weight, np.float32(1))) @ v[factors.item].T

@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fedrec_flower.models.abilities import HistoryBased
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.models.ops.history_entries import take
 from tests.helpers.model_yamls import (
@@ -31,7 +32,8 @@ def test_a_users_scores_depend_on_no_other_loaded_user(path: Path, task: str) ->
     for user in range(NUM_USERS):
         rows = {n: v[[user]] if n in model.user_rows else v for n, v in values.items()}
         model.load(rows)
-        model.observe(HISTORY.slice(user, user + 1))
+        assert isinstance(model, HistoryBased)
+        model.set_history(HISTORY.slice(user, user + 1))
         alone = model.score_all(torch.tensor([0])).detach()
         assert_allclose(alone, together[[user]], rtol=1e-5, atol=1e-6)
 
@@ -52,17 +54,10 @@ def reader(path: Path, task: str) -> HistoryRecommender:
 
 
 @EVERY_READER
-def test_item_tables_are_looked_up_for_histories_or_for_scores(path: Path, task: str) -> None:
-    model = reader(path, task)
-    assert model.item_rows == model.history_rows | model.scored_rows
-    assert model.history_rows
-
-
-@EVERY_READER
 def test_the_history_moves_the_scores_of_who_has_one(path: Path, task: str) -> None:
     model = reader(path, task)
     known = model.score_all(torch.arange(NUM_USERS)).detach()
-    model.observe(take(HISTORY, np.array([1, 1, 1]), None))
+    model.set_history(take(HISTORY, np.array([1, 1, 1]), None))
     unknown = model.score_all(torch.arange(NUM_USERS)).detach()
     assert [bool((a != b).any()) for a, b in zip(known, unknown, strict=True)] == [
         True,
@@ -74,7 +69,7 @@ def test_the_history_moves_the_scores_of_who_has_one(path: Path, task: str) -> N
 @EVERY_READER
 def test_what_is_dropped_from_a_history_moves_no_score(path: Path, task: str) -> None:
     model = reader(path, task)
-    whole = model.whole(HISTORY, NUM_ITEMS)
+    whole = model.full_history(HISTORY, NUM_ITEMS)
     dropped = replace(whole, weight=torch.zeros_like(whole.weight))
     other = replace(dropped, item=(whole.item + 1) % NUM_ITEMS, target=whole.target + 1)
     users, items = torch.tensor([0, 2, 2]), torch.tensor([1, 1, 5])
@@ -90,7 +85,7 @@ def test_a_sub_model_with_the_rows_of_a_history_scores_as_the_whole_does(
     model = reader(path, task)
     expected = every_pair(model).detach()
     values = {name: value.detach().numpy() for name, value in model.named_parameters()}
-    whole = model.whole(HISTORY, NUM_ITEMS)
+    whole = model.full_history(HISTORY, NUM_ITEMS)
     rows = np.unique([*whole.item.tolist(), 4])  # one more than is read
     model.load({name: v[rows] if name in model.item_rows else v for name, v in values.items()})
     place = torch.from_numpy(np.searchsorted(rows, whole.item.numpy()))
@@ -106,5 +101,5 @@ def test_how_many_histories_are_read_at_once_does_not_matter(
 ) -> None:
     model = reader(path, task)
     whole = model.score_all(torch.arange(NUM_USERS)).detach()
-    monkeypatch.setattr("fedrec_flower.models.history.ENTRIES_AT_ONCE", 5)
+    monkeypatch.setattr("fedrec_flower.models.history.MAX_ENTRIES_PER_BATCH", 5)
     assert_allclose(model.score_all(torch.arange(NUM_USERS)).detach(), whole, rtol=1e-5, atol=1e-6)

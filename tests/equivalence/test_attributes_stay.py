@@ -30,7 +30,9 @@ def test_no_message_holds_attributes_a_profile_or_the_catalogue(
     assert isinstance(ran.setup.model, TwoTower)
     data, catalogue = ran.setup.data, ran.setup.model.catalogue
     everyone = data.client(0, data.num_clients)
-    known = ran.setup.model.features(everyone.attributes, everyone.train, None)["user_features"]
+    known = ran.setup.model.side_information(everyone.attributes, everyone.train, None)[
+        "user_features"
+    ]
     assert everyone.attributes.any(axis=1).all()
     profiles = known[:, data.num_attributes :]
     # A few flags among zeros may stand anywhere; shares of a history may not.

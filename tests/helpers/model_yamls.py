@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.prepared import Columns
+from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import History, HistoryRecommender
@@ -94,7 +95,8 @@ def begun(path: Path, task: str) -> Recommender:
     if isinstance(model, ClosedFormRecommender):
         values |= solved(model, HISTORY)
     model.load(values)
-    model.observe(HISTORY)
+    if isinstance(model, HistoryBased):
+        model.set_history(HISTORY)
     return model
 
 
@@ -109,7 +111,7 @@ def only_read(model: Recommender) -> frozenset[str]:
     """The item tables that are looked up for the items of a history and for no others."""
     if not isinstance(model, HistoryRecommender):
         return frozenset()
-    return model.history_rows - model.scored_rows
+    return model.history_only
 
 
 def names_of(model: Recommender) -> list[str]:
@@ -122,7 +124,10 @@ def initial(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
 
 def known(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
     """Initial values, and what is known of users and items."""
-    return initial(model, seed) | model.features(ATTRIBUTES, HISTORY, None)
+    values = initial(model, seed)
+    if isinstance(model, SideInformation):
+        values |= model.side_information(ATTRIBUTES, HISTORY, None)
+    return values
 
 
 def every_pair(
@@ -133,6 +138,6 @@ def every_pair(
     read: tuple[History, ...] = ()
     if noisy and isinstance(model, HistoryRecommender) and model.noise_dim:
         noise = torch.ones(NUM_USERS, model.noise_dim)
-        read = (replace(model.whole(HISTORY, num_items), noise=noise),)
+        read = (replace(model.full_history(HISTORY, num_items), noise=noise),)
     scores: torch.Tensor = model(users, torch.arange(num_items).repeat(NUM_USERS), *read)
     return scores.view(NUM_USERS, num_items)

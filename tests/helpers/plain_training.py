@@ -12,6 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.models.abilities import SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.history import History, HistoryRecommender
 from fedrec_flower.models.multvae import MultVAE
@@ -47,9 +48,10 @@ def train_plainly(
     width = {"bpr": 2, "softmax": 1 + training.num_negatives}.get(training.loss, 1)
     sampler = Sampler(task, width, training.num_negatives, num_items, seed)
     cohort = Cohort.gather([data], spare_held_out=False)
-    sizes, share = np.array([data.num_users]), 1 - model.history_dropout
-    kept = sampler.dropout_mask(cohort, sizes, round_, 0, share)
-    model.load(model.features(data.attributes, data.train.mask(kept), None))
+    if isinstance(model, SideInformation):
+        sizes, share = np.array([data.num_users]), 1 - model.history_dropout
+        kept = sampler.dropout_mask(cohort, sizes, round_, 0, share)
+        model.load(model.side_information(data.attributes, data.train.mask(kept), None))
     losses: list[float] = []
     for epoch in range(training.local_epochs):
         reads = isinstance(model, HistoryRecommender)
@@ -97,7 +99,7 @@ def _history(
     epoch: int,
 ) -> History:
     """What a local epoch reads: the training interactions, less what is dropped."""
-    whole = model.whole(data.train, sampler.num_items)
+    whole = model.full_history(data.train, sampler.num_items)
     sizes, share = np.array([len(whole.item)]), 1 - model.input_dropout
     kept = sampler.dropout_mask(cohort, sizes, round_, epoch, share)
     drawn = sampler.noise(cohort, round_, epoch, model.noise_dim)

@@ -39,6 +39,7 @@ from fedrec_flower.federation.client.update_pipeline import (
     UpdateStep,
     WeightStep,
 )
+from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
@@ -88,7 +89,7 @@ class Node:
     @property
     def personal_is_per_user(self) -> bool:
         """Whether clients differ in nothing but the rows of their users."""
-        shared = set(self.shared_names) - self.model.tuned
+        shared = set(self.shared_names) - self.model.locally_adapted
         names = {name for name, _ in self.model.named_parameters()}
         return names - shared <= self.model.user_rows
 
@@ -105,10 +106,12 @@ class Node:
             slot: whose personal parameters are used.
             own: what takes the place of any of these.
         """
-        known = self.model.features(data.attributes, data.train, None)
         kept = self.store.load(data, slot) | self.trainer.alone(data)
-        self.model.load(shared | kept | own | known)
-        self.model.observe(data.train)
+        self.model.load(shared | kept | own)
+        if isinstance(self.model, SideInformation):
+            self.model.load(self.model.side_information(data.attributes, data.train, None))
+        if isinstance(self.model, HistoryBased):
+            self.model.set_history(data.train)
 
 
 @lru_cache(maxsize=2)
@@ -210,7 +213,7 @@ def _learning(
         solver = ExactTrainer(data, model, shares, rounds, seed, attack, faults, privacy, chance)
         return ClientStore(folder, model, kept, [], data.client_offsets, seed), solver
     kept = [name for name, _ in model.named_parameters() if name not in set(shared_names)]
-    tuned = [name for name in shared_names if name in model.tuned]
+    tuned = [name for name in shared_names if name in model.locally_adapted]
     store = ClientStore(folder, model, kept, tuned, data.client_offsets, seed)
     method = build("local", spec.get("local") or _PLAIN)
     engine = _engine(spec, model, data.num_items, seed, maml_step=method.maml_step)

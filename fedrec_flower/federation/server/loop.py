@@ -44,6 +44,7 @@ from fedrec_flower.federation.server.dispatch import VERSIONS
 from fedrec_flower.federation.server.plan import Observer, Outcome, Plan
 from fedrec_flower.federation.server.sampling import sample_clients
 from fedrec_flower.federation.server.secure_round import gather
+from fedrec_flower.models.abilities import Regularized, ServerPostprocess
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 
 _LOG = logging.getLogger(__name__)
@@ -261,8 +262,10 @@ class FederatedStrategy(ResumableStrategy):
         self._losses.warn()
         weight, loss = sum(reply.weight for reply in sound.replies), float("nan")
         if weight or self.plan.curator.noisy:  # a cohort without training data changes nothing
-            rng = generator(self.plan.seed, "settle", server_round)
-            self._parameters = self.plan.model.settle(self._moved(sound.replies), rng)
+            self._parameters = self._moved(sound.replies)
+            if isinstance(self.plan.model, ServerPostprocess):
+                rng = generator(self.plan.seed, "settle", server_round)
+                self._parameters = self.plan.model.after_server_step(self._parameters, rng)
             self._require_finite(server_round)
         if weight and not self.plan.curator.hides_losses:
             loss = sum(reply.loss for reply in sound.replies) / weight
@@ -309,7 +312,7 @@ class FederatedStrategy(ResumableStrategy):
             self.stacked,
             statistics=solved,
             row_weights=not solved and not hidden,
-            losses_below_zero=plan.model.losses_below_zero,
+            losses_below_zero=isinstance(plan.model, Regularized) and plan.model.may_be_negative,
         )
 
     @cached_property

@@ -12,6 +12,7 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.evaluation.base import Evaluation
 from fedrec_flower.evaluation.ranking import RankingEvaluation
+from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 from tests.helpers.one_round import NUM_ITEMS, READERS, TOWERS, Kind, make
 
@@ -42,8 +43,10 @@ def drawn(kind: Kind, data: ClientData) -> Recommender:
 
 def evaluated(model: Recommender, data: ClientData, how: RankingEvaluation) -> Evaluation:
     """As a node does it."""
-    model.load(model.features(data.attributes, data.train, None))
-    model.observe(data.train)
+    if isinstance(model, SideInformation):
+        model.load(model.side_information(data.attributes, data.train, None))
+    if isinstance(model, HistoryBased):
+        model.set_history(data.train)
     return how.evaluate(model, data, NUM_ITEMS, seed=3)
 
 

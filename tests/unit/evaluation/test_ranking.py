@@ -21,6 +21,7 @@ from fedrec_flower.evaluation.base import Evaluation
 from fedrec_flower.evaluation.ranking import RankingEvaluation
 from fedrec_flower.evaluation.sampled_negatives import draw_negatives
 from fedrec_flower.models.base import Recommender
+from fedrec_flower.models.layers import PerUser
 
 if TYPE_CHECKING:
     from tests.conftest import MakeClient
@@ -39,23 +40,15 @@ RANKING = RankingEvaluation(
 class Table(Recommender):
     """A model that has learnt a score for every pair by heart."""
 
-    user_rows = frozenset({"scores"})
-    item_rows = frozenset({"scores"})
-
     def __init__(self, scores: NDArray[np.float32]) -> None:
         super().__init__()
-        self.scores = nn.Parameter(torch.from_numpy(scores))
+        self.scores = PerUser(nn.Parameter(torch.from_numpy(scores)))
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         return self.scores[users, items]
 
     def score_all(self, users: Tensor) -> Tensor:
         return self.scores[users]
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        raise NotImplementedError(name, shape, rng)
 
 
 def table(*rows: list[float]) -> Table:

@@ -43,7 +43,7 @@ def fitted(model: ClosedFormRecommender, had: Matrix, num_rounds: int = 1) -> Te
     initial = model.initial(model.shared_names(), np.random.default_rng(0))
     found = model.solve_alone(columns(had), initial, num_rounds)
     model.load(found)
-    model.observe(columns(had))
+    model.set_history(columns(had))
     return found
 
 
@@ -94,7 +94,7 @@ def test_random_scores_stay_and_are_the_users_own() -> None:
 def test_cooccurrences_are_the_gram_matrix_whatever_the_blocks(seed: int, cells: int) -> None:
     had = matrix(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedrec_flower.models.ops.cooccurrence._CELLS_AT_ONCE", cells)
+        patch.setattr("fedrec_flower.models.ops.cooccurrence._MAX_CELLS_PER_BLOCK", cells)
         triangle = cooccurrences(incidence(columns(had), NUM_ITEMS))
     assert len(triangle) == NUM_ITEMS * (NUM_ITEMS + 1) / 2
     assert_array_equal(symmetric(triangle, NUM_ITEMS), had.T @ had)
@@ -158,7 +158,7 @@ def test_itemknn_sums_the_nearest_cosines(seed: int, shrinkage: float, num_neigh
 def test_the_blocks_of_itemknn_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     had, model = matrix(3), ItemKNN(NUM_USERS, NUM_ITEMS, 4, 1.0)
     whole = fitted(model, had)
-    monkeypatch.setattr("fedrec_flower.models.itemknn._CELLS_AT_ONCE", 2 * NUM_ITEMS)
+    monkeypatch.setattr("fedrec_flower.models.itemknn._MAX_CELLS_PER_BLOCK", 2 * NUM_ITEMS)
     for name, value in fitted(model, had).items():
         assert_array_equal(value, whole[name])
 
@@ -225,7 +225,7 @@ def test_at_its_end_no_small_step_serves_ials_better() -> None:
 def test_the_blocks_of_ials_do_not_matter(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
     had, model = matrix(3), ials()
     whole = fitted(model, had, 3)["item_vectors"]
-    monkeypatch.setattr("fedrec_flower.models.ials._CELLS_AT_ONCE", cells)
+    monkeypatch.setattr("fedrec_flower.models.ials._MAX_CELLS_PER_BLOCK", cells)
     assert_allclose(fitted(model, had, 3)["item_vectors"], whole, rtol=1e-6)
 
 

@@ -72,7 +72,7 @@ def test_settling_changes_no_score_whatever_is_drawn_next(
 ) -> None:
     model = colr(learns, rank, task)
     before = noise(model)
-    after = model.settle(before, np.random.default_rng(seed))
+    after = model.after_server_step(before, np.random.default_rng(seed))
     assert_allclose(scores(model, after), scores(model, before), rtol=1e-4, atol=1e-5)
     trained, random = (ITEMS, DIRECTIONS) if learns == "items" else (DIRECTIONS, ITEMS)
     assert not after[trained].any()
@@ -88,9 +88,9 @@ def test_every_version_settles_by_itself_and_all_are_given_the_same_directions(
     one = noise(model)
     two = {name: value[::-1].copy() for name, value in one.items()}
     both = {name: np.stack([one[name], two[name]]) for name in one}
-    settled = model.settle(both, np.random.default_rng(0))
+    settled = model.after_server_step(both, np.random.default_rng(0))
     for place, alone in enumerate([one, two]):
-        for name, value in model.settle(alone, np.random.default_rng(0)).items():
+        for name, value in model.after_server_step(alone, np.random.default_rng(0)).items():
             assert_allclose(settled[name][place], value, rtol=1e-6)
 
 
@@ -102,7 +102,7 @@ def test_a_step_of_descent_at_full_rank_is_that_of_matrix_factorisation(learns: 
     slopes = gradients(model, begun)
     trained = ITEMS if learns == "items" else DIRECTIONS
     stepped = begun | {trained: begun[trained] - 0.5 * slopes[trained]}
-    found = model.settle(stepped, np.random.default_rng(4))[VECTORS]
+    found = model.after_server_step(stepped, np.random.default_rng(4))[VECTORS]
     plain, theirs = as_mf(begun)
     expected = theirs[VECTORS] - 0.5 * gradients(plain, theirs)[VECTORS]
     assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -212,11 +212,11 @@ def test_impossible_ranks_are_refused(learns: Learns, rank: int, dim: int, most:
 
 
 def test_nothing_settles_where_nothing_travels() -> None:
-    assert colr("items", 2).settle({}, np.random.default_rng(0)) == {}
+    assert colr("items", 2).after_server_step({}, np.random.default_rng(0)) == {}
 
 
 def test_of_what_is_drawn_anew_each_draw_is_another() -> None:
     model, rng = colr("items", 2), np.random.default_rng(0)
-    first = model.settle(noise(model), rng)
-    assert_array_equal(first[VECTORS], model.settle(first, rng)[VECTORS])
-    assert (model.settle(first, rng)[DIRECTIONS] != first[DIRECTIONS]).any()
+    first = model.after_server_step(noise(model), rng)
+    assert_array_equal(first[VECTORS], model.after_server_step(first, rng)[VECTORS])
+    assert (model.after_server_step(first, rng)[DIRECTIONS] != first[DIRECTIONS]).any()

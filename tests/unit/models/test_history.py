@@ -40,7 +40,7 @@ def drawn(model: HistoryRecommender) -> HistoryRecommender:
     rng = np.random.default_rng(5)
     for value in model.parameters():
         value.data = torch.from_numpy(rng.normal(size=value.shape).astype(np.float32))
-    model.observe(HISTORY)
+    model.set_history(HISTORY)
     return model
 
 
@@ -56,8 +56,8 @@ def sequential(kind: str, window: int = WINDOW) -> SequentialRecommender:
 
 def states(model: SequentialRecommender, history: Columns) -> Tensor:
     """(n, d): of the first user, having read 1, 2, ... n items."""
-    whole = model.whole(history, NUM_ITEMS)
-    found = model.read(whole).detach()
+    whole = model.full_history(history, NUM_ITEMS)
+    found = model.encode_history(whole).detach()
     last = int(whole.last[0])
     return found[last + 1 - int(np.diff(history.offsets)[0]) : last + 1]
 
@@ -89,9 +89,9 @@ def test_the_last_window_is_all_that_is_scored_from(kind: str) -> None:
     model = sequential(kind)
     users = torch.arange(3)
     whole = model.score_all(users).detach()
-    model.observe(take(HISTORY, np.arange(3), WINDOW))
+    model.set_history(take(HISTORY, np.arange(3), WINDOW))
     assert_array_equal(model.score_all(users).detach(), whole)
-    model.observe(take(HISTORY, np.arange(3), WINDOW - 1))
+    model.set_history(take(HISTORY, np.arange(3), WINDOW - 1))
     assert (model.score_all(users).detach()[0] != whole[0]).any()
 
 
@@ -226,8 +226,8 @@ def test_fedrecon_rebuilds_users_by_descent_with_the_items_held_fixed(task: str)
     steps, rate = 3, 0.4
     model = FedRecon(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1, steps, rate, 2, 1.0)
     drawn(model)
-    whole = model.whole(HISTORY, NUM_ITEMS)
-    found = model.read(whole)
+    whole = model.full_history(HISTORY, NUM_ITEMS)
+    found = model.encode_history(whole)
     assert not found.requires_grad
     for user in range(2):
         mine = (whole.user == user) & (whole.weight == 1)
@@ -256,9 +256,9 @@ def test_every_step_that_rebuilds_a_user_lowers_the_loss(task: str, rate: float)
     losses = []
     for steps in range(1, 6):
         model = drawn(FedRecon(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1, steps, rate, 2, 1.0))
-        history = model.whole(HISTORY, NUM_ITEMS)
+        history = model.full_history(HISTORY, NUM_ITEMS)
         bias = model.item_bias.weight[history.item, 0] + model.start
-        score = history.match(model.read(history), model.item_embedding.weight) + bias
+        score = history.match(model.encode_history(history), model.item_embedding.weight) + bias
         if task == "rating":
             loss = (score - history.target).square()
         else:
@@ -276,15 +276,15 @@ def test_a_latent_is_drawn_around_its_mean_and_pulled_to_the_standard_normal() -
             model.get_parameter(f"{name}_embedding.weight").copy_(torch.tensor(rows))
         model.item_embedding.weight.copy_(torch.eye(3)[:, :2])
         model.item_bias.weight.zero_()
-    model.observe(Columns(np.array([0, 2]), np.array([0, 1], np.int32), None))
+    model.set_history(Columns(np.array([0, 2]), np.array([0, 1], np.int32), None))
     # Two items of length one together: every vector times sqrt(2 / 2).
     mean, spread = np.array([1.0, 2.0]), np.array([0.2, -0.4])
     assert_allclose(model.score_all(torch.arange(1)).detach()[0, :2], mean, rtol=1e-6)
-    whole = model.whole(Columns(np.array([0, 2]), np.array([0, 1], np.int32), None), 3)
+    whole = model.full_history(Columns(np.array([0, 2]), np.array([0, 1], np.int32), None), 3)
     noisy = replace(whole, noise=torch.tensor([[1.0, -1.0]]), state=torch.zeros(1).long())
     drawn = mean + [1, -1] * np.exp(spread / 2)
-    assert_allclose(model.read(noisy).detach()[0], drawn, rtol=1e-6)
+    assert_allclose(model.encode_history(noisy).detach()[0], drawn, rtol=1e-6)
     apart = 0.5 * (np.exp(spread) + mean**2 - 1 - spread).sum()
-    added = model.penalty(torch.zeros(1).long(), torch.zeros(1).long(), noisy)
+    added = model.regularizer(torch.zeros(1).long(), torch.zeros(1).long(), noisy)
     assert added is not None
     assert_allclose(added.detach(), [0.3 * apart / (2 / 0.5)], rtol=1e-6)

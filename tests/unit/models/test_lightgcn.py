@@ -34,7 +34,7 @@ def drawn(num_layers: int, task: Task = "ranking", history: Columns = HISTORY) -
     """A model with every parameter filled with noise, which knows the history."""
     model, rng = lightgcn(num_layers, task), np.random.default_rng(5)
     model.load({n: rng.normal(size=v.shape).astype(np.float32) for n, v in values(model).items()})
-    model.observe(history)
+    model.set_history(history)
     return model
 
 
@@ -66,7 +66,7 @@ def test_one_layer_by_hand() -> None:
             "item_bias.weight": np.array([[0], [0], [0.5], [0], [0], [0]], np.float32),
         }
     )
-    model.observe(HISTORY)  # the first user had 4, 1 and 0, the second only 4
+    model.set_history(HISTORY)  # the first user had 4, 1 and 0, the second only 4
     neighbours = (1 + 0 + 1) / sqrt(3), (-1 + 2 + 0) / sqrt(3)
     mean = (4 + neighbours[0]) / 2, (-2 + neighbours[1]) / 2
     scores = model.score_all(EVERYBODY).detach().numpy()

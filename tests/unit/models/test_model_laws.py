@@ -9,7 +9,8 @@ import torch
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from fedrec_flower.models.base import BilinearForm, Recommender
+from fedrec_flower.models.abilities import BilinearForm, bilinear_form
+from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
 
@@ -87,14 +88,14 @@ def test_ncf_scores_as_he_et_al_write(variant: Variant) -> None:
 
 
 def test_models_without_hidden_layers_are_factors_and_others_are_not() -> None:
-    factors = {variant: ncf(variant).factors() for variant in VARIANTS}
+    factors = {variant: ncf(variant).bilinear_form() for variant in VARIANTS}
     assert {variant for variant, found in factors.items() if found} == {"gmf"}
-    assert mf("ranking").factors()
+    assert mf("ranking").bilinear_form()
 
 
 @pytest.mark.parametrize("model", [mf("ranking"), mf("rating"), ncf("gmf")])
 def test_factors_name_the_parameters_of_the_score(model: Recommender) -> None:
-    v, factors = drawn(model), model.factors()
+    v, factors = drawn(model), bilinear_form(model)
     assert factors is not None
     weight = v.get(factors.weight, np.ones((1, DIM)))
     expected = (v[factors.user] * weight) @ v[factors.item].T
@@ -165,5 +166,5 @@ def test_large_batches_of_users_score_as_small_ones(monkeypatch: pytest.MonkeyPa
     model = ncf("neumf")
     drawn(model)
     whole = scores(model)
-    monkeypatch.setattr("fedrec_flower.models.ncf.PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("fedrec_flower.models.ncf.MAX_PAIRS_PER_BATCH", 7)
     assert_allclose(scores(model), whole, rtol=1e-5)

@@ -31,7 +31,7 @@ def fedrap(
 
 def test_pfedrec_trains_the_score_function_first_and_the_items_with_it() -> None:
     model = pfedrec()
-    head, items = model.phases(0)
+    head, items = model.update_groups(0)
     assert head == {"score.weight", "score.bias"}
     assert items == {"item_embedding.weight"}
     assert model.shared_names() == ["item_embedding.weight"]
@@ -47,7 +47,7 @@ def test_pfedrec_trains_the_score_function_first_and_the_items_with_it() -> None
     ],
 )
 def test_a_client_keeps_what_it_scores_with(model: PFedRec | FedRAP, tuned: set[str]) -> None:
-    assert model.tuned == tuned
+    assert model.locally_adapted == tuned
 
 
 def test_fedrap_adds_what_its_paper_adds() -> None:
@@ -56,7 +56,7 @@ def test_fedrap_adds_what_its_paper_adds() -> None:
     common, own = (
         table.weight.detach().numpy()[items.numpy()] for table in (model.common, model.own)
     )
-    added = model.penalty(torch.zeros_like(items), items)
+    added = model.regularizer(torch.zeros_like(items), items)
     assert added is not None
     expected = 0.7 * np.abs(common).mean(1) - 0.3 * ((common - own) ** 2).mean(1)
     assert_allclose(added.detach().numpy(), expected, rtol=1e-5)
@@ -67,8 +67,8 @@ def test_the_curriculum_begins_with_nothing_and_ends_with_all() -> None:
     items = torch.arange(NUM_ITEMS)
 
     def added(model: FedRAP, round_: int) -> float:
-        model.begin(round_)
-        penalty = model.penalty(items, items)
+        model.on_round_start(round_)
+        penalty = model.regularizer(items, items)
         assert penalty is not None
         return penalty.sum().item()
 

@@ -42,7 +42,7 @@ def towers(features: NDArray[np.float32], num_attributes: int, **changes: object
 
 def scores(model: TwoTower, attributes: list[float], history: Columns) -> NDArray[np.float32]:
     """What one user gives every item."""
-    model.load(model.features(np.array([attributes], np.float32), history, None))
+    model.load(model.side_information(np.array([attributes], np.float32), history, None))
     given: NDArray[np.float32] = model.score_all(torch.tensor([0])).detach().numpy()[0]
     return given
 
@@ -78,7 +78,7 @@ def test_an_item_that_nobody_ever_had_scores_as_its_twin_that_somebody_trained_o
 def test_users_alike_in_attributes_and_history_get_the_same_whoever_they_are() -> None:
     model = towers(FEATURES, 2)
     both = Columns(np.array([0, 2, 4]), np.array([4, 9, 9, 4], np.int32), None)
-    model.load(model.features(np.array([[1.0, 2.0]] * 2, np.float32), both, None))
+    model.load(model.side_information(np.array([[1.0, 2.0]] * 2, np.float32), both, None))
     given = model.score_all(torch.arange(2)).detach().numpy()
     assert_allclose(given[0], given[1], rtol=1e-6)
 
@@ -94,7 +94,7 @@ def test_attributes_and_history_each_move_the_scores() -> None:
 def test_a_profile_is_the_mean_of_the_features_had_and_nothing_for_who_had_nothing() -> None:
     history = Columns(np.array([0, 0, 3]), np.array([3, 8, 8], np.int32), None)
     said = np.array([[1.0], [2.0]], np.float32)
-    known = towers(FEATURES, 1).features(said, history, None)["user_features"]
+    known = towers(FEATURES, 1).side_information(said, history, None)["user_features"]
     assert_array_equal(known[:, :1], said)
     assert_array_equal(known[0, 1:], np.zeros(3))
     assert_allclose(known[1, 1:], (FEATURES[3] + 2 * FEATURES[8]) / 3, rtol=1e-6)
@@ -106,9 +106,10 @@ def test_training_leaves_the_catalogue_as_it_was_and_tells_nobody_what_was_touch
 ) -> None:
     round_ = Round("two_tower", engine=engine)
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
-    before = round_.model.features(data.attributes, data.train, None)["item_features"].copy()
+    inputs = (data.attributes, data.train, None)
+    before = round_.model.side_information(*inputs)["item_features"].copy()
     found = round_.train([data])[0]
-    after = round_.model.features(data.attributes, data.train, None)["item_features"]
+    after = round_.model.side_information(*inputs)["item_features"]
     assert_array_equal(after, before)
     assert {name.partition(".")[0] for name in found.change} == {"user_tower", "item_tower"}
     assert len(found.rows) == 0
@@ -139,7 +140,7 @@ def test_a_user_forgotten_for_a_round_trains_as_if_without_a_history(
 ) -> None:
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
     stranger = towers(FEATURES, 2, history_dropout=0.999)
-    known = stranger.features(data.attributes, data.train.mask(np.array([False])), None)
+    known = stranger.side_information(data.attributes, data.train.mask(np.array([False])), None)
     assert_array_equal(known["user_features"], [[np.float32(0.3), 1, 0, 0, 0]])
     remembered = data.train.mask(np.array([True]))
     assert remembered.item.tolist() == data.train.item.tolist()

@@ -408,5 +408,5 @@ def test_neighbours_without_similarity_tell_no_item_from_another() -> None:
     model = ItemKNN(num_users=1, num_items=5, num_neighbours=2, shrinkage=1.0)
     hidden = {"neighbours": np.ones((5, 2), np.float32)}
     hidden |= {"similarities": np.zeros((5, 2), np.float32)}
-    assert not model.tells_items_apart(hidden)
-    assert model.tells_items_apart({**hidden, "similarities": np.eye(5, 2, dtype=np.float32)})
+    assert not model.separates_items(hidden)
+    assert model.separates_items({**hidden, "similarities": np.eye(5, 2, dtype=np.float32)})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedrec_flower.models.base import BilinearForm
+from fedrec_flower.models.abilities import BilinearForm
 from fedrec_flower.threats.multi_round import regressed, told_apart
 from fedrec_flower.threats.observation import Sum
 from fedrec_flower.threats.source_separation import linked, separate

@@ -1,12 +1,11 @@
 """A model gets the fastest engine that gives the same up to rounding; a warning says if not."""
 
 import logging
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedrec_flower.core.errors import ConfigError
@@ -15,6 +14,7 @@ from fedrec_flower.models.autoencoder import Autoencoder
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.fedrecon import FedRecon
 from fedrec_flower.models.gru4rec import GRU4Rec
+from fedrec_flower.models.layers import ItemEmbedding, Zeros
 from fedrec_flower.models.lightgcn import LightGCN
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
@@ -34,22 +34,14 @@ REST: dict[str, Any] = {"task": "ranking", "negatives": "honest", "num_items": 5
 class Branching(Recommender):
     """Its forward asks for the value of a tensor, which no vectorization can answer."""
 
-    item_rows: ClassVar[frozenset[str]] = frozenset({"bias.weight"})
-
     def __init__(self, num_items: int) -> None:
         super().__init__()
-        self.bias = nn.Embedding(num_items, 1)
+        self.bias = ItemEmbedding(num_items, 1, init=Zeros())
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         del users
         scores: Tensor = self.bias(items).squeeze(-1)
         return scores if float(scores.sum()) >= 0 else -scores
-
-    def initial_value(
-        self, name: str, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        del name, rng
-        return np.zeros(shape, np.float32)
 
 
 class Recurrent(SequentialRecommender):
@@ -59,7 +51,7 @@ class Recurrent(SequentialRecommender):
         super().__init__(1, 5, "ranking", 2, 3, init_std=0.1, input_dropout=0.0)
         self.cell = nn.GRU(2, 2, batch_first=True)
 
-    def encode(self, vectors: Tensor, present: Tensor) -> Tensor:
+    def encode_windows(self, vectors: Tensor, present: Tensor) -> Tensor:
         del present
         states: Tensor = self.cell(vectors)[0]
         return states

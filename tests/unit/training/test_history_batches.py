@@ -27,13 +27,13 @@ def test_a_client_learns_the_same_as_from_steps_that_read_all_its_users(
     data, entries = make_client(SILO, client=3), list[int]()
     model = round_.model
     assert isinstance(model, HistoryRecommender)
-    read = type(model).read
+    encode = type(model).encode_history
 
     def counted(reader: HistoryRecommender, history: History) -> "Tensor":
         entries.append(len(history.item))
-        return read(reader, history)
+        return encode(reader, history)
 
-    monkeypatch.setattr(type(model), "read", counted)
+    monkeypatch.setattr(type(model), "encode_history", counted)
     narrow, met = round_.train([data])[3], entries.copy()
     entries.clear()
     monkeypatch.setattr(HistoryBatches, "for_users", lambda _, history, __: history)
