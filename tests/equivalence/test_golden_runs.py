@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.helpers.golden_runs import CASES, GOLDEN, TOLERANCE, machine, told
+from tests.helpers.golden_runs import CASES, GOLDEN, TOLERANCE, digest_of, machine
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate
@@ -25,7 +25,7 @@ def _cases() -> list[Any]:
 @pytest.mark.parametrize("name", _cases())
 def test_a_golden_run_gives_the_committed_numbers(name: str, federate: "Federate") -> None:
     """To the byte on the machine that wrote them, to the tolerance elsewhere."""
-    found, wanted = told(federate(*CASES[name])), _WRITTEN["runs"][name]
+    found, wanted = digest_of(federate(*CASES[name])), _WRITTEN["runs"][name]
     if _TO_THE_BYTE:
         assert found == wanted
         return

@@ -1,6 +1,6 @@
 """Tiny seeded runs whose numbers are committed, so that a refactoring shows what it changes.
 
-`python -m tests.helpers.golden_runs` rewrites `tests/golden.json`. A commit that does so states
+`OMP_NUM_THREADS=1 python -m tests.helpers.golden_runs` rewrites `tests/golden.json`. A commit that does so states
 which numbers change and why.
 """
 
@@ -81,7 +81,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def told(federated: Federated) -> dict[str, Any]:
+def digest_of(federated: Federated) -> dict[str, Any]:
     """What is compared of a run, JSON-able.
 
     Returns:
@@ -131,11 +131,13 @@ def _number(value: float) -> float | None:
 
 def main() -> None:
     """Run every case and write the file."""
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # as in tests/conftest.py
+        sys.exit("sums depend on the number of threads: set OMP_NUM_THREADS=1")
     with TemporaryDirectory() as scratch:
         golden = {}
         for place, (name, overrides) in enumerate(CASES.items()):
             folder = Path(scratch) / str(place)
-            golden[name] = told(run(folder, Path(scratch) / "cache", overrides, None))
+            golden[name] = digest_of(run(folder, Path(scratch) / "cache", overrides, None))
             sys.stderr.write(f"{place + 1}/{len(CASES)} {name}\n")
     GOLDEN.write_text(json.dumps({"machine": machine(), "runs": golden}, indent=1) + "\n")
 
