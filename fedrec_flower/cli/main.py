@@ -26,9 +26,12 @@ from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.core.files import replace_unprintable
 from fedrec_flower.core.signals import exit_code, interrupt_on_signal
 from fedrec_flower.experiment.composition import CONF, compose_unresolved, config_yaml, resolve
+from fedrec_flower.experiment.presets import preset_lines
 
 if TYPE_CHECKING:
     from fedrec_flower.experiment.run_folder import RunFolder
+
+_LOG = logging.getLogger(__name__)
 
 # Exit codes.
 _MISTAKE = 1
@@ -63,6 +66,8 @@ def _run(config: DictConfig) -> float | None:
     settings = HydraConfig.get()
     resolved = resolve(config)
     text = config_yaml(config)
+    for line in preset_lines(config, settings.runtime.choices):
+        _LOG.info("%s", line)
     path = Path(settings.runtime.output_dir)
     overrides = list(settings.overrides.task) if config.resume is None else told_before(path)
     may_exist = config.resume is not None or settings.mode is RunMode.MULTIRUN

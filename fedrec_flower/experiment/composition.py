@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.experiment.presets import preset_help
 
 _PACKAGE = Path(__file__).parents[1]
 # In a wheel, conf is inside the package; in a checkout, it is next to the package.
@@ -77,6 +78,7 @@ def _aggregation(privacy: DictConfig) -> str:
 
 
 OmegaConf.register_new_resolver("aggregation", _aggregation)
+OmegaConf.register_new_resolver("fedrec.presets", preset_help)
 
 
 def compose(overrides: Sequence[str]) -> tuple[dict[str, Any], Path]:

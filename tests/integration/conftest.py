@@ -20,7 +20,7 @@ import pytest
 
 # The first words of nearly every run here: seconds, no network, no Ray.
 SMOKE = ("experiment=smoke",)
-_PROGRESS = re.compile(r"round \d+/\d+ ")
+_PROGRESS = re.compile(r"round \d+/\d+ |\w+=\w+ also sets ")
 
 
 @dataclass(frozen=True, slots=True)
