@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.models.abilities import BilinearForm, bilinear_form
-from fedrec_flower.training import kernels as args
+from fedrec_flower.training import kernel_arguments as args
 from fedrec_flower.training.batches import CohortBatch
 from fedrec_flower.training.chunking import chunk_clients
 from fedrec_flower.training.trainer import LocalTrainer

@@ -1,7 +1,7 @@
 """Tiny seeded runs whose numbers are committed, so that a refactoring shows what it changes.
 
-`OMP_NUM_THREADS=1 python -m tests.helpers.golden_runs` rewrites `tests/golden.json`. A commit that does so states
-which numbers change and why.
+`OMP_NUM_THREADS=1 python -m tests.helpers.golden_runs` rewrites `tests/golden.json`. A commit that
+does so states which numbers change and why.
 """
 
 import hashlib
