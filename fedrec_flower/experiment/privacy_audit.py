@@ -1,8 +1,7 @@
-"""What a curious onlooker sees of a run, by the run's own code: the scene of `attacks`.
+"""Privacy audit of a finished run: replays rounds with the run's own code for inference attacks.
 
-One more round is played after the last one: the nodes' own client code trains on a copy of what
-the clients keep, the run's own curator adds its noise. So the run, its tables and what it has
-spent of its budget stay as they are.
+A round is replayed on a copy of the clients' personal state, with the run's own client code and
+its own privacy mechanism. The run, its tables and its spent privacy budget are not changed.
 """
 
 import json
@@ -49,16 +48,16 @@ _LOG = logging.getLogger(__name__)
 def check_attack(
     attack: NoAttack, strategy: FederatedStrategy, model: Recommender, data: Prepared
 ) -> None:
-    """Refuse to spy where there is nothing to see.
+    """Check that an attack is possible on a run.
 
     Args:
-        attack: who spies, if anybody.
-        strategy: the server.
+        attack: the attack.
+        strategy: the strategy of the run.
         model: the recommender, without users.
         data: the prepared data.
 
     Raises:
-        ConfigError: says why, and what to choose.
+        ConfigError: gives the reason and the fix.
     """
     shapes = {name: model.get_parameter(name).shape for name in model.shared_names()}
     tables = [shapes[name] for name in shapes if name in model.item_rows - model.frozen]
@@ -87,35 +86,37 @@ def check_attack(
 
 
 def _is_replayable(strategy: FederatedStrategy) -> bool:
-    """Whether what a run did follows from its configuration and from nothing on the wire."""
+    """Whether the rounds of a run can be replayed from its configuration, without its messages."""
     return strategy.by_sum_alone and strategy.plan.job["faults"]["name"] == "none"
 
 
 def _factors(model: Recommender, data: Prepared) -> BilinearForm | None:
-    """What scores are made of, where each client is one user and sends vectors and biases."""
-    found = bilinear_form(model)
+    """The model's bilinear form, if each client is one user and sends item vectors and biases."""
+    factors = bilinear_form(model)
+    if factors is None or factors.weight or data.num_users != data.num_clients:
+        return None
     trained = {*model.shared_names()} - model.frozen
-    plain = found is not None and {found.item, found.item_bias} <= trained and not found.weight
-    return found if plain and data.num_users == data.num_clients else None
+    return factors if {factors.item, factors.item_bias} <= trained else None
 
 
 def _num_strangers(data: Prepared) -> int:
+    """The number of users with held-out interactions and without training interactions."""
     train, *held_out = (np.diff(data.part(part).offsets) for part in Part)
     return int(((train == 0) & (sum(held_out) > 0)).sum())
 
 
 @dataclass(frozen=True, slots=True)
 class RunScene:
-    """A run that is over; see `attacks.scene.Scene`.
+    """A finished run; implements `threats.observation.Scene`.
 
     Attributes:
         data: the prepared data.
-        guard: what protected the clients.
-        strategy: the server, after its last round.
-        outcome: what it gave back.
-        initial: the shared parameters it began with.
-        store: folder of what the clients keep.
-        shadow: see `Scene.shadow`.
+        guard: the privacy mechanism and the facts of the run.
+        strategy: the strategy, after its last round.
+        outcome: result of the run.
+        initial: the initial shared parameters.
+        store: folder of the clients' personal state.
+        shadow: trains shadow federations; see `Scene.shadow`.
     """
 
     data: Prepared
@@ -128,63 +129,73 @@ class RunScene:
 
     @property
     def shared(self) -> Seen:
-        """See `Scene.shared`."""
+        """The shared parameters that the run publishes."""
         return {n: v.astype(np.float64) for n, v in self.outcome.selected.parameters.items()}
 
     @property
     def participated(self) -> NDArray[np.int64]:
-        """See `Scene.participated`."""
+        """int64 (num_clients,): number of rounds for which each client was sampled."""
         return self.outcome.rounds_participated
 
     @property
     def seeded(self) -> bool:
-        """Whether the clients' draws follow from the seed, which the server knows."""
+        """Whether the clients' draws are derived from the seed, which the server has."""
         return bool(self.strategy.plan.job["randomness"] == "seeded")
 
     @property
     def factors(self) -> BilinearForm | None:
-        """See `Scene.factors`."""
+        """The bilinear form of the scores, if clients' vectors can be solved for."""
         plan = self.strategy.plan
         solvable = plan.job["task"] == "ranking" and _is_replayable(self.strategy)
         return _factors(plan.model, self.data) if solvable else None
 
     @contextmanager
     def another_round(self, at: Moment, *, remember: bool) -> Iterator["PlayedRound"]:
-        """See `Scene.another_round`; with `remember` the round after the last follows a replay."""
-        plan, selected = self.strategy.plan, self.outcome.selected
+        """Replay a round of the run, or train one more round after the last.
+
+        With `remember`, the round after the last is preceded by a replay of all rounds.
+        """
+        plan = self.strategy.plan
+        selected = self.outcome.selected
         round_ = plan.num_rounds + 1 if at == "last" else at
-        curator, given, kept = self.guard.curator(), self.initial, None
+        curator = self.guard.curator()
+        global_params = self.initial
+        state: Path | None = None
         earlier: list[Sum] = []
         earlier_released: list[Sum] = []
         with TemporaryDirectory(prefix="spied-", dir=self.store) as scratch:
             if at == "last" and not remember:
-                given, kept = selected.parameters, self.store / selected.slot
+                global_params = selected.parameters
+                state = self.store / selected.slot
                 curator.restore(plan.curator.state())
             elif round_ > 1:
-                kept = Path(scratch) / "before" / "current"
-                node = self._node(kept.parent, None)
-                for whole, released, moved in self._replay(node, round_ - 1, curator):
-                    given = moved
+                state = Path(scratch) / "before" / "current"
+                node = self._node(state.parent, None)
+                for whole, released, after in self._replay(node, round_ - 1, curator):
+                    global_params = after
                     if remember:
                         earlier.append(whole)
                         earlier_released += [released] if released else []
-            # Who trains keeps what it learnt: alone and with the others each begins afresh.
-            alone, together = (self._node(Path(scratch) / way, kept) for way in ("one", "all"))
-            asked = _Asked.of(plan, curator, round_, given)
-            whole, released = asked.played(together)[:2]
+            # Training changes the personal state, so the two nodes have separate copies.
+            alone = self._node(Path(scratch) / "one", state)
+            together = self._node(Path(scratch) / "all", state)
+            request = _RoundRequest.of(plan, curator, round_, global_params)
+            whole, released, _ = request.train(together)
             exposed = _exposed(curator, secure=isinstance(plan.secure, SecAgg))
-            yield PlayedRound(asked, exposed, whole, released, earlier, earlier_released, alone)
+            yield PlayedRound(request, exposed, whole, released, earlier, earlier_released, alone)
 
     def _replay(
         self, node: Node, num_rounds: int, curator: Curator
     ) -> Iterator[tuple[Sum, Sum | None, Tensors]]:
-        """The run's rounds again: of each the sum, the release, and the parameters after it."""
-        strategy, parameters = self.strategy, self.initial
-        plan, state = strategy.plan, strategy.state()
-        strategy.restore({})  # begins as the run began; what it knew is put back
+        """Replay the first rounds; yields the sum, the release and the parameters after each."""
+        strategy = self.strategy
+        plan = strategy.plan
+        parameters = self.initial
+        state = strategy.state()
+        strategy.restore({})  # the state of the run is restored after the replay
         for round_ in range(1, num_rounds + 1):
-            asked = _Asked.of(plan, curator, round_, parameters)
-            whole, released, update = asked.played(node)
+            request = _RoundRequest.of(plan, curator, round_, parameters)
+            whole, released, update = request.train(node)
             if update.weight or curator.noisy:
                 moved = strategy.move(parameters, update)
                 if isinstance(plan.model, ServerPostprocess):
@@ -197,7 +208,7 @@ class RunScene:
 
     @contextmanager
     def imitation(self) -> Iterator["NodeImitation | None"]:
-        """See `Scene.imitation`."""
+        """A simulator of the clients; None if their draws come from a secret."""
         if self.factors is None or self.strategy.plan.job["randomness"] != "seeded":
             yield None
             return
@@ -208,9 +219,10 @@ class RunScene:
             else:
                 yield None
 
-    def _node(self, folder: Path, kept: Path | None) -> Node:
-        if kept is not None and kept.is_dir():
-            shutil.copytree(kept, folder / "current")
+    def _node(self, folder: Path, state: Path | None) -> Node:
+        """A node that hosts all clients, with a copy of their personal state in a new folder."""
+        if state is not None and state.is_dir():
+            shutil.copytree(state, folder / "current")
         share_secret(self.store, folder)
         plan = self.strategy.plan
         about = {"shares": True, "stacked": False, "local": self.strategy.local()}
@@ -219,45 +231,55 @@ class RunScene:
 
 
 def _exposed(curator: Curator, *, secure: bool) -> View:
+    """The values that the mechanism in force leaves to an attacker."""
     if curator.noisy:
         return "release"
     return "sum" if secure else "update"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A cohort and what it is given.
+class _RoundRequest:
+    """The cohort of a round and the parameters that it starts from.
 
     Attributes:
-        cohort: int64 (n,), whom the server asks.
+        cohort: int64 (n,), the sampled clients.
         round: the round.
-        given: the shared parameters.
-        curator: the server's side of privacy.
+        global_params: the shared parameters.
+        curator: the server side of the privacy mechanism.
     """
 
     cohort: NDArray[np.int64]
     round: int
-    given: Tensors
+    global_params: Tensors
     curator: Curator
 
     @classmethod
-    def of(cls, plan: Plan, curator: Curator, round_: int, given: Tensors) -> "_Asked":
-        """The cohort that the run would ask in a round."""
+    def of(
+        cls, plan: Plan, curator: Curator, round_: int, global_params: Tensors
+    ) -> "_RoundRequest":
+        """The request of the run in a round."""
         sampled = sample_clients(plan, "cohort", round_, plan.clients_per_round)
-        return cls(curator.cohort(sampled, round_), round_, given, curator)
+        return cls(curator.cohort(sampled, round_), round_, global_params, curator)
 
-    def answer(self, node: Node, clients: list[int]) -> TrainResult:
-        """What a node says of some of the cohort."""
-        given = [self.given[name] for name in node.shared_names]
-        about: dict[str, Any] = {"round": self.round, "clip_norm": self.curator.clip_norm}
-        return CohortClient(node, clients).train(given, about)
+    def reply(self, node: Node, clients: list[int]) -> TrainResult:
+        """The reply of a node that trains some clients of the cohort."""
+        parameters = [self.global_params[name] for name in node.shared_names]
+        settings: dict[str, Any] = {"round": self.round, "clip_norm": self.curator.clip_norm}
+        return CohortClient(node, clients).train(parameters, settings)
 
-    def played(self, node: Node) -> tuple[Sum, Sum | None, UpdateSum]:
-        """The sum over the cohort, what is released of it, and what the server moves by."""
-        clip_norm, std = self.curator.clip_norm, self.curator.noise_std
-        total = _summed(self.answer(node, self.cohort.tolist()))
+    def train(self, node: Node) -> tuple[Sum, Sum | None, UpdateSum]:
+        """The sum over the cohort, its release if noise is added, and the sum that is applied."""
+        std = self.curator.noise_std  # of this round: a release may change the bound
+        clip_norm = self.curator.clip_norm
+        total = _summed(self.reply(node, self.cohort.tolist()))
         whole = Sum(
-            self.round, self.cohort, self.given, total.tensors, total.weight, clip_norm, 0.0
+            round=self.round,
+            cohort=self.cohort,
+            given=self.global_params,
+            seen=total.tensors,
+            weight=total.weight,
+            clip_norm=clip_norm,
+            noise_std=0.0,
         )
         if not self.curator.noisy:
             return whole, None, total
@@ -268,19 +290,19 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class PlayedRound:
-    """A round played again, or one more; see `attacks.scene.Round`.
+    """A replayed round; implements `threats.observation.Round`.
 
     Attributes:
-        asked: the cohort and what it is given.
+        request: the cohort and the parameters that it started from.
         exposed: see `Round.exposed`.
         whole: see `Round.whole`.
         released: see `Round.released`.
         earlier: see `Round.earlier`.
         earlier_released: see `Round.earlier_released`.
-        alone: where clients train of whom single messages are wanted.
+        alone: the node that trains single clients for `message`.
     """
 
-    asked: _Asked
+    request: _RoundRequest
     exposed: View
     whole: Sum
     released: Sum | None
@@ -290,23 +312,23 @@ class PlayedRound:
 
     @property
     def cohort(self) -> NDArray[np.int64]:
-        """See `Round.cohort`."""
-        return self.asked.cohort
+        """int64 (n,): the sampled clients."""
+        return self.request.cohort
 
     def message(self, client: int) -> Seen | None:
-        """See `Round.message`."""
-        answer = self.asked.answer(self.alone, [client])
-        return _summed(answer).tensors if answer.replied else None
+        """The message of one client of the cohort; None if there is none. Call once per client."""
+        reply = self.request.reply(self.alone, [client])
+        return _summed(reply).tensors if reply.replied else None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeImitation:
-    """A node of the run's code that is fed with guesses; see `attacks.scene.Imitation`.
+    """A node that trains on guessed histories; implements `threats.observation.Imitation`.
 
     Attributes:
-        node: with the seed of the run and no personal parameters of anybody.
-        trainer: of the node.
-        user: name of the users' vectors.
+        node: a node with the seed of the run and without personal parameters of real clients.
+        trainer: the trainer of the node.
+        user: name of the parameter with the users' vectors.
     """
 
     node: Node
@@ -314,53 +336,56 @@ class NodeImitation:
     user: str
 
     def vectors(self, clients: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `Imitation.vectors`."""
-        everyone = self.node.data.client(0, self.node.data.num_clients)
-        return self.node.store.load(everyone)[self.user][clients].astype(np.float64)
+        """float64 (n, d): the simulated clients' current vectors."""
+        all_clients = self.node.data.client(0, self.node.data.num_clients)
+        return self.node.store.load(all_clients)[self.user][clients].astype(np.float64)
 
     def updates(
         self, played: Sum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
     ) -> Updates:
-        """See `Imitation.updates`."""
-        trainer, given = self.trainer, Versions.single(played.given)
-        members = [self._supposed(client, items) for client, items in histories.items()]
+        """The updates that clients would send, after clipping, if these were their histories."""
+        trainer = self.trainer
+        global_params = Versions.single(played.given)
+        members = [self._with_history(client, items) for client, items in histories.items()]
         parts = []
-        for trained in trainer.engine.train(members, given, self.node.store, played.round):
+        for trained in trainer.engine.train(members, global_params, self.node.store, played.round):
             if keep:
                 self.node.store.scatter(trained.cohort, trained.touched, trained.personal)
-            tables, bound = trainer.tables, played.clip_norm
-            parts.append(trainer.pipeline.mechanism.apply(trained.updates, tables, bound))
+            sent = trainer.pipeline.mechanism.apply(
+                trained.updates, trainer.tables, played.clip_norm
+            )
+            parts.append(sent)
         return Updates.joined(parts)
 
-    def _supposed(self, client: int, items: NDArray[np.int64]) -> ClientData:
-        """A client with a history that was made up; of the real one only its place is used."""
-        place = self.node.data.client(client)
+    def _with_history(self, client: int, items: NDArray[np.int64]) -> ClientData:
+        """A client with a guessed history; no interaction of the real client is used."""
+        real = self.node.data.client(client)
         offsets = np.array([0, len(items)])
         train = Columns(offsets, items.astype(np.int32), np.ones(len(items), np.float32))
-        nothing = Columns(np.zeros(2, np.int64), np.zeros(0, np.int32), None)
-        return replace(place, train=train, validation=nothing, test=nothing)
+        empty = Columns(np.zeros(2, np.int64), np.zeros(0, np.int32), None)
+        return replace(real, train=train, validation=empty, test=empty)
 
 
-def _summed(answer: TrainResult) -> UpdateSum:
-    if answer.total is None:
-        raise ValueError("updates were stacked, though their sum was asked for")
-    return answer.total
+def _summed(reply: TrainResult) -> UpdateSum:
+    if reply.total is None:
+        raise ValueError("the reply contains single updates instead of their sum")
+    return reply.total
 
 
 def spy(attack: NoAttack, scene: RunScene) -> dict[str, Any]:
-    """Let the attack look at a run, and log in one sentence what it found: a lower bound.
+    """Run an inference attack on a finished run, and log its result in one sentence.
 
     Args:
-        attack: who spies, if anybody.
-        scene: the run that is over.
+        attack: the attack.
+        scene: the finished run.
 
     Returns:
-        The entry "attack" of the summary, with a caveat where clients drew by the seed; nothing
-        if nobody spies.
+        The entry "attack" of the summary, with a caveat if the clients' draws came from the seed;
+        empty if the attack infers nothing.
     """
-    found = attack.spied(scene)
-    if not found:
+    figures = attack.spied(scene)
+    if not figures:
         return {}
     caveat = {"randomness": SEEDED_CAVEAT} if scene.seeded else {}
-    _LOG.info("%s", "; ".join([attack.said(found), *caveat.values()]))
-    return {"attack": found | LOWER_BOUND | caveat}
+    _LOG.info("%s", "; ".join([attack.said(figures), *caveat.values()]))
+    return {"attack": figures | LOWER_BOUND | caveat}

@@ -1,4 +1,4 @@
-"""What privacy makes of a run, and which runs it refuses."""
+"""Set-up of the privacy mechanism of a run, and the check that its guarantee holds."""
 
 import logging
 from collections.abc import Mapping
@@ -30,18 +30,18 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A mechanism and the run that it protects.
+    """A privacy mechanism and the facts of the run that it protects.
 
     Attributes:
-        node: its configuration, with the values that follow from the run.
+        node: configuration of the mechanism, with the values that depend on the run.
         privacy: the mechanism.
-        secure: how masks hide a node's sum.
-        run: what it must know of the run.
-        chance: where its randomness comes from.
-        deployed: whether the federation is real.
+        secure: the secure aggregation.
+        run: facts of the run.
+        chance: source of randomness.
+        deployed: whether the federation is a deployment.
         release: which evaluated round is released.
-        budget: the epsilon that the run may cost; infinity without a limit.
-        most_weight: the largest weight of what one client sends.
+        budget: the epsilon that the run may cost; infinity for no limit.
+        most_weight: the largest weight of one client's message.
     """
 
     node: Mapping[str, Any]
@@ -58,13 +58,13 @@ class Guard:
     def of(
         cls, config: Mapping[str, Any], data: Prepared, model: Recommender, *, deployed: bool
     ) -> "Guard":
-        """The mechanism that a configuration asks for.
+        """Set up the mechanism of a configuration.
 
         Args:
             config: the resolved configuration.
             data: the prepared data.
             model: the recommender, without users.
-            deployed: whether the federation is real, so that noise must not repeat.
+            deployed: whether the federation is a deployment, where noise must not repeat.
         """
         chosen: NoPrivacy = build("privacy", config["privacy"])
         solved = isinstance(model, ClosedFormRecommender)
@@ -73,7 +73,7 @@ class Guard:
         if config["secure_aggregation"].get("weights") == "equal" and not solved:
             most = 1.0
         secure = build("secure_aggregation", config["secure_aggregation"], client_weight=most)
-        # Whoever adds noise covers what rounding adds to a contribution; nobody else need know.
+        # Noise must also cover the error that rounding adds to a contribution.
         rounded = secure.most_rounded(data.num_clients) if chosen.draws else 0.0
         measures = chosen.trusts_server or not deployed
         release: Release = config["release"] or ("last" if chosen.guarantees else "validation")
@@ -94,30 +94,30 @@ class Guard:
 
     @property
     def measures(self) -> bool:
-        """Whether clients are scored: their exact sums would tell an untrusted server too much."""
+        """Whether clients are evaluated; their exact sums would reveal too much to the server."""
         return self.run.published.metrics
 
     def curator(self, folder: Path | None = None, source: SavedModel | None = None) -> Curator:
-        """The server's side, at its beginning.
+        """The server side of the mechanism, before the first round.
 
         Args:
-            folder: the run's folder, where its account is kept; None to keep none.
+            folder: the run's folder, which contains the ledger; None for no ledger.
             source: the model that the run starts from.
 
         Raises:
-            ConfigError: if the guarantee would not cover what that model was learnt from, or the
-                folder's releases would be made again with the same noise and other clients.
-            DataError: if the folder's account cannot be read.
+            ConfigError: if the guarantee would not cover the training data of that model, or
+                releases in the folder would be repeated with the same noise and other clients.
+            DataError: if the ledger cannot be read.
         """
         repeats = self.chance.seed is not None
         masked = isinstance(self.secure, SecAgg) and self.privacy.trusts_server
-        kept = self.privacy.draws and (masked or not repeats)
-        path = folder / LEDGER if folder is not None and kept else None
+        needs_ledger = self.privacy.draws and (masked or not repeats)
+        path = folder / LEDGER if folder is not None and needs_ledger else None
         require(
             not repeats or path is None or not path.exists(),
-            f"{path} tells of releases with seeded noise, which a round trained again would repeat "
-            "on the sum of other clients, for masked clients answer a round once: start a new run "
-            "in another folder, with randomness=private if it is to be resumed",
+            f"{path} has releases with seeded noise, and a repeated round would use the same noise "
+            "for the sum of other clients, because masked clients reply to a round once: start a "
+            "new run in another folder, with randomness=private if it is to be resumed",
         )
         ledger = Ledger(path, self.budget, self._spent_by(source))
         return self.privacy.curator(self.run, self.chance, ledger)
@@ -126,55 +126,57 @@ class Guard:
         """The guarantee of the model that the run starts from, which is added to that of the run.
 
         Raises:
-            ConfigError: if it has none, or one for other units.
+            ConfigError: if the model has no guarantee, or one for other units.
         """
-        promises = self.privacy.guarantees and self.node.get("noise_multiplier") != 0
-        if source is None or not promises:
+        guarantees = self.privacy.guarantees and self.node.get("noise_multiplier") != 0
+        if source is None or not guarantees:
             return Spent()
-        told = source.privacy
-        if told is None:
+        saved = source.privacy
+        if saved is None:
             raise ConfigError(
                 f"init_from={source.path} was trained without a privacy guarantee, and epsilon "
-                "would not cover what it tells of its users: start from a run with the same "
+                "would not cover the users it was trained on: start from a run with the same "
                 f"privacy={self.node['name']}, or leave init_from null"
             )
         require(
-            "does_not_cover" in told,
-            f"init_from={source.path} does not say what its guarantee leaves out: run it again "
-            "with this version",
+            "does_not_cover" in saved,
+            f"init_from={source.path} does not state what its guarantee does not cover: run it "
+            "again with this version",
         )
         require(
-            self.chance.seed is not None or not told["seeded"],
-            f"init_from={source.path} has seeded noise, which the seed takes off, and this run "
-            "draws by randomness=private: start from a run with randomness=private",
+            self.chance.seed is not None or not saved["seeded"],
+            f"init_from={source.path} has seeded noise, which can be removed with the seed, and "
+            "this run has randomness=private: start from a run with randomness=private",
         )
-        own = self.privacy.curator(self.run, self.chance).facts()["privacy"]["neighbours"]
+        neighbours = self.privacy.curator(self.run, self.chance).facts()["privacy"]["neighbours"]
         require(
-            told["neighbours"] == own,
-            f"init_from={source.path} protects that {told['neighbours']}, this run that {own}: "
-            "epsilons of different guarantees cannot be added, so choose privacy as there",
+            saved["neighbours"] == neighbours,
+            f"init_from={source.path} protects that {saved['neighbours']}, this run that "
+            f"{neighbours}: epsilons of different guarantees cannot be added, so set privacy as in "
+            "that run",
         )
         _LOG.warning(
             "epsilon and delta are sums: the model in init_from has already spent epsilon=%g, "
             "delta=%g",
-            *(told["epsilon"], told["delta"]),
+            saved["epsilon"],
+            saved["delta"],
         )
-        return Spent(told["epsilon"], told["delta"], tuple(told["does_not_cover"]))
+        return Spent(saved["epsilon"], saved["delta"], tuple(saved["does_not_cover"]))
 
     def facts(self) -> dict[str, Any]:
-        """What the summary says of the run beside what the curator gives."""
+        """Entries of the summary that do not come from the server side of the mechanism."""
         masked = masks.facts() if isinstance(self.secure, SecAgg) else {}
         return {"release": self.release, **masked}
 
     def job(self) -> dict[str, Any]:
-        """What nodes must know; see `client.node.open_node`."""
+        """Entries of the job that nodes receive; see `client.node.open_node`."""
         return {"privacy": dict(self.node), "deployed": self.deployed}
 
     def check(self, strategy: FederatedStrategy) -> None:
-        """Refuse a guarantee that the way from updates to parameters would break.
+        """Check that the strategy keeps the guarantee, and warn about its limits.
 
         Raises:
-            ConfigError: names what stands in the way, why, and the mend.
+            ConfigError: names the conflicting setting, the reason and the fix.
         """
         way = Way(
             strategy=type(strategy).__name__,
@@ -185,25 +187,27 @@ class Guard:
         self.privacy.check(self.run, way)
         if self.privacy.draws and self.chance.seed is not None:
             _LOG.warning(
-                "the noise of privacy is seeded, so that the run repeats: whoever knows the seed "
-                "can take it off; randomness=private draws it from the operating system"
+                "the noise of privacy is seeded, so that the run repeats: anyone who knows the "
+                "seed can remove it; randomness=private draws it from the operating system"
             )
         if isinstance(self.secure, SecAgg) and self.run.published.seed:
             _LOG.warning(
-                "clients draw by the seed, so that the run repeats: a server that knows the seed, "
-                "as it does, can take masked sums apart; randomness=private draws by node secrets"
+                "clients' draws are derived from the seed, so that the run repeats: a server that "
+                "knows the seed, as it does, can separate masked sums; randomness=private uses "
+                "secrets of the nodes"
             )
         if isinstance(self.secure, SecAgg) and not self.privacy.guarantees:
             _LOG.warning(
-                "masks hide single updates, not what exact sums tell: the sums of many rounds give "
-                "single clients away, and so does a sum of few clients; privacy=central_dp bounds "
-                "what is released, privacy=local_dp what is sent"
+                "masks hide single updates, but not the information in exact sums: the sums of "
+                "many rounds reveal single clients, and so does a sum of few clients; "
+                "privacy=central_dp limits what released values reveal, privacy=local_dp what "
+                "sent values reveal"
             )
         if self.privacy.guarantees and self.run.published.catalogue:
             _LOG.warning(
-                "the catalogue is the items that interactions name, and its ids are published: an "
-                "item of a single user tells of it; dataset=file takes the catalogue from a table "
-                "by dataset.items_path and dataset.catalogue=items"
+                "the catalogue is made from the items in interactions, and its ids are published: "
+                "an item of a single user reveals something about that user; dataset=file takes "
+                "the catalogue from a table by dataset.items_path and dataset.catalogue=items"
             )
         if self.privacy.guarantees and self.run.published.choice:
             _LOG.warning(
@@ -213,21 +217,22 @@ class Guard:
 
 
 def _budget(privacy: Mapping[str, Any]) -> float:
+    """The epsilon that a run may cost; infinity if there is no target."""
     target = privacy.get("target_epsilon")
     return inf if target is None else float(target)
 
 
 def _check_release(config: Mapping[str, Any], release: Release, *, measures: bool) -> None:
-    """Refuse to choose by what decides nothing, or is not known.
+    """Check that validation is used only if it decides the release and is measured.
 
     Raises:
-        ConfigError: names the value and the mend.
+        ConfigError: names the value and the fix.
     """
     require(release in ("last", "validation"), f"release={release} must be last or validation")
     require(
         release == "validation" or config["patience"] is None,
-        f"patience={config['patience']} ends a run by validation, which decides nothing where the "
-        "last round is released, as it is under privacy: set patience=null, or release=validation",
+        f"patience={config['patience']} ends a run by validation, but the last round is released, "
+        "as is the default under privacy: set patience=null, or release=validation",
     )
     require(
         measures or release == "last",
@@ -244,7 +249,7 @@ def _circumstances(
     rounded: float,
     published: Published,
 ) -> Circumstances:
-    """What a mechanism must know of a run; `rounded`: what rounding adds to each value at most."""
+    """Facts of a run; `rounded`: the largest error of each value by rounding."""
     cohort = config["clients_per_round"]
     return Circumstances(
         num_clients=data.num_clients,
@@ -262,7 +267,7 @@ def _circumstances(
 
 
 def _num_values(model: Recommender) -> int:
-    """How many numbers a client sends, of parameters or of statistics."""
+    """The number of values that a client sends, of parameters or of statistics."""
     if not isinstance(model, ClosedFormRecommender):
         return model.num_shared()
     initial = model.initial(model.shared_names(), np.random.default_rng(0))

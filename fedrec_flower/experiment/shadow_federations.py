@@ -1,10 +1,12 @@
-"""Shadow federations: the run's own configuration, trained on other users, for attacks to compare.
+"""Shadow federations: the run's own configuration, trained on other users, for comparison.
 
-What a shadow federation publishes is kept in the cache folder, below `shadows/`, by everything it
-depends on. A run that is stopped goes on after the last one that was complete, and runs that
-differ in nothing but their seed share them, for they do not depend on the run's seed.
+The published model of a shadow federation is cached below `shadows/` in the cache folder, by a
+digest of all its inputs. A stopped run continues after the last complete shadow federation. Runs
+that differ only in their seed share the cache, because shadow federations do not use the run's
+seed.
 
-One costs as much as training the attacked run in this process; the log tells the time left.
+One shadow federation costs as much as training the attacked run in this process; its time is
+logged.
 """
 
 import json
@@ -36,9 +38,9 @@ Config = Mapping[str, Any]
 Run = Callable[[Config, Prepared, RunFolder], Outcome]
 
 _HONEST = {"_target_": "fedrec_flower.threats.NoAttack", "name": "none"}
-_TRAINED = ".trained"  # beside the parameters in a file: who trained
-_ITS_OWN = ("seed", "attack", "output_dir", "resume", "overrides", "federation")
-_LARGEST_SEED = 2**31
+_TRAINED = ".trained"  # name of the tensor with the users that trained, in the cached file
+_IGNORED_KEYS = ("seed", "attack", "output_dir", "resume", "overrides", "federation")
+_MAX_SEED = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ class Shadows:
 
     Attributes:
         config: the run's resolved configuration.
-        data: its prepared data.
-        run: runs a federation of a configuration on prepared data, and writes no tables.
+        data: the run's prepared data.
+        run: runs a federation with a configuration on prepared data, and writes no tables.
     """
 
     config: Config
@@ -56,37 +58,38 @@ class Shadows:
     run: Run
 
     def __call__(self, number: int, claims: Claims, inside: NDArray[np.bool_]) -> Shadow:
-        """Train a shadow federation, or read it if it is kept; see `attacks.scene.Scene.shadow`.
+        """Train a shadow federation, or load it from the cache; see `Scene.shadow`.
 
         Raises:
             FedrecError: if the cache folder cannot be written.
         """
-        kept = self._folder(claims) / f"{number}.safetensors"
-        if not kept.is_file():
-            self._train(kept, number, claims, inside)
-        tensors = load_file(kept)
+        path = self._folder(claims) / f"{number}.safetensors"
+        if not path.is_file():
+            self._train(path, number, claims, inside)
+        tensors = load_file(path)
         trained = tensors.pop(_TRAINED)
         return Shadow({name: t.astype(np.float64) for name, t in tensors.items()}, trained)
 
-    def _train(self, kept: Path, number: int, claims: Claims, inside: NDArray[np.bool_]) -> None:
+    def _train(self, path: Path, number: int, claims: Claims, inside: NDArray[np.bool_]) -> None:
+        """Train a shadow federation and write its shared parameters to a file."""
         began = perf_counter()
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        seed = int(generator(number, "shadow-seed").integers(_LARGEST_SEED))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        seed = int(generator(number, "shadow-seed").integers(_MAX_SEED))
         config = {**self.config, "seed": seed, "attack": _HONEST, "checkpoint_every": None}
-        with TemporaryDirectory(prefix=".run-", dir=kept.parent) as scratch:
+        with TemporaryDirectory(prefix=".run-", dir=path.parent) as scratch:
             data = reassign_training_users(self.data, claims, inside, Path(scratch) / "prepared")
             outcome = self.run(config, data, RunFolder.create(Path(scratch) / "run"))
         asked = np.repeat(outcome.rounds_participated > 0, np.diff(self.data.client_offsets))
         trained = inside & asked & (np.diff(claims.offsets) > 0)
-        with atomic_write(kept, private=True) as partial:  # it tells which users trained
+        with atomic_write(path, private=True) as partial:  # private: it reveals which users trained
             save_file({**outcome.selected.parameters, _TRAINED: trained}, partial)
         _LOG.info("shadow federation %d: %.0f s", number + 1, perf_counter() - began)
 
     def _folder(self, claims: Claims) -> Path:
-        """Where the shadow federations of this configuration and these histories are kept."""
-        own = {name: value for name, value in self.config.items() if name not in _ITS_OWN}
-        recipe = json.dumps([__version__, own], sort_keys=True, default=str)
-        digest = sha256(recipe.encode())
+        """The cache folder of the shadow federations of this configuration and these histories."""
+        config = {name: value for name, value in self.config.items() if name not in _IGNORED_KEYS}
+        text = json.dumps([__version__, config], sort_keys=True, default=str)
+        digest = sha256(text.encode())
         for array in (claims.offsets, claims.item, claims.rating, self.data.client_offsets):
             digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         return self.data.path.parent.with_name("shadows") / digest.hexdigest()[:20]

@@ -1,9 +1,9 @@
-"""Lower bounds of epsilon, from trials in which an attacker tells two neighbouring data sets apart.
+"""Lower bounds of epsilon, from trials in which an attacker distinguishes neighbouring data sets.
 
-A mechanism with a guarantee of (epsilon, delta) forces every test to err: its rate of false
-positives a and of false negatives b satisfy a exp(epsilon) + b >= 1 - delta, and the same with a
-and b exchanged. Trials bound a and b from above, and so epsilon from below. A bound above the
-claimed epsilon refutes the claim; one below it proves nothing.
+Under a guarantee of (epsilon, delta), every test makes errors: its rate of false positives a and
+its rate of false negatives b satisfy a exp(epsilon) + b >= 1 - delta, and the same with a and b
+exchanged. Trials bound a and b from above, and so epsilon from below. A bound above the claimed
+epsilon refutes the claim; a bound below it does not prove the claim.
 
 Sources: Jagielski, Ullman and Oprea 2020, "Auditing differentially private machine learning",
 section 4; Nasr et al. 2021, "Adversary instantiation: lower bounds for differentially private
@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_THRESHOLDS = 512  # candidates a score
-_FEWEST = 4  # trials of each data set
+_NUM_THRESHOLDS = 512  # candidates for each score
+_MIN_TRIALS = 4  # of each data set
 
 
 @dataclass(frozen=True, slots=True)
 class LowerBound:
-    """What trials say of epsilon.
+    """A lower bound of epsilon from trials.
 
     Attributes:
-        epsilon: the true one is no smaller, at the confidence asked for; 0 if nothing is known.
-        score: the column that the test looks at.
+        epsilon: the bound, at the chosen confidence; 0 if the trials give no bound.
+        score: the column of the scores that the test uses.
         false_positives: upper bound of their rate.
         false_negatives: upper bound of their rate.
-        num_trials: trials that the rates were counted on, of both data sets together.
+        num_trials: number of trials that the rates were counted on, of both data sets together.
     """
 
     epsilon: float
@@ -47,74 +47,82 @@ def epsilon_lower_bound(
     """Bound epsilon from below by the best threshold on the best score.
 
     Score, threshold and direction are chosen on the first half of the trials; errors are counted
-    on the second half, so that the choice costs no confidence.
+    on the second half, so that the choice does not lower the confidence.
 
     Args:
-        one: float64 (num_trials, num_scores), what the attacker sees of one data set, a row per
-            independent trial. What is not a number is a value of its own.
-        other: the same of the neighbouring data set.
-        delta: of the claim.
-        confidence: that the true epsilon is no smaller.
+        one: float64 (num_trials, num_scores), the attacker's scores for one data set, a row per
+            independent trial. NaN is treated as minus infinity.
+        other: the same for the neighbouring data set.
+        delta: delta of the claimed guarantee.
+        confidence: probability that the true epsilon is at least the bound.
 
     Raises:
-        ValueError: if the scores differ in number, or there are fewer than four trials of each.
+        ValueError: if the scores differ in number, or a data set has fewer than four trials.
     """
-    if len({one.shape[1:], other.shape[1:]}) > 1 or min(len(one), len(other)) < _FEWEST:
-        raise ValueError(f"scores of {one.shape} and {other.shape}: at least {_FEWEST} trials")
+    if len({one.shape[1:], other.shape[1:]}) > 1 or min(len(one), len(other)) < _MIN_TRIALS:
+        raise ValueError(f"scores of {one.shape} and {other.shape}: at least {_MIN_TRIALS} trials")
     one, other = (np.where(np.isnan(scores), -np.inf, scores) for scores in (one, other))
-    halves = [(scores[: len(scores) // 2], scores[len(scores) // 2 :]) for scores in (one, other)]
-    (first_one, rest_one), (first_other, rest_other) = halves
-    miss, best = 1 - confidence, (-np.inf, 0, 0.0, 1.0)
+    first_one, second_one = np.split(one, [len(one) // 2])
+    first_other, second_other = np.split(other, [len(other) // 2])
+    error_rate = 1 - confidence
+    best = (-np.inf, 0, 0.0, 1.0)  # epsilon, column, threshold, sign
     for column in range(one.shape[1]):
         values = np.unique(np.concatenate([first_one[:, column], first_other[:, column]]))
-        places = np.linspace(0, len(values) - 1, min(len(values), _THRESHOLDS)).astype(np.int64)
+        places = np.linspace(0, len(values) - 1, min(len(values), _NUM_THRESHOLDS)).astype(np.int64)
         for sign in (1.0, -1.0):
             thresholds = np.unique(sign * values[places])
             errors = _errors(first_one[:, column], first_other[:, column], sign, thresholds)
-            found = _epsilons(*errors, delta, miss)
-            place = int(np.argmax(found))
-            if found[place] > best[0]:
-                best = (float(found[place]), column, float(thresholds[place]), sign)
+            epsilons = _epsilons(*errors, delta, error_rate)
+            place = int(np.argmax(epsilons))
+            if epsilons[place] > best[0]:
+                best = (float(epsilons[place]), column, float(thresholds[place]), sign)
     _, column, threshold, sign = best
-    at = np.array([threshold])
-    false, missed = _errors(rest_one[:, column], rest_other[:, column], sign, at)
-    a, b = (float(_at_most(count, total, miss / 2)[0]) for count, total in (false, missed))
-    epsilon = max(0.0, float(_epsilons(false, missed, delta, miss)[0]))
-    return LowerBound(epsilon, column, a, b, len(rest_one) + len(rest_other))
+    chosen = np.array([threshold])
+    positives, negatives = _errors(second_one[:, column], second_other[:, column], sign, chosen)
+    epsilon = max(0.0, float(_epsilons(positives, negatives, delta, error_rate)[0]))
+    return LowerBound(
+        epsilon=epsilon,
+        score=column,
+        false_positives=float(_upper_bound(*positives, error_rate / 2)[0]),
+        false_negatives=float(_upper_bound(*negatives, error_rate / 2)[0]),
+        num_trials=len(second_one) + len(second_other),
+    )
 
 
-Counts = tuple[NDArray[np.int64], int]  # how many of how many, for each threshold
+Counts = tuple[NDArray[np.int64], int]  # number of errors at each threshold, number of trials
 
 
 def _errors(one: Floats, other: Floats, sign: float, thresholds: Floats) -> tuple[Counts, Counts]:
-    """False positives and negatives of the test that says "other" above a threshold."""
-    ours, theirs = np.sort(sign * one), np.sort(sign * other)
-    false = len(ours) - np.searchsorted(ours, thresholds, side="right")
-    missed = np.searchsorted(theirs, thresholds, side="right")
-    return (false, len(ours)), (missed, len(theirs))
+    """False positives and false negatives of the test "other" if sign * score > threshold."""
+    scores_one = np.sort(sign * one)
+    scores_other = np.sort(sign * other)
+    false_positives = len(one) - np.searchsorted(scores_one, thresholds, side="right")
+    false_negatives = np.searchsorted(scores_other, thresholds, side="right")
+    return (false_positives, len(one)), (false_negatives, len(other))
 
 
-def _epsilons(false: Counts, missed: Counts, delta: float, miss: float) -> Floats:
-    """Lower bounds, not above infinity, from the errors of each threshold."""
-    a, b = (_at_most(count, total, miss / 2) for count, total in (false, missed))
+def _epsilons(positives: Counts, negatives: Counts, delta: float, error_rate: float) -> Floats:
+    """The lower bound of epsilon from the errors at each threshold."""
+    a = _upper_bound(*positives, error_rate / 2)
+    b = _upper_bound(*negatives, error_rate / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         both = [np.log(np.maximum(1 - delta - y, 0) / x) for x, y in ((a, b), (b, a))]
     return np.asarray(np.fmax(*both), np.float64)
 
 
-def _at_most(count: NDArray[np.int64], total: int, miss: float) -> Floats:
-    """The upper bound of a rate by Clopper and Pearson, wrong with probability `miss`."""
+def _upper_bound(count: NDArray[np.int64], total: int, error_rate: float) -> Floats:
+    """The upper bound of a rate by Clopper and Pearson, false with probability `error_rate`."""
     from scipy.stats import beta
 
-    bound = beta.ppf(1 - miss, count + 1, np.maximum(total - count, 1e-300))
+    bound = beta.ppf(1 - error_rate, count + 1, np.maximum(total - count, 1e-300))
     return np.asarray(np.where(count < total, bound, 1.0), np.float64)
 
 
 def most_provable(num_trials: int, confidence: float = 0.95) -> float:
-    """The largest lower bound that so many trials of each data set can give.
+    """The largest lower bound that a number of trials can give.
 
     Args:
-        num_trials: of each data set; half of them count.
+        num_trials: trials of each data set; errors are counted on half of them.
         confidence: see `epsilon_lower_bound`.
     """
     rate = 1 - ((1 - confidence) / 2) ** (1 / (num_trials - num_trials // 2))

@@ -3,7 +3,7 @@
 Sources: McMahan et al. 2018, "Learning differentially private recurrent language models",
 Algorithm 1 with the fixed-denominator estimator; Andrew et al. 2021, "Differentially private
 learning with adaptive clipping", Algorithm 1. For statistics: the Gaussian mechanism on a sum to
-which every user contributes a vector of bounded length.
+which every user contributes a vector of bounded norm.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.updates import Updates
@@ -37,33 +38,33 @@ from fedrec_flower.privacy.requirements import (
     require_unit,
 )
 
-UNCLIPPED = "unclipped"  # beside an update, by Andrew et al.: half a vote on whether it was short
+UNCLIPPED = "unclipped"  # extra tensor: +0.5 if the update was not clipped, else -0.5
 
-_MARGIN = 1 - 2.0**-20  # a client's statistics travel in float32, and products round
+_ROUNDING_MARGIN = 1 - 2.0**-20  # the bound must also hold after rounding to float32
 
 
 @dataclass(frozen=True)
 class CentralDP(NoPrivacy):
-    """Whoever sees the model learns little about any one user; the server is trusted.
+    """Central differential privacy: the released model is protected, the server is trusted.
 
     Attributes:
-        clip_norm: no client contributes a longer update, in units of the parameters; or longer
-            statistics, summed over its users, in users. The first bound, where it adapts.
-        clipping: "flat" bounds the L2 norm of all that a client sends, "per_tensor" gives each
-            tensor an equal share. Statistics are always clipped as a whole.
-        noise_multiplier: standard deviation of the noise on the sum, in clip norms; None if it
+        clip_norm: largest L2 norm of a client's update, in units of the parameters; or of its
+            statistics, summed over its users, in users. With adaptive clipping the initial bound.
+        clipping: "flat" bounds the L2 norm of a client's whole message, "per_tensor" bounds each
+            tensor to an equal share. Statistics are always clipped as a whole.
+        noise_multiplier: standard deviation of the noise on the sum / clip_norm; None if it
             follows from `target_epsilon`.
-        target_epsilon: the epsilon to be spent by the last round; infinity for no noise.
-        delta: the probability left out of the guarantee; None for num_clients ** -1.1.
-        sampling: "poisson" asks each client with probability clients_per_round / num_clients,
-            which the accountant rewards; "fixed" asks clients_per_round of them, and is accounted
-            for as if every client had known when it was asked.
-        unit: what is protected: a "user", which needs a user per client, or a "client".
-        adaptive_clipping: whether the bound follows the quantile of the clients' norms.
-        target_quantile: the share of updates that shall not be clipped.
-        clip_learning_rate: how fast the bound follows: of its logarithm, a round.
+        target_epsilon: the epsilon spent after the last round; infinity for no noise.
+        delta: delta of the guarantee; None for num_clients ** -1.1.
+        sampling: "poisson" samples each client with probability clients_per_round / num_clients,
+            and the accountant uses amplification by sampling; "fixed" samples clients_per_round
+            clients, and is accounted for without amplification.
+        unit: the protected unit: a "user", which requires one user per client, or a "client".
+        adaptive_clipping: whether the bound follows a quantile of the clients' norms.
+        target_quantile: the share of updates that is not to be clipped.
+        clip_learning_rate: step of the logarithm of the bound in a round.
         count_noise: standard deviation of the noise on the number of unclipped updates; None for
-            a twentieth of the cohort.
+            clients_per_round / 20.
 
     Raises:
         ConfigError: if a value is impossible.
@@ -82,68 +83,71 @@ class CentralDP(NoPrivacy):
     count_noise: float | None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         check_budget(self.noise_multiplier, self.target_epsilon, self.delta)
         check_clipping(self.clip_norm, self.noise_multiplier, self.target_epsilon)
-        quantile, noise = self.target_quantile, self.count_noise
-        possible = 0 <= quantile <= 1
-        require(possible, f"privacy.target_quantile must be a share from 0 to 1: {quantile}")
-        require(noise is None or noise > 0, f"privacy.count_noise must be above 0: {noise}")
-        adapts = self.adaptive_clipping and self.clipping == "per_tensor"
+        quantile = self.target_quantile
         require(
-            not adapts,
+            0 <= quantile <= 1, f"privacy.target_quantile must be a share from 0 to 1: {quantile}"
+        )
+        noise = self.count_noise
+        require(noise is None or noise > 0, f"privacy.count_noise must be above 0: {noise}")
+        require(
+            not (self.adaptive_clipping and self.clipping == "per_tensor"),
             "privacy.clipping=per_tensor has several norms and adaptive clipping follows one: set "
             "privacy.clipping=flat",
         )
 
     @property
+    @override
     def guarantees(self) -> bool:
-        """See `NoPrivacy.guarantees`."""
         return True
 
     @property
+    @override
     def draws(self) -> bool:
-        """See `NoPrivacy.draws`."""
         return True
 
     @property
+    @override
     def hides_rows(self) -> bool:
-        """See `NoPrivacy.hides_rows`."""
         return True
 
     @property
+    @override
     def beside(self) -> dict[str, tuple[int, ...]]:
-        """See `NoPrivacy.beside`."""
         return {UNCLIPPED: (1,)} if self.adaptive_clipping else {}
 
+    @override
     def check(self, run: Circumstances, way: Way) -> None:
-        """See `NoPrivacy.check`."""
         require_unit(self.unit, run)
         require_sum_alone(way)
         require_no_retries(run)
         require_statistics(run)
         require(
             not (self.adaptive_clipping and run.statistics),
-            "privacy.adaptive_clipping=true learns its bound over rounds, and statistics are told "
-            "in one: set it to false",
+            "privacy.adaptive_clipping=true learns its bound over rounds, and statistics are sent "
+            "in one round: set it to false",
         )
         if self.noise_multiplier:
             require_range(self.clip_norm, run)
             require(
                 not (self.adaptive_clipping and run.rounding),
-                "privacy.adaptive_clipping=true may outgrow secure_aggregation.clip_range: set it "
-                "to false",
+                "privacy.adaptive_clipping=true may raise its bound above "
+                "secure_aggregation.clip_range: set it to false",
             )
 
+    @override
     def most_weight(self, most_examples: int, most_users: int) -> float:
-        """See `NoPrivacy.most_weight`; what a client sends weighs 1, whatever it holds."""
+        """Every message has weight 1, for any number of interactions."""
         del most_examples, most_users
         return 1.0
 
+    @override
     def settle(self, run: Circumstances) -> Mapping[str, Any]:
-        """See `NoPrivacy.settle`."""
         delta = default_delta(run.num_clients) if self.delta is None else self.delta
-        multiplier, rate = self.noise_multiplier, run.rate if self.sampling == "poisson" else 1.0
+        rate = run.rate if self.sampling == "poisson" else 1.0
+        multiplier = self.noise_multiplier
         if self.target_epsilon is not None:
             multiplier = noise_multiplier_for(self.target_epsilon, delta, rate, run.num_rounds)
         check_cost(multiplier or 0.0, delta, run.num_rounds)
@@ -162,43 +166,47 @@ class CentralDP(NoPrivacy):
 
     @property
     def update_multiplier(self) -> float:
-        """The multiplier left for the updates, once the count has had its share.
+        """The noise multiplier of the updates when the count of unclipped updates is also released.
 
-        Andrew et al. 2021, Theorem 1: both releases together then cost what `noise_multiplier`
-        alone would.
+        Andrew et al. 2021, Theorem 1: both releases together then cost as much as one release
+        with `noise_multiplier`.
         """
-        multiplier, noise = self.noise_multiplier or 0.0, self.count_noise or 0.0
+        multiplier = self.noise_multiplier or 0.0
+        noise = self.count_noise or 0.0
         if not self.adaptive_clipping or not multiplier:
             return multiplier
         return float((multiplier**-2 - (2 * noise) ** -2) ** -0.5)
 
+    @override
     def curator(
         self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER
     ) -> GaussianCurator:
-        """See `NoPrivacy.curator`; of a settled configuration."""
+        """The mechanism must have all values set."""
         return GaussianCurator(self, run, chance, ledger, UNCLIPPED)
 
+    @override
     def apply(self, updates: Updates, tables: Collection[str], clip_norm: float) -> Updates:
-        """See `NoPrivacy.apply`."""
         sent = clipped(updates, tables, clip_norm, per_tensor=self.clipping == "per_tensor")
         if not self.adaptive_clipping:
             return sent
         short = whole_norms(norms(updates, tables)) <= clip_norm
-        # Plus or minus a half: one client moves the sum by a half at most.
+        # Plus or minus 0.5, so that one client changes the sum by at most 0.5.
         votes = (short - 0.5).astype(np.float32)[:, None]
         return replace(sent, tensors=sent.tensors | {UNCLIPPED: votes})
 
+    @override
     def user_weights(
         self, model: ClosedFormRecommender, history: Columns, user_offsets: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """See `NoPrivacy.user_weights`; a client's users share what clips their sum."""
+        """All users of a client have the same factor, because their sum is clipped."""
         lengths = model.statistic_norms(history, user_offsets)
-        longer = lengths > self.clip_norm
-        bound = self.clip_norm * _MARGIN
-        shares = np.where(longer, bound / np.where(longer, lengths, 1.0), 1.0)
+        is_longer = lengths > self.clip_norm
+        bound = self.clip_norm * _ROUNDING_MARGIN
+        shares = np.where(is_longer, bound / np.where(is_longer, lengths, 1.0), 1.0)
         return np.repeat(shares, np.diff(user_offsets))
 
+    @override
     def statistics_weight(self, history: Columns, num_clients: int) -> float:
-        """See `NoPrivacy.statistics_weight`; 1 for each client, whatever it holds."""
+        """1 for each client, for any number of interactions."""
         del history
         return float(num_clients)

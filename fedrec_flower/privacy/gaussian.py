@@ -1,4 +1,4 @@
-"""The trusted server of central differential privacy: samples, adds noise once, keeps account."""
+"""The server side of central differential privacy: sampling, noise on the sum, accounting."""
 
 from collections.abc import Mapping
 from math import ceil, exp, isfinite
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.updates import HUGE, UpdateSum
@@ -14,29 +15,29 @@ from fedrec_flower.privacy.ledger import Account, Ledger
 from fedrec_flower.privacy.mechanism import Curator, State
 from fedrec_flower.privacy.noise import Chance
 from fedrec_flower.privacy.requirements import Circumstances
-from fedrec_flower.privacy.statement import about_noise, before_this_run, outside
+from fedrec_flower.privacy.statement import about_noise, before_this_run, central_scope, outside
 
-# A node rounds its sum to float32, relatively by 2^-24 at most. The sums with and without one
-# client are rounded apart, and neither is longer than the bounds of all clients together.
-_FLOAT32 = 2.0**-23
+# A node rounds its sum to float32, with a relative error of at most 2^-24. The sums with and
+# without one client are rounded separately, and neither norm exceeds num_clients * clip_norm.
+_FLOAT32_ROUNDING = 2.0**-23
 
 if TYPE_CHECKING:
     from fedrec_flower.privacy.central import CentralDP
 
-_OF_DELTA = 1e-3  # what chance may add to delta by sums that masks do not let out
+_MISSED_SHARE_OF_DELTA = 1e-3  # share of delta that rounds without a sum may add
 
-_FIGURES = 100  # epsilons that rounds.csv has of a run, at most
+_MAX_EPSILONS = 100  # number of rounds of a run for which rounds.csv has an epsilon
 
 
 class GaussianCurator(Curator):
-    """Releases the sum with Gaussian noise, over the expected cohort.
+    """Releases the sum with Gaussian noise, divided by the expected size of the cohort.
 
     Args:
-        privacy: the mechanism, settled.
-        run: the run.
-        chance: where noise and cohorts come from.
-        ledger: where the account is kept; it counts releases that a checkpoint has lost.
-        votes: name of what clients tell beside their updates where clipping adapts.
+        privacy: the mechanism, with all values set.
+        run: facts of the run.
+        chance: source of the randomness of noise and cohorts.
+        ledger: stores the account; it also counts releases after the last checkpoint.
+        votes: name of the extra tensor that clients send with adaptive clipping.
     """
 
     def __init__(
@@ -47,82 +48,91 @@ class GaussianCurator(Curator):
         ledger: Ledger,
         votes: str,
     ) -> None:
-        self._privacy, self._run, self._chance, self._votes = privacy, run, chance, votes
+        self._privacy = privacy
+        self._run = run
+        self._chance = chance
         self._ledger = ledger
-        self._multiplier, self._delta = privacy.noise_multiplier or 0.0, privacy.delta or 0.0
+        self._votes = votes
+        self._multiplier = privacy.noise_multiplier or 0.0
+        self._delta = privacy.delta or 0.0
         self._clip_norm = privacy.clip_norm
         self._history: History = ()
         self._participated = np.zeros(run.num_clients, np.int64)
         if (account := ledger.read()) is not None:
-            self._take(account)
+            self._load(account)
 
     @property
+    @override
     def noisy(self) -> bool:
-        """See `Curator.noisy`."""
         return True
 
     @property
+    @override
     def hides_losses(self) -> bool:
-        """See `Curator.hides_losses`."""
         return True
 
     @property
+    @override
     def beside(self) -> dict[str, tuple[int, ...]]:
-        """See `Curator.beside`."""
         return self._privacy.beside
 
     @property
+    @override
     def clip_norm(self) -> float:
-        """See `Curator.clip_norm`."""
         return self._clip_norm
 
     @property
+    @override
     def noise_std(self) -> float:
-        """See `Curator.noise_std`."""
         multiplier = self._privacy.update_multiplier
-        # The bound may be infinite. Where sums are rounded, one client changes them by more than
-        # the bound: whatever the coins of rounding, by at most so much.
-        if not multiplier:
+        if not multiplier:  # the bound may then be infinite
             return 0.0
-        rounding = self._run.rounding or self._clip_norm * self._run.num_clients * _FLOAT32
+        # A rounded sum changes by more than the bound when one client is added: by at most
+        # clip_norm + rounding, for every outcome of stochastic rounding.
+        rounding = self._run.rounding
+        if not rounding:
+            rounding = self._clip_norm * self._run.num_clients * _FLOAT32_ROUNDING
         return multiplier * (self._clip_norm + rounding)
 
     @property
+    @override
     def is_spent(self) -> bool:
-        """See `Curator.is_spent`; the noise suffices for all rounds, each released once."""
+        """False for the first num_rounds releases, for which the noise was chosen."""
         if self._num_releases < self._run.num_rounds:
             return False
         return epsilon_of(self._after_another, self._delta) > self._ledger.budget
 
     @property
     def epsilon(self) -> float:
-        """What has been spent, the model that the run started from included."""
+        """The epsilon spent, including that of the model that the run started from."""
         return epsilon_of(self._history, self._delta) + self._ledger.before.epsilon
 
     @property
     def delta(self) -> float:
-        """The probability that the guarantee of `epsilon` leaves out."""
+        """The delta of the guarantee, including that of the model that the run started from."""
         return self._delta + self._ledger.before.delta
 
     @property
     def _num_releases(self) -> int:
         return sum(count for _, _, count in self._history)
 
+    @override
     def cohort(self, sampled: NDArray[np.int64], round_: int) -> NDArray[np.int64]:
-        """See `Curator.cohort`; with Poisson sampling, each client by a coin of its own."""
+        """With Poisson sampling, each client is sampled independently."""
         if self._privacy.sampling == "poisson":
-            coin = self._chance.source("privacy-cohort", round_).uniform((self._run.num_clients,))
-            sampled = np.flatnonzero(coin < self._run.rate)
+            draws = self._chance.source("privacy-cohort", round_).uniform((self._run.num_clients,))
+            sampled = np.flatnonzero(draws < self._run.rate)
         self._participated[sampled] += 1
         return sampled
 
     def check_masked(self, num_groups: int, num_clients: int, least: int) -> None:
-        """See `Curator.check_masked`.
+        """Check that Poisson sampling rarely leaves a group below the minimum of clients.
 
-        Where a client's coin decides whether a sum comes out, it moves the release by the whole
-        sum. This needs fewer than `least` others in a group, an event of their coins alone. Without
-        it the round is the mechanism accounted for, so its probability is one of delta, and all
-        rounds together may add a thousandth to that.
+        If the sampling of one client decides whether there is a sum, the client changes the
+        release by the whole sum. This happens only if fewer than `least` other clients of a group
+        are sampled, and depends only on their draws. In all other cases the round is the mechanism
+        that was accounted for. The probability of this event therefore adds to delta, and all
+        rounds together may add at most a thousandth of delta.
         """
         if self._privacy.sampling != "poisson" or not self._multiplier:
             return
@@ -131,20 +141,23 @@ class GaussianCurator(Curator):
         rate, rounds = self._run.rate, self._run.num_rounds
         missed = rounds * num_groups * float(binom.cdf(least - 1, num_clients - 1, rate))
         require(
-            missed <= _OF_DELTA * self._delta,
-            f"secure_aggregation.min_clients={least} releases nothing of a cohort with fewer "
-            f"clients around a node, which coins draw in some round with probability up to "
-            f"{min(missed, 1.0):.2g}, more than {_OF_DELTA:g} of delta={self._delta:.2g}: raise "
-            "clients_per_round or secure_aggregation.num_neighbours, lower "
-            "secure_aggregation.min_clients, or set privacy.sampling=fixed",
+            missed <= _MISSED_SHARE_OF_DELTA * self._delta,
+            f"secure_aggregation.min_clients={least} gives no sum if fewer sampled clients are "
+            "around a node, and Poisson sampling draws such a cohort in some round with "
+            f"probability up to {min(missed, 1.0):.2g}, more than {_MISSED_SHARE_OF_DELTA:g} of "
+            f"delta={self._delta:.2g}: raise clients_per_round or "
+            "secure_aggregation.num_neighbours, lower secure_aggregation.min_clients, or set "
+            "privacy.sampling=fixed",
         )
 
+    @override
     def release(
         self, total: UpdateSum, shapes: Mapping[str, tuple[int, ...]], round_: int
     ) -> UpdateSum:
-        """See `Curator.release`; weights and touched rows are not released."""
-        self._account()  # before anything is drawn: a release that nobody counted must not be
-        std, noisy = self.noise_std, dict[str, NDArray[np.float64]]()
+        """Weights and touched rows are not released."""
+        self._account()  # before any noise is drawn: an uncounted release must not exist
+        std = self.noise_std
+        noisy = dict[str, NDArray[np.float64]]()
         for name, shape in shapes.items():
             value = total.tensors.get(name, np.zeros(shape))
             scale = (self._privacy.count_noise or 0.0) if name == self._votes else std
@@ -158,32 +171,32 @@ class GaussianCurator(Curator):
         if self._privacy.sampling == "poisson":
             self._history = self._after_another
         else:
-            self._history = self._asked_most()
+            self._history = self._largest_participation()
         self._ledger.write(self._spending())
 
     @property
     def _after_another(self) -> History:
-        """What the releases would be after one more, whoever takes part."""
+        """The history after one more release, for any cohort."""
         if self._privacy.sampling == "poisson":
             return joined(self._history, (self._multiplier, self._run.rate, 1))
-        return self._asked_most(more=1)
+        return self._largest_participation(more=1)
 
-    def _asked_most(self, more: int = 0) -> History:
-        """Without reward for sampling: the client that was asked most often has spent most."""
+    def _largest_participation(self, more: int = 0) -> History:
+        """The releases of the client that was sampled most often, without amplification."""
         most = int(self._participated.max()) + more
         return ((self._multiplier, 1.0, most),) if most else ()
 
     def _adapt(self, votes: float) -> None:
-        """Move the bound towards the quantile, geometrically (Andrew et al. 2021, equation 2)."""
+        """Move the bound towards the quantile by a factor (Andrew et al. 2021, equation 2)."""
         share = votes / self._run.clients_per_round + 0.5
         step = self._privacy.clip_learning_rate * (share - self._privacy.target_quantile)
         self._clip_norm = min(self._clip_norm * exp(-step), HUGE)
 
+    @override
     def figures(self) -> dict[str, float]:
-        """See `Curator.figures`."""
         figures = {"clip_norm": self._clip_norm} if self._privacy.adaptive_clipping else {}
-        # A figure costs a Fourier transform: of a long run, some rounds have one, the last always.
-        if self._num_releases % ceil(self._run.num_rounds / _FIGURES) and not self._is_last:
+        # An epsilon costs a Fourier transform: in a long run only some rounds and the last have it.
+        if self._num_releases % ceil(self._run.num_rounds / _MAX_EPSILONS) and not self._is_last:
             return figures
         return {"epsilon": self.epsilon, "delta": self.delta, **figures}
 
@@ -191,19 +204,16 @@ class GaussianCurator(Curator):
     def _is_last(self) -> bool:
         return self._num_releases >= self._run.num_rounds
 
+    @override
     def facts(self) -> dict[str, Any]:
-        """See `Curator.facts`."""
-        privacy, poisson = self._privacy, self._privacy.sampling == "poisson"
-        what = f"one {privacy.unit}'s"
+        privacy = self._privacy
+        poisson = privacy.sampling == "poisson"
         return {
             "epsilon": self.epsilon,
             "delta": self.delta,
             "privacy": {
-                "mechanism": "central differential privacy: the server is trusted",
+                **central_scope(privacy.unit, poisson=poisson),
                 "unit": privacy.unit,
-                "neighbours": f"{what} data are there or not"
-                if poisson
-                else f"{what} updates are there or are zero",
                 "accountant": accountant(self._run.rate if poisson else 1.0),
                 "noise_multiplier": self._multiplier,
                 "clip_norm": self._clip_norm if isfinite(self._clip_norm) else None,
@@ -212,31 +222,29 @@ class GaussianCurator(Curator):
                 "num_releases": self._num_releases,
                 **before_this_run(self._ledger.before),
                 "noise": about_noise(self._chance),
-                "covers": "the shared parameters of every round and all that is computed from "
-                "them; personal parameters never leave their client and are not released",
                 "does_not_cover": outside(
                     self._run, trusts_server=True, before=self._ledger.before.does_not_cover
                 ),
             },
         }
 
+    @override
     def state(self) -> State:
-        """See `Curator.state`."""
         return {**self._spending(), "clip_norm": np.array([self._clip_norm])}
 
     def _spending(self) -> State:
-        """What has been spent, and by whom."""
+        """The releases so far, and the number of rounds that each client took part in."""
         return {
             "history": np.array(self._history, np.float64).reshape(-1, 3),
             "participated": self._participated.copy(),
         }
 
+    @override
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See `Curator.restore`."""
-        self._take(self._ledger.resumed(state))
+        self._load(self._ledger.resumed(state))
         self._clip_norm = float(state["clip_norm"][0])
 
-    def _take(self, spending: Account) -> None:
+    def _load(self, spending: Account) -> None:
         rows = np.reshape(spending["history"], (-1, 3)).tolist()
         self._history = tuple((noise, rate, int(count)) for noise, rate, count in rows)
         self._participated = np.array(spending["participated"], np.int64)

@@ -1,11 +1,12 @@
-"""The account of a run's privacy, on disk before anything of it leaves the server.
+"""The ledger of a run's privacy cost, written to disk before each release leaves the server.
 
-A run that was killed goes on from its last checkpoint and trains the rounds after it once more.
-Their noise is fresh, so each of them is a further release, and what was released before counts too.
-The account on disk therefore wins over that of a checkpoint. Seeded noise repeats: a round that is
+A killed run resumes from its last checkpoint and trains the rounds after it again. Their noise is
+new, so each of them is a further release, and the earlier releases of these rounds count too. The
+account on disk therefore replaces that of the checkpoint. Seeded noise repeats: a round that is
 trained again with the same clients is the same release, and needs no ledger. Under secure
-aggregation clients do not answer a round again. The sum is then another with the same noise, and
-the difference of the two has none: such a run has a ledger, and does not go on where it has one.
+aggregation clients do not reply to a round again. The sum then has other clients and the same
+noise, and the difference of the two sums has no noise: such a run writes a ledger, and it cannot
+resume if a ledger exists.
 """
 
 import json
@@ -23,19 +24,19 @@ from fedrec_flower.core.errors import DataError
 from fedrec_flower.core.files import atomic_write, explain_os_errors
 
 LEDGER = "privacy_ledger.json"
-"""Its name in a run's folder. A run that starts anew in the same folder keeps it."""
+"""File name in a run's folder. A new run in the same folder keeps the file."""
 
 Account = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """A guarantee that was used up before the run: that of the model it starts from.
+    """The guarantee of the model that the run starts from.
 
     Attributes:
         epsilon: its epsilon.
         delta: its delta.
-        does_not_cover: what it leaves out, a sentence for each kind of value.
+        does_not_cover: values that it does not cover, one sentence for each kind.
     """
 
     epsilon: float = 0.0
@@ -45,13 +46,13 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Where the account of a run is kept, and what it may come to.
+    """The file with the account of a run, and its budget.
 
     Attributes:
-        path: the file; None where every release repeats.
-        budget: the epsilon that this run's releases may cost; infinity without a limit.
-        before: what was spent before this run. It is added to every figure: epsilons and deltas
-            of guarantees for the same units add up (basic composition; Dwork and Roth 2014,
+        path: the file; None if every release repeats.
+        budget: the epsilon that this run's releases may cost; infinity for no limit.
+        before: the guarantee of the initial model. It is added to every epsilon and delta:
+            guarantees for the same units add up (basic composition; Dwork and Roth 2014,
             theorem 3.16).
     """
 
@@ -60,7 +61,7 @@ class Ledger:
     before: Spent = Spent()
 
     def read(self) -> Account | None:
-        """The last account written; None if nothing was released.
+        """The last account written; None if there was no release.
 
         Raises:
             DataError: if the file is damaged.
@@ -72,30 +73,33 @@ class Ledger:
             return {name: np.array(values, np.float64) for name, values in text.items()}
         except (OSError, ValueError, AttributeError) as error:
             raise DataError(
-                f"{self.path} cannot be read ({error}), so what this run has spent of its privacy "
-                "budget is not known: bring the file back, or start a new run in another folder"
+                f"{self.path} cannot be read ({error}), so the privacy budget that this run has "
+                "spent is unknown: restore the file, or start a new run in another folder"
             ) from error
 
     def resumed(self, checkpoint: Account) -> Account:
-        """The account to go on with, given that of the checkpoint.
+        """The account with which a run resumes.
+
+        Args:
+            checkpoint: the account in the checkpoint.
 
         Raises:
-            DataError: if releases after the checkpoint would be lost.
+            DataError: if the file is missing, so that later releases would not be counted.
         """
         if self.path is None:
             return checkpoint
         if (account := self.read()) is None:
             raise DataError(
-                f"{self.path} is missing, so what this run released after its last checkpoint is "
-                "not known: bring the file back, or start a new run in another folder"
+                f"{self.path} is missing, so the releases of this run after its last checkpoint "
+                "are unknown: restore the file, or start a new run in another folder"
             )
         return account
 
     def write(self, account: Account) -> None:
-        """Write the account; it is on the disk, not only on its way, when this returns.
+        """Write the account, and return after it is synchronised to the disk.
 
         Raises:
-            FedrecError: if the disk is full: nothing may be released then.
+            FedrecError: if the disk is full; the caller must not release the sum then.
         """
         if self.path is None:
             return

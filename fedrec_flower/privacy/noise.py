@@ -1,13 +1,13 @@
-"""Where the randomness of privacy comes from: the operating system, or a seed if one must repeat.
+"""Randomness of the privacy mechanisms: from the operating system, or from a seed.
 
 Floating-point noise has gaps through which a value can be guessed (Mironov 2012, "On significance
 of the least significant bits for differential privacy"). Gaussian noise from the operating system
-is therefore half the sum of four draws, which blurs them (Holohan and Braghin 2021, "Secure random
-sampling in differential privacy", as Opacus does in its secure mode). Laplace noise is one
-inversion of a uniform draw of 53 bits, and keeps its gaps.
+is therefore half the sum of four draws, which blurs the gaps (Holohan and Braghin 2021, "Secure
+random sampling in differential privacy"; the secure mode of Opacus does the same). Laplace noise
+is one inversion of a uniform draw of 53 bits, and keeps its gaps.
 
-Draws that a client repeats come from its node's secret, through AES (see `seeding.streams`): what
-is published of some of them tells nothing of the others.
+Draws that a client repeats come from the secret of its node, through AES (see `seeding.streams`):
+publishing some of them reveals nothing about the others.
 """
 
 import os
@@ -27,7 +27,7 @@ _BITS = 53  # of a float64's fraction
 
 
 class Source(Protocol):
-    """Draws of one purpose."""
+    """A stream of random draws for one purpose."""
 
     def uniform(self, shape: Shape) -> Floats:
         """Uniform in (0, 1)."""
@@ -40,26 +40,27 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """Gives each purpose its draws.
+    """Creates one random stream for each purpose.
 
     Attributes:
-        seed: the experiment's seed, whose noise anyone who knows it can take off again. With a
-            node's secret, or None on the server, noise comes from the operating system.
+        seed: the experiment's seed; noise drawn from it can be subtracted again by anyone who
+            knows the seed. With a node's secret, or None on the server, noise comes from the
+            operating system.
     """
 
     seed: Seed | None
 
     def source(self, role: str, round_: int = 0, client: int = 0) -> Source:
-        """The draws of one purpose; the same every time with the experiment's seed alone."""
+        """The stream of one purpose; it repeats only if `seed` is the experiment's seed."""
         if isinstance(self.seed, int):
             return _Seeded(generator(self.seed, role, round_, client))
         return _System()
 
     def lasting(self, role: str, client: int) -> Source:
-        """Draws that a client must repeat in every round, by the node's secret or the seed.
+        """The stream that a client repeats in every round, from the node's secret or the seed.
 
         Raises:
-            ValueError: on a server without a seed, which has nothing to repeat them by.
+            ValueError: on a server without a seed, where draws cannot repeat.
         """
         if self.seed is None:
             raise ValueError("lasting draws need a node's secret or a seed")
@@ -81,14 +82,15 @@ class _Seeded:
 
 @dataclass(slots=True)
 class _Keyed:
-    """The blocks of one stream, each drawn once, in their order."""
+    """The blocks of one keyed stream, each used once, in order."""
 
     stream: Streams
-    drawn: int = field(default=0, init=False)
+    num_drawn: int = field(default=0, init=False)
 
     def uniform(self, shape: Shape) -> Floats:
-        first, self.drawn = self.drawn, self.drawn + prod(shape)
-        return _uniform(draw(self.stream, np.arange(first, self.drawn))).reshape(shape)
+        counters = np.arange(self.num_drawn, self.num_drawn + prod(shape))
+        self.num_drawn += len(counters)
+        return _uniform(draw(self.stream, counters)).reshape(shape)
 
     def normal(self, shape: Shape) -> Floats:
         return _normal(self.uniform(shape))
@@ -106,20 +108,20 @@ class _System:
 
 
 def _uniform(words: NDArray[np.uint64]) -> Floats:
-    """Uniform in (0, 1), of 64 random bits each."""
-    whole: Floats = ((words >> np.uint64(64 - _BITS)) + 0.5) / (1 << _BITS)
-    return whole
+    """Uniform in (0, 1), one number from each word of 64 random bits."""
+    numbers: Floats = ((words >> np.uint64(64 - _BITS)) + 0.5) / (1 << _BITS)
+    return numbers
 
 
 def _normal(uniform: Floats) -> Floats:
     from scipy.special import ndtri
 
-    drawn: Floats = ndtri(uniform)
-    return drawn
+    numbers: Floats = ndtri(uniform)
+    return numbers
 
 
 def laplace(source: Source, shape: Shape) -> Floats:
     """Laplace noise of scale 1, by inversion."""
     centred = source.uniform(shape) - 0.5
-    drawn: Floats = -np.sign(centred) * np.log1p(-2 * np.abs(centred))
-    return drawn
+    numbers: Floats = -np.sign(centred) * np.log1p(-2 * np.abs(centred))
+    return numbers

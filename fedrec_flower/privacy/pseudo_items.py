@@ -1,10 +1,10 @@
-"""Hiding which items a client has among others that it never had. A mask, no guarantee.
+"""Pseudo items: sampled items hide which items a client has. This gives no guarantee.
 
 Source: Lin et al. 2020, "FedRec: federated recommendation with explicit feedback": some items
-without a rating are given a virtual one (user averaging), and trained on like the others. For
-implicit feedback they count as interactions. A client adds the same items in every round, for
-items drawn anew each time would give away those that stay: they follow from the node's secret, or
-from the seed, by which a server that knows it tells them from the client's own.
+without a rating are given a virtual rating (user averaging), and trained on like the others. For
+implicit feedback they count as interactions. A client adds the same items in every round, because
+new draws in each round would reveal the items that stay. The draws come from the node's secret, or
+from the seed; a server that knows the seed can then separate them from the client's own items.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.data.prepared import ClientData, Columns, starts
@@ -19,15 +20,16 @@ from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 from fedrec_flower.privacy.mechanism import Curator, NoPrivacy
 from fedrec_flower.privacy.noise import Chance, Source
 from fedrec_flower.privacy.requirements import Circumstances, Way
+from fedrec_flower.privacy.statement import pseudo_items_scope
 
 
 @dataclass(frozen=True)
 class PseudoItems(NoPrivacy):
-    """Clients train on sampled items beside their own.
+    """Clients train on their own items and on sampled ones.
 
     Attributes:
-        ratio: items added per item that a user has.
-        dense: whether messages tell of every row, touched or not.
+        ratio: number of added items / number of the user's items.
+        dense: whether messages contain every row, touched or not.
 
     Raises:
         ConfigError: if the ratio is negative.
@@ -37,74 +39,79 @@ class PseudoItems(NoPrivacy):
     dense: bool
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         require(self.ratio >= 0, f"privacy.ratio must not be negative: {self.ratio}")
 
     @property
+    @override
     def draws(self) -> bool:
-        """See `NoPrivacy.draws`."""
         return True
 
     @property
+    @override
     def hides_rows(self) -> bool:
-        """See `NoPrivacy.hides_rows`."""
         return self.dense
 
+    @override
     def check(self, run: Circumstances, way: Way) -> None:
-        """See `NoPrivacy.check`; dense messages are the only ones that know no rows."""
+        """Dense messages do not allow a division by the clients that touched a row."""
         del run
         require(
             not (self.dense and way.by_row),
-            "privacy.dense=true tells no touched rows, yet rows are divided by their number: set "
+            "privacy.dense=true hides which clients touched a row, but "
+            "strategy.aggregation=touched_clients divides by their number: set "
             "strategy.aggregation=all_clients",
         )
 
+    @override
     def most_weight(self, most_examples: int, most_users: int) -> float:
-        """See `NoPrivacy.most_weight`; pseudo items count like others."""
+        """Pseudo items are counted as interactions."""
         del most_users
         return float(most_examples + round(self.ratio * most_examples))
 
+    @override
     def curator(self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER) -> "Masked":
-        """See `NoPrivacy.curator`; nothing is spent."""
+        """The server side has no account."""
         del run, ledger
         return Masked(seeded=isinstance(chance.seed, int))
 
+    @override
     def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:
-        """See `NoPrivacy.disguise`."""
         cuts = data.train.offsets
         users = [data.train.slice(user, user + 1) for user in range(len(cuts) - 1)]
         filled = [
-            self._filled(own, num_items, chance.lasting("pseudo-items", data.first + user))
-            for user, own in enumerate(users)
+            self._filled(history, num_items, chance.lasting("pseudo-items", data.first + user))
+            for user, history in enumerate(users)
         ]
-        ratings = [own.rating for own in filled if own.rating is not None]
-        items = [np.zeros(0, np.int32), *(own.item for own in filled)]
+        ratings = [history.rating for history in filled if history.rating is not None]
+        items = [np.zeros(0, np.int32), *(history.item for history in filled)]
         whole = Columns(
-            starts([len(own.item) for own in filled]),
+            starts([len(history.item) for history in filled]),
             np.concatenate(items),
             np.concatenate(ratings) if ratings else data.train.rating,
         )
         return replace(data, train=whole)
 
-    def _filled(self, own: Columns, num_items: int, source: Source) -> Columns:
-        """One user's history with the sampled items strewn in; its own keep their order."""
-        others = np.setdiff1d(np.arange(num_items, dtype=np.int32), own.item)
-        count = min(round(self.ratio * len(own.item)), len(others))
-        added = others[_chosen(source, len(others), count)]
-        size = len(own.item) + count
-        place = np.zeros(size, np.bool_)
-        place[_chosen(source, size, count)] = True
+    def _filled(self, history: Columns, num_items: int, source: Source) -> Columns:
+        """One user's history with sampled items at random places; the user's items keep order."""
+        unseen = np.setdiff1d(np.arange(num_items, dtype=np.int32), history.item)
+        num_added = min(round(self.ratio * len(history.item)), len(unseen))
+        added = unseen[_sampled(source, len(unseen), num_added)]
+        size = len(history.item) + num_added
+        is_added = np.zeros(size, np.bool_)
+        is_added[_sampled(source, size, num_added)] = True
         item = np.zeros(size, np.int32)
-        item[place], item[~place] = added, own.item
-        if own.rating is None:
+        item[is_added] = added
+        item[~is_added] = history.item
+        if history.rating is None:
             return Columns(starts([size]), item, None)
-        rating = np.full(size, own.rating.mean() if len(own.rating) else 0.0, np.float32)
-        rating[~place] = own.rating
+        rating = np.full(size, history.rating.mean() if len(history.rating) else 0.0, np.float32)
+        rating[~is_added] = history.rating
         return Columns(starts([size]), item, rating)
 
 
 class Masked(Curator):
-    """Promises nothing and says so.
+    """The server side of pseudo items: it gives no guarantee, and the summary says so.
 
     Args:
         seeded: whether the sampled items follow from the experiment's seed.
@@ -113,15 +120,11 @@ class Masked(Curator):
     def __init__(self, *, seeded: bool) -> None:
         self._seeded = seeded
 
+    @override
     def facts(self) -> dict[str, Any]:
-        """See `Curator.facts`."""
-        told = "anyone who can tell sampled items from chosen ones"
-        if self._seeded:
-            told += ": whoever knows the seed (randomness=seeded), as the server does, can"
-        mechanism = "pseudo items: hiding, not a guarantee"
-        return {"privacy": {"mechanism": mechanism, "does_not_cover": told}}
+        return {"privacy": pseudo_items_scope(seeded=self._seeded)}
 
 
-def _chosen(source: Source, size: int, count: int) -> NDArray[np.int64]:
-    """Some of the first integers, without repetition."""
+def _sampled(source: Source, size: int, count: int) -> NDArray[np.int64]:
+    """`count` integers below `size`, without repetition."""
     return np.argsort(source.uniform((size,)))[:count]

@@ -1,7 +1,4 @@
-"""What a mechanism must know of a run before it can promise anything, and what it refuses.
-
-Values of budgets and bounds that cannot be, for every mechanism alike.
-"""
+"""Facts of a run on which a guarantee depends, and the requirements that mechanisms check."""
 
 from dataclasses import dataclass
 from math import isinf
@@ -16,13 +13,13 @@ Unit = Literal["user", "client"]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a run publishes beside what its mechanism protects.
+    """Values that a run publishes and that its privacy mechanism does not protect.
 
     Attributes:
-        metrics: whether clients' held-out items are scored, and the results published.
-        choice: whether validation chooses the round that is released, or when the run ends.
-        catalogue: whether the ids of the items are those that clients' interactions name.
-        seed: whether clients' draws and the noise follow from the seed of the configuration.
+        metrics: whether clients' held-out items are scored and the results published.
+        choice: whether validation chooses the released round, or the end of the run.
+        catalogue: whether the catalogue is made from the item ids in clients' interactions.
+        seed: whether clients' draws and the noise are derived from the seed of the configuration.
     """
 
     metrics: bool
@@ -33,20 +30,20 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """The run that a mechanism is to protect.
+    """Facts of the run that a mechanism protects.
 
     Attributes:
-        num_clients: clients of the federation.
-        most_users: users of the client that holds most.
+        num_clients: number of clients of the federation.
+        most_users: the largest number of users that one client holds.
         clients_per_round: size of a cohort.
-        num_rounds: rounds of training.
-        model: its name, for messages.
-        statistics: whether clients tell statistics, once or several times, instead of updates.
-        bounded_statistics: whether the length of one user's statistics is known.
-        retries: whether a round may be tried again with a fresh cohort.
-        clip_range: no value of a client's contribution is let through beyond it.
-        rounding: how much longer, in L2 norm, rounding can make what one client changes of a sum.
-        published: what else is published.
+        num_rounds: number of training rounds.
+        model: name of the model, for messages.
+        statistics: whether clients send statistics, once or several times, instead of updates.
+        bounded_statistics: whether the norm of one user's statistics has a known bound.
+        retries: whether a round may be repeated with a new cohort.
+        clip_range: secure aggregation clips each value of a contribution to this magnitude.
+        rounding: the largest L2 norm that rounding can add to one client's change of a sum.
+        published: values that are published without protection.
     """
 
     num_clients: int
@@ -63,19 +60,19 @@ class Circumstances:
 
     @property
     def rate(self) -> float:
-        """The share of the clients in a cohort."""
+        """The sampling rate: clients_per_round / num_clients."""
         return self.clients_per_round / self.num_clients
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a strategy goes from what clients send to new parameters.
+    """Facts of how a strategy computes new parameters from the clients' messages.
 
     Attributes:
-        strategy: its name, for messages.
-        shares: whether anything travels between clients.
-        by_sum_alone: whether the server moves by the plain sum of a cohort's updates alone.
-        by_row: whether it divides a row by the clients that touched it.
+        strategy: name of the strategy, for messages.
+        shares: whether clients share parameters through the server.
+        by_sum_alone: whether the server uses only the plain sum of a cohort's updates.
+        by_row: whether a row is divided by the number of clients that touched it.
     """
 
     strategy: str
@@ -85,71 +82,72 @@ class Way:
 
 
 def require_unit(unit: Unit, run: Circumstances) -> None:
-    """Refuse to promise users what only holds for clients.
+    """Check that the protected unit is the unit that is clipped.
 
     Raises:
-        ConfigError: if a client holds several users and users are to be protected.
+        ConfigError: if users are to be protected and a client holds several of them.
     """
     require(
         unit == "client" or run.most_users == 1,
-        f"privacy.unit=user is not what clipping by client protects, for a client holds up to "
-        f"{run.most_users} users: choose partition=user, or say privacy.unit=client, which "
+        "privacy.unit=user is not protected, because clipping is by client and a client holds up "
+        f"to {run.most_users} users: choose partition=user, or set privacy.unit=client, which "
         "protects a client's users together",
     )
 
 
 def require_sum_alone(way: Way) -> None:
-    """Refuse every way from updates to parameters but the plain sum over a cohort.
+    """Check that the server uses only the plain sum over a cohort.
 
     Raises:
-        ConfigError: names what stands in the way, why, and the mend.
+        ConfigError: names the conflicting setting, the reason and the fix.
     """
     require(
         way.shares,
-        f"{way.strategy} sends nothing that privacy could protect: choose privacy=none",
+        f"{way.strategy} sends no values that privacy could protect: choose privacy=none",
     )
     require(
         way.by_sum_alone,
-        f"{way.strategy} uses more of the clients than the sum of their updates, which "
-        "the mechanism does not cover: choose one that averages, such as strategy=fedadam",
+        f"{way.strategy} uses more of the clients than the sum of their updates, and the "
+        "mechanism does not cover that: choose a strategy that averages, such as strategy=fedadam",
     )
     require(
         not way.by_row,
-        "privacy hides who had an item, but strategy.aggregation=touched_clients divides by their "
-        "number: set strategy.aggregation=all_clients",
+        "privacy hides which clients have an item, but strategy.aggregation=touched_clients "
+        "divides by their number: set strategy.aggregation=all_clients",
     )
 
 
 def require_no_retries(run: Circumstances) -> None:
-    """Refuse fresh cohorts for a round that was accounted for once.
+    """Check that no round is repeated with a new cohort, because it was accounted for once.
 
     Raises:
-        ConfigError: says what to set.
+        ConfigError: names the setting to change.
     """
     require(
         not run.retries,
-        "a round that is tried again samples a cohort that is not accounted for: set "
-        "min_completion=0",
+        "a repeated round samples a cohort that is not accounted for: set min_completion=0",
     )
 
 
 def require_range(clip_norm: float, run: Circumstances) -> None:
-    """Refuse to clip a node's sum by value: the bound would hang on who else is in it.
+    """Check that a node's sum is not clipped by value.
+
+    The bound of one client would otherwise depend on the other clients in the sum.
 
     Raises:
-        ConfigError: says what to raise.
+        ConfigError: names the setting to raise.
     """
-    # A user has an item or not. The counts of several users are bounded by their norm alone.
+    # One user's count of an item is 0 or 1. Counts of several users are bounded only by the norm.
     largest = min(clip_norm, 1.0) if run.statistics and run.most_users == 1 else clip_norm
     require(
         largest <= run.clip_range,
-        f"privacy.clip_norm={clip_norm:g} lets values through that secure aggregation would clip "
-        f"once more: set secure_aggregation.clip_range={largest:g} or above",
+        f"privacy.clip_norm={clip_norm:g} allows values that secure aggregation would clip again: "
+        f"set secure_aggregation.clip_range={largest:g} or above",
     )
 
 
 def require_statistics(run: Circumstances) -> None:
-    """Refuse exact models whose statistics have no known length.
+    """Check that the statistics of a closed-form model have a bounded norm.
 
     Raises:
         ConfigError: names the model.
@@ -164,15 +162,15 @@ def require_statistics(run: Circumstances) -> None:
 def check_budget(
     noise_multiplier: float | None, target_epsilon: float | None, delta: float | None
 ) -> None:
-    """Refuse a budget that is given twice, not at all, or not in range.
+    """Check that the budget is given exactly once and in range.
 
     Raises:
-        ConfigError: names the value and what to give.
+        ConfigError: names the value and the fix.
     """
     require(
         (noise_multiplier is None) != (target_epsilon is None),
-        f"privacy.noise_multiplier={noise_multiplier} and target_epsilon={target_epsilon} say the "
-        "same twice or nothing at all: give one of them and set the other to null",
+        f"privacy.noise_multiplier={noise_multiplier} and target_epsilon={target_epsilon}: exactly "
+        "one of them must be given; set the other to null",
     )
     if noise_multiplier is not None:
         at_least = noise_multiplier >= 0 and not isinf(noise_multiplier)
@@ -183,21 +181,20 @@ def check_budget(
         require(0 < delta < 1, f"privacy.delta must be between 0 and 1: {delta}")
         require(
             delta >= LEAST_DELTA,
-            f"privacy.delta={delta:g} is too small to be computed with: give {LEAST_DELTA:g} or "
-            "more",
+            f"privacy.delta={delta:g} is too small for float64: give {LEAST_DELTA:g} or more",
         )
 
 
 def check_cost(noise_multiplier: float, delta: float, releases: int) -> None:
-    """Refuse noise so small that its epsilon exceeds all numbers.
+    """Check that the epsilon of the noise is a finite number.
 
     Args:
-        noise_multiplier: standard deviation over sensitivity; 0 for no noise, and no promise.
+        noise_multiplier: standard deviation / sensitivity; 0 means no noise and no guarantee.
         delta: see `accounting.epsilon_of`.
-        releases: how many there will be.
+        releases: number of releases of the run.
 
     Raises:
-        ConfigError: names the value and what to give.
+        ConfigError: names the value and the fix.
     """
     if noise_multiplier:
         epsilon = epsilon_of(((noise_multiplier, 1.0, max(releases, 1)),), delta)
@@ -211,20 +208,21 @@ def check_cost(noise_multiplier: float, delta: float, releases: int) -> None:
 def check_clipping(
     clip_norm: float, noise_multiplier: float | None, target_epsilon: float | None
 ) -> None:
-    """Refuse a bound that bounds nothing while there is noise to be scaled by it.
+    """Check that the clipping bound is positive, and finite if noise is scaled by it.
 
     Raises:
-        ConfigError: names the value and what to give.
+        ConfigError: names the value and the fix.
     """
     require(clip_norm > 0, f"privacy.clip_norm must be above 0: {clip_norm}")
-    noise = noise_multiplier if target_epsilon is None else not isinf(target_epsilon)
-    # A longer update would be left out as too large, which tells of the client's data.
+    noise = bool(noise_multiplier) if target_epsilon is None else not isinf(target_epsilon)
+    # A longer update would be rejected as too large, and that reveals something about the data.
     require(
         isinf(clip_norm) or clip_norm <= HUGE,
-        f"privacy.clip_norm={clip_norm:g} is above what any client may send: give {HUGE:g} or less",
+        f"privacy.clip_norm={clip_norm:g} is larger than any update that a client may send: give "
+        f"{HUGE:g} or less",
     )
     require(
         not (isinf(clip_norm) and noise),
-        "privacy.clip_norm=inf bounds nothing, so no noise can hide a client: give a number, or "
+        "privacy.clip_norm=inf does not clip, so no noise can hide a client: give a number, or "
         "set noise_multiplier=0",
     )

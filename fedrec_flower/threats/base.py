@@ -1,4 +1,4 @@
-"""Honest clients that nobody spies on, and the shape of every attack."""
+"""The interface of attacks, and the run without an attack."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -11,19 +11,19 @@ from fedrec_flower.data.prepared import ClientData, Prepared
 from fedrec_flower.threats.observation import Circumstances, Scene
 
 LOWER_BOUND = {"bound": "lower"}
-"""Beside the figures of every attack in a summary: a stronger attack may achieve more."""
+"""Entry of the summary for every inference attack: a stronger attack may achieve more."""
 
 
 class NoAttack:
-    """`attack=none`: clients are honest, and nobody looks closer than he must."""
+    """`attack=none`: all clients are honest, and no observer infers private data."""
 
     @property
     def liars(self) -> NDArray[np.int64]:
-        """int64 (num_liars,): codes of malicious clients, ascending; all others are honest."""
+        """int64 (num_malicious,): codes of malicious clients, ascending; all others are honest."""
         return np.zeros(0, np.int64)
 
     def tamper(self, data: ClientData) -> ClientData:
-        """What a client claims to have had: malicious ones have other tastes than their users."""
+        """The data that a client trains on; malicious clients replace their data."""
         return data
 
     def poison(
@@ -34,13 +34,13 @@ class NoAttack:
         tables: Collection[str],
         round_: int,
     ) -> Updates:
-        """What the clients send; malicious ones send what they like, not what they learnt.
+        """The updates that the clients send; malicious clients replace theirs.
 
         Args:
-            updates: what honest clients send, after everything that protects them; left unchanged.
-            given: the shared parameters, full shapes, that a client trained from.
-            own: of a table with a row per user, by its name, the rows of a client's users after
-                they have trained.
+            updates: updates of honest clients, after the privacy mechanism; not changed.
+            given: returns the shared parameters, full shapes, that a client trained from.
+            own: returns the rows of a client's users after training, of a table with a row per
+                user; arguments: name of the table, code of the client.
             tables: names of the parameters with a row per item.
             round_: the round.
         """
@@ -48,30 +48,34 @@ class NoAttack:
         return updates
 
     def measured(self, data: Prepared, recommended: NDArray[np.int32]) -> dict[str, Any]:
-        """What a poisoning achieved, for the summary.
+        """The effect of a poisoning attack, for the summary.
 
         Args:
             data: the prepared data.
-            recommended: int32 (num_users, k), each user's best unseen items, best first; -1 where
-                a user has fewer.
+            recommended: int32 (num_users, k), each user's best unseen items, best first; -1 if a
+                user has fewer.
         """
         del data, recommended
         return {}
 
     def check(self, run: Circumstances) -> None:
-        """Refuse a run in which there is nothing to spy on; ConfigError with the mend."""
+        """Check that the attack is possible on a run.
+
+        Raises:
+            ConfigError: gives the reason and the fix.
+        """
         del run
 
     def spied(self, scene: Scene) -> dict[str, Any]:
-        """What a curious onlooker found out, for the summary; nothing of the run is changed.
+        """The results of an inference attack, for the summary; the run is not changed.
 
         Args:
-            scene: the run that is over.
+            scene: the finished run.
         """
         del scene
         return {}
 
     def said(self, figures: Mapping[str, Any]) -> str:
-        """One sentence on what `spied` gave."""
+        """One sentence about the results of `spied`."""
         del figures
         return ""

@@ -1,7 +1,4 @@
-"""Clients that lie: what they make of their data and updates.
-
-Which clients lie: faults and attacks draw them alike.
-"""
+"""Byzantine clients: their sampling, flipped labels and scaled updates."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -15,13 +12,13 @@ from fedrec_flower.data.prepared import ClientData
 
 
 def labels_flipped(data: ClientData, num_items: int, rng: np.random.Generator) -> ClientData:
-    """The client claims to like items that its users never touched, as many as they did like.
+    """Replace the training items of each user by items that the user never touched.
 
-    Ratings stay where they stand, and so go to items that were not rated. A user who touched
-    nearly everything keeps as many items as the catalogue lacks others.
+    The ratings keep their places, so they are assigned to items that were not rated. If a user has
+    more training items than there are untouched items, the rest of the history is unchanged.
 
     Args:
-        data: what the client holds.
+        data: the client's data; not changed.
         num_items: size of the catalogue.
         rng: draws the items.
     """
@@ -29,42 +26,45 @@ def labels_flipped(data: ClientData, num_items: int, rng: np.random.Generator) -
     item = data.train.item.copy()
     for user in range(data.num_users):
         touched = np.concatenate([p.item[p.offsets[user] : p.offsets[user + 1]] for p in parts])
-        never = rng.permutation(np.setdiff1d(np.arange(num_items, dtype=item.dtype), touched))
-        own = item[data.train.offsets[user] : data.train.offsets[user + 1]]
-        own[: len(never)] = never[: len(own)]
+        unseen = rng.permutation(np.setdiff1d(np.arange(num_items, dtype=item.dtype), touched))
+        history = item[data.train.offsets[user] : data.train.offsets[user + 1]]  # a view
+        history[: len(unseen)] = unseen[: len(history)]
     return replace(data, train=replace(data.train, item=item))
 
 
 def scaled(
-    updates: Updates, tables: Collection[str], liars: NDArray[np.bool_], factor: float
+    updates: Updates, tables: Collection[str], malicious: NDArray[np.bool_], factor: float
 ) -> Updates:
-    """Some clients' updates, multiplied.
+    """Multiply the updates of malicious clients.
 
     Args:
-        updates: the updates; left unchanged.
+        updates: the updates; not changed.
         tables: names of the parameters with a row per item.
-        liars: bool (num_clients,), which clients do so.
-        factor: what they multiply by; a negative one also turns the update round.
+        malicious: bool (num_clients,), true for the clients whose updates are multiplied.
+        factor: the multiplier; a negative one also reverses the update.
     """
-    each = np.where(liars, np.float32(factor), np.float32(1))
-    by_row = each[updates.owners]
+    by_client = np.where(malicious, np.float32(factor), np.float32(1))
+    by_row = by_client[updates.owners]
     tensors = {}
     for name, value in updates.tensors.items():
-        scale = by_row if name in tables else each
+        scale = by_row if name in tables else by_client
         tensors[name] = value * scale.reshape(-1, *[1] * (value.ndim - 1))
     return replace(updates, tensors=tensors)
 
 
 def drawn_liars(seed: int, num_clients: int, share: float) -> NDArray[np.bool_]:
-    """Bool (num_clients,): a fixed share of the clients, rounded, the same in every round.
+    """Sample the malicious clients: a fixed share, rounded, the same in every round.
 
     Args:
         seed: the experiment's seed.
-        num_clients: clients of the federation.
-        share: of them, from 0 to 1.
+        num_clients: number of clients of the federation.
+        share: share of malicious clients, from 0 to 1.
+
+    Returns:
+        bool (num_clients,), true for malicious clients.
     """
-    chosen = generator(seed, "attackers").choice(
-        num_clients, round(share * num_clients), replace=False
-    )
-    found: NDArray[np.bool_] = np.isin(np.arange(num_clients), chosen)
-    return found
+    rng = generator(seed, "attackers")
+    sampled = rng.choice(num_clients, round(share * num_clients), replace=False)
+    is_malicious = np.zeros(num_clients, np.bool_)
+    is_malicious[sampled] = True
+    return is_malicious

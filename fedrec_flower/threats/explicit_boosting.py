@@ -1,18 +1,19 @@
-"""Explicit boosting: malicious clients push the targets up for their own users, and hard.
+"""Explicit boosting: malicious clients send a boosted step that raises the targets' scores.
 
-Each learns honestly and then replaces what it sends of the targets by a boosted step that raises
-the targets' scores for its own users. It needs no knowledge of others: what raises an item for one
-user raises it for those alike, and the item's bias for all.
+Each malicious client trains honestly and then replaces its update of the targets by a boosted step
+that raises their scores for its own users. It needs no data of other users: a step that raises an
+item for one user also raises it for similar users, and the item's bias raises it for all.
 
-Source: Zhang et al. 2022 (PipAttack), its explicit promotion, which is also its baseline of that
-name; boosted as in Bhagoji et al. 2019. PipAttack's other parts, to look like popular items and
-to keep near to honest updates, are not here.
+Source: Zhang et al. 2022 (PipAttack), the explicit promotion, also a baseline of that name there;
+boosting as in Bhagoji et al. 2019. The other parts of PipAttack, similarity to popular items and a
+bound on the distance to honest updates, are not implemented.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.updates import Tensors, Updates
@@ -23,16 +24,15 @@ from fedrec_flower.threats.poisoning import Poisoning
 
 @dataclass(frozen=True)
 class ExplicitBoosting(Poisoning):
-    """A boosted step up the mean log-likelihood that a client's users like the targets.
+    """A boosted ascent step of the mean log-likelihood that a client's users like the targets.
 
     Attributes:
-        boost: length of the step, in units of a learning rate: what the gradient by a target's
-            row is multiplied by.
-        model: the recommender; must score by products with item vectors.
-        malicious: see `Poisoning`, like all that follow.
-        num_targets: how many items are promoted.
+        boost: multiplier of the gradient by a target's row, in units of a learning rate.
+        model: the recommender; its scores must be products with item vectors.
+        malicious: see `Poisoning`, also for the following attributes.
+        num_targets: number of promoted items.
         least_popular: share of the catalogue that targets are drawn from.
-        targets: original ids of the promoted items, instead of drawn ones.
+        targets: original ids of the promoted items; None to draw them.
         seed: the experiment's seed.
         data: the prepared data.
     """
@@ -42,11 +42,12 @@ class ExplicitBoosting(Poisoning):
     scoring: Scoring = field(init=False)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         super().__post_init__()
         require(self.boost > 0, f"attack.boost must be above 0: {self.boost}")
         object.__setattr__(self, "scoring", Scoring.of(self.model))
 
+    @override
     def poison(
         self,
         updates: Updates,
@@ -55,7 +56,6 @@ class ExplicitBoosting(Poisoning):
         tables: Collection[str],
         round_: int,
     ) -> Updates:
-        """See `NoAttack.poison`."""
         del round_
         places = self.lying(updates)
         if self.scoring.factors.item not in updates.tensors or not len(places):
@@ -65,9 +65,9 @@ class ExplicitBoosting(Poisoning):
             shared = given(client)
             targets = self.scoring.rows(shared)[self.promoted]
             faces = self.scoring.faces(client, shared, own)
-            push = self.scoring.changes(self.boost * ascent(faces, targets))
-            learnt = Sent.of(updates, place, tables)
-            sent[place] = Sent(self.promoted, push).over(learnt)
+            step = self.scoring.changes(self.boost * ascent(faces, targets))
+            honest = Sent.of(updates, place, tables)
+            sent[place] = Sent(self.promoted, step).over(honest)
         return rewritten(updates, sent, tables)
 
 
@@ -81,6 +81,6 @@ def ascent(faces: Rows, targets: Rows) -> Rows:
     Returns:
         float32 (num_targets, d + 1).
     """
-    doubt = np.exp(-np.logaddexp(0, targets @ faces.T))  # sigmoid of minus the score
-    mean: Rows = doubt @ faces / np.float32(len(faces))
+    slope = np.exp(-np.logaddexp(0, targets @ faces.T))  # sigmoid(-score)
+    mean: Rows = slope @ faces / np.float32(len(faces))
     return mean

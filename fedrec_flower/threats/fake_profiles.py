@@ -1,14 +1,16 @@
-"""Fake profiles: malicious clients claim to like the targets, and honestly learn from that.
+"""Fake profiles: malicious clients train honestly on histories that contain the targets.
 
-The oldest attack there is, and the only one that needs no word of the model: it works on exact
-models, too. Source: Lam and Riedl 2004 (random); Burke et al. 2005 (bandwagon); in federations the
-baselines of Zhang et al. 2022 and Rong et al. 2022 (all three).
+The attack does not depend on the model, so it also works on closed-form models.
+
+Sources: Lam and Riedl 2004 (random); Burke et al. 2005 (bandwagon); Zhang et al. 2022 and Rong et
+al. 2022 use all three as baselines in federations.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
@@ -18,19 +20,19 @@ from fedrec_flower.threats.poisoning import Poisoning
 
 @dataclass(frozen=True)
 class Profiles(Poisoning):
-    """A profile is the targets, some popular items and some at random, as long as the user's own.
+    """A profile has the targets, popular items and random items, as many as the user's history.
 
-    One with fewer interactions than there are targets claims the targets alone. All claims are
-    rated best where there are ratings. A profile is the same in every round, in a random order.
+    A user with fewer interactions than there are targets has only the targets. All items have the
+    best rating if the data have ratings. A profile is the same in every round, in random order.
 
     Attributes:
-        popular_share: share of the profile beside the targets that is popular.
-        popular_pool: share of the catalogue, the most popular in training, that it is drawn
-            from; 0: just the most popular ones.
-        malicious: see `Poisoning`, like all that follow.
-        num_targets: how many items are promoted.
+        popular_share: share of popular items in the profile, without the targets.
+        popular_pool: share of the catalogue, the most popular in training, that popular items are
+            drawn from; 0 for exactly the most popular ones.
+        malicious: see `Poisoning`, also for the following attributes.
+        num_targets: number of promoted items.
         least_popular: share of the catalogue that targets are drawn from.
-        targets: original ids of the promoted items, instead of drawn ones.
+        targets: original ids of the promoted items; None to draw them.
         seed: the experiment's seed.
         data: the prepared data.
     """
@@ -39,14 +41,14 @@ class Profiles(Poisoning):
     popular_pool: float
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         super().__post_init__()
         for name in ("popular_share", "popular_pool"):
             share = getattr(self, name)
             require(0 <= share <= 1, f"attack.{name} must be a share from 0 to 1: {share}")
 
+    @override
     def tamper(self, data: ClientData) -> ClientData:
-        """See `NoAttack.tamper`."""
         if data.client not in self.liars:
             return data
         rng = generator(self.seed, "profile", 0, data.client)
@@ -57,7 +59,7 @@ class Profiles(Poisoning):
         return replace(data, train=Columns(starts([*map(len, profiles)]), item, rating))
 
     def _profile(self, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The items that a user of so many interactions claims."""
+        """The profile of a user with `length` interactions: int64 (max(length, num_targets),)."""
         room = max(length - len(self.promoted), 0)
         others = self.most_popular[~np.isin(self.most_popular, self.promoted)]
         count = round(self.popular_share * room)

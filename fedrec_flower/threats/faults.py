@@ -1,8 +1,6 @@
-"""A world in which things go wrong, at rates of one's choice; the same seed, the same mishaps.
+"""Fault models: clients that are absent or late, send invalid replies, or attack.
 
-A world in which nothing goes wrong, and the shape of every other one.
-
-Replies that break on their way: each function spoils some clients' updates, never in place.
+Faults occur at configured rates; the same seed gives the same faults.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.failures import Failure, FailureKind
@@ -24,12 +23,12 @@ from fedrec_flower.threats.latency import latency, uniform
 
 @dataclass(frozen=True, slots=True)
 class Odd:
-    """A reply that has not the layout of the others, or that came again.
+    """A reply whose tensors have wrong shapes, or a second reply of a client.
 
     Attributes:
-        client: whose it is.
-        weight: the weight it claims.
-        tensors: what it sends, by name.
+        client: code of the client.
+        weight: weight in the reply.
+        tensors: tensors in the reply, by name.
         again: whether the client has already replied.
     """
 
@@ -40,32 +39,32 @@ class Odd:
 
 
 class NoFaults:
-    """`faults=none`: everyone is there, in time, sound and honest."""
+    """`faults=none`: every client replies in time with a valid update."""
 
     @property
     def only_absences(self) -> bool:
-        """Whether clients may be absent and nothing worse happens."""
+        """Whether absence is the only fault of clients."""
         return True
 
     @property
     def tells_activity(self) -> bool:
-        """Whether who replies hangs on how much a client has."""
+        """Whether a client's number of interactions influences whether it replies."""
         return False
 
     def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, Failure]:
-        """Who of a cohort will not reply, and why; such a client keeps nothing of the round.
+        """The clients that do not reply, with the reason; their personal state is not changed.
 
         Args:
-            clients: codes of the cohort, or of a node's part of it: the answer for a client does
+            clients: codes of the cohort, or of a node's part of it: the result for a client does
                 not depend on the others.
             round_: the round.
-            attempt: how often the round was tried before.
+            attempt: number of earlier attempts of the round.
         """
         del clients, round_, attempt
         return {}
 
     def tamper(self, data: ClientData, round_: int) -> ClientData:
-        """What a client really trains on."""
+        """The data that a client trains on."""
         del round_
         return data
 
@@ -76,13 +75,13 @@ class NoFaults:
         round_: int,
         attempt: int,
     ) -> dict[int, Failure]:
-        """Who trains and replies too late, and why.
+        """The clients that train and reply too late, with the reason.
 
         Args:
             clients: int64 (num_clients,), codes of clients that trained.
-            num_examples: int64 (num_clients,), interactions each trained on.
+            num_examples: int64 (num_clients,), interactions that each client trained on.
             round_: the round.
-            attempt: how often the round was tried before.
+            attempt: number of earlier attempts of the round.
         """
         del clients, num_examples, round_, attempt
         return {}
@@ -90,22 +89,22 @@ class NoFaults:
     def spoil(
         self, updates: Updates, tables: Collection[str], round_: int, attempt: int
     ) -> tuple[Updates, list[Odd]]:
-        """What really arrives of the clients' updates.
+        """The updates and malformed replies that arrive.
 
         Args:
-            updates: what honest, sound clients send.
+            updates: updates of honest clients, not corrupted.
             tables: names of the parameters with a row per item.
             round_: the round.
-            attempt: how often the round was tried before.
+            attempt: number of earlier attempts of the round.
 
         Returns:
-            Updates of the right layout, and replies of another.
+            Updates with the expected shapes, and the malformed replies.
         """
         del tables, round_, attempt
         return updates, []
 
 
-ENORMOUS = 1e30  # beyond all that anyone learns or counts, and still a float32
+ENORMOUS = 1e30  # larger than every valid value or weight, and still a finite float32
 
 VALUES = {"not_a_number": float("nan"), "infinite": float("inf"), "huge": ENORMOUS}
 
@@ -113,12 +112,12 @@ VALUES = {"not_a_number": float("nan"), "infinite": float("inf"), "huge": ENORMO
 def overwritten(
     updates: Updates, tables: Collection[str], broken: NDArray[np.bool_], value: float
 ) -> Updates:
-    """Some clients' updates, of one value throughout.
+    """Set all values of some clients' updates to one value.
 
     Args:
-        updates: the updates.
+        updates: the updates; not changed.
         tables: names of the parameters with a row per item.
-        broken: bool (num_clients,), which clients' are.
+        broken: bool (num_clients,), true for the clients to change.
         value: the value.
     """
     tensors = {name: array.copy() for name, array in updates.tensors.items()}
@@ -128,61 +127,58 @@ def overwritten(
 
 
 def reweighed(updates: Updates, broken: NDArray[np.bool_]) -> Updates:
-    """Some clients' weights, wrong: by the client's code negative, zero or enormous."""
-    nothing = np.zeros(len(broken))
-    wrong = np.stack([-updates.weights, nothing, nothing + ENORMOUS])
-    each = wrong[updates.clients % 3, np.arange(len(broken))]
-    return replace(updates, weights=np.where(broken, each, updates.weights))
+    """Set some clients' weights to a negative, zero or very large value, by the client's code."""
+    zeros = np.zeros(len(broken))
+    wrong = np.stack([-updates.weights, zeros, zeros + ENORMOUS])
+    by_client = wrong[updates.clients % 3, np.arange(len(broken))]
+    return replace(updates, weights=np.where(broken, by_client, updates.weights))
 
 
 def misshapen(updates: Updates, place: int, tables: Collection[str]) -> Odd:
-    """A client's update with an axis too many."""
-    sound = again(updates, place, tables)
-    return replace(
-        sound,
-        tensors={name: np.stack([array, array]) for name, array in sound.tensors.items()},
-        again=False,
-    )
+    """The reply of the client at a place, with one axis too many in every tensor."""
+    reply = again(updates, place, tables)
+    tensors = {name: np.stack([array, array]) for name, array in reply.tensors.items()}
+    return replace(reply, tensors=tensors, again=False)
 
 
 def again(updates: Updates, place: int, tables: Collection[str]) -> Odd:
-    """A client's update, sent another time."""
+    """A second reply of the client at a place, equal to its first."""
     one = updates.select(np.array([place]), tables)
     tensors = {name: v if name in tables else v[0] for name, v in one.tensors.items()}
     return Odd(int(one.clients[0]), float(one.weights[0]), tensors, again=True)
 
 
 _ABSENT = {"dropout": FailureKind.DROPPED_OUT, "crash": FailureKind.CRASHED}
-_MISHAPS = (*_ABSENT, *VALUES, "wrong_shape", "wrong_weight", "repeated")
+_KINDS = (*_ABSENT, *VALUES, "wrong_shape", "wrong_weight", "repeated")
 
 
 @dataclass(frozen=True)
 class Faults(NoFaults):
-    """Absent, late, broken and hostile clients.
+    """Clients that are absent or late, send invalid replies, or attack.
 
-    A round befalls each client with one mishap at most, drawn anew in every round and attempt:
-    the rates from `dropout` to `repeated` are shares of a cohort and sum to 1 at most. Being late
-    is another matter: see `faults.latency`. Attackers are the same clients in every round.
-    Evaluation is spared.
+    A client has at most one fault in a round, drawn again in every round and attempt: the rates
+    from `dropout` to `repeated` are shares of a cohort, and their sum is at most 1. Lateness is
+    drawn separately: see `faults.latency`. Attackers are the same clients in every round.
+    Evaluation has no faults.
 
     Attributes:
-        dropout: rate of clients that never take part in the round.
-        crash: rate of clients that fail while they train; nothing of it is kept.
+        dropout: rate of clients that do not take part in the round.
+        crash: rate of clients that fail during training; their personal state is not changed.
         not_a_number: rate of updates that are NaN.
         infinite: rate of updates that are infinite.
-        huge: rate of updates that are finite and beyond reason.
+        huge: rate of updates that are finite and very large.
         wrong_shape: rate of updates of a wrong shape.
-        wrong_weight: rate of updates with a negative, zero or enormous weight.
+        wrong_weight: rate of updates with a negative, zero or very large weight.
         repeated: rate of replies that arrive twice.
-        deadline: when a reply is late, in the units of `faults.latency`; None: never. A late
-            client has trained, so its personal parameters have moved.
+        deadline: time after which a reply is late, in the units of `faults.latency`; None for no
+            deadline. A late client has trained, so its personal parameters have changed.
         latency_spread: see `faults.latency`.
         attackers: share of the federation's clients that attack.
         attack: "scaling" multiplies the update by `factor`; "label_flip" trains on items that the
-            user never touched as if they were liked.
-        factor: of scaling attackers; a negative one also turns the update round.
+            user never touched as positive items.
+        factor: multiplier of scaling attackers; a negative one also reverses the update.
         seed: the experiment's seed.
-        num_clients: clients of the federation.
+        num_clients: number of clients of the federation.
         num_items: size of the catalogue.
 
     Raises:
@@ -207,43 +203,49 @@ class Faults(NoFaults):
     num_items: int
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        for name in (*_MISHAPS, "attackers"):
+        """Validate the values."""
+        for name in (*_KINDS, "attackers"):
             rate = getattr(self, name)
             require(0 <= rate <= 1, f"faults.{name} must be a share from 0 to 1: {rate}")
         total = sum(self._rates)
-        complaint = f"the rates of faults from dropout to repeated sum to {total:g}: at most 1"
-        require(total <= 1 + 1e-9, complaint)
-        lasts = self.deadline is None or self.deadline > 0
-        require(lasts, f"faults.deadline must be above 0 or null: {self.deadline}")
+        require(
+            total <= 1 + 1e-9,
+            f"the rates of faults from dropout to repeated sum to {total:g}: at most 1",
+        )
+        require(
+            self.deadline is None or self.deadline > 0,
+            f"faults.deadline must be above 0 or null: {self.deadline}",
+        )
         spread = self.latency_spread
         require(spread >= 0, f"faults.latency_spread must not be negative: {spread}")
 
     @property
+    @override
     def only_absences(self) -> bool:
-        """See `NoFaults.only_absences`."""
-        harmful = [rate for n, rate in zip(_MISHAPS, self._rates, strict=True) if n not in _ABSENT]
-        return not any(harmful) and self.deadline is None and not self.attackers
+        others = [rate for kind, rate in self._rate_by_kind.items() if kind not in _ABSENT]
+        return not any(others) and self.deadline is None and not self.attackers
 
     @property
+    @override
     def tells_activity(self) -> bool:
-        """See `NoFaults.tells_activity`; who has more is late more often."""
+        """True with a deadline, because clients with more interactions are late more often."""
         return self.deadline is not None
 
+    @override
     def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, Failure]:
-        """See `NoFaults.absent`."""
-        mishap = self._mishaps(np.asarray(clients, np.int64), round_, attempt)
-        pairs = zip(clients, mishap.tolist(), strict=True)
-        return {client: Failure(_ABSENT[name]) for client, name in pairs if name in _ABSENT}
+        kinds = self._kinds(np.asarray(clients, np.int64), round_, attempt)
+        pairs = zip(clients, kinds.tolist(), strict=True)
+        return {client: Failure(_ABSENT[kind]) for client, kind in pairs if kind in _ABSENT}
 
+    @override
     def tamper(self, data: ClientData, round_: int) -> ClientData:
-        """See `NoFaults.tamper`."""
         del round_
         if self.attack != "label_flip" or not self._attackers[data.client]:
             return data
         rng = generator(self.seed, "label-flip", 0, data.client)
         return labels_flipped(data, self.num_items, rng)
 
+    @override
     def late(
         self,
         clients: NDArray[np.int64],
@@ -251,47 +253,52 @@ class Faults(NoFaults):
         round_: int,
         attempt: int,
     ) -> dict[int, Failure]:
-        """See `NoFaults.late`."""
         if self.deadline is None:
             return {}
-        taken = latency(self.seed, clients, num_examples, round_, attempt, self.latency_spread)
+        times = latency(self.seed, clients, num_examples, round_, attempt, self.latency_spread)
         return {
             int(client): Failure(FailureKind.LATE, f"after {time:.0f} instead of {self.deadline:g}")
-            for client, time in zip(clients, taken, strict=True)
+            for client, time in zip(clients, times, strict=True)
             if time > self.deadline
         }
 
+    @override
     def spoil(
         self, updates: Updates, tables: Collection[str], round_: int, attempt: int
     ) -> tuple[Updates, list[Odd]]:
-        """See `NoFaults.spoil`."""
-        if not updates.tensors:  # nothing is sent
+        if not updates.tensors:  # the strategy sends no parameters
             return updates, []
-        mishap = self._mishaps(updates.clients, round_, attempt)
-        liars = self._attackers[updates.clients]
-        if self.attack == "scaling" and liars.any():
-            updates = scaled(updates, tables, liars, self.factor)
-        for name, value in VALUES.items():
-            if (mishap == name).any():
-                updates = overwritten(updates, tables, mishap == name, value)
-        updates = reweighed(updates, mishap == "wrong_weight")
-        broken, twice = (np.flatnonzero(mishap == name) for name in ("wrong_shape", "repeated"))
-        odd = [misshapen(updates, int(place), tables) for place in broken]
-        odd += [again(updates, int(place), tables) for place in twice]
-        if len(broken):
-            updates = updates.select(np.flatnonzero(mishap != "wrong_shape"), tables)
-        return updates, odd
+        kinds = self._kinds(updates.clients, round_, attempt)
+        is_attacker = self._attackers[updates.clients]
+        if self.attack == "scaling" and is_attacker.any():
+            updates = scaled(updates, tables, is_attacker, self.factor)
+        for kind, value in VALUES.items():
+            if (kinds == kind).any():
+                updates = overwritten(updates, tables, kinds == kind, value)
+        updates = reweighed(updates, kinds == "wrong_weight")
+        with_wrong_shape = np.flatnonzero(kinds == "wrong_shape")
+        replies = [misshapen(updates, int(place), tables) for place in with_wrong_shape]
+        replies += [
+            again(updates, int(place), tables) for place in np.flatnonzero(kinds == "repeated")
+        ]
+        if len(with_wrong_shape):
+            updates = updates.select(np.flatnonzero(kinds != "wrong_shape"), tables)
+        return updates, replies
 
     @property
     def _rates(self) -> list[float]:
-        return [getattr(self, name) for name in _MISHAPS]
+        return [getattr(self, kind) for kind in _KINDS]
+
+    @property
+    def _rate_by_kind(self) -> dict[str, float]:
+        return dict(zip(_KINDS, self._rates, strict=True))
 
     @cached_property
     def _attackers(self) -> NDArray[np.bool_]:
         return drawn_liars(self.seed, self.num_clients, self.attackers)
 
-    def _mishaps(self, clients: NDArray[np.int64], round_: int, attempt: int) -> NDArray[np.str_]:
-        """(num_clients,): what befalls each of them in the round, "" for nothing."""
-        chance = uniform(self.seed, "mishap", round_, clients, attempt)
-        place = np.searchsorted(np.cumsum(self._rates), chance, side="right")
-        return np.array([*_MISHAPS, ""])[place]
+    def _kinds(self, clients: NDArray[np.int64], round_: int, attempt: int) -> NDArray[np.str_]:
+        """The kind of each client's fault in the round: (num_clients,), "" for no fault."""
+        draws = uniform(self.seed, "mishap", round_, clients, attempt)
+        place = np.searchsorted(np.cumsum(self._rates), draws, side="right")
+        return np.array([*_KINDS, ""])[place]

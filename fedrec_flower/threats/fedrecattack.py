@@ -1,14 +1,15 @@
-"""FedRecAttack: a few public interactions tell what users are like, and so how to reach them.
+"""FedRecAttack: a gradient attack that approximates user vectors from public interactions.
 
-Malicious clients know a small share of everyone's interactions, as from public likes or comments.
-Each round they find user vectors that explain these by the item vectors they are given, take the
-gradient of a loss that wants every target above the last place of each such user's list, and send
-its strongest rows as their update, no row longer than a bound.
+Malicious clients have a small share of all users' interactions, such as public likes or comments.
+In each round they fit user vectors to these interactions with the current item vectors. They take
+the gradient of a loss that ranks every target above the last place of each of these users' lists.
+They send the longest rows of this gradient as their update, each row clipped to a bound.
 
 Source: Rong, Ye, Zhao, Yuen, Chen and He 2022, "FedRecAttack: model poisoning attack to federated
-recommendation", ICDE. Other than there: vectors are found afresh every round, so that nodes keep
-nothing and runs go on after a stop; and all send rows of the same gradient instead of handing on
-what is left of it, so that a client's update does not depend on who else is malicious on its node.
+recommendation", ICDE. Two differences: user vectors are fitted again in every round, so that nodes
+store no state and runs can be resumed; and all malicious clients send rows of the same gradient
+instead of passing on the remainder, so that a client's update does not depend on the other
+malicious clients of its node.
 """
 
 from collections.abc import Callable, Collection
@@ -18,6 +19,7 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
@@ -27,17 +29,17 @@ from fedrec_flower.models.base import Recommender
 from fedrec_flower.threats.item_gradients import Own, Rows, Scoring, Sent, faced, rewritten
 from fedrec_flower.threats.poisoning import Poisoning
 
-_AT_ONCE = 1000  # users whose scores of the whole catalogue are held at a time
+_USERS_PER_CHUNK = 1000  # users whose scores of the whole catalogue are in memory together
 
 
 @dataclass(frozen=True, slots=True)
 class Public:
-    """What everyone may see of what users had.
+    """The public interactions.
 
     Attributes:
-        users: how many users have a public interaction.
-        user: int64 (n,), who had it, from 0, ascending.
-        item: int64 (n,), what.
+        users: number of users with a public interaction.
+        user: int64 (n,), index of the user, from 0, ascending.
+        item: int64 (n,), item codes.
     """
 
     users: int
@@ -51,17 +53,17 @@ class FedRecAttack(Poisoning):
 
     Attributes:
         public: share of the training interactions that is public; above 0.
-        max_rows: how many item rows a malicious client changes, the targets among them.
-        max_row_norm: the longest change of an item row, vector and bias, in units of the
+        max_rows: number of item rows that a malicious client changes, including the targets.
+        max_row_norm: largest norm of the change of an item row, vector and bias, in units of the
             parameters.
-        top_k: places of the lists that targets shall reach.
-        steps: of Adam, in which vectors of users are found.
-        learning_rate: of these.
-        model: the recommender; must score by products with item vectors.
-        malicious: see `Poisoning`, like all that follow.
-        num_targets: how many items are promoted.
+        top_k: length of the lists in which the targets are to appear.
+        steps: number of Adam steps that fit user vectors.
+        learning_rate: learning rate of these steps.
+        model: the recommender; its scores must be products with item vectors.
+        malicious: see `Poisoning`, also for the following attributes.
+        num_targets: number of promoted items.
         least_popular: share of the catalogue that targets are drawn from.
-        targets: original ids of the promoted items, instead of drawn ones.
+        targets: original ids of the promoted items; None to draw them.
         seed: the experiment's seed.
         data: the prepared data.
     """
@@ -74,15 +76,17 @@ class FedRecAttack(Poisoning):
     learning_rate: float
     model: Recommender
     scoring: Scoring = field(init=False)
-    found: dict[tuple[int, int], Rows] = field(init=False, default_factory=dict)
+    directions: dict[tuple[int, int], Rows] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         super().__post_init__()
         require(0 < self.public <= 1, f"attack.public must be above 0, up to 1: {self.public}")
-        least, most = len(self.promoted), self.data.num_items - len(self.promoted)
-        rows, k = self.max_rows, self.top_k
+        least = len(self.promoted)
+        rows = self.max_rows
         require(rows >= least, f"attack.max_rows must be at least the {least} targets: {rows}")
+        most = self.data.num_items - least
+        k = self.top_k
         require(1 <= k <= most, f"attack.top_k must be from 1 to {most}: {k}")
         for name in ("max_row_norm", "steps", "learning_rate"):
             value = getattr(self, name)
@@ -97,6 +101,7 @@ class FedRecAttack(Poisoning):
         users, user = np.unique(train.users()[shown], return_inverse=True)
         return Public(len(users), user, np.asarray(train.item)[shown].astype(np.int64))
 
+    @override
     def poison(
         self,
         updates: Updates,
@@ -105,8 +110,7 @@ class FedRecAttack(Poisoning):
         tables: Collection[str],
         round_: int,
     ) -> Updates:
-        """See `NoAttack.poison`."""
-        del own  # of the users of malicious clients nothing is asked
+        del own  # the attack does not use the malicious clients' own users
         places = self.lying(updates)
         if self.scoring.factors.item not in updates.tensors or not len(places):
             return updates
@@ -117,51 +121,54 @@ class FedRecAttack(Poisoning):
         return rewritten(updates, sent, tables)
 
     def _sent(self, direction: Rows, client: int, round_: int) -> Sent:
-        """The targets' rows and some others, the longer the likelier."""
-        length = np.linalg.norm(direction, axis=1).astype(np.float64)
-        length[self.promoted] = 0
-        count = min(self.max_rows - len(self.promoted), int(np.count_nonzero(length)))
+        """The targets' rows, and other rows sampled with probabilities proportional to norms."""
+        lengths = np.linalg.norm(direction, axis=1).astype(np.float64)
+        lengths[self.promoted] = 0
+        count = min(self.max_rows - len(self.promoted), int(np.count_nonzero(lengths)))
         rng = generator(self.seed, "poisoned-rows", round_, client)
-        others = rng.choice(len(length), count, replace=False, p=_shares(length))
+        others = rng.choice(len(lengths), count, replace=False, p=_probabilities(lengths))
         rows = np.sort(np.concatenate([self.promoted, others]))
         return Sent(rows, self.scoring.changes(bounded(direction[rows], self.max_row_norm)))
 
     def _direction(self, rows: Rows, round_: int) -> Rows:
-        """Down the loss: float32 (num_items, d + 1); sought once for all that are given alike."""
-        version = round_, crc32(rows.data)
-        if version not in self.found:
-            for old in [key for key in self.found if key[0] != round_]:
-                del self.found[old]
-            self.found[version] = self._sought(rows, round_)
-        return self.found[version]
+        """Minus the gradient of the loss: float32 (num_items, d + 1).
 
-    def _sought(self, rows: Rows, round_: int) -> Rows:
-        """See `_direction`."""
+        It is cached for the round, because all clients with equal parameters have the same one.
+        """
+        key = round_, crc32(rows.data)
+        if key not in self.directions:
+            for old in [other for other in self.directions if other[0] != round_]:
+                del self.directions[old]
+            self.directions[key] = self._compute_direction(rows, round_)
+        return self.directions[key]
+
+    def _compute_direction(self, rows: Rows, round_: int) -> Rows:
         rng = generator(self.seed, "public-negatives", round_)
         faces = faced(explained(rows, self.known, self.steps, self.learning_rate, rng))
-        down = np.zeros_like(rows)
-        for start in range(0, self.known.users, _AT_ONCE):
-            some = np.arange(start, min(start + _AT_ONCE, self.known.users))
-            had = np.zeros((len(some), len(rows)), bool)
-            seen = np.isin(self.known.user, some)
-            had[self.known.user[seen] - start, self.known.item[seen]] = True
-            down += promotion(faces[some], rows, had, self.promoted, self.top_k)
-        return down
+        direction = np.zeros_like(rows)
+        for start in range(0, self.known.users, _USERS_PER_CHUNK):
+            users = np.arange(start, min(start + _USERS_PER_CHUNK, self.known.users))
+            had = np.zeros((len(users), len(rows)), bool)
+            in_chunk = np.isin(self.known.user, users)
+            had[self.known.user[in_chunk] - start, self.known.item[in_chunk]] = True
+            direction += promotion(faces[users], rows, had, self.promoted, self.top_k)
+        return direction
 
 
 def explained(
     rows: Rows, known: Public, steps: int, learning_rate: float, rng: np.random.Generator
 ) -> Rows:
-    """Vectors of users under which the items that they are known to like score above others.
+    """Fit user vectors to public interactions by the BPR loss, with fixed item rows.
 
-    Source: Rong et al. 2022; the loss of BPR, item rows fixed.
+    Source: Rong et al. 2022.
 
     Args:
         rows: float32 (num_items, d + 1), item rows.
-        known: what users are known to like.
-        steps: of Adam, from zero, each with another item for each liked one.
-        learning_rate: of Adam.
-        rng: draws these.
+        known: the public interactions.
+        steps: number of Adam steps, starting from zero vectors; each has one sampled negative for
+            each public interaction.
+        learning_rate: learning rate of Adam.
+        rng: draws the negatives.
 
     Returns:
         float32 (num_users, d).
@@ -172,58 +179,58 @@ def explained(
     user, liked = torch.from_numpy(known.user), rows[known.item]
     adam = torch.optim.Adam([vectors], lr=learning_rate)
     for _ in range(steps):
-        others = rng.integers(0, len(rows), len(liked))
-        difference = torch.from_numpy(liked - rows[others])
+        negatives = rng.integers(0, len(rows), len(liked))
+        difference = torch.from_numpy(liked - rows[negatives])
         margin = (vectors[user] * difference[:, :-1]).sum(dim=1) + difference[:, -1]
         loss = torch.nn.functional.softplus(-margin).sum()
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
         adam.step()
-    found: Rows = vectors.detach().numpy()
-    return found
+    fitted: Rows = vectors.detach().numpy()
+    return fitted
 
 
 def promotion(
     faces: Rows, rows: Rows, had: NDArray[np.bool_], targets: NDArray[np.int64], top_k: int
 ) -> Rows:
-    """Down the loss that wants targets among the first places of users' lists.
+    """Minus the gradient of a loss that ranks targets in the users' lists.
 
-    The loss is the sum, over users and the targets they have not had, of g(s - t), where s is the
-    score of the last item in the user's list of non-targets and t the target's; g(x) = x above 0,
-    exp(x) - 1 below, so that what is reached is hardly pushed any further.
+    The loss is the sum of g(s - t) over users and their new targets, where s is the score of the
+    last item in the user's list of non-targets and t the target's score; g(x) = x above 0 and
+    exp(x) - 1 below, so that a target that is already in the list has a small gradient.
     Source: Rong et al. 2022.
 
     Args:
         faces: float32 (num_users, d + 1).
         rows: float32 (num_items, d + 1).
-        had: bool (num_users, num_items), what is not recommended.
-        targets: int64 (num_targets,).
+        had: bool (num_users, num_items), true for items that are not recommended to the user.
+        targets: int64 (num_targets,), item codes.
         top_k: length of a list.
 
     Returns:
         float32 (num_items, d + 1), minus the gradient by each item's row.
     """
     scores = faces @ rows.T
-    aims = scores[:, targets]
+    target_scores = scores[:, targets]
     scores[had] = -np.inf
     scores[:, targets] = -np.inf
     last = np.argpartition(-scores, top_k - 1, axis=1)[:, top_k - 1]
-    gap = np.take_along_axis(scores, last[:, None], axis=1) - aims
-    urge = np.where(had[:, targets], 0, np.exp(np.minimum(gap, 0))).astype(np.float32)
-    down = np.zeros_like(rows)
-    down[targets] = urge.T @ faces
-    np.subtract.at(down, last, urge.sum(axis=1, keepdims=True) * faces)
-    return down
+    gap = np.take_along_axis(scores, last[:, None], axis=1) - target_scores
+    slope = np.where(had[:, targets], 0, np.exp(np.minimum(gap, 0))).astype(np.float32)
+    direction = np.zeros_like(rows)
+    direction[targets] = slope.T @ faces
+    np.subtract.at(direction, last, slope.sum(axis=1, keepdims=True) * faces)
+    return direction
 
 
 def bounded(rows: Rows, longest: float) -> Rows:
-    """Rows, (n, d), shortened where they are longer than allowed; their directions stay."""
+    """Scale rows, (n, d), with a norm above `longest` to that norm."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    kept: Rows = rows * np.minimum(1, longest / np.maximum(length, longest)).astype(np.float32)
-    return kept
+    scaled: Rows = rows * np.minimum(1, longest / np.maximum(length, longest)).astype(np.float32)
+    return scaled
 
 
-def _shares(length: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Chances in proportion to lengths; None, all alike, where all are zero."""
-    total = length.sum()
-    return length / total if total > 0 else None
+def _probabilities(lengths: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Probabilities proportional to lengths; None, for equal probabilities, if all are zero."""
+    total = lengths.sum()
+    return lengths / total if total > 0 else None

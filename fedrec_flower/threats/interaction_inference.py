@@ -1,16 +1,16 @@
-"""Interaction inference: which items does a client have, judging by what leaves its device?
+"""Interaction inference: infers a client's items from the values that leave its device.
 
-An honest but curious server keeps to the protocol and looks closely. After the run one of its
-rounds, or one more, is played again as the run plays it, and read at each place where somebody
-could stand: one client's message ("update"), the sum over the cohort ("sum"), that sum with the
-server's noise ("release"), and all sums or releases up to this one ("sums", "releases").
+The attacker is an honest-but-curious server. After the run, one of its rounds, or one more, is
+replayed and observed at every place where an attacker may be: one client's message ("update"), the
+sum over the cohort ("sum"), that sum with the server's noise ("release"), and all sums or releases
+up to this round ("sums", "releases").
 
-Each view is read by every method that applies to it, and the figure of a view is that of the method
-that found most. All figures are lower bounds of what a view leaks: a better attack may find more.
+Every applicable method is used on each view. The reported values of a view are those of the method
+with the highest AUC. All values are lower bounds of the leakage: a better attack may infer more.
 
-Sources: Chai et al. 2021, "Secure federated matrix factorization", for ratings that gradients tell;
-Yuan et al. 2023, "Interaction-level membership inference attack against federated
-recommender systems", for the question asked here; and those of the methods.
+Sources: Chai et al. 2021, "Secure federated matrix factorization", for ratings inferred from
+gradients; Yuan et al. 2023, "Interaction-level membership inference attack against federated
+recommender systems", for the inference task; and the sources of the methods.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
@@ -37,19 +38,19 @@ Method = Literal["reading", "least_squares", "regression", "separation", "strong
 
 _HEADLINE = ("auc", "auc_se", "precision", "recall", "method")
 _FIGURES = ("auc", "auc_all_items", "precision", "recall")
-_EACH_SIDE = 5  # items a little more popular, and as many a little less, beside each of a client's
-_REFINEMENTS = 3  # of least squares
+_PAIRS_EACH_SIDE = 5  # more popular and less popular items that each item is compared with
+_NUM_REFINEMENTS = 3  # of least squares
 
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """A client and the truth about it.
+    """A client and the ground truth about it.
 
     Attributes:
-        client: its code.
+        client: code of the client.
         own: int64 (m,), its items in training.
-        others: int64 (n,), items that it never had; what is held out of it stands in neither.
-        pairs: its items beside equally popular others.
+        others: int64 (n,), items that it never had; its held-out items are in neither set.
+        pairs: comparisons of its items with equally popular other items.
     """
 
     client: int
@@ -60,16 +61,17 @@ class Victim:
 
 @dataclass(frozen=True)
 class InteractionInference(NoAttack):
-    """`attack=interaction_inference`: what a message, a sum and a release tell of one client.
+    """`attack=interaction_inference`: infers a client's items from messages, sums and releases.
 
     Attributes:
-        method: how to read them. "reading": the direction in which rows moved. "least_squares": a
-            sum as a linear system; needs clients whose draws follow from the seed. "regression" and
-            "separation": the sums of many rounds. "strongest": every method that can be used.
-        round: the round that is looked at, or "last": one more after the last round.
-        side_knowledge: what the server knows beside its messages. "activities": how many items each
-            client has in training.
-        num_victims: how many clients of the cohort are looked at, at most.
+        method: the attack method. "reading": the direction in which rows changed.
+            "least_squares": solves a sum as a linear system; requires clients whose draws are
+            derived from the seed. "regression" and "separation": use the sums of many rounds.
+            "strongest": every applicable method.
+        round: the attacked round, or "last" for one more after the last round.
+        side_knowledge: additional knowledge of the server. "activities": each client's number of
+            items in training.
+        num_victims: the largest number of attacked clients of the cohort.
         seed: the experiment's seed.
 
     Raises:
@@ -83,30 +85,30 @@ class InteractionInference(NoAttack):
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         require(self.num_victims >= 1, f"attack.num_victims must be 1 or more: {self.num_victims}")
         require(
             self.round == "last" or self.round >= 1,
             f"attack.round must be 1 or more, or last: {self.round}",
         )
 
+    @override
     def check(self, run: Circumstances) -> None:
-        """See `NoAttack.check`."""
-        mend = "choose another strategy, or attack=none"
+        fix = "choose another strategy, or attack=none"
         require(
             run.shares and run.num_clients > 1,
-            f"attack=interaction_inference reads what clients send, and with {run.strategy} of "
-            f"{run.num_clients} clients there is nothing to read: {mend}",
+            "attack=interaction_inference needs the messages of clients, and "
+            f"{run.strategy} with {run.num_clients} clients has none to attack: {fix}",
         )
         require(
             run.one_model,
             f"{run.strategy} gives clients more than the shared parameters, and "
-            f"attack=interaction_inference plays a round from these alone: {mend}",
+            f"attack=interaction_inference replays a round from these only: {fix}",
         )
         require(
             run.by_item,
-            f"what clients of model={run.model} send tells no item from another, so "
-            "attack=interaction_inference has nothing to read: choose another model, or "
+            f"messages of clients with model={run.model} have no values for single items, so "
+            "attack=interaction_inference has nothing to infer from: choose another model, or "
             "attack=none",
         )
         require(
@@ -115,9 +117,8 @@ class InteractionInference(NoAttack):
         )
         require(
             self.round in ("last", 1) or run.replayable,
-            f"attack.round={self.round} plays the rounds before it again, which needs faults=none "
-            f"and a server that moves by one sum a round, and {run.strategy} does not: choose 1 or "
-            "last",
+            f"attack.round={self.round} replays the rounds before it, which requires faults=none "
+            f"and a strategy that uses one sum per round, unlike {run.strategy}: choose 1 or last",
         )
         require(
             self.round != 1 or self.method not in ("regression", "separation"),
@@ -128,119 +129,135 @@ class InteractionInference(NoAttack):
             return
         require(
             run.factors and run.ranks,
-            f"attack.method={self.method} solves for clients' vectors, and model={run.model} has "
-            "none that it multiplies with item vectors it sends, or a client holds several users, "
-            "or task is not ranking: choose model=mf with partition=user, or attack.method=reading",
+            f"attack.method={self.method} solves for clients' vectors, but model={run.model} does "
+            "not multiply them with shared item vectors, or a client holds several users, or task "
+            "is not ranking: choose model=mf with partition=user, or attack.method=reading",
         )
         require(
             self.method != "least_squares" or run.seeded,
-            "attack.method=least_squares needs to know the clients' draws, and with "
-            "randomness=private they follow from a secret: choose randomness=seeded, or "
-            "attack.method=strongest",
+            "attack.method=least_squares requires the clients' draws, and with randomness=private "
+            "they come from a secret: choose randomness=seeded, or attack.method=strongest",
         )
         require(
             run.replayable,
-            f"attack.method={self.method} plays the run again, which needs faults=none and a "
-            f"server that moves by one sum a round, and {run.strategy} does not: choose "
+            f"attack.method={self.method} replays the run, which requires faults=none and a "
+            f"strategy that uses one sum per round, unlike {run.strategy}: choose "
             "attack.method=reading",
         )
 
     def spied(self, scene: Scene) -> dict[str, Any]:
-        """What was found out.
+        """Attack one round.
 
         Args:
-            scene: the run that is over.
+            scene: the finished run.
 
         Returns:
-            For each view that a method reads means over victims, as "view/figure": auc among
-            equally popular items (see `matching`) and its standard error, auc_all_items, precision
-            and recall, all of the `method` that found most; and auc and auc_se of each method, as
-            "view/method/auc". For sums also auc_without, the same reading had the client stayed
-            away, so that the difference is what taking part tells; and, where the sum was
-            separated, auc_anonymous: of the source that fits each victim best, as if somebody had
-            told whose each is, beside auc_anonymous_chance, the same of random sources. Beside
-            them, for the view that the mechanism in force leaves ("exposed"), auc, auc_se,
-            advantage (2 auc - 1), precision, recall and method; how many victims; and what is known
-            without looking: auc_of_popularity, among all items, and auc_of_counts, of exact counts
-            in the cohort, the same for all its clients.
+            For each attacked view, means over victims as "view/metric": auc among equally popular
+            items (see `matching`), its standard error auc_se, auc_all_items, precision and recall,
+            all of the `method` with the highest AUC; and auc and auc_se of each method, as
+            "view/method/auc". For sums also auc_without: the AUC of "reading" on the sum without
+            the victim; the difference is due to the victim's participation. For separated sums also
+            auc_anonymous: the AUC if each victim is assigned the source that fits it best, as with
+            knowledge of the owners, and auc_anonymous_chance, the same for random sources. For the
+            view that an attacker can observe under the mechanism in force ("exposed"): auc, auc_se,
+            advantage (2 auc - 1), precision, recall and method. Also num_victims, and the AUC of
+            public knowledge: auc_of_popularity, among all items, and auc_of_counts, of exact
+            counts in the cohort, the same scores for all its clients.
         """
         solves = self.method != "reading" and scene.factors is not None
         with scene.another_round(self.round, remember=solves) as played:
-            victims = self._victims(scene.data, played.cohort)
-            told, anonymous = _Told(victims, scene.data.num_items), {}
-            sent = told.messages(played) if victims else []
-            if not sent:  # nobody was asked, or nobody has anything to hide
+            scores = _VictimScores(self._victims(scene.data, played.cohort), scene.data.num_items)
+            messages = scores.messages(played)
+            if not messages:  # the cohort is empty, or has no client with items to infer
                 return {"exposed": played.exposed, "num_victims": 0}
-            told.read_messages(sent)
+            scores.read_messages(messages)
             if self._uses("reading"):
-                told.read_sums(played, sent)
-            if solves:
-                anonymous = self._solve(scene, played, told)
-            figures = told.figures() | anonymous
+                scores.read_sums(played, messages)
+            anonymous = self._solve(scene, played, scores) if solves else {}
+            figures = scores.figures() | anonymous
             exposed = _exposed(played.exposed, figures)
             return {
                 **_headline(exposed, figures),
                 "exposed": exposed,
-                "num_victims": len(told.victims),
-                **_known(scene.data, played.cohort, told.victims),
+                "num_victims": len(scores.victims),
+                **_public_knowledge(scene.data, played.cohort, scores.victims),
                 **figures,
             }
 
-    def _solve(self, scene: Scene, played: Round, told: "_Told") -> dict[str, float]:
-        """Read sums and releases by the methods that solve for clients' vectors."""
-        seen = {"sum": [*played.earlier, played.whole]}
-        if played.released is not None:
-            seen["release"] = [*played.earlier_released, played.released]
-        factors, anonymous = scene.factors, {}
+    def _solve(self, scene: Scene, played: Round, scores: "_VictimScores") -> dict[str, float]:
+        """Attack sums and releases by the methods that solve for clients' vectors.
+
+        Returns:
+            The AUC of anonymous sources, by "view/metric".
+        """
+        factors = scene.factors
         if factors is None:
             return {}
-        known = scene.data.num_examples if self.side_knowledge == "activities" else None
-        clients = np.array([victim.client for victim in told.victims])
-        count = scene.data.num_clients
-        for view, sums in seen.items():
+        views = {"sum": [*played.earlier, played.whole]}
+        if played.released is not None:
+            views["release"] = [*played.earlier_released, played.released]
+        activities = scene.data.num_examples if self.side_knowledge == "activities" else None
+        clients = np.array([victim.client for victim in scores.victims])
+        num_clients = scene.data.num_clients
+        anonymous: dict[str, float] = {}
+        for view, sums in views.items():
             if self._uses("least_squares"):
-                with scene.imitation() as imitation:
-                    if imitation is not None:
-                        attack = LeastSquares(
-                            imitation, factors, scene.data.num_items, _REFINEMENTS, known
-                        )
-                        for each in sums[:-1]:
-                            attack.read(each)
-                        score = attack.read(sums[-1])
-                        places = np.searchsorted(sums[-1].cohort, clients)
-                        told.score(view, "least_squares", score[places], _half)
+                self._least_squares(scene, view, sums, scores, activities)
             if len(sums) > 1 and self._uses("regression"):
-                score = regressed(sums, factors, clients, known, count)
-                told.score(f"{view}s", "regression", score, _top(sums))
+                score = regressed(sums, factors, clients, activities, num_clients)
+                scores.add(f"{view}s", "regression", score, _top(sums))
             if self._uses("separation"):
                 rng = generator(self.seed, "attack-separation")
                 rounds = separated(sums, factors, rng)
                 if len(rounds) > 1:
-                    score = told_apart(rounds, clients, count)
-                    told.score(f"{view}s", "separation", score, _top(sums))
-                anonymous[f"{view}/auc_anonymous"] = told.best_of(rounds[-1].sources.T)
-                chance = rng.normal(size=rounds[-1].sources.T.shape)
-                anonymous[f"{view}/auc_anonymous_chance"] = told.best_of(chance)
+                    score = told_apart(rounds, clients, num_clients)
+                    scores.add(f"{view}s", "separation", score, _top(sums))
+                sources = rounds[-1].sources.T
+                anonymous[f"{view}/auc_anonymous"] = scores.auc_of_best(sources)
+                random_sources = rng.normal(size=sources.shape)
+                anonymous[f"{view}/auc_anonymous_chance"] = scores.auc_of_best(random_sources)
         return anonymous
+
+    def _least_squares(
+        self,
+        scene: Scene,
+        view: str,
+        sums: Sequence[Sum],
+        scores: "_VictimScores",
+        activities: Codes | None,
+    ) -> None:
+        """Attack a sum and the sums before it by least squares, if clients can be simulated."""
+        factors = scene.factors
+        with scene.imitation() as imitation:
+            if imitation is None or factors is None:
+                return
+            num_items = scene.data.num_items
+            attack = LeastSquares(imitation, factors, num_items, _NUM_REFINEMENTS, activities)
+            for earlier in sums[:-1]:
+                attack.read(earlier)
+            score = attack.read(sums[-1])
+        clients = np.array([victim.client for victim in scores.victims])
+        places = np.searchsorted(sums[-1].cohort, clients)
+        scores.add(view, "least_squares", score[places], _above_half)
 
     def _uses(self, method: Method) -> bool:
         return self.method in (method, "strongest")
 
+    @override
     def said(self, figures: Mapping[str, Any]) -> str:
-        """See `NoAttack.said`."""
         if not figures["num_victims"]:
-            return "interaction inference found nobody to look at"
+            return "interaction inference: the cohort has no client to attack"
         if "auc" not in figures:
             return (
-                f"interaction inference by {self.method} reads nothing of what the mechanism in "
-                "force leaves"
+                f"interaction inference by {self.method} does not apply to the values that the "
+                "mechanism in force exposes"
             )
         views = {
             "update": "one client's message",
             "sum": "the sum over a cohort",
-            "release": "what is released of the sum",
+            "release": "the released sum over a cohort",
             "sums": "the sums over the cohorts of all rounds",
-            "releases": "what is released of the sums of all rounds",
+            "releases": "the released sums over the cohorts of all rounds",
         }
         return (
             f"interaction inference from {views[figures['exposed']]} by {figures['method']}: "
@@ -249,79 +266,85 @@ class InteractionInference(NoAttack):
         )
 
     def _victims(self, data: Prepared, cohort: Codes) -> list[Victim]:
-        """Some of the cohort, drawn by the seed, of whom there is something to find out."""
+        """Clients of the cohort with items to infer, sampled by the seed."""
         matching = Matching(_counts(data), generator(self.seed, "attack-matching"))
-        drawn = generator(self.seed, "attack-victims").permutation(cohort)
-        found = (_victim(data, matching, client) for client in drawn.tolist())
-        exposed = (victim for victim in found if len(victim.pairs.own))
-        return list(islice(exposed, self.num_victims))
+        order = generator(self.seed, "attack-victims").permutation(cohort)
+        victims = (_victim(data, matching, client) for client in order.tolist())
+        with_items = (victim for victim in victims if len(victim.pairs.own))
+        return list(islice(with_items, self.num_victims))
 
 
 def _victim(data: Prepared, matching: Matching, client: int) -> Victim:
-    held = data.client(client)
-    own = np.unique(held.train.item).astype(np.int64)
-    never = np.ones(data.num_items, np.bool_)
-    for part in (held.train, held.validation, held.test):
-        never[part.item] = False
-    others = np.flatnonzero(never)
-    return Victim(client, own, others, matching.pairs(own, others, _EACH_SIDE))
+    client_data = data.client(client)
+    own = np.unique(client_data.train.item).astype(np.int64)
+    is_other = np.ones(data.num_items, np.bool_)
+    for part in (client_data.train, client_data.validation, client_data.test):
+        is_other[part.item] = False
+    others = np.flatnonzero(is_other)
+    return Victim(client, own, others, matching.pairs(own, others, _PAIRS_EACH_SIDE))
 
 
 def _counts(data: Prepared) -> Codes:
-    """int64 (num_items,): how often each item occurs in training."""
+    """int64 (num_items,): number of training interactions of each item."""
     return np.bincount(data.part(Part.TRAIN).item, minlength=data.num_items)
 
 
-class _Told:
-    """What each method reads of each view, against the truth.
+class _VictimScores:
+    """Evaluates the scores of each method on each view against the ground truth.
 
     Attributes:
-        victims: those of whom a message arrived.
+        victims: the attacked clients; `messages` removes those without a message.
     """
 
     def __init__(self, victims: Sequence[Victim], num_items: int) -> None:
         self.victims = list(victims)
         self._num_items = num_items
-        self._rows: dict[tuple[str, str], Floats] = {}  # view, method -> (victims, figures)
+        self._rows: dict[tuple[str, str], Floats] = {}  # view, method -> (victims, metrics)
         self._without: dict[str, Floats] = {}
 
     def messages(self, played: Round) -> list[Mapping[str, Floats]]:
-        """What each victim sends; who sends nothing is none."""
-        sent = [(victim, played.message(victim.client)) for victim in self.victims]
-        self.victims = [victim for victim, message in sent if message is not None]
-        return [message for _, message in sent if message is not None]
+        """The victims' messages; a client without a message is no longer a victim."""
+        messages = [(victim, played.message(victim.client)) for victim in self.victims]
+        self.victims = [victim for victim, message in messages if message is not None]
+        return [message for _, message in messages if message is not None]
 
-    def read_messages(self, sent: Sequence[Mapping[str, Floats]]) -> None:
-        """Read single messages by the direction in which rows moved."""
-        rows = [self._readings(message, [v]) for message, v in zip(sent, self.victims, strict=True)]
+    def read_messages(self, messages: Sequence[Mapping[str, Floats]]) -> None:
+        """Attack single messages by "reading"."""
+        pairs = zip(messages, self.victims, strict=True)
+        rows = [self._readings(message, [victim]) for message, victim in pairs]
         self._keep_better("update", np.concatenate(rows, axis=1))
 
-    def read_sums(self, played: Round, sent: Sequence[Mapping[str, Floats]]) -> None:
-        """Read sum and release by the direction in which rows moved."""
+    def read_sums(self, played: Round, messages: Sequence[Mapping[str, Floats]]) -> None:
+        """Attack the sum and the release by "reading", with and without each victim."""
         views = {"sum": played.whole.seen}
         if played.released is not None:
             views["release"] = played.released.seen
         for view, seen in views.items():
             best = self._keep_better(view, self._readings(seen, self.victims))
-            left = [
+            without = [
                 self._readings({n: value - message[n] for n, value in seen.items()}, [victim])
-                for message, victim in zip(sent, self.victims, strict=True)
+                for message, victim in zip(messages, self.victims, strict=True)
             ]
-            self._without[view] = np.concatenate(left, axis=1)[best]
+            self._without[view] = np.concatenate(without, axis=1)[best]
 
-    def score(
-        self, view: str, method: str, scores: Floats, named: Callable[[Floats], Codes]
-    ) -> None:
-        """Judge scores (victims, num_items) that a method gave each victim."""
-        self._rows[view, method] = np.array(
-            [_found(s, named(s), v) for s, v in zip(scores, self.victims, strict=True)]
-        )
-
-    def best_of(self, sources: Floats) -> float:
-        """The mean AUC if every victim is given the source that fits it best, each to one.
+    def add(self, view: str, method: str, scores: Floats, guess: Callable[[Floats], Codes]) -> None:
+        """Evaluate a method's scores on a view.
 
         Args:
-            sources: float64 (k, num_items), either sign.
+            view: the view.
+            method: the method.
+            scores: float64 (victims, num_items).
+            guess: returns the items that the method infers from the scores of one victim.
+        """
+        self._rows[view, method] = np.array(
+            [_metrics(s, guess(s), v) for s, v in zip(scores, self.victims, strict=True)]
+        )
+
+    def auc_of_best(self, sources: Floats) -> float:
+        """The mean AUC if each victim is assigned one source, such that the mean is highest.
+
+        Args:
+            sources: float64 (k, num_items), with either sign.
         """
         from scipy.optimize import linear_sum_assignment  # here: few runs are attacked
 
@@ -331,77 +354,80 @@ class _Told:
         return float(areas[row, column].mean())
 
     def figures(self) -> dict[str, Any]:
-        """The figures of every view there is, as "view/figure"."""
-        found: dict[str, Any] = {}
+        """The metrics of every attacked view, as "view/metric"."""
+        figures: dict[str, Any] = {}
         for view in dict.fromkeys(view for view, _ in self._rows):
             methods = {m: rows for (v, m), rows in self._rows.items() if v == view}
             best = max(methods, key=lambda method: float(methods[method][:, 0].mean()))
             means = methods[best].mean(axis=0).tolist()
-            found[f"{view}/method"] = best
-            found |= {f"{view}/{n}": m for n, m in zip(_FIGURES, means, strict=True)}
-            found[f"{view}/auc_se"] = _error(methods[best][:, 0])
+            figures[f"{view}/method"] = best
+            figures |= {f"{view}/{n}": m for n, m in zip(_FIGURES, means, strict=True)}
+            figures[f"{view}/auc_se"] = _standard_error(methods[best][:, 0])
             if view in self._without:
-                found[f"{view}/auc_without"] = float(self._without[view][:, 0].mean())
+                figures[f"{view}/auc_without"] = float(self._without[view][:, 0].mean())
             for method, rows in methods.items():
-                found[f"{view}/{method}/auc"] = float(rows.mean(axis=0)[0])
-                found[f"{view}/{method}/auc_se"] = _error(rows[:, 0])
-        return found
+                figures[f"{view}/{method}/auc"] = float(rows.mean(axis=0)[0])
+                figures[f"{view}/{method}/auc_se"] = _standard_error(rows[:, 0])
+        return figures
 
     def _readings(self, seen: Mapping[str, Floats], victims: Sequence[Victim]) -> Floats:
-        """float64 (2, victims, figures): of each of the two readings."""
+        """The metrics of the two scores of "reading": float64 (2, victims, metrics)."""
         scores = readings(seen, self._num_items)
-        named = guess(scores)
-        return np.array([[_found(score, named, victim) for victim in victims] for score in scores])
+        guessed = guess(scores)
+        return np.array(
+            [[_metrics(score, guessed, victim) for victim in victims] for score in scores]
+        )
 
     def _keep_better(self, view: str, rows: Floats) -> int:
-        """Keep the one of two readings that tells more; which it was."""
+        """Store the metrics of the score with the higher mean AUC, and return its index."""
         best = int(rows[:, :, 0].mean(axis=1).argmax())
         self._rows[view, "reading"] = rows[best]
         return best
 
 
-def _found(score: Floats, named: Codes, victim: Victim) -> list[float]:
-    """auc, auc_all_items, precision and recall of a score and of the items that it names."""
-    hits = len(np.intersect1d(named, victim.own))
-    whole = auc(score[victim.own], score[victim.others])
-    return [victim.pairs.auc(score), whole, hits / max(len(named), 1), hits / len(victim.own)]
+def _metrics(score: Floats, guessed: Codes, victim: Victim) -> list[float]:
+    """auc, auc_all_items, precision and recall of a score and of the guessed items."""
+    hits = len(np.intersect1d(guessed, victim.own))
+    auc_all_items = auc(score[victim.own], score[victim.others])
+    precision = hits / max(len(guessed), 1)
+    return [victim.pairs.auc(score), auc_all_items, precision, hits / len(victim.own)]
 
 
-def _error(values: Floats) -> float:
+def _standard_error(values: Floats) -> float:
     return float(values.std(ddof=min(1, len(values) - 1)) / np.sqrt(len(values)))
 
 
-def _half(score: Floats) -> Codes:
-    """The items that least squares names: nearer to one than to nothing."""
+def _above_half(score: Floats) -> Codes:
+    """The items that least squares infers: those whose score is nearer to 1 than to 0."""
     return np.flatnonzero(score > 0.5)  # noqa: PLR2004
 
 
 def _top(sums: Sequence[Sum]) -> Callable[[Floats], Codes]:
-    """Names as many items as a client has on average, as far as weights tell."""
+    """Returns as many best items as a client has on average, according to the weights."""
     weight = sum(each.weight for each in sums) / max(sum(len(each.cohort) for each in sums), 1)
     count = max(round(weight), 1)
     return lambda score: np.argsort(-score, kind="stable")[:count].astype(np.int64)
 
 
 def _exposed(view: View, figures: Mapping[str, Any]) -> str:
-    """What a mechanism leaves: who has one sum has those of all rounds; of both the stronger.
+    """The exposed view: one sum or the sums of all rounds, whichever has the higher AUC.
 
-    Never a view that the mechanism hides, even if a method reads no other.
+    It is never a view that the mechanism hides, even if no method applies to the exposed one.
     """
-    seen = [each for each in (view, f"{view}s") if f"{each}/auc" in figures]
-    return max(seen, key=lambda each: float(figures[f"{each}/auc"]), default=view)
+    attacked = [each for each in (view, f"{view}s") if f"{each}/auc" in figures]
+    return max(attacked, key=lambda each: float(figures[f"{each}/auc"]), default=view)
 
 
 def _headline(exposed: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of the view that is left to those whom the mechanism protects from, if read."""
+    """The metrics of the exposed view; empty if no method applies to it."""
     if f"{exposed}/auc" not in figures:
         return {}
-    found = {name: figures[f"{exposed}/{name}"] for name in _HEADLINE}
-    return {**found, "advantage": 2 * found["auc"] - 1}
+    headline = {name: figures[f"{exposed}/{name}"] for name in _HEADLINE}
+    return {**headline, "advantage": 2 * headline["auc"] - 1}
 
 
-def _known(data: Prepared, cohort: Codes, victims: Sequence[Victim]) -> dict[str, float]:
-    """What popularity tells, and what the number of each item's clients in the cohort would."""
+def _public_knowledge(data: Prepared, cohort: Codes, victims: Sequence[Victim]) -> dict[str, float]:
+    """The AUC of item popularity, and of the number of the cohort's interactions with an item."""
     popularity = _counts(data).astype(np.float64)
     counts = np.zeros(data.num_items)
     for client in cohort.tolist():

@@ -1,10 +1,10 @@
-"""A model as attackers of its item rows see it: scores are products of two kinds of rows.
+"""Gradients of a model's scores by item rows, for attacks that change item rows.
 
-An *item row* is an item's vector and then its bias. A *face* is what a user shows to item rows:
-its vector, times the model's weights, and then 1. A score is face . row; what else a model adds
-moves no item past another. So the gradient of a score by an item row is the face.
+An *item row* is an item's vector followed by its bias. A *face* is a user's vector, times the
+model's weights, followed by 1. A score is face . row; other terms of a model do not change the
+order of the items. The gradient of a score by an item row is therefore the face.
 
-Other rows than were learnt, in the updates of some clients.
+The updates of malicious clients are replaced by such changes.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -21,30 +21,30 @@ from fedrec_flower.models.abilities import BilinearForm, bilinear_form
 from fedrec_flower.models.base import Recommender
 
 Rows = NDArray[np.float32]
-Own = Callable[[str, int], Rows]  # a table's name, a client -> the rows of its users
+Own = Callable[[str, int], Rows]  # name of a table, code of a client -> rows of the client's users
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How a model scores.
+    """The bilinear form of a model's scores.
 
     Attributes:
-        factors: the names of what makes up a score.
+        factors: names of the parameters in a score.
     """
 
     factors: BilinearForm
 
     @classmethod
     def of(cls, model: Recommender) -> Self:
-        """How a model scores.
+        """The bilinear form of a model.
 
         Raises:
-            ConfigError: if not by products with item vectors that clients send.
+            ConfigError: if scores are not products with item vectors that clients send.
         """
         factors = bilinear_form(model)
         if factors is None or factors.item not in {*model.shared_names()} - model.frozen:
             raise ConfigError(
-                f"this attack changes item vectors that users' vectors are multiplied with, and "
+                "this attack changes item vectors that are multiplied with users' vectors, and "
                 f"{type(model).__name__} shares none: choose model=mf, or fake profiles "
                 "(attack=random, bandwagon or popular)"
             )
@@ -57,30 +57,30 @@ class Scoring:
         return np.concatenate([vectors, bias], axis=1)
 
     def faces(self, client: int, given: Tensors, own: Own) -> Rows:
-        """float32 (num_users, d + 1): what the users of a client show to item rows."""
+        """float32 (num_users, d + 1): the faces of a client's users."""
         vectors = own(self.factors.user, client)
         if self.factors.weight:
             vectors = vectors * given[self.factors.weight]
         return faced(vectors)
 
     def changes(self, rows: Rows) -> Tensors:
-        """Changes of item rows, (n, d + 1), as changes of parameters, (n, ...) each."""
+        """Split changes of item rows, (n, d + 1), into changes of parameters, (n, ...) each."""
         parts = {self.factors.item: rows[:, :-1], self.factors.item_bias: rows[:, -1:]}
         return {name: change for name, change in parts.items() if name}
 
 
 def faced(vectors: Rows) -> Rows:
-    """Vectors of users, (n, d), with the 1 that meets the bias, (n, d + 1)."""
+    """Append a 1, which is multiplied with the bias, to user vectors: (n, d) to (n, d + 1)."""
     return np.concatenate([vectors, np.ones((len(vectors), 1), np.float32)], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a client sends of the tables with a row per item.
+    """The item rows that a client sends.
 
     Attributes:
         rows: int64 (n,), item codes, ascending.
-        tensors: by the table's name float32 (n, ...); tables that are not named are zero.
+        tensors: float32 (n, ...) by the name of the table; missing tables are zero.
     """
 
     rows: NDArray[np.int64]
@@ -88,29 +88,29 @@ class Sent:
 
     @classmethod
     def of(cls, updates: Updates, place: int, tables: Collection[str]) -> "Sent":
-        """What the client at a place has learnt: views."""
-        own = slice(*(int(cut) for cut in updates.offsets[place : place + 2]))
-        tensors = {name: v[own] for name, v in updates.tensors.items() if name in tables}
-        return Sent(updates.rows[own], tensors)
+        """The item rows in the update of the client at a place, as views."""
+        client_rows = slice(int(updates.offsets[place]), int(updates.offsets[place + 1]))
+        tensors = {name: v[client_rows] for name, v in updates.tensors.items() if name in tables}
+        return Sent(updates.rows[client_rows], tensors)
 
     def over(self, other: "Sent") -> "Sent":
-        """These rows, and those of another that are not among them."""
+        """The union of these rows and those of another; these rows replace equal ones."""
         rows = np.union1d(self.rows, other.rows)
         tensors = {}
-        for name, learnt in other.tensors.items():
-            whole = np.zeros((len(rows), *learnt.shape[1:]), np.float32)
-            whole[np.searchsorted(rows, other.rows)] = learnt
-            whole[np.searchsorted(rows, self.rows)] = self.tensors.get(name, 0)
-            tensors[name] = whole
+        for name, values in other.tensors.items():
+            merged = np.zeros((len(rows), *values.shape[1:]), np.float32)
+            merged[np.searchsorted(rows, other.rows)] = values
+            merged[np.searchsorted(rows, self.rows)] = self.tensors.get(name, 0)
+            tensors[name] = merged
         return Sent(rows, tensors)
 
 
 def rewritten(updates: Updates, sent: Mapping[int, Sent], tables: Collection[str]) -> Updates:
-    """Updates in which some clients send other rows; all else stays as it is, bit for bit.
+    """Replace the item rows of some clients; all other values are the same, bit for bit.
 
     Args:
-        updates: the updates; left unchanged.
-        sent: by a client's place, what it sends instead.
+        updates: the updates; not changed.
+        sent: the new item rows, by the client's place.
         tables: names of the parameters with a row per item.
     """
     cuts = updates.offsets[1:-1]
@@ -121,8 +121,8 @@ def rewritten(updates: Updates, sent: Mapping[int, Sent], tables: Collection[str
     for name in tensors.keys() & set(tables):
         pieces = np.split(tensors[name], cuts)
         for place, other in sent.items():
-            nothing = np.zeros((len(other.rows), *pieces[place].shape[1:]), np.float32)
-            pieces[place] = other.tensors.get(name, nothing)
+            zeros = np.zeros((len(other.rows), *pieces[place].shape[1:]), np.float32)
+            pieces[place] = other.tensors.get(name, zeros)
         tensors[name] = np.concatenate(pieces)
     offsets = starts([len(piece) for piece in rows])
     return replace(updates, offsets=offsets, rows=np.concatenate(rows), tensors=tensors)

@@ -1,8 +1,6 @@
-"""How long clients take to reply, on a clock that is simulated: no one waits, and seeds repeat it.
+"""Simulated latency of client replies; no process waits, and the same seed gives the same times.
 
-The unit of time is what a device of median speed takes to learn from one interaction.
-
-Chance, client by client: what befalls one does not depend on who else is in the cohort.
+The unit of time is the time that a device of median speed needs to train on one interaction.
 """
 
 import numpy as np
@@ -10,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.random import draw, streams
 
-_WHOLE = 2.0**-53  # a float64 holds 53 random bits
+_UNIT = 2.0**-53  # a float64 has 53 random bits
 
 
 def uniform(
@@ -20,19 +18,19 @@ def uniform(
 
     Args:
         seed: the experiment's seed.
-        role: what is drawn.
-        round_: the round the draw belongs to; 0 when it belongs to none.
+        role: purpose of the draw.
+        round_: the round of the draw; 0 if it does not depend on the round.
         clients: int64 (num_clients,), client codes.
-        counter: which draw of its address this is, such as how often the round was tried before.
+        counter: index of the draw, such as the number of earlier attempts of the round.
     """
     bits = draw(streams(seed, role, round_, clients), np.full(len(clients), counter, np.int64))
-    return (bits >> np.uint64(11)).astype(np.float64) * _WHOLE
+    return (bits >> np.uint64(11)).astype(np.float64) * _UNIT
 
 
 def normal(
     seed: int, role: str, round_: int, clients: NDArray[np.int64], counter: int
 ) -> NDArray[np.float64]:
-    """A standard normal number for each client; arguments as `uniform`.
+    """One standard normal number for each client: float64 (num_clients,); see `uniform`.
 
     Source: Box and Muller 1958.
     """
@@ -49,23 +47,23 @@ def latency(
     attempt: int,
     spread: float,
 ) -> NDArray[np.float64]:
-    """Simulated time from a client's call to its reply.
+    """Simulated time from the request to a client until its reply.
 
-    Work takes as long as there are interactions, times how slow the client's device is (the same
-    in every round), times what else the device is busy with (drawn anew); both are log-normal.
+    The time is the number of interactions, times the slowness of the client's device (the same in
+    every round), times its load in this round (drawn again); both factors are log-normal.
 
     Args:
         seed: the experiment's seed.
-        clients: int64 (num_clients,), their codes.
-        num_examples: int64 (num_clients,), interactions each trains on.
+        clients: int64 (num_clients,), client codes.
+        num_examples: int64 (num_clients,), interactions that each client trains on.
         round_: the round.
-        attempt: how often the round was tried before.
-        spread: standard deviation of the logarithm of either factor; 0: all devices are alike.
+        attempt: number of earlier attempts of the round.
+        spread: standard deviation of the logarithm of each factor; with 0 all devices are equal.
 
     Returns:
-        float64 (num_clients,), in interactions that a median device learns from meanwhile.
+        float64 (num_clients,), in units of one interaction on a median device.
     """
     device = normal(seed, "device-latency", 0, clients, 0)
-    moment = normal(seed, "round-latency", round_, clients, attempt)
-    slowness: NDArray[np.float64] = np.exp(spread * (device + moment))
+    load = normal(seed, "round-latency", round_, clients, attempt)
+    slowness: NDArray[np.float64] = np.exp(spread * (device + load))
     return slowness * num_examples

@@ -1,15 +1,16 @@
-"""How well a score tells a client's items from others, above all from equally popular ones.
+"""AUC of a score that separates a client's items from others, also from equally popular ones.
 
-To rank every item by its popularity tells most users' items from the rest (on ML-100K with an AUC
-of .87), though it knows nothing of anybody. So a guess about one client is judged by comparing
-each of its items with items that are about as popular and not the client's, as many a little more
-popular as a little less. Whatever follows from popularity alone then has an AUC of one half.
+A ranking of all items by popularity separates most users' items from the rest (on ML-100K with an
+AUC of 0.87) without any private information. A score is therefore evaluated by comparing each item
+of a client with other items of about the same popularity, equally many slightly more popular and
+slightly less popular ones. A score that depends only on popularity then has an AUC of 0.5.
 
-Reading which items a client has, from what it sends; for any model whose tables have item rows.
+Leakage score: scores a client's items by the direction in which item rows changed.
 
-A client's loss pulls the rows of its items one way, towards its own vector, and pushes the rows
-of sampled negatives the other way: the rows change along one direction, with one sign for its
-items and the other for the negatives. Rows that are not touched do not change at all.
+It applies to every model with tables of item rows. The loss of a client moves the rows of its items
+towards the client's vector, and the rows of sampled negatives away from it: the rows change along
+one direction, with one sign for the client's items and the other for the negatives. Rows that are
+not touched do not change.
 """
 
 from dataclasses import dataclass
@@ -24,19 +25,20 @@ Codes = NDArray[np.int64]
 
 
 def auc(ours: Floats, others: Floats) -> float:
-    """The probability that one of ours scores higher than one of the others; ties count half.
+    """The probability that a positive scores higher than a negative; ties count half.
 
-    Source: Mann and Whitney 1947; Hanley and McNeil 1982 for its being the area under the curve.
+    Sources: Mann and Whitney 1947; Hanley and McNeil 1982 for the equality with the area under the
+    ROC curve.
 
     Args:
-        ours: float64 (m,), at least one.
-        others: float64 (n,), at least one.
+        ours: float64 (m,), scores of the positives, at least one.
+        others: float64 (n,), scores of the negatives, at least one.
     """
     return float(_wins(ours, others).mean())
 
 
 def auc_error(ours: Floats, others: Floats) -> float:
-    """The standard error of `auc`; at least two of each.
+    """The standard error of `auc`; requires at least two positives and two negatives.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988, equation 5.
     """
@@ -45,21 +47,22 @@ def auc_error(ours: Floats, others: Floats) -> float:
 
 
 def _wins(ours: Floats, others: Floats) -> Floats:
-    """float64 (m,): the share of the others that each of ours exceeds."""
+    """float64 (m,): the share of `others` below each of `ours`; ties count half."""
     ordered = np.sort(others)
-    below, up_to = (np.searchsorted(ordered, ours, side) for side in ("left", "right"))
-    share: Floats = (below + up_to) / (2 * len(others))
+    num_below = np.searchsorted(ordered, ours, "left")
+    num_up_to = np.searchsorted(ordered, ours, "right")
+    share: Floats = (num_below + num_up_to) / (2 * len(others))
     return share
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """A client's items, each beside equally popular ones that are not the client's.
+    """Comparisons of a client's items with equally popular items of other clients.
 
     Attributes:
         own: int64 (n,), items of the client.
-        other: int64 (n,), what each is compared with.
-        weight: float64 (n,), summing to 1: the same for every item of the client.
+        other: int64 (n,), the item that each is compared with.
+        weight: float64 (n,), with sum 1; the total weight of each item of the client is the same.
     """
 
     own: Codes
@@ -67,7 +70,7 @@ class Pairs:
     weight: Floats
 
     def auc(self, score: Floats) -> float:
-        """The share of comparisons that the client's items win; ties count half.
+        """The share of comparisons in which the client's item scores higher; ties count half.
 
         Args:
             score: float64 (num_items,).
@@ -80,8 +83,8 @@ class Matching:
     """Finds items of equal popularity.
 
     Args:
-        popularity: int64 (num_items,), how often each item occurs in training.
-        rng: orders items that are equally popular.
+        popularity: int64 (num_items,), number of training interactions of each item.
+        rng: orders items of equal popularity.
     """
 
     def __init__(self, popularity: Codes, rng: np.random.Generator) -> None:
@@ -90,32 +93,33 @@ class Matching:
         self._place[self._order] = np.arange(len(popularity))
 
     def pairs(self, own: Codes, others: Codes, each_side: int) -> Pairs:
-        """Put beside each item of a client those next to it in popularity.
+        """Compare each item of a client with the items next to it in popularity.
 
         Args:
-            own: int64 (m,), the client's items. One with none of the others on one side, such as
-                the most popular of all, is left out.
-            others: int64 (n,), items that are not the client's.
-            each_side: how many more popular and as many less popular ones, at most.
+            own: int64 (m,), the client's items. An item without other items on one side, such as
+                the most popular item, is not compared.
+            others: int64 (n,), items that the client does not have.
+            each_side: the largest number of more popular items, and of less popular items.
         """
-        ladder = np.sort(self._place[others])
-        rung = np.searchsorted(ladder, self._place[own])
-        reach = np.minimum(np.minimum(rung, len(ladder) - rung), each_side)
+        other_ranks = np.sort(self._place[others])
+        position = np.searchsorted(other_ranks, self._place[own])
+        reach = np.minimum(np.minimum(position, len(other_ranks) - position), each_side)
         steps = np.arange(-each_side, each_side)
-        near = (steps >= -reach[:, None]) & (steps < reach[:, None])
-        row, column = np.nonzero(near)
+        is_near = (steps >= -reach[:, None]) & (steps < reach[:, None])
+        row, column = np.nonzero(is_near)
         weight = 1 / (2.0 * reach[row] * np.count_nonzero(reach))
-        return Pairs(own[row], self._order[ladder[rung[row] + steps[column]]], weight)
+        other = self._order[other_ranks[position[row] + steps[column]]]
+        return Pairs(own[row], other, weight)
 
 
-_ITERATIONS = 50  # of power iteration: a client's change is all but of rank one
+_NUM_ITERATIONS = 50  # of power iteration: a client's change has almost rank one
 
 
 def by_item(seen: Seen, num_items: int) -> list[Floats]:
-    """The parts of what was sent that have a row per item: float64 (num_items, ...) each.
+    """The observed tensors with a row per item: float64 (num_items, ...) each.
 
-    Counts of pairs of items travel as half a matrix, row after row; of them the diagonal is taken,
-    the counts of the items themselves.
+    Counts of pairs of items are sent as the lower triangle of a matrix, row by row; its diagonal,
+    the counts of single items, is used.
     """
     pairs = num_items * (num_items + 1) // 2
     tables = []
@@ -129,16 +133,16 @@ def by_item(seen: Seen, num_items: int) -> list[Floats]:
 
 
 def readings(seen: Seen, num_items: int) -> Floats:
-    """Scores of the items, higher for those that the client rather has, in two ways of reading.
+    """Two scores of the items, higher for items that the client has more probably.
 
     Args:
-        seen: what was sent or released.
+        seen: the observed tensors.
         num_items: size of the catalogue.
 
     Returns:
-        float64 (2, num_items): how far each row moved along the principal direction of all rows,
-        its sign turned by `_side`; and that plus how far the row moved at all, which puts rows
-        that went the other way beside those that were not touched.
+        float64 (2, num_items). First: the component of each row's change along the principal
+        direction of all rows, with the sign of `_side`. Second: the same plus the norm of the
+        change, which gives rows of negatives about the score of untouched rows.
     """
     tables = by_item(seen, num_items)
     rows = np.concatenate(tables, axis=1) if tables else np.zeros((num_items, 1))
@@ -148,14 +152,14 @@ def readings(seen: Seen, num_items: int) -> Floats:
 
 
 def guess(readings: Floats) -> NDArray[np.int64]:
-    """Codes of the items that an attacker would name: their rows moved to the side of the liked."""
+    """Codes of the inferred items: those with a positive component along the direction."""
     return np.flatnonzero(readings[0] > 0)
 
 
 def _principal_direction(rows: Floats) -> Floats:
-    """float64 (d,): the unit vector along which rows (n, d) differ most from zero; or zeros."""
+    """float64 (d,): the first right singular vector of rows (n, d); zeros if all rows are zero."""
     direction: Floats = rows[np.linalg.norm(rows, axis=1).argmax()]
-    for _ in range(_ITERATIONS):
+    for _ in range(_NUM_ITERATIONS):
         length = float(np.linalg.norm(direction))
         if not length:
             return direction
@@ -164,14 +168,15 @@ def _principal_direction(rows: Floats) -> Floats:
 
 
 def _side(along: Floats, tables: list[Floats]) -> float:
-    """1 if items lie on the positive side of the direction, -1 if on the negative one.
+    """The sign of the client's items along the direction: 1 or -1.
 
-    A table with one number per item, a bias or a count, rises with the score. Without one, the
-    rarer side is that of the items: several negatives are sampled for each.
+    A table with one number per item, a bias or a count, increases for the client's items. Without
+    such a table the rarer sign is used, because several negatives are sampled for each item.
     """
-    alone = [table[:, 0] for table in tables if table.shape[1] == 1 and table.any()]
-    if alone:
-        agreement = sum(float(values @ along) for values in alone)
+    single_columns = [table[:, 0] for table in tables if table.shape[1] == 1 and table.any()]
+    if single_columns:
+        agreement = sum(float(values @ along) for values in single_columns)
         return 1.0 if agreement >= 0 else -1.0
-    up, down = int((along > 0).sum()), int((along < 0).sum())
-    return 1.0 if down == 0 or 0 < up <= down else -1.0
+    num_positive = int((along > 0).sum())
+    num_negative = int((along < 0).sum())
+    return 1.0 if num_negative == 0 or 0 < num_positive <= num_negative else -1.0

@@ -1,17 +1,17 @@
-"""Least squares: histories from a sum, by a server that knows the seed of the clients' draws.
+"""Least squares: infers histories from a sum, for a server that has the seed of the clients' draws.
 
-A model of factors changes item i by row_i = sum over clients u of a_ui * (p_u, 1): the client's
-vector, and 1 for the bias. The seed gives every p_u of the first round and the negatives that a
-client of given activity draws. So each row is a linear system: as many equations as dimensions and
-one more, as many unknowns a_ui as clients. It is solved by linear minimum mean square error,
+A bilinear model changes item i by row_i = sum over clients u of a_ui * (p_u, 1): the client's
+vector, and 1 for the bias. The seed gives every p_u of the first round, and the negatives that a
+client with a given number of items draws. Each row is therefore a linear system with d + 1
+equations and one unknown a_ui per client. It is solved by linear minimum mean square error,
 
     a_i = m_i + V P (P' V P + s I)^-1 (row_i - P' m_i),
 
-with m_i and V the mean and the variances of a_ui before the sum is seen, and P of rows (p_u, 1).
-Then the clients are imitated with the histories found so far, by their own code: that gives m_i,
-the vector along which each client moved items on average, and how far one own item moves; and the
-system is solved again for what the imitation leaves unexplained. Vectors are kept from round to
-round, so that the attack goes on at any round of which it has seen those before.
+where m_i and V are the prior mean and variances of a_ui, and P has the rows (p_u, 1). Then the
+clients are simulated on the estimated histories with their own code. The simulation gives m_i, the
+direction in which each client changed items on average, and the change of one own item. The system
+is solved again for the residual of the simulation. The simulated vectors are carried from round to
+round, so that the attack works at any round if it has the sums of all earlier rounds.
 
 Source: Kay 1993, "Fundamentals of statistical signal processing: estimation theory", theorem 12.1,
 for the estimator.
@@ -31,22 +31,23 @@ from fedrec_flower.threats.observation import Imitation, Sum
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
-_STEPS = 36  # activities that are tried, geometrically spaced
-_OUTLIER = 1.5  # own items by which one coefficient may speak against an activity, at most
-_NOISE = 0.05  # share of the variance of a sum that a first guess leaves unexplained
-_LEFT = 0.1  # and of what an imitation leaves, that the next one will
-_LEAST, _MOST = 1e-3, 0.9  # probabilities of having an item
-_AT_ONCE = 64  # items whose systems are solved together
+_NUM_ACTIVITIES = 36  # candidate numbers of items, geometrically spaced
+_MAX_ERROR = 1.5  # largest counted error of one coefficient, in changes of one own item
+_FIRST_RESIDUAL = 0.05  # share of the variance of a sum that the first estimate does not explain
+_NEXT_RESIDUAL = 0.1  # share of the residual variance that the next estimate does not explain
+_MIN_PROBABILITY = 1e-3  # of having an item
+_MAX_PROBABILITY = 0.9  # of having an item
+_ITEMS_PER_CHUNK = 64  # items whose systems are solved together
 
 
 @dataclass(frozen=True, slots=True)
 class Imitated:
-    """What clients of supposed histories would have sent, by client.
+    """The updates of simulated clients with guessed histories.
 
     Attributes:
         change: float64 (n, num_items), weighted changes of the item biases.
-        directions: float64 (n, d), along which each moved item vectors, for a bias change of 1.
-        total: float64 (num_items, d + 1), the sum of it all.
+        directions: float64 (n, d), change of the item vectors for a bias change of 1.
+        total: float64 (num_items, d + 1), the sum of the updates.
     """
 
     change: Floats
@@ -57,7 +58,7 @@ class Imitated:
     def of(
         cls, updates: Updates, cohort: Codes, factors: BilinearForm, num_items: int
     ) -> "Imitated":
-        """Lay out updates by client."""
+        """Arrange updates by client."""
         weights = updates.row_weights
         vectors = updates.tensors[factors.item] * weights[:, None]
         biases = updates.tensors[factors.item_bias][:, 0] * weights
@@ -74,25 +75,25 @@ class Imitated:
 
 
 def changes(updates: Updates, cohort: Codes, factors: BilinearForm, num_items: int) -> Floats:
-    """float64 (n, num_items): what clients change item biases by, times their weights."""
-    found = np.zeros((len(cohort), num_items))
+    """float64 (n, num_items): each client's changes of item biases, times its weight."""
+    change = np.zeros((len(cohort), num_items))
     owners = np.searchsorted(cohort, updates.clients)[updates.owners]
     biases = updates.tensors[factors.item_bias][:, 0] * updates.row_weights
-    found[owners, updates.rows] = biases
-    return found
+    change[owners, updates.rows] = biases
+    return change
 
 
 @dataclass(slots=True)
 class LeastSquares:
-    """The attack; sums must come in the order of their rounds, from the first on.
+    """The attack; sums must be read in the order of their rounds, from the first round.
 
     Attributes:
-        imitation: the clients' code.
-        factors: names of what makes up a score.
+        imitation: simulates the clients.
+        factors: names of the parameters in a score.
         num_items: size of the catalogue.
-        refinements: how often the clients are imitated for a sum.
-        activities: int64 (num_clients,), how many items each has; None if the server does not know.
-        histories: item codes by client, as found so far.
+        refinements: number of simulations for each sum.
+        activities: int64 (num_clients,), number of items of each client; None if unknown.
+        histories: estimated item codes by client.
     """
 
     imitation: Imitation
@@ -103,10 +104,10 @@ class LeastSquares:
     histories: dict[int, Codes] = field(default_factory=dict)
 
     def read(self, played: Sum) -> Floats:
-        """What a sum, and those before it, tell of its cohort.
+        """Score the items of a cohort from its sum and the sums read before.
 
         Args:
-            played: the sum; of a cohort of one client or more.
+            played: the sum of a cohort of one client or more.
 
         Returns:
             float64 (n, num_items): about 1 for items that the client has, about 0 for others.
@@ -114,37 +115,51 @@ class LeastSquares:
         names = (self.factors.item, self.factors.item_bias)
         rows = np.concatenate([played.seen[name] for name in names], axis=1)
         vectors = self.imitation.vectors(played.cohort)
-        # A bias is an equation as good as any one dimension of a vector, and no better.
+        # The equation of the bias has the same weight as the mean equation of the vector.
         scale = np.append(np.ones(vectors.shape[1]), np.sqrt(np.mean(vectors**2)))
-        guess = _Guess(self, played, rows, scale, _pulls(played.given, self.factors, vectors))
-        score = guess.first(vectors)
+        slopes = _loss_slopes(played.given, self.factors, vectors)
+        estimate = _Estimate(self, played, rows, scale, slopes)
+        score = estimate.first(vectors)
         for _ in range(self.refinements):
-            score = guess.refined(score)
-        sizes = guess.sizes
-        found = {
-            client: _best(score[place], int(sizes[place]))
+            score = estimate.refined(score)
+        histories = {
+            client: _best(score[place], int(estimate.sizes[place]))
             for place, client in enumerate(played.cohort.tolist())
         }
-        self.histories |= found
-        self.imitation.updates(played, found, keep=True)
+        self.histories |= histories
+        self.imitation.updates(played, histories, keep=True)
         return score
 
     def imitated(self, played: Sum, histories: Mapping[int, Codes]) -> Imitated:
-        """The clients of a cohort with histories that are supposed."""
+        """Simulate the clients of a cohort with guessed histories."""
         updates = self.imitation.updates(played, histories, keep=False)
         return Imitated.of(updates, played.cohort, self.factors, self.num_items)
 
 
-class _Guess:
-    """The histories of one cohort, as they become clearer."""
+class _Estimate:
+    """Iterative estimate of the histories of one cohort.
+
+    Args:
+        attack: the attack, with the histories estimated so far.
+        played: the sum.
+        rows: float64 (num_items, d + 1), the summed changes of item vectors and biases.
+        scale: float64 (d + 1,), weights of the equations.
+        slopes: float64 (n, num_items), slope of the loss at each item's score.
+
+    Attributes:
+        sizes: int64 (n,), number of items of each client.
+    """
 
     def __init__(
-        self, attack: LeastSquares, played: Sum, rows: Floats, scale: Floats, pulls: Floats
+        self, attack: LeastSquares, played: Sum, rows: Floats, scale: Floats, slopes: Floats
     ) -> None:
-        self._attack, self._played, self._pulls = attack, played, pulls
-        self._rows, self._scale = rows, scale
+        self._attack = attack
+        self._played = played
+        self._rows = rows
+        self._scale = scale
+        self._slopes = slopes
         self._cohort = played.cohort.tolist()
-        usual = _usual_activity(played, attack.num_items)
+        mean_size = _mean_activity(played, attack.num_items)
         known = attack.activities
         self.sizes = np.array(
             [
@@ -152,138 +167,177 @@ class _Guess:
                 for client in self._cohort
             ]
         )
-        self._open = np.flatnonzero(self.sizes == 0)  # those whose activity is to be found
-        self.sizes[self._open] = usual
-        top = min(8 * usual, attack.num_items // 2)
-        self._steps = np.unique(np.geomspace(min(8, usual), max(top, usual), _STEPS).astype(int))
-        self._profiles: list[Floats] = []
+        self._unknown = np.flatnonzero(self.sizes == 0)  # clients whose size is estimated
+        self.sizes[self._unknown] = mean_size
+        largest = max(min(8 * mean_size, attack.num_items // 2), mean_size)
+        candidates = np.geomspace(min(8, mean_size), largest, _NUM_ACTIVITIES)
+        self._candidate_sizes = np.unique(candidates.astype(int))
+        self._profiles: list[Floats] = []  # by candidate size: changes by negatives alone
 
     def first(self, vectors: Floats) -> Floats:
-        """Scores by the clients' vectors alone."""
-        drawn, attack = np.random.default_rng(0), self._attack
-        supposed = {
+        """Scores from the clients' vectors, before their histories are simulated.
+
+        Args:
+            vectors: float64 (n, d), the clients' vectors before the round.
+
+        Returns:
+            float64 (n, num_items).
+        """
+        attack = self._attack
+        rng = np.random.default_rng(0)
+        histories = {
             client: attack.histories[client]
             if client in attack.histories
-            else drawn.choice(attack.num_items, int(size), replace=False)
+            else rng.choice(attack.num_items, int(size), replace=False)
             for client, size in zip(self._cohort, self.sizes, strict=True)
         }
-        typical = attack.imitated(self._played, supposed)
-        new = np.array([client not in attack.histories for client in self._cohort])
-        # Of a client that is new nothing is known but how far a client moves items on the whole.
-        mean = np.where(new[:, None], typical.change.mean(axis=1)[:, None], typical.change)
-        variances = typical.change.var(axis=1) * np.where(new, 1.0, _LEFT)
-        along = np.where(new[:, None], vectors, typical.directions)
-        unexplained = _NOISE * float(self._rows[:, :-1].var())
-        change = self._solved(
-            self._rows - _mixed(mean, along), along, np.tile(variances[:, None], mean.shape[1]),
-            unexplained,
-        ) + mean  # fmt: skip
-        unit = self._unit(typical.change, supposed)
-        self._find_sizes(change, unit)
-        score = (change - self._negatives(self.sizes)) / (unit * self._pulls)
+        typical = attack.imitated(self._played, histories)
+        is_new = np.array([client not in attack.histories for client in self._cohort])
+        # For a new client only the mean and the variance of its changes are known.
+        mean = np.where(is_new[:, None], typical.change.mean(axis=1)[:, None], typical.change)
+        variances = typical.change.var(axis=1) * np.where(is_new, 1.0, _NEXT_RESIDUAL)
+        directions = np.where(is_new[:, None], vectors, typical.directions)
+        residual = self._rows - _mixed(mean, directions)
+        noise = _FIRST_RESIDUAL * float(self._rows[:, :-1].var())
+        by_item = np.tile(variances[:, None], mean.shape[1])
+        change = self._solve(residual, directions, by_item, noise) + mean
+        unit = self._unit(typical.change, histories)
+        self._estimate_sizes(change, unit)
+        score = (change - self._negatives(self.sizes)) / (unit * self._slopes)
         for place, client in enumerate(self._cohort):
             if client in attack.histories:
                 score[place, attack.histories[client]] += 1.0
         return score
 
     def refined(self, score: Floats) -> Floats:
-        """Scores by what an imitation of the best histories so far leaves unexplained."""
-        supposed = {
+        """Scores from the residual of a simulation of the best histories.
+
+        Args:
+            score: float64 (n, num_items), the scores so far.
+
+        Returns:
+            float64 (n, num_items).
+        """
+        histories = {
             client: _best(score[place], int(self.sizes[place]))
             for place, client in enumerate(self._cohort)
         }
-        found = self._attack.imitated(self._played, supposed)
-        own = np.zeros_like(found.change)
+        simulated = self._attack.imitated(self._played, histories)
+        has_item = np.zeros_like(simulated.change)
         for place, client in enumerate(self._cohort):
-            own[place, supposed[client]] = 1.0
-        unit = self._unit(found.change, supposed)
-        moved = unit * self._pulls  # of an own item
-        counts = (self._rows[:, -1] - (found.change - own * moved).sum(axis=0)) / moved.mean(axis=0)
+            has_item[place, histories[client]] = 1.0
+        unit = self._unit(simulated.change, histories)
+        item_change = unit * self._slopes  # bias change of an item that the client has
+        by_negatives = (simulated.change - has_item * item_change).sum(axis=0)
+        counts = (self._rows[:, -1] - by_negatives) / item_change.mean(axis=0)
         counts = np.maximum(counts, 0.2)
-        likely = np.clip(np.outer(self.sizes, counts / counts.sum()), _LEAST, _MOST)
-        left = self._rows - found.total
-        noise = _LEFT * float(left[:, :-1].var())
-        missing = self._solved(left, found.directions, likely * (1 - likely) * moved**2, noise)
-        self._find_sizes(found.change + missing, unit)
-        return own + missing / moved
+        probability = np.outer(self.sizes, counts / counts.sum())
+        probability = np.clip(probability, _MIN_PROBABILITY, _MAX_PROBABILITY)
+        variances = probability * (1 - probability) * item_change**2
+        residual = self._rows - simulated.total
+        noise = _NEXT_RESIDUAL * float(residual[:, :-1].var())
+        missing = self._solve(residual, simulated.directions, variances, noise)
+        self._estimate_sizes(simulated.change + missing, unit)
+        return has_item + missing / item_change
 
-    def _solved(self, rows: Floats, along: Floats, variances: Floats, noise: float) -> Floats:
-        """float64 (n, num_items): the changes that explain rows (num_items, d + 1)."""
+    def _solve(self, rows: Floats, directions: Floats, variances: Floats, noise: float) -> Floats:
+        """The changes whose sum is closest to given rows, by minimum mean square error.
+
+        Args:
+            rows: float64 (num_items, d + 1), the summed changes.
+            directions: float64 (n, d), change of item vectors for a bias change of 1.
+            variances: float64 (n, num_items), prior variances of the changes.
+            noise: variance of the unexplained part of each value.
+
+        Returns:
+            float64 (n, num_items), changes of item biases.
+        """
         noise = max(noise, self._played.noise_std**2, 1e-12)
-        equations = np.concatenate([along, np.ones((len(along), 1))], axis=1) * self._scale
-        right, found = rows * self._scale, np.empty_like(variances)
-        for start in range(0, len(rows), _AT_ONCE):
-            some = slice(start, start + _AT_ONCE)
-            spread = variances[:, some].T[:, :, None] * equations  # (items, n, d + 1)
+        equations = np.concatenate([directions, np.ones((len(directions), 1))], axis=1)
+        equations = equations * self._scale
+        right = rows * self._scale
+        change = np.empty_like(variances)
+        for start in range(0, len(rows), _ITEMS_PER_CHUNK):
+            items = slice(start, start + _ITEMS_PER_CHUNK)
+            spread = variances[:, items].T[:, :, None] * equations  # (items, n, d + 1)
             system = equations.T @ spread + noise * np.eye(equations.shape[1])
-            weights = np.linalg.solve(system, right[some][:, :, None])
-            found[:, some] = (spread @ weights)[:, :, 0].T
-        return found
+            weights = np.linalg.solve(system, right[items][:, :, None])
+            change[:, items] = (spread @ weights)[:, :, 0].T
+        return change
 
     def _unit(self, change: Floats, histories: Mapping[int, Codes]) -> Floats:
-        """float64 (n, 1): how far a client moves an own item whose score is 0."""
+        """float64 (n, 1): each client's bias change of an own item whose score is 0."""
         units = []
         for place, client in enumerate(self._cohort):
             items = histories[client]
-            moved = change[place, items] / self._pulls[place, items]
-            units.append(float(np.median(moved[moved > 0])) if (moved > 0).any() else np.nan)
-        found = np.array(units)
-        usual = np.nanmedian(found) if np.isfinite(found).any() else 1.0
-        return np.where(np.isfinite(found), found, usual)[:, None]
+            ratios = change[place, items] / self._slopes[place, items]
+            units.append(float(np.median(ratios[ratios > 0])) if (ratios > 0).any() else np.nan)
+        by_client = np.array(units)
+        median = np.nanmedian(by_client) if np.isfinite(by_client).any() else 1.0
+        return np.where(np.isfinite(by_client), by_client, median)[:, None]
 
     def _negatives(self, sizes: Codes) -> Floats:
-        """float64 (n, num_items): what clients of such activity do to items they do not have."""
-        one = np.zeros(1, np.int64)  # the only item that is spared
-        supposed = {c: np.repeat(one, int(m)) for c, m in zip(self._cohort, sizes, strict=True)}
+        """Changes of biases by negatives, for clients with the given numbers of items.
+
+        Args:
+            sizes: int64 (n,), number of items of each client.
+
+        Returns:
+            float64 (n, num_items).
+        """
+        one = np.zeros(1, np.int64)  # the histories repeat one item, whose change is removed
+        histories = {c: np.repeat(one, int(m)) for c, m in zip(self._cohort, sizes, strict=True)}
         attack = self._attack
-        updates = attack.imitation.updates(self._played, supposed, keep=False)
+        updates = attack.imitation.updates(self._played, histories, keep=False)
         change = changes(updates, self._played.cohort, attack.factors, attack.num_items)
         change[:, one] = 0.0
         return change
 
-    def _find_sizes(self, change: Floats, unit: Floats) -> None:
-        """Take the activities whose negatives fit what was found of each client best."""
-        if not len(self._open):
+    def _estimate_sizes(self, change: Floats, unit: Floats) -> None:
+        """Set each unknown size to the candidate whose negatives fit the changes best."""
+        if not len(self._unknown):
             return
         if not self._profiles:
             count = len(self._cohort)
             self._profiles = [
-                self._negatives(np.full(count, step)).astype(np.float32) for step in self._steps
+                self._negatives(np.full(count, size)).astype(np.float32)
+                for size in self._candidate_sizes
             ]
         share = np.maximum(change.sum(axis=0) - np.mean(self._profiles, axis=0).sum(axis=0), 0.0)
         share = share / max(float(share.sum()), 1e-12)
+        limit = _MAX_ERROR * unit
         errors = [
-            _bounded(change - profile - unit * self._pulls * step * share, _OUTLIER * unit)
-            for step, profile in zip(self._steps, self._profiles, strict=True)
+            _clipped_squares(change - profile - unit * self._slopes * size * share, limit)
+            for size, profile in zip(self._candidate_sizes, self._profiles, strict=True)
         ]
-        best = self._steps[np.argmin(errors, axis=0)]
-        self.sizes[self._open] = best[self._open]
+        best = self._candidate_sizes[np.argmin(errors, axis=0)]
+        self.sizes[self._unknown] = best[self._unknown]
 
 
-def _bounded(errors: Floats, most: Floats) -> Floats:
-    """float64 (n,): sums of squares of which none counts more than the square of `most`."""
-    return np.asarray((np.minimum(np.abs(errors), most) ** 2).sum(axis=1))
+def _clipped_squares(errors: Floats, limit: Floats) -> Floats:
+    """float64 (n,): sums of squared errors, each error clipped to `limit` (n, 1)."""
+    return np.asarray((np.minimum(np.abs(errors), limit) ** 2).sum(axis=1))
 
 
-def _mixed(change: Floats, along: Floats) -> Floats:
-    """float64 (num_items, d + 1): the sum of what clients change along their vectors."""
-    return np.concatenate([change.T @ along, change.sum(axis=0)[:, None]], axis=1)
+def _mixed(change: Floats, directions: Floats) -> Floats:
+    """float64 (num_items, d + 1): the sum of the clients' changes along their directions."""
+    return np.concatenate([change.T @ directions, change.sum(axis=0)[:, None]], axis=1)
 
 
-def _pulls(
+def _loss_slopes(
     given: Mapping[str, NDArray[np.float32]], factors: BilinearForm, vectors: Floats
 ) -> Floats:
-    """float64 (n, num_items): the slope of the loss at each own item's score, 1 at a score of 0."""
+    """float64 (n, num_items): the slope of the loss at each item's score; 1 at a score of 0."""
     scores = vectors @ given[factors.item].T.astype(np.float64) + given[factors.item_bias][:, 0]
     return np.maximum(2.0 / (1.0 + np.exp(np.minimum(scores, 30.0))), 0.05)
 
 
-def _usual_activity(played: Sum, num_items: int) -> int:
-    """How many items a client has on average; weights of 1 do not tell."""
-    usual = round(played.weight / max(len(played.cohort), 1))
-    return int(np.clip(usual if usual > 1 else num_items // 20, 1, num_items // 2))
+def _mean_activity(played: Sum, num_items: int) -> int:
+    """The mean number of items of a client; a default if all weights are 1."""
+    mean = round(played.weight / max(len(played.cohort), 1))
+    return int(np.clip(mean if mean > 1 else num_items // 20, 1, num_items // 2))
 
 
 def _best(score: Floats, count: int) -> Codes:
-    """int64 (count,): the items of the highest scores."""
+    """int64 (count,): the items with the highest scores."""
     return np.argsort(-score, kind="stable")[:count].astype(np.int64)

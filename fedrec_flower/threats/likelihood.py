@@ -1,13 +1,13 @@
 """Calibration of a membership score by shadow models: the likelihood-ratio attack.
 
-Some users have a common taste, and any model explains them well; others are explained well only
-by a model that was trained on them. A plain score confuses the two. Shadow models show for each
-user how high its score is with and without it in the training data, and so what its score under
-the attacked model means.
+Some users have a common taste, and every model explains them well; other users are explained well
+only by a model that was trained on them. An uncalibrated score does not distinguish the two cases.
+Shadow models give the distribution of each user's score with and without that user in the training
+data.
 
 Source: Carlini et al. 2022, "Membership inference attacks from first principles", sections IV to
-VI: the online and the offline attack, variances pooled over users as advised there for few
-shadow models.
+VI: the online and the offline attack, with variances pooled over users as recommended there for
+few shadow models.
 """
 
 import numpy as np
@@ -18,21 +18,21 @@ from fedrec_flower.core.random import generator
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_LEAST = 1e-12  # variance of scores that do not vary
+_MIN_VARIANCE = 1e-12  # for scores that do not vary
 
 
 def halves(number: int, num_users: int) -> Flags:
-    """Which users train a shadow federation: a random half, every draw used twice.
+    """The users that train a shadow federation: a random half.
 
-    Shadow federation 1 trains on the users that shadow federation 0 leaves out, 3 on those of 2,
-    and so on. Each user is therefore in exactly half of an even number of them.
+    Shadow federation 1 trains on the users that shadow federation 0 does not train on, 3 on those
+    that 2 does not train on, and so on. Of an even number of them each user is in exactly half.
 
     Args:
-        number: the shadow federation, counted from zero.
+        number: index of the shadow federation, from zero.
         num_users: number of users.
 
     Returns:
-        bool (num_users,).
+        bool (num_users,), true for users that train.
     """
     rng = generator(0, "shadow-half", number // 2)
     first = rng.permutation(num_users) < num_users // 2
@@ -40,34 +40,35 @@ def halves(number: int, num_users: int) -> Flags:
 
 
 def calibrated(score: Floats, shadow_scores: Floats, trained: Flags) -> dict[str, Floats]:
-    """Scores of membership that account for how familiar each user is to any model.
+    """Membership scores that are calibrated by each user's scores under shadow models.
 
     Args:
         score: float64 (num_users,), scores by the attacked model; roughly normal.
-        shadow_scores: float64 (num_shadows, num_users), by the shadow models.
-        trained: bool (num_shadows, num_users), whom each shadow model was trained on.
+        shadow_scores: float64 (num_shadows, num_users), scores by the shadow models.
+        trained: bool (num_shadows, num_users), true if the shadow model was trained on the user.
 
     Returns:
         By name, float64 (num_users,), higher for members; NaN for a user without a shadow model
-        of the kind that is needed:
+        of the required kind:
 
         - online: the logarithm of the likelihood ratio of two normal distributions, that of the
-          user's scores by models trained with it and that by models trained without it. The
-          attacked model's scores are shifted by a constant so that their mean lies between
-          the two: the attacked model was trained on another number of users.
+          user's scores by models trained with the user and that by models trained without. The
+          attacked model's scores are shifted by a constant so that their mean is between the two,
+          because the attacked model was trained on another number of users.
         - offline: the score minus its mean by models trained without the user.
-        - centered: the score minus the middle between its two means. It is the online attack if
-          training on a user raises the score of each user alike, and stands few shadow models and
-          noise best: it has no quotient or product of noisy means.
+        - centered: the score minus the middle of its two means. It equals the online attack if
+          training on a user raises every user's score by the same amount. It is the most robust
+          for few shadow models and noise, because it has no quotient or product of noisy means.
     """
-    with_user, spread_with = _moments(shadow_scores, trained)
-    without, spread_without = _moments(shadow_scores, ~trained)
-    centered = score - np.nanmean(score - (with_user + without) / 2)
+    mean_with, variance_with = _moments(shadow_scores, trained)
+    mean_without, variance_without = _moments(shadow_scores, ~trained)
+    middle = (mean_with + mean_without) / 2
+    shifted = score - np.nanmean(score - middle)
     return {
-        "online": _log_normal(centered, with_user, spread_with)
-        - _log_normal(centered, without, spread_without),
-        "offline": score - without,
-        "centered": score - (with_user + without) / 2,
+        "online": _log_normal(shifted, mean_with, variance_with)
+        - _log_normal(shifted, mean_without, variance_without),
+        "offline": score - mean_without,
+        "centered": score - middle,
     }
 
 
@@ -78,10 +79,10 @@ def _moments(scores: Floats, chosen: Flags) -> tuple[Floats, float]:
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     squares = float((np.where(chosen, scores - mean, 0) ** 2).sum())
     freedom = int(np.maximum(count - 1, 0).sum())
-    return mean, max(squares / max(freedom, 1), _LEAST)
+    return mean, max(squares / max(freedom, 1), _MIN_VARIANCE)
 
 
 def _log_normal(score: Floats, mean: Floats, variance: float) -> Floats:
-    """Logarithm of the normal density, up to the same constant for all."""
+    """Logarithm of the normal density, without its constant term."""
     density: Floats = -((score - mean) ** 2) / (2 * variance) - np.log(variance) / 2
     return density

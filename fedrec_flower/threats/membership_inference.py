@@ -1,18 +1,18 @@
-"""Membership inference: was a user there when the published model was trained?
+"""Membership inference: infers from the published model whether a user was in the training data.
 
-An attacker who has the shared parameters and a user's history finds the user vector that explains
-the history best. Item vectors were fitted to the histories of those who trained, so these are
-explained with less error than those of strangers: the *familiarity* of a history.
+An attacker with the shared parameters and a user's history fits the user vector that explains the
+history best. Item vectors were fitted to the histories of the members, so the error is smaller for
+members than for non-members. The *familiarity* of a history is minus this error.
 
 With `method=shadow` the attacker also trains shadow federations, with the run's own configuration,
-on random halves of the users, and compares a user's familiarity with what it is by models trained
-with and without that user; see `likelihood`. The attacked run gives nothing but its result.
+on random halves of the users. A user's familiarity is compared with its familiarity under models
+trained with and without that user; see `likelihood`. Only the result of the attacked run is used.
 
-An attack shows that a model tells at least so much: every figure is a lower bound of the leak.
+Every value is a lower bound of the leakage: a stronger attack may infer more.
 
-Sources: Yeom et al. 2018, "Privacy risk in machine learning", section 3, for telling members by
-their loss; Carlini et al. 2022 for shadow models; Hu, Koren and Volinsky 2008, equation 4, for
-folding in.
+Sources: Yeom et al. 2018, "Privacy risk in machine learning", section 3, for inference from the
+loss; Carlini et al. 2022 for shadow models; Hu, Koren and Volinsky 2008, equation 4, for folding
+in.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.data.interactions import Part
@@ -32,24 +33,23 @@ from fedrec_flower.threats.observation import Circumstances, Claims, Scene, Seen
 
 Floats = NDArray[np.float64]
 
-_FEWEST = 2  # of each kind, or there is no error to tell
-_FEWEST_SHADOWS = 4  # two with each user and two without, or there is no variance
+_MIN_USERS = 2  # members, and non-members, for a standard error
+_MIN_SHADOWS = 4  # two with each user and two without, for a variance
 
 
 @dataclass(frozen=True)
 class MembershipInference(NoAttack):
-    """`attack=membership_inference`: what the shared parameters tell of who was there.
+    """`attack=membership_inference`: infers from the shared parameters which users trained.
 
-    Members are users who trained, non-members those whose whole history is held out.
+    Members are users that trained; non-members are users whose whole history is held out.
 
     Attributes:
-        method: "familiarity": the published model alone; "shadow": calibrated by shadow
-            federations, which is stronger and costs `num_shadows` federations like the run's own.
-        num_shadows: how many shadow federations are trained, an even number; unused by
-            "familiarity".
-        unseen_weight: weight of the items outside a history, against 1 for those in it.
-        ridge: L2 pull on a user's vector, as a share of the mean squared length of a column of
-            the table of item vectors.
+        method: "familiarity" uses only the published model; "shadow" is calibrated by shadow
+            federations, which is stronger and costs as much as `num_shadows` runs.
+        num_shadows: number of shadow federations, even; not used by "familiarity".
+        unseen_weight: weight of the items outside a history, relative to 1 for those in it.
+        ridge: L2 regularisation of a user's vector / mean squared norm of a column of the table of
+            item vectors.
 
     Raises:
         ConfigError: if a value is impossible.
@@ -61,10 +61,10 @@ class MembershipInference(NoAttack):
     ridge: float
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Validate the values."""
         require(
-            self.num_shadows >= _FEWEST_SHADOWS and self.num_shadows % 2 == 0,
-            f"attack.num_shadows must be an even number from {_FEWEST_SHADOWS}: {self.num_shadows}",
+            self.num_shadows >= _MIN_SHADOWS and self.num_shadows % 2 == 0,
+            f"attack.num_shadows must be an even number from {_MIN_SHADOWS}: {self.num_shadows}",
         )
         require(
             0 <= self.unseen_weight <= 1,
@@ -72,31 +72,31 @@ class MembershipInference(NoAttack):
         )
         require(self.ridge > 0, f"attack.ridge must be above 0: {self.ridge}")
 
+    @override
     def check(self, run: Circumstances) -> None:
-        """See `NoAttack.check`."""
         require(
             run.shares and run.vectors,
-            f"attack=membership_inference reads trained item vectors, and model={run.model} under "
+            f"attack=membership_inference needs trained item vectors, and model={run.model} with "
             f"{run.strategy} publishes none: choose model=mf, or attack=none",
         )
         require(
-            run.num_strangers >= _FEWEST,
-            f"attack=membership_inference needs {_FEWEST} or more users who never trained, and "
+            run.num_strangers >= _MIN_USERS,
+            f"attack=membership_inference needs {_MIN_USERS} or more users who never trained, and "
             f"there are {run.num_strangers}: choose split=cold_users",
         )
 
     def spied(self, scene: Scene) -> dict[str, Any]:
-        """What was found out.
+        """Infer the membership of users.
 
         Args:
-            scene: the run that is over.
+            scene: the finished run.
 
         Returns:
-            auc over users, its standard error auc_se, advantage (2 auc - 1), and how many members
-            and non-members they are. With shadow federations also their number, the AUC and error
-            of each way to score (familiarity, online, offline, centered), and `strongest`, the way
-            with the highest AUC, whose figures the first three are: as it is chosen on the same
-            users, where no way finds anything it exceeds 0.5 by about a standard error.
+            auc over users, its standard error auc_se, advantage (2 auc - 1), and the numbers of
+            members and non-members. With shadow federations also their number, auc and auc_se of
+            each score (familiarity, online, offline, centered), and `strongest`, the score with the
+            highest AUC, to which the first three values belong. It is chosen on the same users, so
+            its AUC exceeds 0.5 by about a standard error even if no score separates the users.
         """
         claims, num_items = claimed(scene.data), scene.data.num_items
         membership = _membership(scene.data, claims, scene.participated)
@@ -106,7 +106,7 @@ class MembershipInference(NoAttack):
             "num_members": int(member.sum()),
             "num_strangers": int((~member).sum()),
         }
-        if min(counts.values()) < _FEWEST:
+        if min(counts.values()) < _MIN_USERS:
             return counts
         scores = {"familiarity": self._scores(scene.shared, num_items, claims, targets)}
         if self.method == "shadow":
@@ -124,69 +124,73 @@ class MembershipInference(NoAttack):
             **counts,
         }
 
+    @override
     def said(self, figures: Mapping[str, Any]) -> str:
-        """See `NoAttack.said`."""
         if "auc" not in figures:
-            return "membership inference found too few members or strangers to compare"
-        how = ""
+            return "membership inference: too few members or non-members to compare"
+        method = ""
         if "strongest" in figures:
-            plain = figures["familiarity/auc"]
-            how = f" ({figures['strongest']}, {figures['num_shadows']} shadow federations"
-            how += f"; without them {plain:.3f})"
+            method = (
+                f" ({figures['strongest']}, {figures['num_shadows']} shadow federations; without "
+                f"them {figures['familiarity/auc']:.3f})"
+            )
         return (
             f"membership inference from the published model: AUC {figures['auc']:.3f} ± "
-            f"{figures['auc_se']:.3f}{how} over {figures['num_members']} users who trained and "
-            f"{figures['num_strangers']} who did not; a lower bound of what the model tells"
+            f"{figures['auc_se']:.3f}{method} over {figures['num_members']} users who trained and "
+            f"{figures['num_strangers']} who did not; a lower bound of the leakage"
         )
 
     def _by_shadows(
         self, scene: Scene, claims: Claims, targets: NDArray[np.int64], score: Floats
     ) -> dict[str, Floats]:
         """Scores of the targets, calibrated by shadow federations; see `calibrated`."""
-        data, found, trained = scene.data, [], []
+        data = scene.data
+        shadow_scores = []
+        trained = []
         for number in range(self.num_shadows):
             shadow = scene.shadow(number, claims, halves(number, data.num_users))
-            found.append(self._scores(shadow.shared, data.num_items, claims, targets))
+            shadow_scores.append(self._scores(shadow.shared, data.num_items, claims, targets))
             trained.append(shadow.trained[targets])
-        return calibrated(score, np.stack(found), np.stack(trained))
+        return calibrated(score, np.stack(shadow_scores), np.stack(trained))
 
     def _scores(
         self, shared: Seen, num_items: int, claims: Claims, targets: NDArray[np.int64]
     ) -> Floats:
-        """float64 (num_targets,): the familiarity of each target's history, spread out."""
+        """float64 (num_targets,): minus the logarithm of the error of each target's history."""
         histories = [claims.slice(user, user + 1).item for user in targets.tolist()]
         vectors = np.concatenate(by_item(shared, num_items), axis=1)
-        # The logarithm of the error is nearer to a normal distribution than the error itself.
+        # The logarithm of the error is closer to a normal distribution than the error.
         error = np.maximum(-self.familiarity(vectors, histories), np.finfo(float).tiny)
         score: Floats = -np.log(error)
         return score
 
     def familiarity(self, vectors: Floats, histories: list[NDArray[np.int32]]) -> Floats:
-        """How well a vector of its own explains each history.
+        """The familiarity of each history.
 
         Args:
             vectors: float64 (num_items, d), item vectors.
             histories: item codes of each user, at least one.
 
         Returns:
-            float64 (num_users,): minus the mean squared error of 1 for the items of the history,
-            by the vector that minimises it plus the weighted squares for all other items.
+            float64 (num_users,): minus the mean squared error of predicting 1 for the items of the
+            history. The user vector minimises the squared errors of these items plus the weighted
+            squared scores of all other items.
         """
-        everything = vectors.T @ vectors
+        gram = vectors.T @ vectors
         size = vectors.shape[1]
-        pull = self.ridge * max(float(np.trace(everything)) / size, np.finfo(float).tiny)
-        shared = self.unseen_weight * everything + pull * np.eye(size)
-        found = []
+        ridge = self.ridge * max(float(np.trace(gram)) / size, np.finfo(float).tiny)
+        shared = self.unseen_weight * gram + ridge * np.eye(size)
+        familiarities = []
         for items in histories:
-            own = vectors[items]
-            seen = (1 - self.unseen_weight) * own.T @ own
-            user = np.linalg.solve(shared + seen, own.sum(axis=0))
-            found.append(-float(np.mean((1 - own @ user) ** 2)))
-        return np.array(found)
+            rows = vectors[items]
+            by_history = (1 - self.unseen_weight) * rows.T @ rows
+            user = np.linalg.solve(shared + by_history, rows.sum(axis=0))
+            familiarities.append(-float(np.mean((1 - rows @ user) ** 2)))
+        return np.array(familiarities)
 
 
 def claimed(data: Prepared) -> Claims:
-    """The history of each user that an attacker has: what it trained on, or all that is held out.
+    """The users' histories that an attacker has: training items, or all held-out items if none.
 
     Args:
         data: the prepared data.
@@ -202,16 +206,17 @@ def claimed(data: Prepared) -> Claims:
 def _membership(
     data: Prepared, claims: Columns, participated: NDArray[np.int64]
 ) -> NDArray[np.int8]:
-    """int8 (num_users,): 1 for members, who trained, 0 for strangers, -1 for all others."""
-    trains = np.diff(data.part(Part.TRAIN).offsets) > 0
-    asked: Flags = np.repeat(participated > 0, np.diff(data.client_offsets))
-    stranger = ~trains & (np.diff(claims.offsets) > 0)
-    return np.where(trains & asked, 1, np.where(stranger, 0, -1)).astype(np.int8)
+    """int8 (num_users,): 1 for members, which trained, 0 for non-members, -1 for other users."""
+    has_training = np.diff(data.part(Part.TRAIN).offsets) > 0
+    sampled: Flags = np.repeat(participated > 0, np.diff(data.client_offsets))
+    non_member = ~has_training & (np.diff(claims.offsets) > 0)
+    return np.where(has_training & sampled, 1, np.where(non_member, 0, -1)).astype(np.int8)
 
 
 def _figures(score: Floats, member: Flags) -> dict[str, float]:
-    """How well a score tells members from strangers; one that is missing is as any other's."""
-    known = np.where(np.isnan(score), np.nanmedian(score), score)
-    ours, others = known[member], known[~member]
-    area = auc(ours, others)
-    return {"auc": area, "auc_se": auc_error(ours, others), "advantage": 2 * area - 1}
+    """The AUC of a score that separates members from non-members; NaN becomes the median."""
+    filled = np.where(np.isnan(score), np.nanmedian(score), score)
+    members = filled[member]
+    non_members = filled[~member]
+    area = auc(members, non_members)
+    return {"auc": area, "auc_se": auc_error(members, non_members), "advantage": 2 * area - 1}

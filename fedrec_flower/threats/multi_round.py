@@ -1,15 +1,15 @@
-"""Many rounds: what the sums of a whole run tell of one client, whatever it drew.
+"""Inference of one client's items from the sums of many rounds, without the clients' draws.
 
-A server that asks for sums knows who was in each cohort. Two attacks use that:
+A server that samples cohorts has the list of clients behind each sum. Two attacks use it:
 
-Regression. The change of an item's bias in round t is the sum over the cohort of what each client
-does to it. So per item the changes are regressed on who took part, by ridge regression with one
-coefficient per client: x_i = D C' (C D C' + s I)^-1 y_i, C (rounds x clients) of zeros and ones.
-Without side knowledge D is the identity; a server that knows how many items each client has takes
-these numbers for D, since an active client rather has an item.
+Regression. The change of an item's bias in round t is the sum of the changes by the clients of the
+cohort. For each item, the changes are regressed on participation by ridge regression with one
+coefficient per client: x_i = D C' (C D C' + s I)^-1 y_i, with C (rounds x clients) of zeros and
+ones. Without side knowledge D is the identity. With the number of items of each client as side
+knowledge, D has these numbers on its diagonal, because an active client has an item more probably.
 
-Separation. See `separation`: each sum is separated into its clients, and who took part when tells
-which is which. A client's sources, one from each of its rounds, are added up.
+Separation. See `separation`: each sum is separated into sources, and participation over the rounds
+assigns the sources to clients. A client's sources, one from each of its rounds, are added up.
 
 Source: Hoerl and Kennard 1970, "Ridge regression: biased estimation for nonorthogonal problems", in
 its dual form, of rounds instead of clients.
@@ -27,8 +27,8 @@ from fedrec_flower.threats.source_separation import Separated, linked, separate
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
-_NOISE = 1.0  # ridge, as a multiple of the mean variance of a round under D
-LATEST = 45  # rounds that are separated: vectors grow, so that later ones are told apart better
+_RIDGE = 1.0  # multiple of the mean variance of a round under D
+LATEST = 45  # number of separated rounds, the last ones: longer vectors are easier to separate
 
 
 def regressed(
@@ -38,17 +38,17 @@ def regressed(
     activities: Codes | None,
     num_clients: int,
 ) -> Floats:
-    """Regress the changes of biases on who took part.
+    """Regress the changes of biases on participation.
 
     Args:
-        sums: of one round or more.
-        factors: names of what makes up a score.
-        clients: int64 (m,), whom to score.
-        activities: int64 (num_clients,), how many items each client has, or None.
-        num_clients: clients of the federation.
+        sums: the sums of one round or more.
+        factors: names of the parameters in a score.
+        clients: int64 (m,), codes of the clients to score.
+        activities: int64 (num_clients,), number of items of each client; None if unknown.
+        num_clients: number of clients of the federation.
 
     Returns:
-        float64 (m, num_items): higher for items that the client rather has.
+        float64 (m, num_items): higher for items that the client has more probably.
     """
     changes = np.stack([each.seen[factors.item_bias][:, 0] for each in sums])
     spread = changes.std(axis=1, keepdims=True)
@@ -57,19 +57,20 @@ def regressed(
     for place, each in enumerate(sums):
         took_part[place, each.cohort] = 1.0
     weights = np.ones(num_clients) if activities is None else activities / activities.mean()
-    # What all rounds have in common tells of nobody.
-    changes, took_part = changes - changes.mean(axis=0), took_part - took_part.mean(axis=0)
-    spread = (took_part * weights) @ took_part.T
-    noise = max(_NOISE * float(np.trace(spread)) / len(spread), 1e-12)
-    solved = np.linalg.solve(spread + noise * np.eye(len(spread)), changes)
-    found: Floats = weights[clients][:, None] * (took_part[:, clients].T @ solved)
-    return found
+    # The mean over rounds has no information about single clients.
+    changes = changes - changes.mean(axis=0)
+    took_part = took_part - took_part.mean(axis=0)
+    covariance = (took_part * weights) @ took_part.T
+    ridge = max(_RIDGE * float(np.trace(covariance)) / len(covariance), 1e-12)
+    solved = np.linalg.solve(covariance + ridge * np.eye(len(covariance)), changes)
+    scores: Floats = weights[clients][:, None] * (took_part[:, clients].T @ solved)
+    return scores
 
 
 def separated(
     sums: Sequence[Sum], factors: BilinearForm, rng: np.random.Generator
 ) -> list[Separated]:
-    """The sources of the latest sums."""
+    """The sources of the last `LATEST` sums; sums of empty cohorts are skipped."""
     return [
         separate(each.seen[factors.item], each.seen[factors.item_bias][:, 0], each.cohort, rng)
         for each in sums[-LATEST:]
@@ -78,21 +79,21 @@ def separated(
 
 
 def told_apart(rounds: Sequence[Separated], clients: Codes, num_clients: int) -> Floats:
-    """What the sources that are linked to each client say together.
+    """The sum of the sources that are assigned to each client.
 
     Args:
-        rounds: from `separated`.
-        clients: int64 (m,), whom to score.
-        num_clients: clients of the federation.
+        rounds: separated sums; see `separated`.
+        clients: int64 (m,), codes of the clients to score.
+        num_clients: number of clients of the federation.
 
     Returns:
-        float64 (m, num_items): higher for items that the client rather has.
+        float64 (m, num_items): higher for items that the client has more probably.
     """
     scores = np.zeros((num_clients, len(rounds[0].sources)))
-    for each, owned in zip(rounds, linked(rounds, num_clients), strict=True):
+    for each, source_of in zip(rounds, linked(rounds, num_clients), strict=True):
         spread = each.sources.std(axis=0)
         scaled = each.sources / np.where(spread > 0, spread, 1.0)
-        has = owned >= 0
-        scores[each.cohort[has]] += scaled[:, owned[has]].T
-    found: Floats = scores[clients]
-    return found
+        is_assigned = source_of >= 0
+        scores[each.cohort[is_assigned]] += scaled[:, source_of[is_assigned]].T
+    client_scores: Floats = scores[clients]
+    return client_scores

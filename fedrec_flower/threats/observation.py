@@ -1,4 +1,4 @@
-"""What an attacker of a run has to look at: a run that is over, and its rounds played again."""
+"""Observations of an inference attacker: a finished run and its replayed rounds."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,30 +12,30 @@ from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.prepared import Columns, Prepared
 from fedrec_flower.models.abilities import BilinearForm
 
-Seen = Mapping[str, NDArray[np.float64]]  # tensor name -> what was sent or released of it
-Claims = Columns  # the history of each user that an attacker has
+Seen = Mapping[str, NDArray[np.float64]]  # sent or released tensors, by name
+Claims = Columns  # the users' histories that an attacker has
 Moment = int | Literal["last"]  # a round of the run, or one more after its last round
 View = Literal["update", "sum", "release", "sums", "releases"]
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """The run that is spied on, before its first round.
+    """Facts of the attacked run, before its first round.
 
     Attributes:
-        strategy: its name, for messages.
-        model: its name, for messages.
-        shares: whether anything travels between clients.
-        one_model: whether clients are given the shared parameters, the same for all, and no more.
-        num_clients: clients of the federation.
-        vectors: whether trained vectors of items are among the shared parameters.
-        by_item: whether what clients send tells items apart.
-        num_strangers: users without an interaction in training, and with some elsewhere.
-        num_rounds: rounds of training.
-        replayable: whether the run's rounds can be played again without its messages.
+        strategy: name of the strategy, for messages.
+        model: name of the model, for messages.
+        shares: whether clients share parameters through the server.
+        one_model: whether all clients receive the same shared parameters and no other tensors.
+        num_clients: number of clients of the federation.
+        vectors: whether trained item vectors are among the shared parameters.
+        by_item: whether clients' messages have values for each item.
+        num_strangers: number of users with held-out interactions and without training ones.
+        num_rounds: number of training rounds.
+        replayable: whether the run's rounds can be replayed without its messages.
         factors: whether each client is one user, and scores are products with its vector.
-        ranks: whether the task is to rank.
-        seeded: whether clients' draws follow from the seed that the server knows.
+        ranks: whether the task is ranking.
+        seeded: whether clients' draws are derived from the seed that the server has.
     """
 
     strategy: str
@@ -55,15 +55,15 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What a server has of one round under secure aggregation, or what it released of it.
+    """The sum of one round, which a server has under secure aggregation, or its noisy release.
 
     Attributes:
         round: the round.
-        cohort: int64 (n,), the clients behind it, ascending.
+        cohort: int64 (n,), the clients in the sum, ascending.
         given: the shared parameters that the clients started from.
-        seen: the sum over them, weight times change.
-        weight: the sum of their weights.
-        clip_norm: no change is longer; infinity where none is clipped.
+        seen: the sum over the clients of weight * update.
+        weight: the sum of the clients' weights.
+        clip_norm: largest norm of an update; infinity without clipping.
         noise_std: standard deviation of the noise in each value.
     """
 
@@ -77,73 +77,73 @@ class Sum:
 
 
 class Imitation(Protocol):
-    """The clients' code in the hands of a server that knows the seed of their draws.
+    """A simulator of the clients, run by a server that has the seed of their draws.
 
-    It has no data of theirs: it is told what each is supposed to have had.
+    It has no data of real clients: it trains on guessed histories.
     """
 
     def vectors(self, clients: NDArray[np.int64]) -> NDArray[np.float64]:
-        """float64 (n, d): the clients' vectors, as they are now in the imitation."""
+        """float64 (n, d): the simulated clients' current vectors."""
         ...
 
     def updates(
         self, played: Sum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
     ) -> Updates:
-        """What clients would send, after clipping, if these were their items.
+        """The updates that clients would send, after clipping, if these were their histories.
 
         Args:
-            played: the round that they take part in.
+            played: the sum of the round that the clients take part in.
             histories: item codes by client, at least one each.
-            keep: whether their vectors are changed for later rounds.
+            keep: whether the clients' vectors are changed for later rounds.
         """
         ...
 
 
 class Round(Protocol):
-    """A round of the run played again, or one more after the last."""
+    """A replayed round of the run, or one more round after the last."""
 
     @property
     def earlier(self) -> Sequence[Sum]:
-        """The sums of the rounds before it, in their order, if they were asked for."""
+        """The sums of the earlier rounds, in order, if they were requested."""
         ...
 
     @property
     def earlier_released(self) -> Sequence[Sum]:
-        """What was released of the rounds before it; empty where no noise is added."""
+        """The noisy releases of the earlier rounds; empty if no noise is added."""
         ...
 
     @property
     def whole(self) -> Sum:
-        """The sum over the cohort: the most that secure aggregation leaves to a server."""
+        """The sum over the cohort: the only value that a server has under secure aggregation."""
         ...
 
     @property
     def released(self) -> Sum | None:
-        """What the server lets out of the sum, its noise added; None if it adds none."""
+        """The sum with the server's noise; None if the server adds no noise."""
         ...
 
     @property
     def cohort(self) -> NDArray[np.int64]:
-        """int64 (n,): whom the server asks."""
+        """int64 (n,): the sampled clients."""
         ...
 
     @property
     def exposed(self) -> View:
-        """What the mechanism in force leaves to those it protects from."""
+        """The values that an attacker can observe under the mechanism in force."""
         ...
 
     def message(self, client: int) -> Seen | None:
-        """What one client of the cohort sends; None if nothing arrives. Ask once per client."""
+        """The message of one client of the cohort; None if there is none. Call once per client."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """What a shadow federation published.
+    """The published model of a shadow federation.
 
     Attributes:
         shared: the shared parameters.
-        trained: bool (num_users,), who trained.
+        trained: bool (num_users,), true for users that trained.
     """
 
     shared: Seen
@@ -151,11 +151,11 @@ class Shadow:
 
 
 class Scene(Protocol):
-    """A run that is over."""
+    """A finished run under attack."""
 
     @property
     def data(self) -> Prepared:
-        """The prepared data: the truth, by which guesses are judged."""
+        """The prepared data, which are the ground truth for guesses."""
         ...
 
     @property
@@ -165,38 +165,38 @@ class Scene(Protocol):
 
     @property
     def participated(self) -> NDArray[np.int64]:
-        """int64 (num_clients,): how often each client was asked."""
+        """int64 (num_clients,): number of rounds for which each client was sampled."""
         ...
 
     @property
     def factors(self) -> BilinearForm | None:
-        """What scores are made of, where clients' vectors can be solved for; None elsewhere.
+        """The bilinear form of the scores, if clients' vectors can be solved for; else None.
 
-        Each client is one user whose vector stays with it, the task is to rank, and the rounds of
-        the run can be played again.
+        This requires that each client is one user with a personal vector, that the task is
+        ranking, and that the rounds of the run can be replayed.
         """
         ...
 
     def another_round(self, at: Moment, *, remember: bool) -> AbstractContextManager[Round]:
-        """Play a round of the run again, or one more from the published parameters.
+        """Replay a round of the run, or train one more from the published parameters.
 
         Args:
-            at: which round.
-            remember: whether the sums of the rounds before it are wanted.
+            at: the round.
+            remember: whether the sums of the earlier rounds are needed.
         """
         ...
 
     def imitation(self) -> AbstractContextManager[Imitation | None]:
-        """The clients' code with their draws; None where these follow from a secret."""
+        """A simulator of the clients with their draws; None if these come from a secret."""
         ...
 
     def shadow(self, number: int, claims: Claims, inside: NDArray[np.bool_]) -> Shadow:
-        """Train a federation like the run's own on other users; or read it if it is kept.
+        """Train a shadow federation with the run's configuration, or load it from the cache.
 
         Args:
-            number: from zero; decides its seed.
+            number: index from zero; determines the seed.
             claims: the histories of all users.
-            inside: bool (num_users,), whose histories are training data; those of all others are
-                held out.
+            inside: bool (num_users,), true for users whose histories are training data; all other
+                histories are held out.
         """
         ...

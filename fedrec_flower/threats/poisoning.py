@@ -1,18 +1,18 @@
-"""Malicious clients that promote items: who they are, what they promote, what they achieve.
+"""Base class of poisoning attacks: malicious clients, promoted items, and measured exposure.
 
-A share of the real clients is compromised; no client is added, so a federation is as large as
-without them. Whoever is malicious is so in every round, and so are the items that are promoted.
-All of them know each other's targets, and of everyone else what the server publishes: how often
-an item occurs in training, as far as an attack asks for it.
+A share of the real clients is malicious; no client is added, so the federation keeps its size. The
+malicious clients and the promoted items are the same in every round. All malicious clients know
+the targets. About other clients they know only what the server publishes: the number of times an
+item occurs in training, if an attack uses it.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.random import generator
@@ -23,21 +23,21 @@ from fedrec_flower.evaluation.metrics.ranking import NDCG, Ranks
 from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.byzantine import drawn_liars
 
-_LISTED = 10  # places of a list in which an item counts as shown
+_LIST_LENGTH = 10  # items of a recommendation list
 
 
 @dataclass(frozen=True)
 class Poisoning(NoAttack):
-    """Targets are chosen and watched; what malicious clients do for them is for subclasses.
+    """Samples the targets and measures their exposure; subclasses implement the attack.
 
-    By itself it does nothing, so it tells how often the targets are shown anyway.
+    Without a subclass the clients stay honest, so the measured exposure is the baseline.
 
     Attributes:
-        malicious: share of the federation's clients, from 0 to below 1.
-        num_targets: how many items are promoted.
+        malicious: share of malicious clients, from 0 to below 1.
+        num_targets: number of promoted items.
         least_popular: share of the catalogue, the least popular in training, that targets are
             drawn from.
-        targets: original ids of the promoted items, instead of drawn ones.
+        targets: original ids of the promoted items; None to draw them.
         seed: the experiment's seed.
         data: the prepared data.
 
@@ -53,18 +53,20 @@ class Poisoning(NoAttack):
     data: Prepared
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        share, count, part = self.malicious, self.num_targets, self.least_popular
+        """Validate the values."""
+        share = self.malicious
         require(0 <= share < 1, f"attack.malicious must be a share from 0 to below 1: {share}")
-        require(0 < part <= 1, f"attack.least_popular must be a share above 0, up to 1: {part}")
+        pool = self.least_popular
+        require(0 < pool <= 1, f"attack.least_popular must be a share above 0, up to 1: {pool}")
+        count = self.num_targets
         most = self.data.num_items
         require(1 <= count <= most, f"attack.num_targets must be from 1 to {most}: {count}")
         require(self.targets != [], "attack.targets is empty: name an item, or null to draw them")
         require(self.promoted.size > 0, "attack.targets names no item")
 
     @cached_property
+    @override
     def liars(self) -> NDArray[np.int64]:
-        """See `NoAttack.liars`."""
         clients = self.data.num_clients
         return np.flatnonzero(drawn_liars(self.seed, clients, self.malicious))
 
@@ -79,31 +81,31 @@ class Poisoning(NoAttack):
 
     @cached_property
     def most_popular(self) -> NDArray[np.int64]:
-        """int64 (num_items,): every item, the one that occurs in training most often first."""
+        """int64 (num_items,): all items, the most frequent in training first."""
         train = self.data.part(Part.TRAIN)
         count = np.bincount(train.item, minlength=self.data.num_items)
         return np.argsort(-count, kind="stable")
 
     def lying(self, updates: Updates) -> NDArray[np.int64]:
-        """int64 (n,): the places of malicious clients among those that send."""
+        """int64 (n,): places of malicious clients in the updates."""
         return np.flatnonzero(np.isin(updates.clients, self.liars))
 
     def measured(self, data: Prepared, recommended: NDArray[np.int32]) -> dict[str, Any]:
-        """How often honest users are shown what is promoted, and how well they are served.
+        """Exposure of the targets to honest users, and the recommendation quality of these users.
 
         Args:
             data: the prepared data.
             recommended: see `NoAttack.measured`.
 
         Returns:
-            exposure@10, the share of honest users who never had a target and find it among their
-            ten best, mean over targets (in the papers ER@10); ndcg@10_honest, NDCG@10 of honest
-            users; how many targets, and malicious clients.
+            exposure@10: the share of honest users without a target in their data who have it in
+            their ten best items, mean over targets (ER@10 in the papers); ndcg@10_honest: NDCG@10
+            of honest users; num_targets; malicious: the number of malicious clients.
             Source: Zhang et al. 2022 (one target); Rong et al. 2022 (mean over targets).
         """
         client = np.repeat(np.arange(data.num_clients), np.diff(data.client_offsets))
         honest = ~np.isin(client, self.liars)
-        listed = recommended[:, :_LISTED]
+        listed = recommended[:, :_LIST_LENGTH]
         k = listed.shape[1]
         shown = self._shown(listed, honest)
         return {
@@ -114,39 +116,35 @@ class Poisoning(NoAttack):
         }
 
     def _shown(self, listed: NDArray[np.int32], honest: NDArray[np.bool_]) -> list[float]:
-        """Of each target that some honest user never had, the share of these who are shown it."""
-        everything = [self.data.part(part) for part in Part]
+        """The exposure of each target that is new to at least one honest user."""
+        parts = [self.data.part(part) for part in Part]
         rates = []
         for target in self.promoted:
-            strangers = honest.copy()
-            for part in everything:
-                strangers[part.users()[part.item == target]] = False
-            if strangers.any():
-                rates.append(float((listed[strangers] == target).any(axis=1).mean()))
+            is_new = honest.copy()
+            for part in parts:
+                is_new[part.users()[part.item == target]] = False
+            if is_new.any():
+                rates.append(float((listed[is_new] == target).any(axis=1).mean()))
         return rates
 
     def _code(self, item: int | str) -> int:
-        """The code of an original id, whether the data's ids are numbers or words."""
-        found = np.flatnonzero(self.data.item_ids.astype(str) == str(item))
-        if not len(found):
-            some = _listed(self.data.item_ids[:3])
+        """The code of an original item id, which may be a number or a string."""
+        codes = np.flatnonzero(self.data.item_ids.astype(str) == str(item))
+        if not len(codes):
+            some = ", ".join(map(str, self.data.item_ids[:3]))
             raise ConfigError(f"attack.targets: there is no item {item!r}; ids are {some}, ...")
-        return int(found[0])
-
-
-def _listed(ids: Iterable[Any]) -> str:
-    return ", ".join(map(str, ids))
+        return int(codes[0])
 
 
 def _ndcg(data: Prepared, listed: NDArray[np.int32], honest: NDArray[np.bool_]) -> float:
-    """NDCG of the lists' length over honest users, from the lists themselves."""
+    """Mean NDCG@k of honest users, computed from their lists of length k."""
     test = data.part(Part.TEST)
     user = test.users()
     k = listed.shape[1]
     hit = listed[user] == np.asarray(test.item)[:, None]
     rank = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, k + 1)
     ascending = rank[np.lexsort((rank, user))]
-    everything = np.full(data.num_users, data.num_items)
-    quality = NDCG(k)(Ranks(ascending, np.asarray(test.offsets), everything))[honest]
-    counted = quality[np.isfinite(quality)]
-    return float(counted.mean()) if len(counted) else 0.0
+    num_candidates = np.full(data.num_users, data.num_items)
+    ndcg = NDCG(k)(Ranks(ascending, np.asarray(test.offsets), num_candidates))[honest]
+    defined = ndcg[np.isfinite(ndcg)]
+    return float(defined.mean()) if len(defined) else 0.0

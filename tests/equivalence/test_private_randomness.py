@@ -267,7 +267,7 @@ def test_masks_under_a_known_seed_are_warned_of(
     """Item 1: the server knows no draw of a client."""
     with caplog.at_level("WARNING", "fedrec_flower"):
         federate("num_rounds=0", "model=mf", *SECAGG, f"randomness={randomness}")
-    assert ("can take masked sums apart" in caplog.text) == (randomness == "seeded")
+    assert ("can separate masked sums" in caplog.text) == (randomness == "seeded")
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -348,23 +348,26 @@ def test_who_never_trained_is_no_member(federate: "Federate") -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ((SPY, "strategy=local_only"), "LocalOnly of 24 clients there is nothing to read"),
-        ((SPY, "partition=single", "federation.num_nodes=1"), "of 1 clients there is nothing"),
+        ((SPY, "strategy=local_only"), "LocalOnly with 24 clients has none to attack"),
+        ((SPY, "partition=single", "federation.num_nodes=1"), "with 1 clients has none to attack"),
         ((SPY, "strategy=scaffold"), "Scaffold gives clients more than the shared parameters"),
         ((SPY, "strategy=clustered", "strategy.num_clusters=2"), "Clustered gives clients more"),
-        ((SPY, "model=two_tower"), "model=TwoTower send tells no item from another"),
+        ((SPY, "model=two_tower"), "model=TwoTower have no values for single items"),
         ((SPY, "attack.round=4"), "attack.round=4 is after the last of num_rounds=3"),
-        ((SPY, "attack.round=2", "strategy=median"), "moves by one sum a round, and Median does"),
-        ((SPY, "model=ncf", "attack.method=separation"), "solves for clients' vectors, and model="),
+        ((SPY, "attack.round=2", "strategy=median"), "uses one sum per round, unlike Median"),
+        ((SPY, "model=ncf", "attack.method=separation"), "solves for clients' vectors, but model="),
         (
             (SPY, "randomness=private", "attack.method=least_squares"),
-            "needs to know the clients' draws, and with randomness=private they follow",
+            "requires the clients' draws, and with randomness=private they come",
         ),
-        ((SPY, "strategy=median", "attack.method=regression"), "plays the run again, which needs"),
-        ((SPY, "model=random", "num_rounds=0"), "model=RandomScores send tells no item"),
+        ((SPY, "strategy=median", "attack.method=regression"), "replays the run, which requires"),
+        (
+            (SPY, "model=random", "num_rounds=0"),
+            "model=RandomScores have no values",
+        ),
         (("attack=membership_inference",), r"there are 0: choose split=cold_users"),
-        (("model=ease", "num_rounds=1", *MEMBERS), r"model=EASE under Sums publishes none"),
-        (("strategy=local_only", *MEMBERS), r"under LocalOnly publishes none"),
+        (("model=ease", "num_rounds=1", *MEMBERS), r"model=EASE with Sums publishes none"),
+        (("strategy=local_only", *MEMBERS), r"with LocalOnly publishes none"),
     ],
 )
 def test_a_run_with_nothing_to_see_is_refused_in_one_sentence(

@@ -250,7 +250,7 @@ def test_what_is_published_beside_is_named_value_by_value(
     named = " ".join(federate(*mechanism).outcome.privacy["privacy"]["does_not_cover"])
     for value in ("metrics", "clients.csv", "split_sha256", "times", "attack", "hyper-parameters"):
         assert value in named
-    for value in ("replies were lost", "bytes.total", "rounds_participated", "warnings in the log"):
+    for value in ("lost replies", "bytes.total", "rounds_participated", "warnings in the log"):
         assert value in named
     assert ("evaluation sums that each node sends" in named) == (mechanism is not CENTRAL)
     assert "loss" not in named  # nobody publishes one
@@ -357,6 +357,6 @@ def test_a_catalogue_that_interactions_name_is_named_and_warned_of(
         setup = set_up(config, RunFolder.create(tmp_path / name))
         setup.guard.check(build("strategy", config["strategy"], plan=setup.plan, observer=None))
         named = " ".join(setup.plan.curator.facts()["privacy"]["does_not_cover"])
-        told[name] = ("the catalogue is the items" in caplog.text, "item ids" in named)
+        told[name] = ("the catalogue is made from the items" in caplog.text, "item ids" in named)
         assert setup.data.num_items == (60 if more else 24)
     assert told == {"met": (True, True), "listed": (False, False)}

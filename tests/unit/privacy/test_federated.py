@@ -130,7 +130,7 @@ def test_statistics_of_a_user_are_bounded_and_noisy(federate: "Federate") -> Non
             ("model=mf", "strategy.aggregation=touched_clients", *CENTRAL[2:], *NOISE),
             r"set strategy.aggregation=all_clients",
         ),
-        ((*CENTRAL, *NOISE, "partition=silo_random"), r"say privacy.unit=client"),
+        ((*CENTRAL, *NOISE, "partition=silo_random"), r"set privacy.unit=client"),
         ((*CENTRAL, *NOISE, "strategy=median"), r"Median uses more of the clients"),
         ((*CENTRAL, *NOISE, "strategy=scaffold"), r"Scaffold uses more of the clients"),
         (("model=mf", "strategy=local_only", *CENTRAL[2:], *NOISE), r"choose privacy=none"),

@@ -68,7 +68,7 @@ def test_every_mishap_has_its_rate_and_befalls_another_client_each_round_and_att
     world = faults(**rates, repeated=0.08)
     seen = {}
     for round_, attempt in ((1, 0), (2, 0), (1, 1)):
-        mishap = world._mishaps(CLIENTS, round_, attempt)
+        mishap = world._kinds(CLIENTS, round_, attempt)
         for name, rate in (rates | {"repeated": 0.08}).items():
             assert near(int((mishap == name).sum()), rate)
         seen[round_, attempt] = mishap

@@ -260,11 +260,11 @@ def test_what_is_public_is_a_fixed_share_of_training(data: Prepared) -> None:
 
 def test_clients_that_are_given_alike_share_one_search_and_others_do_not(data: Prepared) -> None:
     attack: FedRecAttack = crafted(data, "fedrecattack", everyone(data))[0]
-    assert len(attack.found) == 1
+    assert len(attack.directions) == 1
     versions = [shared(data.num_items), {k: v + 1 for k, v in shared(data.num_items).items()}]
     attack.poison(everyone(data), lambda client: versions[client % 2], own, TABLES, 2)
-    assert {round_ for round_, _ in attack.found} == {2}
-    assert len(attack.found) == len({int(client) % 2 for client in attack.liars})
+    assert {round_ for round_, _ in attack.directions} == {2}
+    assert len(attack.directions) == len({int(client) % 2 for client in attack.liars})
 
 
 # --- other models -------------------------------------------------------------------------------
