@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.experiment import plugins
 from fedrec_flower.experiment.presets import preset_help
 
 _PACKAGE = Path(__file__).parents[1]
@@ -63,6 +64,7 @@ class Schema:
     output_dir: str = MISSING
 
 
+plugins.register()
 ConfigStore.instance().store(name="schema", node=Schema)
 # Hydra creates the run folder before any code of this package runs.
 OmegaConf.register_new_resolver("fedrec.expanded", lambda path: str(Path(path).expanduser()))

@@ -9,12 +9,17 @@ for all but those that cite their own.
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar, Protocol
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PerUser = NDArray[np.float64]  # (num_users,)
 
@@ -202,26 +207,39 @@ def _ratio(numerator: PerUser, denominator: NDArray[np.int64] | PerUser) -> PerU
     return ratio
 
 
-_AT_K: dict[str, type[HitRate | Recall | Precision | NDCG | MRR | MAP]] = {
-    metric.kind: metric for metric in (HitRate, Recall, Precision, NDCG, MRR, MAP)
-}
+_AT_K = {metric.kind: metric for metric in (HitRate, Recall, Precision, NDCG, MRR, MAP)}
+
+
+@cache
+def _installed_metrics() -> dict[str, EntryPoint]:
+    """Metrics of installed packages, by kind: entry points of the group `fedrec_flower.metrics`."""
+    return {point.name: point for point in entry_points(group="fedrec_flower.metrics")}
 
 
 def parse_metric(name: str) -> Metric:
-    """The metric of a name such as "ndcg@10" or "auc".
+    """Build the metric of a name such as "ndcg@10" or "auc".
+
+    An installed package adds a metric by an entry point of the group `fedrec_flower.metrics`. Its
+    name is the part before "@"; its object is called with k, or without arguments if the name has
+    no "@", and returns a `Metric` with values from 0 to 1 and the given name.
 
     Raises:
-        ConfigError: if there is no such metric or k is no integer of at least 1; lists the known.
+        ConfigError: if there is no such metric or k is not an integer of at least 1; lists the
+            possible ones.
     """
     if name == AUC.name:
         return AUC()
-    kind, _, k = name.partition("@")
-    if kind in _AT_K and k.isdecimal():
-        return _AT_K[kind](int(k))
+    kind, at, k = name.partition("@")
+    if k.isdecimal() if at else kind in _installed_metrics():
+        if kind in _AT_K:
+            return _AT_K[kind](int(k))
+        if kind in _installed_metrics():
+            make: Callable[..., Metric] = _installed_metrics()[kind].load()
+            return make(int(k)) if at else make()
+    kinds = [*_AT_K, *_installed_metrics()]
     example = k if k.isdecimal() else "10"
-    close = get_close_matches(
-        name.lower(), [*(f"{kind}@{example}" for kind in _AT_K), AUC.name], n=1
-    )
+    candidates = [*(f"{kind}@{example}" for kind in kinds), AUC.name]
+    close = get_close_matches(name.lower(), candidates, n=1)
     hint = f", did you mean {close[0]}" if close else ""
-    known = ", ".join([*(f"{kind}@k" for kind in _AT_K), AUC.name])
+    known = ", ".join([*(f"{kind}@k" for kind in kinds), AUC.name])
     raise ConfigError(f"there is no metric {name}{hint}: choose from {known} (k at least 1)")

@@ -1,0 +1,31 @@
+"""Configuration of installed plug-ins: their yaml joins the search path of Hydra.
+
+A plug-in is an installed package with entry points of these groups:
+
+- `fedrec_flower.plugins`: a package whose classes a configuration may name (models, strategies,
+  data sources, callbacks, ...); see `core.instantiate`.
+- `fedrec_flower.conf`: a package that contains yaml files in folders named like the groups, such as
+  `model/mine.yaml`. They can then be chosen like built-in ones: `model=mine`.
+- `fedrec_flower.metrics`: a class of ranking metrics; see `evaluation.metrics.ranking`.
+"""
+
+from importlib.metadata import entry_points
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from typing_extensions import override
+
+
+class InstalledConfigurations(SearchPathPlugin):
+    """Adds the yaml of installed plug-ins after the built-in ones, which take precedence."""
+
+    @override
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for point in entry_points(group="fedrec_flower.conf"):
+            search_path.append(provider=point.name, path=f"pkg://{point.value}")
+
+
+def register() -> None:
+    """Make Hydra use the configurations of installed plug-ins."""
+    Plugins.instance().register(InstalledConfigurations)
