@@ -110,6 +110,9 @@ def _installed() -> list[str]:
 def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
     """Build the object that a configuration node describes.
 
+    A constructor's argument whose class has a method `from_settings` is built from keys of the same
+    node, those that the method names: so several classes share these keys and one definition.
+
     Args:
         group: the configuration group: "model", "strategy", ...
         node: `_target_` and the constructor's arguments; `name` is a label of the node.
@@ -124,15 +127,38 @@ def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
             argument is unknown, missing, out of range or of a wrong type; names value and fix.
     """
     target = _locate(group, node.get("_target_", ""))
-    accepted = inspect.signature(target).parameters
+    accepted = settings_of(target)
     arguments = {k: v for k, v in node.items() if k != "_target_"}
     if "name" not in accepted:
         arguments.pop("name", None)
     injected = {k: v for k, v in available.items() if k in accepted}
     _check_names(group, arguments, injected, accepted)
+    parts = _parts(target)
     hints = get_type_hints(target.__init__)
+    for part in parts.values():
+        hints |= get_type_hints(part.from_settings)
     checked = {k: _check_type(f"{group}.{k}", v, hints.get(k, Any)) for k, v in arguments.items()}
+    for name, part in parts.items():
+        keys = inspect.signature(part.from_settings).parameters
+        settings = {key: checked.pop(key) for key in keys if key in checked}
+        checked[name] = part.from_settings(**settings)
     return target(**checked, **injected)
+
+
+def settings_of(target: Any) -> dict[str, inspect.Parameter]:
+    """The arguments that `build` accepts for a class, by name."""
+    accepted = dict(inspect.signature(target).parameters)
+    for name, part in _parts(target).items():
+        del accepted[name]
+        accepted |= inspect.signature(part.from_settings).parameters
+    return accepted
+
+
+def _parts(target: Any) -> dict[str, Any]:
+    """The classes of the constructor's arguments that have `from_settings`, by argument."""
+    hints = get_type_hints(target.__init__)
+    names = inspect.signature(target).parameters
+    return {name: hints[name] for name in names if hasattr(hints.get(name), "from_settings")}
 
 
 def _locate(group: str, path: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from fedrec_flower.core.instantiate import settings_of
 from fedrec_flower.experiment.composition import CONF, Schema
 
 YAMLS = sorted(CONF.rglob("*.yaml"))
@@ -26,6 +27,7 @@ INJECTED = {"plan", "observer", "num_users", "num_items", "rating_range", "task"
     "num_clients",
     "client_weight",
 }
+FRAGMENTS = {"server_optimizer"}  # groups whose keys become part of the node that includes them
 EXPLAINS_ITSELF = {"_target_", "name", "task"}
 
 
@@ -34,9 +36,17 @@ def title(path: Path) -> str:
 
 
 def content(path: Path) -> dict[str, Any]:
+    """Return the keys of a yaml, with those of the fragments that it includes in its node."""
     plain = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    whole = {str(key): value for key, value in plain.items()}
+    for entry in whole.get("defaults", []):
+        if isinstance(entry, dict):
+            for group, option in entry.items():
+                if group.endswith("@_here_"):
+                    fragment = CONF / group.strip("/").removesuffix("@_here_") / f"{option}.yaml"
+                    whole = content(fragment) | whole
+    return whole
 
 
 def nodes(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,14 +63,16 @@ NODES = [(path, node) for path in GROUP_YAMLS for _, node in nodes(path)]
 
 
 def parameters(node: dict[str, Any]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(get_class(node["_target_"])).parameters)
+    return settings_of(get_class(node["_target_"]))
 
 
-def test_every_yaml_names_a_class_or_is_a_global_package() -> None:
+def test_every_yaml_names_a_class_or_is_a_global_package_or_a_fragment() -> None:
     offenders = [
         title(path)
         for path in GROUP_YAMLS
-        if "_target_" not in content(path) and not path.read_text().startswith(GLOBAL)
+        if "_target_" not in content(path)
+        and not path.read_text().startswith(GLOBAL)
+        and path.parent.name not in FRAGMENTS
     ]
     assert offenders == []
 
@@ -78,7 +90,7 @@ def test_keys_are_the_constructor_arguments_that_the_run_does_not_inject() -> No
     offenders = []
     for path, node in NODES:
         accepted = set(parameters(node))
-        configured = set(node) - {"_target_"} - ({"name"} - accepted)
+        configured = set(node) - {"_target_", "defaults"} - ({"name"} - accepted)
         if not (configured <= accepted and accepted - configured <= INJECTED):
             offenders.append((title(path), configured ^ accepted))
     assert offenders == []
