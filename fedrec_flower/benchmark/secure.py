@@ -94,7 +94,7 @@ def measure(
     updates = [_node_update(place, shape) for place in range(num_nodes)]
     total = _session(settings, coordinator, updates, dropped, meter)
     survivors = sorted(coordinator.masked)
-    decoded = settings.decoded(total, num_nodes, {"table": tuple(shape)}, shape[0]).total
+    decoded = settings.dequantize_sum(total, num_nodes, {"table": tuple(shape)}, shape[0]).total
     expected = sum(updates[place].total.tensors["table"] for place in survivors)
     plain_bytes = 4 * shape[0] * shape[1] + 8 * shape[0]
     return {
@@ -123,27 +123,29 @@ def _session(
     places = range(len(updates))
     threshold = coordinator.threshold
     rules = settings.rules
-    members = [meter.time("node", Member.fresh, place, threshold, rules) for place in places]
+    members = [meter.time("node", Member.create, place, threshold, rules) for place in places]
     public = {place: members[place].public for place in places}
     meter.up[:] += [_num_bytes(public[place]) for place in places]
     sent = {}
     contributions: dict[int, Contribution] = {}
     revealed = {}
-    for place, keys in meter.time("server", coordinator.advertised, public).items():
+    for place, keys in meter.time("server", coordinator.collect_keys, public).items():
         sent[place] = meter.time("node", members[place].share, keys)
         meter.down[place] += sum(_INDEX_BYTES + _num_bytes(pair) for pair in keys.values())
         meter.up[place] += sum(_INDEX_BYTES + len(text) for text in sent[place].values())
-    for place, box in meter.time("server", coordinator.shared, sent).items():
+    for place, box in meter.time("server", coordinator.collect_shares, sent).items():
         meter.down[place] += sum(_INDEX_BYTES + len(text) for text in box.values())
         if place not in dropped:
             rng = generator(1, "benchmark-rounding", 0, place)
             meter.time("node", members[place].open, box)
-            vector = meter.time("node", settings.encoded, updates[place], 1, len(updates), rng)
+            vector = meter.time("node", settings.quantize_sum, updates[place], 1, len(updates), rng)
             contribution = meter.time("node", members[place].mask, vector, 1)
             contributions[place] = contribution
             tags = sum(_INDEX_BYTES + len(tag) for tag in contribution.tags.values())
             meter.up[place] += contribution.vector.nbytes + _INDEX_BYTES + tags
-    for place, wanted in meter.time("server", coordinator.add, contributions.items()).items():
+    for place, wanted in meter.time(
+        "server", coordinator.add_vectors, contributions.items()
+    ).items():
         revealed[place] = meter.time("node", members[place].unmask, wanted)
         meter.down[place] += _INDEX_BYTES * len(wanted.survivors | wanted.dropouts)
         meter.down[place] += sum(_INDEX_BYTES + len(tag) for tag in wanted.tags.values())

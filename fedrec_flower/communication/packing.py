@@ -1,33 +1,35 @@
-"""An update on its way: tables lose the rows that nobody touched, where that saves bytes.
+"""Packing of updates: tables are sent without their untouched rows where that saves bytes.
 
 A client touches a small part of a catalogue, so most rows of its update are zero. It sends the
-codes of the other rows and their values, or the whole tables if these are fewer bytes. The sum at
-the other end is the same to the bit.
+codes and values of the other rows, or the whole tables if these need fewer bytes. The sum on the
+server is the same to the bit.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Arrays, IndexArray, Shapes, Sums
 from fedrec_flower.core.updates import ROW_WEIGHT
 
-Arrays = dict[str, NDArray[Any]]
-Sums = dict[str, NDArray[np.float64]]
+ROWS = "rows"  # name of a packed array: int32 codes of the rows that are sent, ascending
 
-ROWS = "rows"  # among packed arrays: int32 codes of the rows that are sent, ascending
-
-_HEADER = 128  # bytes that numpy's file format puts before the values of each array
+_HEADER_BYTES = 128  # bytes before the values of each array in NumPy's file format
+_CODE_BYTES = np.dtype(np.int32).itemsize
+_VALUE_BYTES = np.dtype(np.float32).itemsize
+_ROW_WEIGHT_BYTES = np.dtype(np.float64).itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What it costs to send an update, headers included.
+    """Size of a message with an update, headers included.
 
     Attributes:
-        fixed: bytes of what has no row per item, and of all headers.
+        fixed: bytes of the arrays without a row per item, and of all headers.
         row: bytes of one row of all tables together.
         num_rows: rows of a table.
     """
@@ -38,42 +40,70 @@ class Cost:
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], tables: Collection[str]) -> Self:
-        """The cost of arrays like these; `tables` names those with a row per item."""
-        rows = [array for name, array in arrays.items() if name in tables]
-        rest = [array for name, array in arrays.items() if name not in tables]
-        fixed = len(arrays) * _HEADER + sum(array.nbytes for array in rest)
-        num_rows = len(rows[0]) if rows else 0
-        return cls(fixed, sum(table.nbytes for table in rows) // max(num_rows, 1), num_rows)
+        """Return the cost of sending arrays.
+
+        Args:
+            arrays: the arrays by name.
+            tables: names of those with a row per item.
+        """
+        table_arrays = [array for name, array in arrays.items() if name in tables]
+        other_arrays = [array for name, array in arrays.items() if name not in tables]
+        fixed = len(arrays) * _HEADER_BYTES + sum(array.nbytes for array in other_arrays)
+        num_rows = len(table_arrays[0]) if table_arrays else 0
+        table_bytes = sum(array.nbytes for array in table_arrays)
+        return cls(fixed, table_bytes // max(num_rows, 1), num_rows)
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes, tables: Collection[str], num_items: int) -> Self:
+        """Return the cost of sending float32 tensors and the float64 weight of each row.
+
+        Args:
+            shapes: full shapes of the tensors by name.
+            tables: names of those with a row per item.
+            num_items: rows of a table.
+        """
+        fixed = (len(shapes) + 1) * _HEADER_BYTES
+        row = _ROW_WEIGHT_BYTES
+        for name, shape in shapes.items():
+            if name in tables:
+                row += _VALUE_BYTES * prod(shape[1:])
+            else:
+                fixed += _VALUE_BYTES * prod(shape)
+        return cls(fixed, row, num_items)
 
     @property
     def whole(self) -> int:
         """Bytes with whole tables."""
         return self.fixed + self.num_rows * self.row
 
-    def touched(self, num_touched: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Bytes with touched rows alone, for int64 (n,) numbers of them: int64 (n,)."""
-        code = np.dtype(np.int32).itemsize
-        return self.fixed + _HEADER + num_touched * (self.row + code)
+    def touched(self, num_touched: IndexArray) -> IndexArray:
+        """Return the bytes with touched rows only, int64 (n,).
 
-    def least(self, num_touched: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Bytes of the smaller of the two: int64 (n,)."""
+        Args:
+            num_touched: int64 (n,), numbers of touched rows.
+        """
+        return self.fixed + _HEADER_BYTES + num_touched * (self.row + _CODE_BYTES)
+
+    def least(self, num_touched: IndexArray) -> IndexArray:
+        """Return the bytes of the smaller of the two forms, int64 (n,)."""
         return np.minimum(self.touched(num_touched), self.whole)
 
 
 def pack(arrays: Arrays, tables: Collection[str]) -> tuple[Arrays, dict[str, int]]:
-    """Leave out the rows that nobody touched, if that saves bytes.
+    """Remove the untouched rows of tables if that saves bytes.
 
     Args:
-        arrays: an update or a sum of updates. Where `ROW_WEIGHT` is among it and not empty, a
-            row without weight is zero in every table; otherwise nothing is left out.
+        arrays: an update or a sum of updates. If it has `ROW_WEIGHT` and this is not empty, a row
+            without weight must be zero in every table; otherwise no row is removed.
         tables: names of the arrays with a row per item, `ROW_WEIGHT` among them.
 
     Returns:
-        The arrays to send, `ROWS` among them if rows are left out; and how many rows each array
-        that lost some had.
+        The arrays to send, with `ROWS` if rows were removed; and the original number of rows of
+        each array whose rows were removed.
     """
     weights = arrays.get(ROW_WEIGHT, np.zeros(0))
-    rows, cost = np.flatnonzero(weights), Cost.of(arrays, tables)
+    rows = np.flatnonzero(weights)
+    cost = Cost.of(arrays, tables)
     if not len(weights) or cost.touched(np.array(len(rows))) >= cost.whole:
         return arrays, {}
     packed = {name: array[rows] if name in tables else array for name, array in arrays.items()}
@@ -81,18 +111,18 @@ def pack(arrays: Arrays, tables: Collection[str]) -> tuple[Arrays, dict[str, int
 
 
 def add_packed(total: Sums, arrays: Arrays, num_rows: Mapping[str, int]) -> None:
-    """Add what `pack` gave to a sum, in place; an empty sum takes its shapes from the arrays.
+    """Add packed arrays to a sum, in place; an empty sum takes its shapes from the arrays.
 
     Args:
-        total: float64, by name, whole tables.
-        arrays: the arrays that were sent.
-        num_rows: how many rows each array that lost some had.
+        total: float64 arrays by name, whole tables.
+        arrays: arrays from `pack`.
+        num_rows: numbers of rows from `pack`.
     """
     for name, array in arrays.items():
         if name == ROWS:
             continue
-        lost = name in num_rows
-        shape = (num_rows[name], *array.shape[1:]) if lost else array.shape
+        is_packed = name in num_rows
+        shape = (num_rows[name], *array.shape[1:]) if is_packed else array.shape
         # float64: thousands of float32 clients lose low bits.
         whole = total.setdefault(name, np.zeros(shape))
-        whole[arrays[ROWS] if lost else ...] += array
+        whole[arrays[ROWS] if is_packed else ...] += array

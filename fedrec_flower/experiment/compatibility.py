@@ -171,7 +171,7 @@ def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
         "round, so delayed updates are invalid: choose strategy=fedrmsprop",
     )
     name, secure = type(strategy).__name__, strategy.plan.secure
-    secure.check_strategy(name, shares=strategy.shares, stacked=strategy.stacked)
+    secure.check_strategy(name, communicates=strategy.shares, individual_updates=strategy.stacked)
 
 
 def _check_task(config: Config, training: LocalTraining, evaluator: Evaluator) -> None:

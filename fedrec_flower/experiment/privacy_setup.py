@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedrec_flower.communication.secure_aggregation import secagg as masks
-from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation, SecAgg
+from fedrec_flower.communication.secure_aggregation.secagg import SecAgg, SecureAggregation
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.prepared import Prepared
@@ -46,7 +46,7 @@ class Guard:
 
     node: Mapping[str, Any]
     privacy: NoPrivacy
-    secure: SecAgg | NoSecureAggregation
+    secure: SecureAggregation
     run: Circumstances
     chance: Chance
     deployed: bool
@@ -74,7 +74,7 @@ class Guard:
             most = 1.0
         secure = build("secure_aggregation", config["secure_aggregation"], client_weight=most)
         # Noise must also cover the error that rounding adds to a contribution.
-        rounded = secure.most_rounded(data.num_clients) if chosen.draws else 0.0
+        rounded = secure.max_rounding_error(data.num_clients) if chosen.draws else 0.0
         measures = chosen.trusts_server or not deployed
         release: Release = config["release"] or ("last" if chosen.guarantees else "validation")
         _check_release(config, release, measures=measures)
@@ -85,7 +85,7 @@ class Guard:
             catalogue=not lists_items(build("dataset", config["dataset"])),
             seed=repeats,
         )
-        run = _circumstances(config, data, model, secure.clip_range, rounded, published)
+        run = _circumstances(config, data, model, secure.max_abs_value, rounded, published)
         node = {**config["privacy"], **chosen.settle(run)}
         chance = Chance(config["seed"] if repeats else None)
         privacy: NoPrivacy = build("privacy", node)

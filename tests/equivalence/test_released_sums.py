@@ -36,13 +36,13 @@ FOR_ONE = (*SHIPPED, "secure_aggregation.num_neighbours=null", *EACH_ALONE)
 @pytest.fixture
 def released(monkeypatch: pytest.MonkeyPatch) -> list[CohortSum]:
     """Every sum that the server has unmasked and read."""
-    read, sums = SecAgg.decoded, list[CohortSum]()
+    read, sums = SecAgg.dequantize_sum, list[CohortSum]()
 
     def keep(*arguments: Any) -> CohortSum:
         sums.append(read(*arguments))
         return sums[-1]
 
-    monkeypatch.setattr(SecAgg, "decoded", keep)
+    monkeypatch.setattr(SecAgg, "dequantize_sum", keep)
     return sums
 
 

@@ -112,9 +112,9 @@ def test_compression_is_refused_for_masked_tables_are_whole(federate: "Federate"
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
-        ("krum", "Krum looks at every update by itself"),
-        ("median", "Median looks at every update"),
-        ("clustered", "Clustered looks at every update"),
+        ("krum", "Krum needs individual updates"),
+        ("median", "Median needs individual updates"),
+        ("clustered", "Clustered needs individual updates"),
         ("local_only", "LocalOnly sends nothing"),
     ],
 )

@@ -51,7 +51,7 @@ class Session:
         neighbours = neighbourhoods(len(self.vectors), self.num_neighbours)
         self.coordinator = Coordinator(neighbours, self.threshold)
         everyone = range(len(self.vectors))
-        fresh = [Member.fresh(place, self.threshold, self.rules) for place in everyone]
+        fresh = [Member.create(place, self.threshold, self.rules) for place in everyone]
         self.states: list[Mapping[str, Any]] = [member.state() for member in fresh]
 
     @property
@@ -73,7 +73,7 @@ class Session:
 
     def member(self, place: int) -> Member:
         """The member as a worker finds it that has never seen it before."""
-        return Member.restored(self.states[place], self.rules)
+        return Member.from_state(self.states[place], self.rules)
 
     def run(self) -> Vector:
         """The sum over `coordinator.masked`.
@@ -83,19 +83,19 @@ class Session:
         """
         keys = {place: self.member(place).public for place in self._talking(0)}
         shared = {}
-        for place, others in self.coordinator.advertised(keys).items():
+        for place, others in self.coordinator.collect_keys(keys).items():
             if place in self._talking(1):
                 member = self.member(place)
                 shared[place] = member.share(others)
                 self.states[place] = member.state()
-        for place, encrypted in self.coordinator.shared(shared).items():
+        for place, encrypted in self.coordinator.collect_shares(shared).items():
             if place in self._talking(2):
                 member = self.member(place)
                 member.open(encrypted)
                 self.parts[place] = member.mask(self.vectors[place], clients=1)
                 self.states[place] = member.state()
         revealed = {}
-        for place, wanted in self.coordinator.add(self.parts.items()).items():
+        for place, wanted in self.coordinator.add_vectors(self.parts.items()).items():
             if place in self._talking(3):
                 revealed[place] = self.member(place).unmask(wanted)
         return self.coordinator.unmask(revealed)
@@ -129,7 +129,7 @@ def vectors(
 
 def shared_among_three() -> tuple[list[Member], dict[int, dict[int, bytes]]]:
     """Three members of a session, and the shares each has sent to the others."""
-    members = [Member.fresh(place, 2, LENIENT) for place in range(3)]
+    members = [Member.create(place, 2, LENIENT) for place in range(3)]
     public = {member.place: member.public for member in members}
     sent = {m.place: m.share({p: k for p, k in public.items() if p != m.place}) for m in members}
     return members, sent

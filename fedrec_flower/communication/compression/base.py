@@ -96,10 +96,7 @@ class NoCompression(Compression):
     ) -> tuple[Updates, IndexArray]:
         del rng_for
         shapes = self._whole_shapes(updates, tables)
-        # The cost depends on shapes and types only, so zero-stride arrays are enough.
-        arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-        row_weights = {ROW_WEIGHT: np.zeros(self.num_items)}
-        cost = Cost.of(arrays | row_weights, [*tables, ROW_WEIGHT])
+        cost = Cost.from_shapes(shapes, tables, self.num_items)
         return updates, cost.least(np.diff(updates.offsets))
 
     @override

@@ -1,4 +1,4 @@
-"""A node's side of the protocol: keeps its secrets, and refuses what would give them away."""
+"""A member (node) in a session of secure aggregation: keeps its secrets and checks requests."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,21 +25,21 @@ from fedrec_flower.communication.secure_aggregation.messages import (
 from fedrec_flower.communication.secure_aggregation.primitives import (
     KeyPair,
     Masked,
-    common_mask,
-    fresh_seed,
+    authentication_tag,
+    pairwise_mask,
+    random_seed,
     self_mask,
-    split,
-    tag,
+    split_secret,
 )
 from fedrec_flower.core.errors import TrainingError
 
 
 class RefusedError(TrainingError):
-    """A request that no honest server makes; the member is as it was before."""
+    """Raised for a request that violates the protocol. The member's state is unchanged."""
 
 
 class Stage(IntEnum):
-    """What a member does next."""
+    """The next step of a member."""
 
     SHARE = 1
     OPEN = 2
@@ -50,36 +50,37 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a member demands of every session by its own settings, whatever the server asks.
+    """Requirements of a member, from its own settings, that hold for every session.
 
-    The server says who the neighbours are, and how many: a member does not know how many nodes take
-    part. It is sure of `min_nodes` holders of its shares, itself among them, and not of
-    `num_neighbours`. Nothing certifies public keys, so a server that invents members can meet every
-    rule.
+    The server chooses the neighbours of a member and their number; a member cannot check how many
+    nodes take part. It requires `min_nodes` holders of its shares, itself included, but not
+    `num_neighbours`. Public keys are not certified, so a server that invents members can satisfy
+    all rules.
 
     Attributes:
-        share: of a member and its neighbours, those whose shares make up a secret; above 0.5.
-        min_nodes: fewest members whose shares may make up a secret.
-        min_clients: fewest clients in the vectors of a member and its surviving neighbours.
+        share: share of a member and its neighbours that can reconstruct a secret; above 0.5.
+        min_nodes: minimum number of members that can reconstruct a secret.
+        min_clients: minimum number of clients in the vectors of a member and its surviving
+            neighbours.
     """
 
     share: float
     min_nodes: int
     min_clients: int
 
-    def threshold(self, holders: int) -> int:
-        """How many shares make up a secret that so many members hold, at least."""
-        # Of the decimal number that was configured: 0.6 * 5 in floating point may exceed 3.
-        return max(ceil(Fraction(str(self.share)) * holders), self.min_nodes)
+    def threshold(self, num_holders: int) -> int:
+        """Return the minimum threshold of a secret whose shares `num_holders` members hold."""
+        # Exact arithmetic on the configured decimal: 0.6 * 5 in floating point may exceed 3.
+        return max(ceil(Fraction(str(self.share)) * num_holders), self.min_nodes)
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Shares of one member's secrets.
+    """One share of each of a member's two secrets.
 
     Attributes:
-        seed: of its self mask's seed.
-        key: of its private masking key.
+        seed: share of the seed of its self mask.
+        key: share of its private masking key.
     """
 
     seed: bytes
@@ -91,15 +92,15 @@ class Member:
     """One member in one session; each stage is passed once, in order.
 
     Attributes:
-        place: which member it is.
-        threshold: how many shares make up a secret, of anyone.
-        rules: what it demands of the session.
-        encryption: its pair for what others send it.
-        masking: its pair for common masks.
-        stage: what it does next.
-        seed: of its self mask; empty before it shares.
-        keys: its neighbours' public keys.
-        held: the shares it holds, by whose secrets they are of.
+        place: number of the member in the session.
+        threshold: number of shares that reconstruct a secret of any member.
+        rules: requirements of the member.
+        encryption: key pair for shares that other members send to it.
+        masking: key pair for pairwise masks.
+        stage: the next step.
+        seed: seed of its self mask; empty before it shares.
+        keys: public keys of its neighbours, by place.
+        held: shares that it holds, by the place of the secrets' owner.
         clients: number of clients in its vector.
     """
 
@@ -115,62 +116,64 @@ class Member:
     clients: int = 0
 
     @classmethod
-    def fresh(cls, place: int, threshold: int, rules: Rules) -> Self:
-        """A member with new keys, whose `public` ones it advertises."""
-        return cls(place, threshold, rules, KeyPair.fresh(), KeyPair.fresh())
+    def create(cls, place: int, threshold: int, rules: Rules) -> Self:
+        """Return a member with new keys; it then sends its `public` keys."""
+        return cls(place, threshold, rules, KeyPair.generate(), KeyPair.generate())
 
     @property
     def public(self) -> PublicKeys:
-        """What it advertises."""
+        """Public keys of the member."""
         return PublicKeys(self.encryption.public, self.masking.public)
 
     def share(self, keys: Mapping[int, PublicKeys]) -> dict[int, bytes]:
-        """Split its secrets among itself and its neighbours.
+        """Split the member's secrets among itself and its neighbours.
 
         Args:
-            keys: the neighbours' public keys.
+            keys: public keys of the neighbours, by place.
 
         Returns:
-            For each neighbour its shares, encrypted.
+            Encrypted shares for each neighbour.
 
         Raises:
-            RefusedError: if the threshold is below the member's rules, or there are too few
-                neighbours, itself among them, one of them twice, or so many that two groups of
-                them could each put a secret together.
+            RefusedError: if the threshold is below the member's rules; if there are too few
+                holders, or so many that two disjoint groups of them could each reconstruct a
+                secret; or if a neighbour appears twice.
         """
         self._require_stage(Stage.SHARE)
         holders = sorted({self.place, *keys})
-        known = [key for pair in (self.public, *keys.values()) for key in _both(pair)]
+        all_keys = [key for pair in (self.public, *keys.values()) for key in _both(pair)]
         _require(
-            self.place not in keys and len(set(known)) == len(known),
+            self.place not in keys and len(set(all_keys)) == len(all_keys),
             f"member {self.place} is its own neighbour, or two have the same key",
         )
         _require(
             self.threshold <= len(holders) < 2 * self.threshold,
             f"a threshold of {self.threshold} does not protect a secret that {len(holders)} share",
         )
-        least = self.rules.threshold(len(holders))
+        min_threshold = self.rules.threshold(len(holders))
         _require(
-            self.threshold >= least,
-            f"a threshold of {self.threshold} for {len(holders)} nodes is below the {least} that "
-            "the settings of this node demand",
+            self.threshold >= min_threshold,
+            f"a threshold of {self.threshold} for {len(holders)} nodes is below the "
+            f"{min_threshold} that the settings of this node demand",
         )
-        self.seed, self.keys = fresh_seed(), dict(keys)
-        secrets = (self.seed, self.masking.private)
-        parts = (split(secret, self.threshold, len(holders)) for secret in secrets)
-        shares = dict(zip(holders, map(Shares, *parts), strict=True))
+        self.seed = random_seed()
+        self.keys = dict(keys)
+        seed_shares = split_secret(self.seed, self.threshold, len(holders))
+        key_shares = split_secret(self.masking.private, self.threshold, len(holders))
+        shares = dict(zip(holders, map(Shares, seed_shares, key_shares), strict=True))
         self.held[self.place] = shares.pop(self.place)
         self.stage = Stage.OPEN
-        return {holder: self._encrypted(holder, part) for holder, part in shares.items()}
+        return {holder: self._encrypt(holder, part) for holder, part in shares.items()}
 
     def open(self, encrypted: Mapping[int, bytes]) -> None:
-        """Take up the shares of those neighbours with whom it will have masks in common.
+        """Store the shares of the neighbours with which the member will have pairwise masks.
 
         Args:
-            encrypted: by sender; whoever is missing has dropped out.
+            encrypted: encrypted shares by sender; missing neighbours have dropped out.
 
         Raises:
-            RefusedError: if they are too few, or not from those whose keys it was given.
+            RefusedError: if there are too few shares, or shares of a member that is not a
+            neighbour.
         """
         self._require_stage(Stage.OPEN)
         _require(encrypted.keys() <= self.keys.keys(), "shares come from a stranger")
@@ -178,41 +181,52 @@ class Member:
             len(encrypted) + 1 >= self.threshold,
             f"{len(encrypted)} neighbours shared, too few for a threshold of {self.threshold}",
         )
-        opened = {sender: self._decrypted(sender, text) for sender, text in encrypted.items()}
+        opened = {sender: self._decrypt(sender, text) for sender, text in encrypted.items()}
         self.held |= opened
         self.stage = Stage.MASK
 
     def mask(self, values: Masked, clients: int) -> Contribution:
-        """Hide a vector; sums are taken modulo what its unsigned integers can hold.
+        """Mask a vector; arithmetic is modulo the range of its unsigned integers.
 
         Args:
-            values: uint32 or uint64 (length,); left unchanged.
+            values: uint32 or uint64 (length,); not modified.
             clients: number of clients in the vector.
 
         Raises:
-            RefusedError: if it is not the time.
+            RefusedError: if this is not the member's next step.
         """
         self._require_stage(Stage.MASK)
         masked = values + self_mask(self.seed, len(values), values.dtype)
-        others = sorted(self.held.keys() - {self.place})
-        for other in others:
-            agreed = _agreed(self.masking, self.keys[other].masking)
-            common = common_mask(agreed, len(values), values.dtype)
-            (np.add if self.place < other else np.subtract)(masked, common, out=masked)
-        self.stage, self.clients = Stage.UNMASK, clients
-        tags = {other: tag(self._common(other), self.place, other, clients) for other in others}
+        neighbours = sorted(self.held.keys() - {self.place})
+        for neighbour in neighbours:
+            shared_key = _shared_key(self.masking, self.keys[neighbour].masking)
+            mask = pairwise_mask(shared_key, len(values), values.dtype)
+            if self.place < neighbour:
+                np.add(masked, mask, out=masked)
+            else:
+                np.subtract(masked, mask, out=masked)
+        self.stage = Stage.UNMASK
+        self.clients = clients
+        tags = {
+            neighbour: authentication_tag(
+                self._encryption_key(neighbour), self.place, neighbour, clients
+            )
+            for neighbour in neighbours
+        }
         return Contribution(masked, clients, tags)
 
     def unmask(self, wanted: UnmaskRequest) -> RevealedShares:
-        """Reveal shares, of each member one kind at most; then there is no more to be had.
+        """Reveal at most one kind of share of each member; afterwards all shares are deleted.
 
         Raises:
-            RefusedError: if both shares of a member are asked for, shares of a stranger, those of
-                its own masking key, or the secrets of survivors that are too few to hide each
-                other or do not prove that their vectors hold enough clients.
+            RefusedError: if both shares of a member are asked for, shares of a member that is not
+                a neighbour, or shares of the member's own masking key; if there are too few
+                survivors to hide each other; or if it is not proven that their vectors contain
+                enough clients.
         """
         self._require_stage(Stage.UNMASK)
-        survivors, dropouts = wanted.survivors, wanted.dropouts
+        survivors = wanted.survivors
+        dropouts = wanted.dropouts
         both = sorted(survivors & dropouts)
         _require(not both, f"both shares of members {both} are asked for")
         _require(survivors | dropouts <= self.held.keys(), "shares of a stranger are asked for")
@@ -226,11 +240,12 @@ class Member:
             seeds={member: self.held[member].seed for member in survivors},
             keys={member: self.held[member].key for member in dropouts},
         )
-        self.held, self.stage = {}, Stage.OVER
+        self.held = {}
+        self.stage = Stage.OVER
         return revealed
 
     def state(self) -> dict[str, Any]:
-        """All there is to it, as numbers, bytes and lists of them, for `restored`."""
+        """Return the state as numbers, bytes and lists of them, for `from_state`."""
         return {
             "place": self.place,
             "threshold": self.threshold,
@@ -240,15 +255,16 @@ class Member:
             "neighbours": list(self.keys),
             "public": [key for pair in self.keys.values() for key in _both(pair)],
             "owners": list(self.held),
-            "shares": [part for one in self.held.values() for part in (one.seed, one.key)],
+            "shares": [part for held in self.held.values() for part in (held.seed, held.key)],
             "clients": self.clients,
         }
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any], rules: Rules) -> Self:
-        """The member that `state` told of, in whatever process."""
-        encryption, masking = map(KeyPair.restored, state["private"])
-        public, shares = _in_pairs(state["public"]), _in_pairs(state["shares"])
+    def from_state(cls, state: Mapping[str, Any], rules: Rules) -> Self:
+        """Restore a member from `state`, in any process."""
+        encryption, masking = map(KeyPair.from_private_key, state["private"])
+        public = _in_pairs(state["public"])
+        shares = _in_pairs(state["shares"])
         return cls(
             state["place"],
             state["threshold"],
@@ -263,17 +279,19 @@ class Member:
         )
 
     def _require_clients(self, wanted: UnmaskRequest) -> None:
-        """Refuse to unmask a sum that may hold fewer clients than the member's rules demand.
+        """Refuse to unmask a sum that may contain fewer clients than the member's rules demand.
 
-        What the member can check are its neighbours' numbers, and the sum holds no fewer.
+        The member can check the numbers of its neighbours only; the sum contains at least these.
         """
         total = self.clients
-        for other in sorted(wanted.survivors - {self.place}):
-            number, code = wanted.clients.get(other, 0), wanted.tags.get(other, b"")
-            expected = tag(self._common(other), other, self.place, number)
+        for neighbour in sorted(wanted.survivors - {self.place}):
+            number = wanted.clients.get(neighbour, 0)
+            tag = wanted.tags.get(neighbour, b"")
+            key = self._encryption_key(neighbour)
+            expected = authentication_tag(key, neighbour, self.place, number)
             _require(
-                compare_digest(code, expected),
-                f"the number of clients of member {other} is not its own",
+                compare_digest(tag, expected),
+                f"the number of clients of member {neighbour} is not its own",
             )
             total += number
         _require(
@@ -282,9 +300,9 @@ class Member:
             f"demand {self.rules.min_clients}",
         )
 
-    def _common(self, other: int) -> bytes:
-        """The key in common with a neighbour for what the two send each other."""
-        return _agreed(self.encryption, self.keys[other].encryption)
+    def _encryption_key(self, neighbour: int) -> bytes:
+        """Return the key shared with a neighbour for shares and authentication tags."""
+        return _shared_key(self.encryption, self.keys[neighbour].encryption)
 
     def _require_stage(self, stage: Stage) -> None:
         _require(
@@ -293,28 +311,27 @@ class Member:
             f"{self.stage.name.lower()}",
         )
 
-    def _encrypted(self, holder: int, part: Shares) -> bytes:
+    def _encrypt(self, holder: int, part: Shares) -> bytes:
         text = share_keys_plaintext_concat(self.place, holder, part.seed, part.key)
-        return encrypt(self._common(holder), text)
+        return encrypt(self._encryption_key(holder), text)
 
-    def _decrypted(self, sender: int, ciphertext: bytes) -> Shares:
+    def _decrypt(self, sender: int, ciphertext: bytes) -> Shares:
         try:
-            said_sender, holder, seed, private = share_keys_plaintext_separate(
-                decrypt(self._common(sender), ciphertext)
-            )
+            plaintext = decrypt(self._encryption_key(sender), ciphertext)
+            stated_sender, holder, seed, private = share_keys_plaintext_separate(plaintext)
         except InvalidToken as error:
             raise RefusedError(f"the shares of member {sender} have been changed") from error
-        # Both directions have the same key: a member's own words could be sent back to it.
-        addressed = (said_sender, holder) == (sender, self.place)
-        _require(addressed, f"the shares of member {sender} are not meant for {self.place}")
+        # Both directions use the same key, so the server could send a member's own shares back.
+        is_addressed = (stated_sender, holder) == (sender, self.place)
+        _require(is_addressed, f"the shares of member {sender} are not meant for {self.place}")
         return Shares(seed, private)
 
 
-def _agreed(ours: KeyPair, theirs: bytes) -> bytes:
+def _shared_key(pair: KeyPair, public: bytes) -> bytes:
     try:
-        return ours.agreed(theirs)
+        return pair.shared_key(public)
     except ValueError as error:
-        raise RefusedError(f"a neighbour's public key is none: {error}") from error
+        raise RefusedError(f"the public key of a neighbour is invalid: {error}") from error
 
 
 def _both(pair: PublicKeys) -> tuple[bytes, bytes]:
@@ -325,6 +342,6 @@ def _in_pairs(flat: list[bytes]) -> Iterable[tuple[bytes, bytes]]:
     return zip(flat[::2], flat[1::2], strict=True)
 
 
-def _require(honest: bool, complaint: str) -> None:  # noqa: FBT001  # reads like assert
-    if not honest:
-        raise RefusedError(complaint)
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001  # reads like assert
+    if not condition:
+        raise RefusedError(message)

@@ -1,26 +1,25 @@
-"""The cryptography that the protocol relies on, all of it written by others.
+"""Cryptographic primitives of the protocol, and the random graph of neighbours.
 
-Of Flower (read at version 1.41, tests hold it):
+All cryptography is taken from libraries. From Flower (read at version 1.41; tests check the
+properties that the protocol needs):
 
 - `generate_shared_key`: Diffie-Hellman on an elliptic curve, then HKDF-SHA256 without salt or
   purpose. The same two key pairs always agree on the same key, so a member has one pair for
   encryption and another for masks, both new in every session.
-- `encrypt`, `decrypt`: Fernet, that is AES-128-CBC with HMAC-SHA256: whoever changes a ciphertext
-  is found out. It tells the time of encryption in clear.
+- `encrypt`, `decrypt`: Fernet, that is AES-128-CBC with HMAC-SHA256. A modified ciphertext is
+  detected. The time of encryption is in clear.
 - `create_shares`, `combine_shares`: pads the secret to blocks of 16 bytes (PKCS#7) and shares each
-  in GF(2^128) by pycryptodome, whose coefficients come from the operating system. Combining does
-  not know the threshold: from too few shares comes garbage. A secret of 32 bytes is followed by a
-  block of nothing but padding, so garbage is told from it but for one chance in 2^128; that is
-  what `combined` checks.
+  block in GF(2^128) with pycryptodome, whose coefficients come from the operating system. The
+  threshold is not part of a share: too few shares combine to random bytes. A secret of 32 bytes is
+  followed by a block of padding only, so random bytes are detected except with probability 2^-128;
+  `reconstruct_secret` checks this.
 
-Not used, on purpose:
+Deliberately not used:
 
-- `pseudo_rand_gen` folds its seed to 32 bits by exclusive or, and feeds them to numpy's Mersenne
-  Twister: 2^32 masks can be tried one by one, and it never draws the largest value. Masks here are
-  the keystream of ChaCha20 (`cryptography`) under the whole 256-bit seed.
-- `quantize` draws from numpy's global state and casts to int32, which wraps without a word.
-
-Who shares masks with whom.
+- `pseudo_rand_gen` folds its seed to 32 bits by exclusive or, and seeds NumPy's Mersenne Twister
+  with them: all 2^32 masks can be tried, and the largest value is never drawn. Here, masks are the
+  keystream of ChaCha20 (`cryptography`) under the whole 256-bit seed.
+- `quantize` draws from NumPy's global state and casts to int32, which wraps without an error.
 """
 
 import base64
@@ -43,9 +42,10 @@ from numpy.typing import DTypeLike, NDArray
 SECRET_BYTES = 32  # of a seed and of a private key
 
 _CURVE = ec.SECP256R1()
-_NONCE = bytes(16)  # every seed makes one stream
+_NONCE = bytes(16)  # constant, because each seed is used for one stream only
 
 Masked = NDArray[Any]  # uint32 or uint64
+Neighbours = Mapping[int, frozenset[int]]  # member -> its neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +61,27 @@ class KeyPair:
     public: bytes
 
     @classmethod
-    def fresh(cls) -> Self:
-        """A new pair, from the operating system's randomness."""
+    def generate(cls) -> Self:
+        """Return a new pair, with randomness from the operating system."""
         return cls._of(ec.generate_private_key(_CURVE))
 
     @classmethod
-    def restored(cls, private: bytes) -> Self:
-        """The pair of a private key.
+    def from_private_key(cls, private: bytes) -> Self:
+        """Return the pair of a private key.
 
         Raises:
-            ValueError: if the bytes are no private key.
+            ValueError: if the bytes are not a private key.
         """
         return cls._of(_private_key(private))
 
-    def agreed(self, public: bytes) -> bytes:
-        """The key in common with the holder of a public key, in Fernet's base64 form.
+    def shared_key(self, public: bytes) -> bytes:
+        """Return the shared key with the owner of a public key, in Fernet's base64 form.
 
         Raises:
-            ValueError: if the bytes are no point of the curve.
+            ValueError: if the bytes are not a point of the curve.
         """
-        theirs = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, public)
-        return generate_shared_key(_private_key(self.private), theirs)
+        other = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, public)
+        return generate_shared_key(_private_key(self.private), other)
 
     @classmethod
     def _of(cls, key: ec.EllipticCurvePrivateKey) -> Self:
@@ -90,7 +90,7 @@ class KeyPair:
 
 
 def is_public_key(key: bytes) -> bool:
-    """Whether bytes are a public key that a `KeyPair` could have."""
+    """Return whether bytes are a valid public key of a `KeyPair`."""
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, key)
     except ValueError:
@@ -98,43 +98,43 @@ def is_public_key(key: bytes) -> bool:
     return True
 
 
-def fresh_seed() -> bytes:
-    """The seed of a self mask, from the operating system's randomness."""
+def random_seed() -> bytes:
+    """Return the seed of a self mask, with randomness from the operating system."""
     return os.urandom(SECRET_BYTES)
 
 
 def self_mask(seed: bytes, length: int, dtype: DTypeLike) -> Masked:
-    """A member's own mask: (length,) unsigned integers, uniform over all of their kind."""
+    """Return a member's own mask: (length,) unsigned integers, uniform over their full range."""
     encryptor = Cipher(ChaCha20(seed, _NONCE), mode=None).encryptor()
-    little = np.dtype(dtype).newbyteorder("<")  # the same numbers on every machine
-    stream = encryptor.update(bytes(length * little.itemsize))
-    return np.frombuffer(stream, little).astype(dtype, copy=False)
+    little_endian = np.dtype(dtype).newbyteorder("<")  # the same numbers on every machine
+    stream = encryptor.update(bytes(length * little_endian.itemsize))
+    return np.frombuffer(stream, little_endian).astype(dtype, copy=False)
 
 
-def common_mask(agreed: bytes, length: int, dtype: DTypeLike) -> Masked:
-    """The mask that two members have in common; `agreed` as `KeyPair.agreed` gives it."""
-    return self_mask(base64.urlsafe_b64decode(agreed), length, dtype)
+def pairwise_mask(shared_key: bytes, length: int, dtype: DTypeLike) -> Masked:
+    """Return the mask that two members derive from the result of `KeyPair.shared_key`."""
+    return self_mask(base64.urlsafe_b64decode(shared_key), length, dtype)
 
 
-def tag(agreed: bytes, sender: int, receiver: int, number: int) -> bytes:
-    """A code by which the receiver knows that a number is the sender's: HMAC-SHA256, 32 bytes.
+def authentication_tag(shared_key: bytes, sender: int, receiver: int, number: int) -> bytes:
+    """Return a code that proves to the receiver who sent a number: HMAC-SHA256, 32 bytes.
 
     Args:
-        agreed: the key of the two, as `KeyPair.agreed` gives it.
-        sender: place of the member whose number it is.
+        shared_key: key of sender and receiver, from `KeyPair.shared_key`.
+        sender: place of the member that sends the number.
         receiver: place of the member that checks it.
-        number: the number.
+        number: number of clients.
     """
-    return hmac.digest(agreed, f"clients {sender} {receiver} {number}".encode(), "sha256")
+    return hmac.digest(shared_key, f"clients {sender} {receiver} {number}".encode(), "sha256")
 
 
-def split(secret: bytes, threshold: int, num_shares: int) -> list[bytes]:
-    """Shares of 52 bytes, any `threshold` of which make up a secret of `SECRET_BYTES`."""
+def split_secret(secret: bytes, threshold: int, num_shares: int) -> list[bytes]:
+    """Return shares of 52 bytes; any `threshold` of them reconstruct the `SECRET_BYTES`."""
     return create_shares(secret, threshold, num_shares)
 
 
-def combined(shares: list[bytes]) -> bytes:
-    """The secret behind exactly as many shares as the threshold it was split with.
+def reconstruct_secret(shares: list[bytes]) -> bytes:
+    """Return the secret from exactly as many shares as the threshold of `split_secret`.
 
     Raises:
         ValueError: if they are not shares of one secret.
@@ -149,19 +149,17 @@ def _private_key(private: bytes) -> ec.EllipticCurvePrivateKey:
     return ec.derive_private_key(int.from_bytes(private, "big"), _CURVE)
 
 
-Neighbours = Mapping[int, frozenset[int]]
-
-
 def neighbourhoods(num_members: int, num_neighbours: int | None) -> Neighbours:
-    """A random graph in which every member has as many neighbours.
+    """Return a random graph in which all members have the same number of neighbours.
 
-    Source: Bell et al. 2020, section 3: members in a random order on a circle, each beside the
-    `num_neighbours` nearest. The order comes from the operating system's generator: members must
-    not be able to foresee it.
+    Source: Bell et al. 2020, section 3. The members are placed on a circle in random order; each is
+    linked to the `num_neighbours` nearest ones. The order comes from the operating system's
+    generator, so that members cannot predict it.
 
     Args:
-        num_members: members 0, 1, ...
-        num_neighbours: of each, even; None or more than there are: all the others.
+        num_members: number of members; they are named 0, 1, ...
+        num_neighbours: number of neighbours of each member, even. All other members if it is None
+            or exceeds their number.
 
     Returns:
         The neighbours of each member.
@@ -182,26 +180,29 @@ def neighbourhoods(num_members: int, num_neighbours: int | None) -> Neighbours:
 def well_connected(
     neighbours: Neighbours, present: Collection[int], threshold: int
 ) -> frozenset[int]:
-    """The members that have enough others around them, once those that have not are gone.
+    """Remove members with too few present neighbours, until all remaining ones have enough.
 
     Args:
-        neighbours: of every member.
-        present: who is still there.
-        threshold: how many of a member and its neighbours must be present.
+        neighbours: neighbours of every member.
+        present: the present members.
+        threshold: minimum number of present members among a member and its neighbours.
     """
-    kept, before = frozenset(present), None
-    while kept != before:
-        before = kept
-        kept = frozenset(m for m in before if len(neighbours[m] & before) + 1 >= threshold)
-    return kept
+    remaining = frozenset(present)
+    previous = None
+    while remaining != previous:
+        previous = remaining
+        remaining = frozenset(
+            member for member in previous if len(neighbours[member] & previous) + 1 >= threshold
+        )
+    return remaining
 
 
 def is_connected(neighbours: Neighbours, present: Collection[int]) -> bool:
-    """Whether a path over present members leads from each of them to every other."""
-    unseen = set(present)
-    ahead = [unseen.pop()] if unseen else []
-    while ahead:
-        found = neighbours[ahead.pop()] & unseen
-        unseen -= found
-        ahead.extend(found)
-    return not unseen
+    """Return whether paths over present members connect all present members."""
+    unvisited = set(present)
+    queue = [unvisited.pop()] if unvisited else []
+    while queue:
+        reached = neighbours[queue.pop()] & unvisited
+        unvisited -= reached
+        queue.extend(reached)
+    return not unvisited

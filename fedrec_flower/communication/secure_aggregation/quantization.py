@@ -1,12 +1,10 @@
-"""Numbers as integers whose sum over a cohort cannot wrap.
+"""Quantization of sums to integers whose total over a cohort cannot wrap.
 
-A node's sums as one vector of integers, and the vector of the cohort as sums again.
-
-Whatever would tell of a node travels inside: weights, losses, counts, and which rows its clients
-touched. So tables are whole: leaving out untouched rows would tell the others.
+A node sends one vector of integers. Values that reveal something about the node are inside the
+vector, and so are masked: weights, losses, counts, and the rows that its clients touched. For the
+same reason tables are sent as a whole: leaving out untouched rows would reveal the touched ones.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -15,22 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import TrainingError
+from fedrec_flower.core.types import Float64Array, Shapes
 from fedrec_flower.core.updates import UpdateSum
+
+Integers = NDArray[Any]  # uint32 or uint64
+
+_LOSS_RANGE = 64.0  # largest mean training loss; a larger one is clipped and counted
+# Ranges of the scalars at the end of the vector: weight, loss, replied, clipped.
+_SCALAR_RANGES = (1.0, _LOSS_RANGE, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """Fixed-point numbers in two's complement: sums modulo 2^`modulus_bits` are sums.
+    """Fixed-point numbers in two's complement: sums modulo 2^`modulus_bits` are exact sums.
 
-    A value that belongs to an update of weight 1 lies in [-range, range] and is told in steps of
-    range / 2^(value_bits - 1); weighted, it is a weight times larger. `SecAgg` sees to it that
+    A value of an update of weight 1 lies in [-range, range] and is sent as a number of steps of
+    range / 2^(value_bits - 1); a weighted value is larger by its weight. `SecAgg` ensures that
     weight_total * 2^(value_bits - 1) < 2^(modulus_bits - 1), and values are clipped before they
-    are cast, so no sum over the cohort can leave the integers' range.
+    are cast, so no sum over the cohort can exceed the integers' range.
 
     Attributes:
-        value_bits: of a value of weight 1.
-        modulus_bits: of what travels.
-        rounding: "stochastic" (unbiased; an exact multiple of the step stays) or "nearest".
+        value_bits: bits of a value of weight 1.
+        modulus_bits: bits of a value on the wire.
+        rounding: "stochastic" (unbiased; exact multiples of the step are unchanged) or "nearest".
     """
 
     value_bits: int
@@ -39,31 +44,31 @@ class Quantizer:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The unsigned integers that travel."""
+        """Type of the unsigned integers on the wire."""
         return np.dtype(f"u{self.modulus_bits // 8}")
 
     @property
     def steps(self) -> int:
-        """Steps from zero to the end of a range."""
+        """Number of steps from zero to the end of a range."""
         return 1 << (self.value_bits - 1)
 
     def encode(
         self,
-        values: NDArray[np.float64],
+        values: Float64Array,
         value_range: float,
         weight: float,
         rng: np.random.Generator | None,
-    ) -> tuple[NDArray[Any], int]:
-        """Round and clip.
+    ) -> tuple[Integers, int]:
+        """Round and clip values.
 
         Args:
             values: float64 (n,), weighted sums.
             value_range: largest magnitude of a value of weight 1; above 0.
-            weight: of the sum.
-            rng: for stochastic rounding; None rounds to the nearest whatever `rounding` says.
+            weight: weight of the sum.
+            rng: for stochastic rounding; None always rounds to the nearest.
 
         Returns:
-            Unsigned integers (n,), and how many of them were clipped.
+            Unsigned integers (n,), and the number of clipped values.
 
         Raises:
             TrainingError: if a value is not finite.
@@ -79,31 +84,24 @@ class Quantizer:
         else:
             rounded = np.floor(scaled + rng.random(len(scaled)))
         limit = np.floor(weight * self.steps)
-        clipped = int(np.count_nonzero(np.abs(rounded) > limit))
-        return rounded.clip(-limit, limit).astype(np.int64).astype(self.dtype), clipped
+        num_clipped = int(np.count_nonzero(np.abs(rounded) > limit))
+        return rounded.clip(-limit, limit).astype(np.int64).astype(self.dtype), num_clipped
 
-    def decode(self, integers: NDArray[Any], value_range: float) -> NDArray[np.float64]:
-        """The values of unsigned integers (n,), or of sums of them: float64 (n,)."""
+    def decode(self, integers: Integers, value_range: float) -> Float64Array:
+        """Return the values of unsigned integers (n,), or of sums of them: float64 (n,)."""
         signed = integers.view(f"i{self.modulus_bits // 8}")
         return signed.astype(np.float64) * (value_range / self.steps)
 
 
-Shapes = Mapping[str, tuple[int, ...]]
-Integers = NDArray[Any]
-
-_LOSS_RANGE = 64.0  # no mean training loss is larger; a larger one is clipped, and counted
-_FACTS = (1.0, _LOSS_RANGE, 1.0, 1.0)  # ranges of what stands at the end, see `encode`
-
-
 @dataclass(frozen=True, slots=True)
 class CohortSum:
-    """What clients have to say, summed.
+    """Sum over clients of everything that they send.
 
     Attributes:
-        total: of their updates or statistics.
-        loss: the sum of their weighted mean training losses.
-        replied: how many of them there are.
-        clipped: how many values were clipped on their way.
+        total: sum of their updates or statistics.
+        loss: sum of their mean training losses, each times the client's weight.
+        replied: number of clients.
+        clipped: number of values that were clipped.
     """
 
     total: UpdateSum
@@ -113,66 +111,77 @@ class CohortSum:
 
 
 def vector_length(shapes: Shapes, num_rows: int) -> int:
-    """Length of the vector for tensors of these shapes and so many row weights."""
-    return sum(prod(shape) for shape in shapes.values()) + num_rows + len(_FACTS)
+    """Return the length of the vector for tensors of these shapes and `num_rows` row weights."""
+    return sum(prod(shape) for shape in shapes.values()) + num_rows + len(_SCALAR_RANGES)
 
 
-def encode(
-    said: CohortSum,
+def encode_sum(
+    cohort_sum: CohortSum,
     quantizer: Quantizer,
     clip_range: float,
-    most_weight: float,
+    max_weight: float,
     rng: np.random.Generator,
 ) -> Integers:
-    """One vector: tensors by name, row weights, then weight, loss, replied, clipped.
+    """Encode a sum as one vector: tensors by name, row weights, weight, loss, replied, clipped.
 
     Args:
-        said: a node's; `clipped` is counted here.
-        quantizer: makes integers of it.
+        cohort_sum: a node's sum; its `clipped` is ignored, because clipping is counted here.
+        quantizer: converts values to integers.
         clip_range: largest magnitude of a value of an update.
-        most_weight: the largest weight that the clients asked could have, and more than they
-            are; whatever is larger is clipped.
-        rng: for stochastic rounding of tensors; counts are rounded to the nearest.
+        max_weight: largest possible weight of the clients asked, at least their number; larger
+            values are clipped.
+        rng: for stochastic rounding of tensors; all other values are rounded to the nearest.
+
+    Returns:
+        Unsigned integers (`vector_length`,).
     """
-    total, clipped, parts = said.total, 0, list[Integers]()
-    weight = min(total.weight, most_weight)  # or a sum could wrap
+    total = cohort_sum.total
+    weight = min(total.weight, max_weight)  # otherwise a sum could wrap
+    num_clipped = 0
+    parts = list[Integers]()
     for name in sorted(total.tensors):
         flat = total.tensors[name].astype(np.float64).reshape(-1)
-        part, beyond = quantizer.encode(flat, clip_range, weight, rng)
+        part, clipped_here = quantizer.encode(flat, clip_range, weight, rng)
         parts.append(part)
-        clipped += beyond
-    rest = [(total.row_weight, 1.0)]
-    facts = (total.weight, said.loss, float(said.replied))
-    rest += [(np.array([fact]), end) for fact, end in zip(facts, _FACTS[:-1], strict=True)]
-    for values, value_range in rest:
-        part, beyond = quantizer.encode(values, value_range, most_weight, None)
+        num_clipped += clipped_here
+    scalars = (total.weight, cohort_sum.loss, float(cohort_sum.replied))
+    arrays = [(total.row_weight, 1.0)]
+    arrays += [
+        (np.array([scalar]), value_range)
+        for scalar, value_range in zip(scalars, _SCALAR_RANGES[:-1], strict=True)
+    ]
+    for values, value_range in arrays:
+        part, clipped_here = quantizer.encode(values, value_range, max_weight, None)
         parts.append(part)
-        clipped += beyond
-    parts.append(quantizer.encode(np.array([float(clipped)]), _FACTS[-1], most_weight, None)[0])
+        num_clipped += clipped_here
+    clipped_values = np.array([float(num_clipped)])
+    parts.append(quantizer.encode(clipped_values, _SCALAR_RANGES[-1], max_weight, None)[0])
     return np.concatenate(parts)
 
 
-def decode(
+def decode_sum(
     vector: Integers, quantizer: Quantizer, clip_range: float, shapes: Shapes, num_rows: int
 ) -> CohortSum:
-    """What `encode` put into vectors, from their sum.
+    """Decode the sum of vectors from `encode_sum`.
 
     Args:
-        vector: of `vector_length`.
-        quantizer: as it was encoded with.
-        clip_range: as it was encoded with.
-        shapes: of the tensors.
-        num_rows: how many row weights there are.
+        vector: unsigned integers (`vector_length`,).
+        quantizer: the quantizer of `encode_sum`.
+        clip_range: the range of `encode_sum`.
+        shapes: shapes of the tensors by name.
+        num_rows: number of row weights.
     """
-    tensors, start = {}, 0
+    tensors = {}
+    start = 0
     for name in sorted(shapes):
         stop = start + prod(shapes[name])
         flat = quantizer.decode(vector[start:stop], clip_range)
-        tensors[name], start = flat.reshape(shapes[name]), stop
+        tensors[name] = flat.reshape(shapes[name])
+        start = stop
     row_weight = quantizer.decode(vector[start : start + num_rows], 1.0)
     weight, loss, replied, clipped = (
         float(quantizer.decode(vector[place : place + 1], value_range)[0])
-        for place, value_range in enumerate(_FACTS, start + num_rows)
+        for place, value_range in enumerate(_SCALAR_RANGES, start + num_rows)
     )
     total = UpdateSum(tensors, weight, row_weight)
     return CohortSum(total, loss, round(replied), round(clipped))

@@ -1,10 +1,6 @@
-"""The settings of SecAgg+, checked before the first round.
+"""Settings of secure aggregation (SecAgg+, or none), checked before the first round."""
 
-No secure aggregation: what a node sends is seen by the server as it is.
-
-What summary.json says of masked sums.
-"""
-
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +8,7 @@ from math import inf
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.communication.secure_aggregation.client import Rules
 from fedrec_flower.communication.secure_aggregation.primitives import neighbourhoods
@@ -20,42 +16,125 @@ from fedrec_flower.communication.secure_aggregation.quantization import (
     CohortSum,
     Integers,
     Quantizer,
-    Shapes,
-    decode,
-    encode,
+    decode_sum,
+    encode_sum,
 )
 from fedrec_flower.communication.secure_aggregation.server import Coordinator
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Float64Array, Shapes
 
-_FEWEST_BITS = 8  # of a value: below, an update is more noise than update
-_MOST_BITS = 52  # a float64 has no more
-_WIDEST = 64  # bits of what can travel
-_PAIR = 2
+_MIN_VALUE_BITS = 8  # with fewer bits, the rounding error exceeds the update
+_MAX_VALUE_BITS = 52  # bits of the mantissa of a float64
+_MAX_MODULUS_BITS = 64
+_MIN_COUNT = 2  # a sum over one node or client is not a secret
 _HALF = 0.5
 
 
+class SecureAggregation(ABC):
+    """How the server receives sums of updates; `secure_aggregation=...`."""
+
+    @property
+    @abstractmethod
+    def max_abs_value(self) -> float:
+        """Largest magnitude of a value that is not clipped, in units of the parameters."""
+
+    @abstractmethod
+    def max_rounding_error(self, cohort: int) -> float:
+        """Return the largest rounding error of a value of a sum over at most `cohort` clients."""
+
+    @abstractmethod
+    def update_weights(self, examples: Float64Array) -> Float64Array:
+        """Return the weights of clients' updates, float64 (num_clients,).
+
+        Args:
+            examples: float64 (num_clients,), numbers of interactions.
+        """
+
+    @abstractmethod
+    def checkpoint_every(self, asked: int | None) -> int | None:
+        """Return the number of rounds between checkpoints, given the configured one."""
+
+    @abstractmethod
+    def check(self, num_nodes: int, clients_per_round: int) -> None:
+        """Check the settings against the size of the federation.
+
+        Raises:
+            ConfigError: names the value and the fix.
+        """
+
+    @abstractmethod
+    def check_strategy(
+        self, strategy: str, *, communicates: bool, individual_updates: bool
+    ) -> None:
+        """Check that a strategy works with this kind of aggregation.
+
+        Args:
+            strategy: name of the strategy.
+            communicates: whether the strategy sends anything to the server.
+            individual_updates: whether the server needs individual updates.
+
+        Raises:
+            ConfigError: names the strategy and the fix.
+        """
+
+
 @dataclass(frozen=True, slots=True)
-class SecAgg:
-    """`secure_aggregation=secagg`: four exchanges a round, of which the sum is all that comes out.
+class NoSecureAggregation(SecureAggregation):
+    """`secure_aggregation=none`: one exchange per round; the server sees each node's sum."""
+
+    @property
+    @override
+    def max_abs_value(self) -> float:
+        return inf
+
+    @override
+    def max_rounding_error(self, cohort: int) -> float:
+        del cohort
+        return 0.0
+
+    @override
+    def update_weights(self, examples: Float64Array) -> Float64Array:
+        return examples
+
+    @override
+    def checkpoint_every(self, asked: int | None) -> int | None:
+        return asked
+
+    @override
+    def check(self, num_nodes: int, clients_per_round: int) -> None:
+        """Accept any federation."""
+
+    @override
+    def check_strategy(
+        self, strategy: str, *, communicates: bool, individual_updates: bool
+    ) -> None:
+        """Accept any strategy."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecAgg(SecureAggregation):
+    """`secure_aggregation=secagg`: four exchanges per round; the server sees the sum only.
 
     Attributes:
-        num_neighbours: nodes that each node shares masks with, even; None: all of them. The server
-            keeps to it; a node refuses fewer than `min_nodes` with itself, see `Rules`.
-        threshold: share of a node and its neighbours whose shares make up its secrets, and who
-            must stay to the end; above 0.5, lest two groups of them learn different secrets.
-        min_nodes: nodes whose sum may be released, at least.
-        min_clients: clients whose sum may be released, at least; a node counts them over itself
-            and its neighbours.
-        weights: what a client's update weighs: "examples": as many as its interactions; "powers":
-            that number rounded up to a power of two, though no more than `client_weight`;
-            "equal": 1. The sums tell the weights of a cohort and of the rows that it touched.
+        num_neighbours: number of nodes that each node shares masks with, even; None for all. The
+            server uses this number; a node refuses fewer than `min_nodes`, itself included, see
+            `Rules`.
+        threshold: share of a node and its neighbours that can reconstruct the node's secrets, and
+            that must remain until the end; above 0.5, so that two disjoint groups of them cannot
+            reconstruct different secrets.
+        min_nodes: minimum number of nodes whose sum may be released.
+        min_clients: minimum number of clients whose sum may be released; a node counts them over
+            itself and its neighbours.
+        weights: weight of a client's update. "examples": its number of interactions; "powers":
+            this number rounded up to a power of two, at most `client_weight`; "equal": 1. The sums
+            reveal the weights of a cohort and of the rows that it touched.
         clip_range: largest magnitude of one value of an update (of a statistic: of a value per
-            interaction), in its own units; what exceeds it is clipped, counted and warned of.
-        value_bits: of a value of weight 1; None: as many as cannot wrap, by the size of each
-            cohort.
-        modulus_bits: of what travels.
+            interaction), in its own units; larger values are clipped, counted and logged.
+        value_bits: bits of a value of weight 1; None for the largest number that cannot wrap, by
+            the size of each cohort.
+        modulus_bits: bits of a value on the wire.
         rounding: see `Quantizer`.
-        client_weight: no client's weight is larger.
+        client_weight: largest weight of a client.
 
     Raises:
         ConfigError: if a value is impossible.
@@ -73,15 +152,18 @@ class SecAgg:
     client_weight: float
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be, and what could wrap."""
-        k, least, name = self.num_neighbours, self.min_nodes, "secure_aggregation"
-        require(least >= _PAIR, f"{name}.min_nodes must be {_PAIR} or more: {least}")
-        fewest = self.min_clients
-        require(fewest >= _PAIR, f"{name}.min_clients must be {_PAIR} or more: {fewest}")
+        """Validate the settings that do not depend on the federation."""
+        name = "secure_aggregation"
+        for setting in ("min_nodes", "min_clients"):
+            minimum = getattr(self, setting)
+            require(
+                minimum >= _MIN_COUNT, f"{name}.{setting} must be {_MIN_COUNT} or more: {minimum}"
+            )
+        k = self.num_neighbours
         require(
-            k is None or (k % 2 == 0 and k >= max(_PAIR, least - 1)),
+            k is None or (k % 2 == 0 and k >= max(_MIN_COUNT, self.min_nodes - 1)),
             f"{name}.num_neighbours={k} is impossible: give an even number, from "
-            f"min_nodes - 1 = {least - 1} on, or null",
+            f"min_nodes - 1 = {self.min_nodes - 1} on, or null",
         )
         require(
             _HALF < self.threshold <= 1,
@@ -89,12 +171,9 @@ class SecAgg:
         )
         require(self.clip_range > 0, f"{name}.clip_range must be above 0: {self.clip_range}")
 
+    @override
     def check(self, num_nodes: int, clients_per_round: int) -> None:
-        """Refuse a federation of too few nodes, and a cohort whose sum could wrap.
-
-        Raises:
-            ConfigError: names the value and the mend.
-        """
+        """Reject a federation with too few nodes, and a cohort whose sum could wrap."""
         require(
             num_nodes >= self.min_nodes,
             f"secure_aggregation.min_nodes={self.min_nodes} is more than the {num_nodes} nodes "
@@ -114,69 +193,64 @@ class SecAgg:
             "clients that a node and its neighbours have on average, and a node counts no others: "
             "raise num_neighbours, or lower min_clients",
         )
-        asked, room = self.value_bits, self._room(clients_per_round)
-        wide = "" if self.modulus_bits == _WIDEST else ", or set modulus_bits=64"
+        asked = self.value_bits
+        room = self._max_value_bits(clients_per_round)
+        wide = "" if self.modulus_bits == _MAX_MODULUS_BITS else ", or set modulus_bits=64"
         about = f"{clients_per_round} clients of weight up to {self.client_weight:g}"
         require(
-            room >= _FEWEST_BITS,
+            room >= _MIN_VALUE_BITS,
             f"secure_aggregation.modulus_bits={self.modulus_bits} leaves {room} bits to a value of "
             f"{about}, too few: lower clients_per_round{wide}",
         )
         require(
-            asked is None or _FEWEST_BITS <= asked <= room,
+            asked is None or _MIN_VALUE_BITS <= asked <= room,
             f"secure_aggregation.value_bits={asked} is impossible: the sum over {about} would "
-            f"wrap beyond {room} bits, so choose between {_FEWEST_BITS} and {room}{wide}",
+            f"wrap beyond {room} bits, so choose between {_MIN_VALUE_BITS} and {room}{wide}",
         )
 
     def counted(self, hosted: Sequence[int]) -> tuple[int, int]:
-        """Of how many clients nodes refuse a sum, if fewer than `min_clients` are in it.
+        """Return the groups of nodes in which nodes count the clients of a sum.
+
+        Each node counts the clients of itself and its neighbours, and refuses a sum over fewer than
+        `min_clients`.
 
         Args:
-            hosted: how many clients each node hosts.
+            hosted: number of clients that each node hosts.
 
         Returns:
-            How many groups of nodes are counted, each by itself, and how many clients the nodes of
-            a group host at least.
+            The number of different groups, and the minimum number of clients that the nodes of a
+            group host.
         """
         if self.num_neighbours is None or self.num_neighbours >= len(hosted) - 1:
             return 1, sum(hosted)
         return len(hosted), sum(sorted(hosted)[: self.num_neighbours + 1])
 
-    def check_strategy(self, strategy: str, *, shares: bool, stacked: bool) -> None:
-        """Refuse a strategy that does with less than a sum, or needs more.
-
-        Args:
-            strategy: its name.
-            shares: whether anything travels between clients.
-            stacked: whether the server must see every update by itself.
-
-        Raises:
-            ConfigError: names the strategy and the mend.
-        """
-        mend = "choose one that averages, such as fedadam, or secure_aggregation=none"
-        require(shares, f"{strategy} sends nothing that could be aggregated securely: {mend}")
+    @override
+    def check_strategy(
+        self, strategy: str, *, communicates: bool, individual_updates: bool
+    ) -> None:
+        """Reject a strategy that sends nothing, or that needs individual updates."""
+        fix = "choose one that averages, such as fedadam, or secure_aggregation=none"
+        require(communicates, f"{strategy} sends nothing that could be aggregated securely: {fix}")
         require(
-            not stacked,
-            f"{strategy} looks at every update by itself, which secure aggregation hides: {mend}",
+            not individual_updates,
+            f"{strategy} needs individual updates, which secure aggregation hides: {fix}",
         )
 
-    def _room(self, cohort: int) -> int:
-        """Bits of a value of weight 1 with which no sum over so many clients can wrap."""
+    def _max_value_bits(self, cohort: int) -> int:
+        """Return the most bits of a value of weight 1 such that no sum over `cohort` can wrap."""
         largest = (1 << (self.modulus_bits - 1)) - 1
-        # Of whole numbers: a float64 would take 2^63 - 1 for 2^63, which wraps.
-        room = largest // Fraction(self._weight(cohort))
-        return min(room.bit_length(), _MOST_BITS)
+        # Exact integers: a float64 would round 2^63 - 1 to 2^63, which wraps.
+        steps = largest // Fraction(self._max_weight(cohort))
+        return min(steps.bit_length(), _MAX_VALUE_BITS)
 
-    def _weight(self, num_clients: int) -> float:
-        """No clients have more weight together, nor are they more."""
+    def _max_weight(self, num_clients: int) -> float:
+        """Return a bound of the total weight of `num_clients` clients, and of their number."""
         return num_clients * max(1.0, self.client_weight)
 
-    def weighed(self, examples: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What clients' updates weigh.
-
-        Args:
-            examples: float64 (num_clients,), their interactions; 0 and 1 stay as they are.
-        """
+    @override
+    def update_weights(self, examples: Float64Array) -> Float64Array:
+        """Return the weights by the setting `weights`; 0 and 1 interactions weigh 0 and 1."""
         if self.weights == "equal":
             return np.minimum(examples, 1.0)
         if self.weights == "examples":
@@ -184,109 +258,97 @@ class SecAgg:
         powers = 2.0 ** np.ceil(np.log2(np.maximum(examples, 1.0)))
         return np.where(examples > 0, np.minimum(powers, max(1.0, self.client_weight)), 0.0)
 
+    @override
     def checkpoint_every(self, asked: int | None) -> int | None:
-        """Rounds between checkpoints: 1, if any are asked for; None for none.
+        """Return 1 if checkpoints are configured, otherwise None.
 
-        Clients do not answer a round again once its sum was released, so a run cannot go back by
+        Clients do not answer a round again after its sum was released, so a run cannot go back by
         several rounds.
         """
         return None if asked is None else 1
 
     def quantizer(self, cohort: int) -> Quantizer:
-        """Makes integers of sums, of which no sum over so many clients wraps."""
-        room = self._room(cohort)
-        bits = room if self.value_bits is None else min(room, self.value_bits)
+        """Return a quantizer such that no sum over `cohort` clients wraps."""
+        bits = self._max_value_bits(cohort)
+        if self.value_bits is not None:
+            bits = min(bits, self.value_bits)
         return Quantizer(bits, self.modulus_bits, self.rounding)
 
-    def most_rounded(self, cohort: int) -> float:
-        """The most that a value of a sum of at most so many clients is rounded by."""
+    @property
+    @override
+    def max_abs_value(self) -> float:
+        return self.clip_range
+
+    @override
+    def max_rounding_error(self, cohort: int) -> float:
         return self.clip_range / self.quantizer(cohort).steps
 
     def coordinator(self, num_members: int) -> Coordinator:
-        """The server's side of a session among members 0, 1, ..."""
+        """Return the server side of a session among members 0, 1, ..."""
         neighbours = neighbourhoods(num_members, self.num_neighbours)
-        holders = 1 + max((len(others) for others in neighbours.values()), default=0)
-        return Coordinator(neighbours, self.rules.threshold(holders), self.min_clients)
+        num_holders = 1 + max(map(len, neighbours.values()), default=0)
+        return Coordinator(neighbours, self.rules.threshold(num_holders), self.min_clients)
 
     @property
     def rules(self) -> Rules:
-        """What each member demands of a session; the number of neighbours is not among it."""
+        """Requirements of each member; the number of neighbours is not one of them."""
         return Rules(self.threshold, self.min_nodes, self.min_clients)
 
-    def encoded(
-        self, said: CohortSum, num_clients: int, cohort: int, rng: np.random.Generator
+    def quantize_sum(
+        self, node_sum: CohortSum, num_clients: int, cohort: int, rng: np.random.Generator
     ) -> Integers:
-        """A node's vector; see `sums.encode`.
+        """Encode a node's sum as integers modulo 2^modulus_bits.
 
         Args:
-            said: by its clients.
-            num_clients: how many of them were asked.
-            cohort: how many clients of all nodes were asked.
+            node_sum: sum over the node's clients.
+            num_clients: number of the node's clients that were asked.
+            cohort: number of clients of all nodes that were asked.
             rng: for stochastic rounding.
+
+        Returns:
+            Unsigned integers (`vector_length`,).
         """
-        most = self._weight(num_clients)
-        return encode(said, self.quantizer(cohort), self.clip_range, most, rng)
+        max_weight = self._max_weight(num_clients)
+        return encode_sum(node_sum, self.quantizer(cohort), self.clip_range, max_weight, rng)
 
-    def decoded(self, vector: Integers, cohort: int, shapes: Shapes, num_rows: int) -> CohortSum:
-        """The sums of a cohort of so many clients; see `sums.decode`."""
-        return decode(vector, self.quantizer(cohort), self.clip_range, shapes, num_rows)
+    def dequantize_sum(
+        self, vector: Integers, cohort: int, shapes: Shapes, num_rows: int
+    ) -> CohortSum:
+        """Decode the sum of all nodes' vectors.
 
-
-@dataclass(frozen=True, slots=True)
-class NoSecureAggregation:
-    """`secure_aggregation=none`: one exchange a round."""
-
-    @property
-    def clip_range(self) -> float:
-        """See `SecAgg.clip_range`; nothing is clipped."""
-        return inf
-
-    def most_rounded(self, cohort: int) -> float:
-        """See `SecAgg.most_rounded`; nothing is."""
-        del cohort
-        return 0.0
-
-    def weighed(self, examples: NDArray[np.float64]) -> NDArray[np.float64]:
-        """See `SecAgg.weighed`; as many as the interactions."""
-        return examples
-
-    def checkpoint_every(self, asked: int | None) -> int | None:
-        """See `SecAgg.checkpoint_every`; as asked."""
-        return asked
-
-    def check(self, num_nodes: int, clients_per_round: int) -> None:
-        """See `SecAgg.check`; anything goes."""
-        del num_nodes, clients_per_round
-
-    def check_strategy(self, strategy: str, *, shares: bool, stacked: bool) -> None:
-        """See `SecAgg.check_strategy`; anything goes."""
-        del strategy, shares, stacked
+        Args:
+            vector: unsigned integers (`vector_length`,).
+            cohort: number of clients of all nodes that were asked.
+            shapes: shapes of the tensors by name.
+            num_rows: number of row weights.
+        """
+        return decode_sum(vector, self.quantizer(cohort), self.clip_range, shapes, num_rows)
 
 
 def facts() -> dict[str, Any]:
-    """What masks hide from the server, and every value that they do not hide."""
+    """Return the statement in summary.json: the values that masks hide, and those they do not."""
     return {
         "secure_aggregation": {
-            "covers": "what the clients of one node send in training: of a round, the server reads "
-            "the sum over all nodes alone",
+            "covers": "the training messages of the clients of one node: in each round, the server "
+            "reads only the sum over all nodes",
             "does_not_cover": [
                 "the sum itself, which is exact unless privacy adds noise: of updates or "
                 "statistics, weights, training losses, numbers of clients and of clipped values, "
                 "and row weights where rows are divided by them",
-                "sums of different rounds: where few clients differ, they tell of these clients; "
-                "and the sums of many rounds together give single clients away, because the "
-                "server knows who was in each cohort (attack=interaction_inference "
+                "sums of different rounds: if their cohorts differ by few clients, they reveal "
+                "these clients; and the sums of many rounds together reveal single clients, because the "
+                "server knows the clients of each cohort (attack=interaction_inference "
                 "attack.method=separation)",
-                "which clients of a node were lost, and the kind of reason, such as not_finite: "
+                "which clients of a node were lost, and the kind of failure, such as not_finite: "
                 "sent in clear",
-                "the evaluation sums that each node sends: in clear and exact, of a single client "
-                "where it hosts one",
+                "the evaluation sums that each node sends: in clear and exact; if a node hosts one "
+                "client, they are those of this client",
                 "which clients each node hosts, and when its messages arrive; their sizes are the "
                 "same for all nodes",
                 "a server that departs from the protocol: it gets two sums of the same parameters "
                 "by another name of the run or by the number of the next round, and it can invent "
                 "nodes, or give a node fewer neighbours than num_neighbours, down to min_nodes - 1",
-                "nodes that collude with the server, from secure_aggregation.threshold on",
+                "nodes that collude with the server, if they reach secure_aggregation.threshold",
                 "metrics, tables and files of the run folder: they are made without masks",
             ],
         }

@@ -1,12 +1,13 @@
-"""The server's side of the protocol: carries what members say, and adds up what it cannot read.
+"""The coordinator (server) of a session: forwards messages of members and adds masked vectors.
 
-All it ever holds are public keys, encrypted shares, the sum of masked vectors, and the shares that
+It only ever has public keys, encrypted shares, the sum of masked vectors, and the shares that
 members reveal.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,10 +21,10 @@ from fedrec_flower.communication.secure_aggregation.primitives import (
     KeyPair,
     Masked,
     Neighbours,
-    combined,
-    common_mask,
     is_connected,
     is_public_key,
+    pairwise_mask,
+    reconstruct_secret,
     self_mask,
     well_connected,
 )
@@ -34,36 +35,36 @@ Ciphertexts = Mapping[int, bytes]
 
 
 class TooFewError(TrainingError):
-    """Too many members have dropped out: nothing is released.
+    """Raised if too many members have dropped out; no sum is released.
 
     Attributes:
-        kind: of the loss, for those whose vectors are not used.
+        kind: failure kind of the clients whose vectors are not used.
     """
 
-    kind = FailureKind.TOO_FEW_NODES
+    kind: ClassVar[FailureKind] = FailureKind.TOO_FEW_NODES
 
 
 class TooFewClientsError(TooFewError):
-    """The sum would hold too few clients: no shares are asked for."""
+    """Raised if the sum would contain too few clients; no shares are asked for."""
 
-    kind = FailureKind.TOO_FEW_CLIENTS
+    kind: ClassVar[FailureKind] = FailureKind.TOO_FEW_CLIENTS
 
 
 @dataclass(slots=True)
 class Coordinator:
-    """One session; its four methods are called in order, each with what has arrived.
+    """One session. Its four methods are called in order, each with the received messages.
 
-    A member that is missing from what a stage is given has dropped out, and so has one around
-    whom too few are left.
+    A member without a message in a stage has dropped out, and so has a member with too few
+    remaining neighbours.
 
     Attributes:
-        neighbours: of every member, from `neighbourhoods`.
-        threshold: how many shares make up a secret.
-        min_clients: fewest clients in the vectors of a member and its neighbours.
-        keys: public keys of the members that advertised.
-        sharing: the members that shared.
-        clients: number of clients in the vector of each member that is in the sum.
-        total: the sum of masked vectors; empty before the first.
+        neighbours: neighbours of every member, from `neighbourhoods`.
+        threshold: number of shares that reconstruct a secret.
+        min_clients: minimum number of clients in the vectors of a member and its neighbours.
+        keys: public keys of the members that sent them.
+        sharing: members that sent shares.
+        clients: number of clients in the vector of each member in the sum.
+        total: sum of masked vectors; empty before the first one.
     """
 
     neighbours: Neighbours
@@ -76,147 +77,177 @@ class Coordinator:
 
     @property
     def masked(self) -> frozenset[int]:
-        """The members whose vectors are in the sum."""
+        """Members whose vectors are in the sum."""
         return frozenset(self.clients)
 
     @property
     def num_clients(self) -> int:
-        """Number of clients in the sum, as the members give it."""
+        """Number of clients in the sum, as claimed by the members."""
         return sum(self.clients.values())
 
-    def advertised(self, keys: Mapping[int, PublicKeys]) -> dict[int, dict[int, PublicKeys]]:
-        """Take public keys; give each member those of its neighbours.
+    def collect_keys(self, keys: Mapping[int, PublicKeys]) -> dict[int, dict[int, PublicKeys]]:
+        """Store public keys; return for each member the keys of its neighbours.
 
         Raises:
-            TooFewError: if there are not enough members to go on.
+            TooFewError: if too few members remain.
         """
-        kept = self._enough(_distinct(keys))
-        self.keys = {member: keys[member] for member in sorted(kept)}
-        return {m: {n: keys[n] for n in sorted(self.neighbours[m] & kept)} for m in self.keys}
+        remaining = self._require_remaining(_unique_valid(keys))
+        self.keys = {member: keys[member] for member in sorted(remaining)}
+        return {
+            member: {n: keys[n] for n in sorted(self.neighbours[member] & remaining)}
+            for member in self.keys
+        }
 
-    def shared(self, sent: Mapping[int, Ciphertexts]) -> dict[int, dict[int, bytes]]:
-        """Take the shares that each member encrypted for its neighbours; give each its own.
+    def collect_shares(self, sent: Mapping[int, Ciphertexts]) -> dict[int, dict[int, bytes]]:
+        """Forward encrypted shares: return for each member the shares of its neighbours.
+
+        Args:
+            sent: by sender, the ciphertexts by receiver.
+
+        Returns:
+            By receiver, the ciphertexts by sender.
 
         Raises:
-            TooFewError: if there are not enough members to go on.
+            TooFewError: if too few members remain.
         """
-        wanted = {m: self.neighbours[m] & self.keys.keys() for m in self.keys}
-        complete = {m for m in self.keys if m in sent and sent[m].keys() == wanted[m]}
-        self.sharing = self._enough(complete)
+        receivers = {member: self.neighbours[member] & self.keys.keys() for member in self.keys}
+        complete = {
+            member
+            for member in self.keys
+            if member in sent and sent[member].keys() == receivers[member]
+        }
+        self.sharing = self._require_remaining(complete)
         return {
             member: {n: sent[n][member] for n in sorted(self.neighbours[member] & self.sharing)}
             for member in sorted(self.sharing)
         }
 
-    def add(self, contributions: Iterable[tuple[int, Contribution]]) -> dict[int, UnmaskRequest]:
-        """Add up masked vectors; give each survivor what it is to reveal.
+    def add_vectors(
+        self, contributions: Iterable[tuple[int, Contribution]]
+    ) -> dict[int, UnmaskRequest]:
+        """Add masked vectors; return for each survivor the request for its shares.
 
         Args:
-            contributions: by member, their vectors all of one kind and length.
+            contributions: contributions by member, all vectors of the same type and length.
 
         Raises:
-            TooFewError: if the sum could not be unmasked, or could be taken apart: where the
-                graph of the survivors falls into pieces, the masks of each piece cancel.
-            TooFewClientsError: if a member would refuse, for its neighbours and itself speak for
-                too few clients.
+            TooFewError: if the sum could not be unmasked, or could be separated: if the graph of
+                the survivors has several components, the masks of each component cancel.
+            TooFewClientsError: if a member would refuse to reveal shares, because its neighbours
+                and itself have too few clients.
         """
         tags = dict[int, Mapping[int, bytes]]()
-        for member, part in contributions:
-            if member in self.sharing - tags.keys():
-                self.total = np.add(self.total, part.vector) if tags else part.vector.copy()
-                tags[member], self.clients[member] = part.tags, part.clients
-        for member in sorted(self.masked | self._missing()):
+        for member, contribution in contributions:
+            if member not in self.sharing or member in tags:
+                continue
+            if tags:
+                self.total = np.add(self.total, contribution.vector)
+            else:
+                self.total = contribution.vector.copy()
+            tags[member] = contribution.tags
+            self.clients[member] = contribution.clients
+        for member in sorted(self.masked | self._dropouts()):
             self._require_enough(len(self._holders(member) & self.masked), member)
         if not self.masked or not is_connected(self.neighbours, self.masked):
             raise TooFewError(
                 f"the {len(self.masked)} nodes left are not connected by masks: raise "
                 "secure_aggregation.num_neighbours"
             )
-        return {member: self._wanted(member, tags) for member in sorted(self.masked)}
+        return {member: self._unmask_request(member, tags) for member in sorted(self.masked)}
 
-    def _wanted(self, member: int, tags: Mapping[int, Mapping[int, bytes]]) -> UnmaskRequest:
-        others = sorted(self.neighbours[member] & self.masked)
-        counts = {other: self.clients[other] for other in others}
-        around = self.clients[member] + sum(counts.values())
-        if around < self.min_clients:
+    def _unmask_request(
+        self, member: int, tags: Mapping[int, Mapping[int, bytes]]
+    ) -> UnmaskRequest:
+        survivors = sorted(self.neighbours[member] & self.masked)
+        clients = {survivor: self.clients[survivor] for survivor in survivors}
+        num_clients = self.clients[member] + sum(clients.values())
+        if num_clients < self.min_clients:
             raise TooFewClientsError(
-                f"node {member} and its neighbours speak for {around} clients, and "
+                f"node {member} and its neighbours have {num_clients} clients, and "
                 f"secure_aggregation.min_clients={self.min_clients}: lower it, or raise "
                 "clients_per_round or secure_aggregation.num_neighbours"
             )
         return UnmaskRequest(
-            survivors=frozenset({member, *others}),
-            dropouts=self.neighbours[member] & self._missing(),
-            clients=counts,
-            tags={other: tags[other].get(member, b"") for other in others},
+            survivors=frozenset({member, *survivors}),
+            dropouts=self.neighbours[member] & self._dropouts(),
+            clients=clients,
+            tags={survivor: tags[survivor].get(member, b"") for survivor in survivors},
         )
 
     def unmask(self, revealed: Mapping[int, RevealedShares]) -> Masked:
-        """The sum of the vectors of all members in `masked`, from the shares of those that reply.
+        """Return the sum of the vectors of all members in `masked`.
+
+        Args:
+            revealed: shares by the member that revealed them.
 
         Raises:
-            TooFewError: if there are too few shares of anyone, or they do not fit: nothing is
-                released.
+            TooFewError: if there are too few shares of a secret, or they do not match.
         """
-        total, like = self.total.copy(), (len(self.total), self.total.dtype)
-        replied = {m: told for m, told in revealed.items() if m in self.masked}
+        total = self.total.copy()
+        length, dtype = len(total), total.dtype
+        replies = [shares for member, shares in revealed.items() if member in self.masked]
         for member in sorted(self.masked):
-            told = [r.seeds[member] for r in replied.values() if member in r.seeds]
-            total -= self_mask(self._combined(told, member), *like)
-        for member in sorted(self._missing()):
-            told = [r.keys[member] for r in replied.values() if member in r.keys]
-            pair = self._pair(told, member)
-            for other in sorted(self.neighbours[member] & self.masked):
-                common = common_mask(pair.agreed(self.keys[other].masking), *like)
-                (np.subtract if other < member else np.add)(total, common, out=total)
+            seeds = [shares.seeds[member] for shares in replies if member in shares.seeds]
+            total -= self_mask(self._reconstruct(seeds, member), length, dtype)
+        for member in sorted(self._dropouts()):
+            keys = [shares.keys[member] for shares in replies if member in shares.keys]
+            pair = self._reconstruct_key_pair(keys, member)
+            for neighbour in sorted(self.neighbours[member] & self.masked):
+                shared_key = pair.shared_key(self.keys[neighbour].masking)
+                mask = pairwise_mask(shared_key, length, dtype)
+                # Remove the mask that the neighbour added or subtracted.
+                if neighbour < member:
+                    np.subtract(total, mask, out=total)
+                else:
+                    np.add(total, mask, out=total)
         return total
 
-    def _missing(self) -> frozenset[int]:
-        """Who shared, sent no vector, and has left masks in the vectors of others."""
-        gone = self.sharing - self.masked
-        return frozenset(member for member in gone if self.neighbours[member] & self.masked)
+    def _dropouts(self) -> frozenset[int]:
+        """Members that sent shares and no vector, and whose masks are in vectors of neighbours."""
+        missing = self.sharing - self.masked
+        return frozenset(member for member in missing if self.neighbours[member] & self.masked)
 
     def _holders(self, member: int) -> frozenset[int]:
-        """Who holds shares of a member's secrets and took part until the masking."""
+        """Members that hold shares of a member's secrets."""
         return (self.neighbours[member] | {member}) & self.sharing
 
-    def _enough(self, present: Iterable[int]) -> frozenset[int]:
-        """Those of the members that can go on."""
-        kept = well_connected(self.neighbours, frozenset(present), self.threshold)
-        if not kept:
-            raise TooFewError(self._too_few("nobody has"))
-        return kept
+    def _require_remaining(self, present: Iterable[int]) -> frozenset[int]:
+        """Return the members that have enough present neighbours."""
+        remaining = well_connected(self.neighbours, frozenset(present), self.threshold)
+        if not remaining:
+            raise TooFewError(self._too_few("no node has"))
+        return remaining
 
     def _require_enough(self, count: int, member: int) -> None:
         if count < self.threshold:
             raise TooFewError(self._too_few(f"node {member} has {count}, not"))
 
-    def _combined(self, shares: list[bytes], member: int) -> bytes:
+    def _reconstruct(self, shares: list[bytes], member: int) -> bytes:
         self._require_enough(len(shares), member)
         try:
-            return combined(shares[: self.threshold])
+            return reconstruct_secret(shares[: self.threshold])
         except ValueError as error:
-            raise TooFewError(f"the shares of node {member} do not fit: {error}") from error
+            raise TooFewError(f"the shares of node {member} do not match: {error}") from error
 
-    def _pair(self, shares: list[bytes], member: int) -> KeyPair:
-        private = self._combined(shares, member)
+    def _reconstruct_key_pair(self, shares: list[bytes], member: int) -> KeyPair:
+        private = self._reconstruct(shares, member)
         try:
-            pair = KeyPair.restored(private)
+            pair = KeyPair.from_private_key(private)
         except ValueError:
             pair = None
         if pair is None or pair.public != self.keys[member].masking:
-            raise TooFewError(f"the key that shares of node {member} make up is not its own")
+            raise TooFewError(f"the key reconstructed from shares of node {member} is not its own")
         return pair
 
-    def _too_few(self, who: str) -> str:
+    def _too_few(self, subject: str) -> str:
         return (
-            f"{who} {self.threshold} of itself and its neighbours left: lower "
+            f"{subject} {self.threshold} of itself and its neighbours left: lower "
             "secure_aggregation.threshold, or let more nodes take part"
         )
 
 
-def _distinct(keys: Mapping[int, PublicKeys]) -> list[int]:
-    """The members whose keys can be used, and are nobody else's."""
+def _unique_valid(keys: Mapping[int, PublicKeys]) -> list[int]:
+    """Return the members whose keys are valid and not used by another member."""
     count = Counter(key for pair in keys.values() for key in {pair.encryption, pair.masking})
     return [
         member

@@ -1,22 +1,20 @@
 """What a node keeps between messages: its data, a model to fill, its clients' parameters."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.packing import Cost
-from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation, SecAgg
+from fedrec_flower.communication.secure_aggregation.secagg import SecureAggregation
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import Secret, Seed
 from fedrec_flower.core.types import Tensors
-from fedrec_flower.core.updates import ROW_WEIGHT
 from fedrec_flower.data.prepared import ClientData, Prepared
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.federation.client.finetuning import Finetuning
@@ -81,7 +79,7 @@ class Node:
     shared_names: list[str]
     seed: Seed
     finetuning: Finetuning | None
-    secure: SecAgg | NoSecureAggregation
+    secure: SecureAggregation
     scores: bool
     local: bool
     most_answers: int | None
@@ -197,7 +195,7 @@ def _learning(
     model: Recommender,
     shared_names: list[str],
     seed: Seed,
-    secure: SecAgg | NoSecureAggregation,
+    secure: SecureAggregation,
 ) -> tuple[ClientStore, Trainer]:
     """What the clients keep, and what they learn by."""
     folder = Path(spec["store"])
@@ -231,11 +229,13 @@ def _learning(
         compression, store.client_state("residual", owing, tables), seed
     )
     if privacy.hides_rows:
-        compress = DenseMessageStep(_cost(shapes | privacy.beside, tables, data.num_items))
+        compress = DenseMessageStep(
+            Cost.from_shapes(shapes | privacy.beside, tables, data.num_items)
+        )
     pipeline = UpdatePipeline(
         steps=[
             PrivacyStep(privacy, data.num_items, chance),
-            WeightStep(secure.weighed),
+            WeightStep(secure.update_weights),
             compress,
             ClientFaultsStep(faults),
             PoisoningStep(attack),
@@ -271,9 +271,3 @@ def _engine(
         num_items=num_items,
         seed=seed,
     )
-
-
-def _cost(shapes: Mapping[str, tuple[int, ...]], tables: Collection[str], num_items: int) -> Cost:
-    """What it costs a client to send an update."""
-    values = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    return Cost.of({**values, ROW_WEIGHT: np.zeros(num_items)}, [*tables, ROW_WEIGHT])

@@ -116,7 +116,7 @@ def _mask(
     loss = 0.0 if isnan(result.loss) else result.loss  # statistics have no loss
     summed = CohortSum(total, loss, result.replied, clipped=0)
     rng = generator(node.seed, "secure-rounding", round_, *clients[:1])
-    vector = secure.encoded(summed, len(clients), request.cohort, rng)
+    vector = secure.quantize_sum(summed, len(clients), request.cohort, rng)
     answered = dict.fromkeys(set(clients) - set(fresh), Failure(FailureKind.ANSWERED))
     contribution = member.mask(vector, result.replied)
     return MaskReply(contribution, result.failures | answered).to_record()
@@ -128,13 +128,13 @@ def _restore_member(
     """Return the member of the request's session; a new one in the first stage."""
     if request.stage == AdvertiseRequest.stage:
         advertise = AdvertiseRequest.from_fields(request.fields)
-        return Member.fresh(advertise.place, advertise.threshold, secure.rules)
+        return Member.create(advertise.place, advertise.threshold, secure.rules)
     stored = state.config_records.get(_STATE, ConfigRecord())
     if stored.get("session") != request.session:
         raise RefusedError(f"stage {request.stage} is asked for in a session never begun")
     if stored.get("job") != job:
         raise RefusedError(f"stage {request.stage} is asked for by another job than the session")
-    return Member.restored(stored, secure.rules)
+    return Member.from_state(stored, secure.rules)
 
 
 def _digest(content: RecordDict) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.communication.limits import Limits
-from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation, SecAgg
+from fedrec_flower.communication.secure_aggregation.secagg import SecureAggregation
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
@@ -75,7 +75,7 @@ class Plan:
     checkpoint_every: int | None
     patience: int | None
     curator: Curator
-    secure: SecAgg | NoSecureAggregation
+    secure: SecureAggregation
 
 
 class Observer(Protocol):

@@ -32,7 +32,7 @@ from fedrec_flower.communication.secure_aggregation.messages import (
     StageRequest,
 )
 from fedrec_flower.communication.secure_aggregation.quantization import vector_length
-from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation, SecAgg
+from fedrec_flower.communication.secure_aggregation.secagg import SecAgg, SecureAggregation
 from fedrec_flower.communication.secure_aggregation.server import TooFewClientsError, TooFewError
 from fedrec_flower.communication.validation import (
     InvalidReplyError,
@@ -51,7 +51,7 @@ ContentT = TypeVar("ContentT")
 
 
 def gather(
-    secure: SecAgg | NoSecureAggregation,
+    secure: SecureAggregation,
     grid: Grid,
     asked: Sequence[Message],
     post: Post,
@@ -140,15 +140,15 @@ class SecAggRound:
             for place in range(len(self._nodes))
         }
         public_keys = self._exchange(advertise, _read_keys)
-        neighbour_keys = coordinator.advertised(public_keys)
+        neighbour_keys = coordinator.collect_keys(public_keys)
         share = {place: ShareRequest(keys) for place, keys in neighbour_keys.items()}
-        ciphertexts = coordinator.shared(self._exchange(share, _read_shares))
+        ciphertexts = coordinator.collect_shares(self._exchange(share, _read_shares))
         mask = {
             place: MaskRequest(self._cohort, self._schema.row_weights, shares)
             for place, shares in ciphertexts.items()
         }
         contributions = self._exchange(mask, self._read_contribution)
-        unmask = coordinator.add(contributions.items())
+        unmask = coordinator.add_vectors(contributions.items())
         self._require_enough(coordinator.num_clients)
         failures = dict(self._failures)
         vector = coordinator.unmask(self._exchange(unmask, _read_revealed))
@@ -163,7 +163,9 @@ class SecAggRound:
 
     def _reply(self, vector: Any) -> TrainReply:
         """Return the sum as the reply of one node."""
-        decoded = self._settings.decoded(vector, self._cohort, self._schema.shapes, self._num_rows)
+        decoded = self._settings.dequantize_sum(
+            vector, self._cohort, self._schema.shapes, self._num_rows
+        )
         if decoded.clipped:
             _LOG.warning(
                 "%d values lay beyond secure_aggregation.clip_range=%g and were clipped: raise it, "

@@ -1,4 +1,4 @@
-"""An update that leaves rows out is the same update, in fewer bytes."""
+"""Packing: an update without untouched rows is equal and has fewer bytes."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from fedrec_flower.communication.packing import ROWS, Arrays, Cost, Sums, add_packed, pack
+from fedrec_flower.communication.packing import ROWS, Cost, add_packed, pack
+from fedrec_flower.core.types import Arrays, Sums
 from fedrec_flower.core.updates import ROW_WEIGHT
 
 NUM_ITEMS, HEADER = 40, 128
@@ -17,7 +18,7 @@ EVERY_ROW = list(range(NUM_ITEMS))
 
 
 def update(rows: list[int], seed: int = 0) -> Arrays:
-    """A sum of updates that touches these rows alone."""
+    """Return a sum of updates that touches only these rows."""
     rng = np.random.default_rng(seed)
     table = np.zeros((NUM_ITEMS, 3), np.float32)
     bias, weight = np.zeros((NUM_ITEMS, 1), np.float32), np.zeros(NUM_ITEMS)
@@ -28,7 +29,7 @@ def update(rows: list[int], seed: int = 0) -> Arrays:
 
 
 def serialized(arrays: Arrays) -> int:
-    """Bytes as Flower carries them."""
+    """Return the bytes of the arrays in a Flower message."""
     return sum(len(Array(array).data) for array in arrays.values())
 
 
@@ -40,7 +41,7 @@ touched = st.lists(st.integers(0, NUM_ITEMS - 1), unique=True).map(sorted)
 
 
 @given(st.lists(touched, min_size=1, max_size=4))
-def test_a_sum_of_packed_updates_is_the_sum_of_whole_ones_to_the_bit(
+def test_sum_of_packed_updates_equals_sum_of_whole_updates_to_the_bit(
     cohort: list[list[int]],
 ) -> None:
     packed_sum, whole_sum = Sums(), Sums()
@@ -53,7 +54,7 @@ def test_a_sum_of_packed_updates_is_the_sum_of_whole_ones_to_the_bit(
 
 
 @pytest.mark.parametrize("rows", [[], [0], [NUM_ITEMS - 1], EVERY_ROW])
-def test_no_row_one_row_and_every_row_arrive(rows: list[int]) -> None:
+def test_packing_round_trip_of_no_row_one_row_and_all_rows(rows: list[int]) -> None:
     total, whole = Sums(), update(rows)
     add_packed(total, *pack(whole, TABLES))
     for name, value in whole.items():
@@ -89,3 +90,12 @@ def test_what_no_weight_describes_travels_whole() -> None:
     statistics: Arrays = {"table": np.ones((NUM_ITEMS, 3), np.float32), ROW_WEIGHT: np.zeros(0)}
     assert pack(statistics, TABLES[::2]) == (statistics, {})
     assert pack({}, []) == ({}, {})
+
+
+def test_cost_from_shapes_equals_cost_of_arrays() -> None:
+    arrays = update(EVERY_ROW)
+    shapes = {name: array.shape for name, array in arrays.items() if name != ROW_WEIGHT}
+    assert Cost.from_shapes(shapes, {"table", "bias"}, NUM_ITEMS) == Cost.of(arrays, TABLES)
+    assert Cost.from_shapes({}, set(), NUM_ITEMS) == Cost.of(
+        {ROW_WEIGHT: arrays[ROW_WEIGHT]}, [ROW_WEIGHT]
+    )

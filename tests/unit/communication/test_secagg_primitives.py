@@ -12,31 +12,31 @@ from hypothesis import strategies as st
 from fedrec_flower.communication.secure_aggregation.primitives import (
     SECRET_BYTES,
     KeyPair,
-    combined,
-    common_mask,
-    fresh_seed,
     is_public_key,
+    pairwise_mask,
+    random_seed,
+    reconstruct_secret,
     self_mask,
-    split,
+    split_secret,
 )
 
 
 def test_two_pairs_agree_on_a_key_and_a_third_does_not() -> None:
-    one, other, third = (KeyPair.fresh() for _ in range(3))
-    assert one.agreed(other.public) == other.agreed(one.public)
-    assert third.agreed(one.public) != other.agreed(one.public)
+    one, other, third = (KeyPair.generate() for _ in range(3))
+    assert one.shared_key(other.public) == other.shared_key(one.public)
+    assert third.shared_key(one.public) != other.shared_key(one.public)
 
 
 def test_a_pair_is_restored_from_its_private_key() -> None:
-    pair = KeyPair.fresh()
+    pair = KeyPair.generate()
     assert (len(pair.private), len(pair.public)) == (SECRET_BYTES, 33)
-    assert KeyPair.restored(pair.private) == pair
+    assert KeyPair.from_private_key(pair.private) == pair
     assert is_public_key(pair.public)
     assert not is_public_key(pair.private)
 
 
 def test_a_mask_depends_on_every_bit_of_its_seed_and_on_nothing_else() -> None:
-    seed = fresh_seed()
+    seed = random_seed()
     mask = self_mask(seed, 64, np.uint32)
     assert (mask == self_mask(seed, 64, np.uint32)).all()
     for bit in range(8 * SECRET_BYTES):
@@ -53,42 +53,44 @@ def test_a_mask_is_the_keystream_of_chacha20() -> None:
 
 
 def test_a_mask_uses_the_whole_range() -> None:
-    mask = self_mask(fresh_seed(), 1 << 16, np.uint32).astype(np.float64) / 2**32
+    mask = self_mask(random_seed(), 1 << 16, np.uint32).astype(np.float64) / 2**32
     # The mean of n uniform draws is within 5 sigma of 1/2.
     assert abs(mask.mean() - 0.5) < 5 / np.sqrt(12 * 2**16)
     assert mask.min() < 1e-3 < 1 - 1e-3 < mask.max()
 
 
 def test_a_common_mask_is_that_of_the_key_agreed_on() -> None:
-    one, other = KeyPair.fresh(), KeyPair.fresh()
-    masks = [common_mask(a.agreed(b.public), 8, np.uint32) for a, b in ((one, other), (other, one))]
+    one, other = KeyPair.generate(), KeyPair.generate()
+    masks = [
+        pairwise_mask(a.shared_key(b.public), 8, np.uint32) for a, b in ((one, other), (other, one))
+    ]
     assert (masks[0] == masks[1]).all()
 
 
 @given(threshold=st.integers(2, 6), more=st.integers(0, 3), seed=st.integers(0, 99))
 def test_any_threshold_of_shares_make_up_the_secret(threshold: int, more: int, seed: int) -> None:
     secret = np.random.default_rng(seed).bytes(SECRET_BYTES)
-    shares = split(secret, threshold, threshold + more)
+    shares = split_secret(secret, threshold, threshold + more)
     some = np.random.default_rng(seed).permutation(len(shares))[:threshold]
-    assert combined([shares[place] for place in some]) == secret
+    assert reconstruct_secret([shares[place] for place in some]) == secret
 
 
 @pytest.mark.parametrize("last", [b"\x00", b"\x01", b"\x10"], ids=["0", "1", "16"])
 def test_a_secret_that_ends_like_padding_is_told_from_it(last: bytes) -> None:
     secret = bytes(SECRET_BYTES - 1) + last
-    assert combined(split(secret, 2, 3)[1:]) == secret
+    assert reconstruct_secret(split_secret(secret, 2, 3)[1:]) == secret
 
 
 def test_too_few_shares_and_those_of_two_secrets_are_told() -> None:
     for _ in range(300):  # Flower alone lets one wrong padding in 256 pass
-        shares, others = split(fresh_seed(), 3, 3), split(fresh_seed(), 3, 3)
+        shares, others = split_secret(random_seed(), 3, 3), split_secret(random_seed(), 3, 3)
         for wrong in (shares[:2], [*shares[:2], others[2]]):
             with pytest.raises(ValueError, match="shares"):
-                combined(wrong)
+                reconstruct_secret(wrong)
 
 
 def test_a_changed_ciphertext_is_found_out() -> None:
-    key = KeyPair.fresh().agreed(KeyPair.fresh().public)
+    key = KeyPair.generate().shared_key(KeyPair.generate().public)
     changed = bytearray(encrypt(key, b"a share"))
     changed[20] ^= 1
     with pytest.raises(InvalidToken):
@@ -99,7 +101,7 @@ def test_a_changed_ciphertext_is_found_out() -> None:
 
 
 def test_flowers_generator_forgets_all_but_32_bits_of_its_seed() -> None:
-    seed = fresh_seed()
+    seed = random_seed()
     turned = seed[4:] + seed[:4]  # another seed of 256 bits
     one, other = (pseudo_rand_gen(s, 1 << 16, [(100,)])[0] for s in (seed, turned))
     assert (one == other).all()

@@ -11,8 +11,8 @@ from fedrec_flower.communication.secure_aggregation.client import Member
 from fedrec_flower.communication.secure_aggregation.messages import RevealedShares
 from fedrec_flower.communication.secure_aggregation.primitives import (
     KeyPair,
-    common_mask,
     neighbourhoods,
+    pairwise_mask,
 )
 from fedrec_flower.communication.secure_aggregation.server import Coordinator, TooFewError
 from tests.helpers.secure_sessions import (
@@ -120,7 +120,7 @@ def test_revealed_nonsense_releases_nothing() -> None:
         )
         for place in range(4)
     }
-    with pytest.raises(TooFewError, match="do not fit"):
+    with pytest.raises(TooFewError, match="do not match"):
         session.coordinator.unmask(wrong)
 
 
@@ -161,8 +161,8 @@ def test_self_masks_hide_a_member_whose_vector_comes_late() -> None:
     late = session.member(0)
     without = session.heard[0].copy()
     for other in (1, 2):  # what the server could do if it pretended that 0 had dropped out
-        agreed = late.masking.agreed(session.coordinator.keys[other].masking)
-        without -= common_mask(agreed, len(without), without.dtype)
+        agreed = late.masking.shared_key(session.coordinator.keys[other].masking)
+        without -= pairwise_mask(agreed, len(without), without.dtype)
     assert chi_square_p_value(without) > 1e-4
     assert without.any()
 
@@ -188,12 +188,12 @@ def test_the_graph_is_drawn_anew_each_time() -> None:
 def test_a_member_goes_through_its_state_unchanged() -> None:
     members, sent = shared_among_three()
     member = members[0]
-    assert Member.restored(member.state(), LENIENT) == member
+    assert Member.from_state(member.state(), LENIENT) == member
     member.open({other: sent[other][0] for other in (1, 2)})
-    assert Member.restored(member.state(), LENIENT) == member
+    assert Member.from_state(member.state(), LENIENT) == member
     member.mask(np.zeros(2, np.uint32), clients=1)
-    assert Member.restored(member.state(), LENIENT) == member
+    assert Member.from_state(member.state(), LENIENT) == member
 
 
 def test_key_pairs_are_never_the_same() -> None:
-    assert len({KeyPair.fresh().private for _ in range(10)}) == 10
+    assert len({KeyPair.generate().private for _ in range(10)}) == 10

@@ -104,8 +104,8 @@ def test_no_sum_of_clipped_clients_wraps_however_huge_they_are(
         one.total.tensors["dense"][:] = [np.float64(1e300), -np.float64(1e300)]
     total = np.zeros(vector_length(SHAPES, 3), np.uint32)
     for seed, one in enumerate(told):
-        total += DEFAULT.encoded(one, 1, cohort, rng(seed))
-    found = DEFAULT.decoded(total, cohort, SHAPES, 3)
+        total += DEFAULT.quantize_sum(one, 1, cohort, rng(seed))
+    found = DEFAULT.dequantize_sum(total, cohort, SHAPES, 3)
     weight = float(sum(weights))
     assert_array_equal(found.total.tensors["dense"], [weight, -weight])
     bound = np.array(
@@ -121,10 +121,10 @@ def test_no_sum_of_clipped_clients_wraps_however_huge_they_are(
 
 def test_weights_counts_and_row_weights_are_exact() -> None:
     total = sum(
-        (DEFAULT.encoded(said(seed, 50, 0.1), 1, 30, rng(seed)) for seed in range(30)),
+        (DEFAULT.quantize_sum(said(seed, 50, 0.1), 1, 30, rng(seed)) for seed in range(30)),
         np.zeros(vector_length(SHAPES, 3), np.uint32),
     )
-    found = DEFAULT.decoded(total, 30, SHAPES, 3)
+    found = DEFAULT.dequantize_sum(total, 30, SHAPES, 3)
     assert (found.total.weight, found.replied, found.clipped) == (1500.0, 30, 0)
 
 
@@ -135,10 +135,10 @@ def test_a_node_of_many_clients_says_what_they_would_say_one_by_one() -> None:
     joint = CohortSum(UpdateSum(tensors, 60.0, rows), 6 * 7.0, 6, 0)  # type: ignore[arg-type]  # sums of arrays
     apart = np.zeros(vector_length(SHAPES, 3), np.uint32)
     for seed, one in enumerate(each):
-        apart += DEFAULT.encoded(one, 1, 6, rng(seed))
+        apart += DEFAULT.quantize_sum(one, 1, 6, rng(seed))
     found, other = (
-        DEFAULT.decoded(vector, 6, SHAPES, 3)
-        for vector in (apart, DEFAULT.encoded(joint, 6, 6, rng()))
+        DEFAULT.dequantize_sum(vector, 6, SHAPES, 3)
+        for vector in (apart, DEFAULT.quantize_sum(joint, 6, 6, rng()))
     )
     step = 1.0 / DEFAULT.quantizer(6).steps
     for name in SHAPES:
@@ -156,7 +156,7 @@ def test_one_client_changes_a_rounded_sum_by_its_length_and_the_rounding(
 ) -> None:
     secure = replace(DEFAULT, value_bits=bits, rounding=rounding, clip_range=2.0)
     others, client = rng(seed).normal(size=(2, 100))
-    quantizer, apart = secure.quantizer(10), secure.most_rounded(10) * np.sqrt(100)
+    quantizer, apart = secure.quantizer(10), secure.max_rounding_error(10) * np.sqrt(100)
     with_it, without = (
         quantizer.decode(quantizer.encode(value, 2.0, 10.0, rng(1))[0], 2.0)
         for value in (others + client, others)
@@ -166,7 +166,7 @@ def test_one_client_changes_a_rounded_sum_by_its_length_and_the_rounding(
 
 def test_rounding_is_no_more_than_a_step_of_the_largest_cohort() -> None:
     secure = replace(DEFAULT, value_bits=8, clip_range=2.0)
-    assert secure.most_rounded(10) == 2.0 / 2**7
+    assert secure.max_rounding_error(10) == 2.0 / 2**7
 
 
 @example(clients=64, weight=64, wide=True)  # whose room a float64 took for a bit more

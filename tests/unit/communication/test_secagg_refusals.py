@@ -65,8 +65,8 @@ def test_no_two_lies_of_the_server_get_both_secrets_of_a_member(masked: Session)
 
 
 def test_a_threshold_that_two_groups_could_reach_is_refused() -> None:
-    member = Member.fresh(0, 2, LENIENT)
-    others = {place: Member.fresh(place, 2, LENIENT).public for place in (1, 2, 3)}
+    member = Member.create(0, 2, LENIENT)
+    others = {place: Member.create(place, 2, LENIENT).public for place in (1, 2, 3)}
     with pytest.raises(RefusedError, match="2 does not protect a secret that 4 share"):
         member.share(others)
 
@@ -74,15 +74,15 @@ def test_a_threshold_that_two_groups_could_reach_is_refused() -> None:
 def test_a_server_that_asks_for_threshold_one_and_no_neighbours_is_refused() -> None:
     """Item 14: It would get the seed of the only mask, and so the vector in clear."""
     with pytest.raises(RefusedError, match="threshold of 1 for 1 nodes is below the 3 that the se"):
-        Member.fresh(0, 1, Rules(0.6, min_nodes=3, min_clients=3)).share({})
+        Member.create(0, 1, Rules(0.6, min_nodes=3, min_clients=3)).share({})
 
 
 def test_a_threshold_below_the_share_of_the_settings_is_refused() -> None:
     """Item 14: nodes refuse thresholds and neighbourhoods below the settings."""
-    others = {place: Member.fresh(place, 3, LENIENT).public for place in range(1, 5)}
-    Member.fresh(0, 3, Rules(0.6, 3, 3)).share(others)
+    others = {place: Member.create(place, 3, LENIENT).public for place in range(1, 5)}
+    Member.create(0, 3, Rules(0.6, 3, 3)).share(others)
     with pytest.raises(RefusedError, match="threshold of 3 for 5 nodes is below the 4"):
-        Member.fresh(0, 3, Rules(0.7, 3, 3)).share(others)
+        Member.create(0, 3, Rules(0.7, 3, 3)).share(others)
 
 
 def test_too_few_clients_around_a_member_are_not_unmasked() -> None:
@@ -117,37 +117,37 @@ def test_the_server_asks_for_no_shares_that_members_would_refuse() -> None:
     """Item 14: nodes refuse thresholds and neighbourhoods below the settings."""
     session = Session(vectors(RNG, 5), 3)
     session.coordinator.min_clients = 6
-    with pytest.raises(TooFewClientsError, match=r"speak for 5 clients, and .*min_clients=6"):
+    with pytest.raises(TooFewClientsError, match=r"have 5 clients, and .*min_clients=6"):
         session.run()
 
 
 def test_too_few_neighbours_are_refused() -> None:
     with pytest.raises(RefusedError, match="3 does not protect a secret that 2 share"):
-        Member.fresh(0, 3, LENIENT).share({1: Member.fresh(1, 3, LENIENT).public})
+        Member.create(0, 3, LENIENT).share({1: Member.create(1, 3, LENIENT).public})
 
 
 def test_one_neighbour_under_two_names_is_refused() -> None:
-    twin = Member.fresh(1, 2, LENIENT).public
+    twin = Member.create(1, 2, LENIENT).public
     with pytest.raises(RefusedError, match="two have the same key"):
-        Member.fresh(0, 2, LENIENT).share({1: twin, 2: twin})
+        Member.create(0, 2, LENIENT).share({1: twin, 2: twin})
 
 
 def test_what_is_no_public_key_is_refused_by_both_sides() -> None:
     nonsense = {place: PublicKeys(bytes([2, place] * 16), b"-") for place in (1, 2)}
     with pytest.raises(RefusedError, match="public key"):
-        Member.fresh(0, 2, LENIENT).share({1: PublicKeys(b"1", b"2"), 2: PublicKeys(b"3", b"4")})
+        Member.create(0, 2, LENIENT).share({1: PublicKeys(b"1", b"2"), 2: PublicKeys(b"3", b"4")})
     coordinator = Coordinator(neighbourhoods(3, None), 2)
-    honest = {0: Member.fresh(0, 2, LENIENT).public}
+    honest = {0: Member.create(0, 2, LENIENT).public}
     with pytest.raises(TooFewError):
-        coordinator.advertised(honest | nonsense)
+        coordinator.collect_keys(honest | nonsense)
 
 
 def test_stages_are_passed_in_order_and_once() -> None:
-    member = Member.fresh(0, 2, LENIENT)
+    member = Member.create(0, 2, LENIENT)
     for stage in (lambda: member.open({}), lambda: member.mask(np.zeros(1, np.uint32), 1)):
         with pytest.raises(RefusedError, match="next it can share"):
             stage()
-    others = {place: Member.fresh(place, 2, LENIENT).public for place in (1, 2)}
+    others = {place: Member.create(place, 2, LENIENT).public for place in (1, 2)}
     member.share(others)
     with pytest.raises(RefusedError, match="asked to share, but next it can open"):
         member.share(others)
@@ -181,4 +181,4 @@ def test_a_member_whose_shares_are_incomplete_counts_as_gone() -> None:
     coordinator = Coordinator(neighbourhoods(3, None), 2)
     coordinator.keys = dict.fromkeys(range(3), PublicKeys(b"", b""))
     del sent[2][0]
-    assert set(coordinator.shared(sent)) == {0, 1}
+    assert set(coordinator.collect_shares(sent)) == {0, 1}
