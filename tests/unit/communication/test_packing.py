@@ -62,21 +62,21 @@ def test_packing_round_trip_of_no_row_one_row_and_all_rows(rows: list[int]) -> N
 
 
 @given(touched)
-def test_what_is_sent_is_what_the_cost_says_and_never_more_than_the_whole(rows: list[int]) -> None:
+def test_cost_equals_the_packed_bytes_and_never_exceeds_whole_tables(rows: list[int]) -> None:
     whole = update(rows)
     packed, _ = pack(whole, TABLES)
     assert serialized(packed) == Cost.of(whole, TABLES).least(np.array([len(rows)])).item()
     assert serialized(packed) <= serialized(whole)
 
 
-def test_the_cost_is_values_codes_and_headers() -> None:
+def test_cost_counts_values_codes_and_headers() -> None:
     cost = Cost.of(update([]), TABLES)
     row = 3 * 4 + 4 + 8  # three floats, a float, a float64
     assert cost.whole == 4 * HEADER + 2 * 2 * 4 + NUM_ITEMS * row
     assert cost.touched(np.array([7])).item() == 5 * HEADER + 2 * 2 * 4 + 7 * (row + 4)
 
 
-def test_few_rows_travel_alone_and_many_in_whole_tables() -> None:
+def test_pack_removes_untouched_rows_only_if_few_are_touched() -> None:
     few, num_rows = pack(update([3, 8]), TABLES)
     assert few[ROWS].tolist() == [3, 8]
     assert few[ROWS].dtype == np.int32
@@ -86,7 +86,7 @@ def test_few_rows_travel_alone_and_many_in_whole_tables() -> None:
     assert pack(update(EVERY_ROW), TABLES)[1] == {}
 
 
-def test_what_no_weight_describes_travels_whole() -> None:
+def test_pack_keeps_tables_without_row_weights_whole() -> None:
     statistics: Arrays = {"table": np.ones((NUM_ITEMS, 3), np.float32), ROW_WEIGHT: np.zeros(0)}
     assert pack(statistics, TABLES[::2]) == (statistics, {})
     assert pack({}, []) == ({}, {})
