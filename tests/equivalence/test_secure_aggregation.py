@@ -125,7 +125,9 @@ def test_strategies_that_need_more_or_less_than_a_sum_are_refused(
     secure = SecAgg(4, 0.6, 3, 2, "examples", 1.0, None, 32, "nearest", 10.0)
     with pytest.raises(ConfigError, match=f"{words}.*or secure_aggregation=none"):
         secure.check_strategy(
-            type(ran.strategy).__name__, shares=ran.strategy.shares, stacked=ran.strategy.stacked
+            type(ran.strategy).__name__,
+            communicates=ran.strategy.shares,
+            individual_updates=ran.strategy.stacked,
         )
     check_strategy(ran.strategy, ran.setup.model)  # in clear it is welcome
 

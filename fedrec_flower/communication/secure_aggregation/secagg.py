@@ -336,8 +336,8 @@ def facts() -> dict[str, Any]:
                 "statistics, weights, training losses, numbers of clients and of clipped values, "
                 "and row weights where rows are divided by them",
                 "sums of different rounds: if their cohorts differ by few clients, they reveal "
-                "these clients; and the sums of many rounds together reveal single clients, because "
-                "the server knows the clients of each cohort (attack=interaction_inference "
+                "these clients; and the sums of many rounds together reveal single clients, "
+                "because the server knows the clients of each cohort (attack=interaction_inference "
                 "attack.method=separation)",
                 "which clients of a node were lost, and the kind of failure, such as not_finite: "
                 "sent in clear",
