@@ -1,4 +1,4 @@
-"""What every model that scores from histories must do."""
+"""Laws of every model that scores from histories."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +13,20 @@ from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.models.ops.history_entries import take
 from tests.helpers.model_yamls import (
     EVERY_HISTORY_MODEL,
-    EVERY_READER,
+    EVERY_HISTORY_RECOMMENDER,
     HISTORY,
     NUM_ITEMS,
     NUM_USERS,
-    begun,
     every_pair,
     initial,
+    loaded,
     make,
 )
 
 
 @EVERY_HISTORY_MODEL
-def test_a_users_scores_depend_on_no_other_loaded_user(path: Path, task: str) -> None:
-    model = begun(path, task)
+def test_scores_of_a_user_do_not_depend_on_other_loaded_users(path: Path, task: str) -> None:
+    model = loaded(path, task)
     together = model.score_all(torch.arange(NUM_USERS)).detach()
     values = {name: value.detach().numpy() for name, value in model.named_parameters()}
     for user in range(NUM_USERS):
@@ -47,28 +47,28 @@ def test_without_a_history_scores_are_finite(path: Path, task: str) -> None:
     assert torch.isfinite(scores).all()
 
 
-def reader(path: Path, task: str) -> HistoryRecommender:
-    model = begun(path, task)
+def history_recommender(path: Path, task: str) -> HistoryRecommender:
+    model = loaded(path, task)
     assert isinstance(model, HistoryRecommender)
     return model
 
 
-@EVERY_READER
-def test_the_history_moves_the_scores_of_who_has_one(path: Path, task: str) -> None:
-    model = reader(path, task)
-    known = model.score_all(torch.arange(NUM_USERS)).detach()
+@EVERY_HISTORY_RECOMMENDER
+def test_the_history_changes_the_scores_of_users_who_have_one(path: Path, task: str) -> None:
+    model = history_recommender(path, task)
+    with_history = model.score_all(torch.arange(NUM_USERS)).detach()
     model.set_history(take(HISTORY, np.array([1, 1, 1]), None))
-    unknown = model.score_all(torch.arange(NUM_USERS)).detach()
-    assert [bool((a != b).any()) for a, b in zip(known, unknown, strict=True)] == [
+    without_history = model.score_all(torch.arange(NUM_USERS)).detach()
+    assert [bool((a != b).any()) for a, b in zip(with_history, without_history, strict=True)] == [
         True,
         False,
         True,
     ]
 
 
-@EVERY_READER
-def test_what_is_dropped_from_a_history_moves_no_score(path: Path, task: str) -> None:
-    model = reader(path, task)
+@EVERY_HISTORY_RECOMMENDER
+def test_dropped_entries_do_not_change_scores(path: Path, task: str) -> None:
+    model = history_recommender(path, task)
     whole = model.full_history(HISTORY, NUM_ITEMS)
     dropped = replace(whole, weight=torch.zeros_like(whole.weight))
     other = replace(dropped, item=(whole.item + 1) % NUM_ITEMS, target=whole.target + 1)
@@ -78,15 +78,15 @@ def test_what_is_dropped_from_a_history_moves_no_score(path: Path, task: str) ->
     assert (scores[0] != scores[2]).any()
 
 
-@EVERY_READER
-def test_a_sub_model_with_the_rows_of_a_history_scores_as_the_whole_does(
+@EVERY_HISTORY_RECOMMENDER
+def test_a_sub_model_with_the_rows_of_a_history_scores_as_the_full_model(
     path: Path, task: str
 ) -> None:
-    model = reader(path, task)
+    model = history_recommender(path, task)
     expected = every_pair(model).detach()
     values = {name: value.detach().numpy() for name, value in model.named_parameters()}
     whole = model.full_history(HISTORY, NUM_ITEMS)
-    rows = np.unique([*whole.item.tolist(), 4])  # one more than is read
+    rows = np.unique([*whole.item.tolist(), 4])  # and one row that is not in a history
     model.load({name: v[rows] if name in model.item_rows else v for name, v in values.items()})
     place = torch.from_numpy(np.searchsorted(rows, whole.item.numpy()))
     users = torch.arange(NUM_USERS).repeat_interleave(len(rows))
@@ -95,11 +95,11 @@ def test_a_sub_model_with_the_rows_of_a_history_scores_as_the_whole_does(
     assert_allclose(scores, expected[:, rows], rtol=1e-5, atol=1e-6)
 
 
-@EVERY_READER
-def test_how_many_histories_are_read_at_once_does_not_matter(
+@EVERY_HISTORY_RECOMMENDER
+def test_scores_do_not_depend_on_the_size_of_batches_of_histories(
     path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = reader(path, task)
+    model = history_recommender(path, task)
     whole = model.score_all(torch.arange(NUM_USERS)).detach()
     monkeypatch.setattr("fedrec_flower.models.history.MAX_ENTRIES_PER_BATCH", 5)
     assert_allclose(model.score_all(torch.arange(NUM_USERS)).detach(), whole, rtol=1e-5, atol=1e-6)

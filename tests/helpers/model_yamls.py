@@ -1,4 +1,4 @@
-"""Every model named by a yaml, made small; a new one is found here with no edit."""
+"""Small instances of every model in conf/model; a new yaml needs no edit here."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ CONF = Path(__file__).parents[2] / "conf" / "model"
 YAMLS = sorted(CONF.glob("*.yaml"))
 INJECTED = {"num_users", "num_items", "rating_range", "task", "item_features", "num_attributes"}
 NUM_USERS, NUM_ITEMS = 3, 7
-# What three users had; the middle one has nothing to show.
+# Histories of three users; the middle one has no items.
 HISTORY = Columns(np.array([0, 4, 4, 7]), np.array([0, 2, 3, 6, 2, 5, 6], np.int32), None)
 ATTRIBUTES = np.random.default_rng(2).normal(size=(NUM_USERS, 4)).astype(np.float32)
 
@@ -36,13 +36,13 @@ def node(path: Path) -> dict[str, Any]:
     return chosen
 
 
-def is_exact(path: Path) -> bool:
-    """Whether the model is solved from sums; all others are trained by gradients."""
+def is_closed_form(path: Path) -> bool:
+    """Whether the model has a closed form; all others are trained by gradients."""
     return issubclass(get_class(node(path)["_target_"]), ClosedFormRecommender)
 
 
-def reads(path: Path) -> bool:
-    """Whether the model is trained to score from a history."""
+def encodes_histories(path: Path) -> bool:
+    """Whether the model is a `HistoryRecommender`."""
     return issubclass(get_class(node(path)["_target_"]), HistoryRecommender)
 
 
@@ -60,8 +60,8 @@ def make(
 
 
 def tasks(path: Path) -> tuple[str, ...]:
-    """What the model can do: whoever is solved from sums ranks; others refuse to rate."""
-    if is_exact(path):
+    """The tasks of the model: closed-form models rank, and some others cannot predict ratings."""
+    if is_closed_form(path):
         return ("ranking",)
     try:
         make(path, "rating")
@@ -74,24 +74,28 @@ PAIRS = [pytest.param(p, task, id=f"{p.stem}-{task}") for p in YAMLS for task in
 EVERY_YAML = pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 EVERY_MODEL = pytest.mark.parametrize(("path", "task"), PAIRS)
 EVERY_TRAINED_MODEL = pytest.mark.parametrize(
-    ("path", "task"), [pair for pair in PAIRS if not is_exact(Path(str(pair.values[0])))]
+    ("path", "task"), [pair for pair in PAIRS if not is_closed_form(Path(str(pair.values[0])))]
 )
-EVERY_EXACT_YAML = pytest.mark.parametrize(
-    "path", [path for path in YAMLS if is_exact(path)], ids=lambda path: path.stem
+EVERY_CLOSED_FORM_YAML = pytest.mark.parametrize(
+    "path", [path for path in YAMLS if is_closed_form(path)], ids=lambda path: path.stem
 )
-EVERY_READER = pytest.mark.parametrize(
-    ("path", "task"), [pair for pair in PAIRS if reads(Path(str(pair.values[0])))]
+EVERY_HISTORY_RECOMMENDER = pytest.mark.parametrize(
+    ("path", "task"), [pair for pair in PAIRS if encodes_histories(Path(str(pair.values[0])))]
 )
 EVERY_HISTORY_MODEL = pytest.mark.parametrize(
     ("path", "task"),
-    [p for p in PAIRS if is_exact(Path(str(p.values[0]))) or reads(Path(str(p.values[0])))],
+    [
+        p
+        for p in PAIRS
+        if is_closed_form(Path(str(p.values[0]))) or encodes_histories(Path(str(p.values[0])))
+    ],
 )
 
 
-def begun(path: Path, task: str) -> Recommender:
-    """A model with its initial values; one that is solved knows the history."""
+def loaded(path: Path, task: str) -> Recommender:
+    """A model with initial values and histories; a closed-form model is solved."""
     model = make(path, task)
-    values = known(model, seed=0)
+    values = with_side_information(model, seed=0)
     if isinstance(model, ClosedFormRecommender):
         values |= solved(model, HISTORY)
     model.load(values)
@@ -107,8 +111,8 @@ def solved(model: ClosedFormRecommender, history: Columns) -> dict[str, NDArray[
     return model.solve_alone(history, shared, num_rounds=1)
 
 
-def only_read(model: Recommender) -> frozenset[str]:
-    """The item tables that are looked up for the items of a history and for no others."""
+def history_only(model: Recommender) -> frozenset[str]:
+    """The item tables that are looked up for the items of histories alone."""
     if not isinstance(model, HistoryRecommender):
         return frozenset()
     return model.history_only
@@ -122,8 +126,8 @@ def initial(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
     return model.initial(names_of(model), np.random.default_rng(seed))
 
 
-def known(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Initial values, and what is known of users and items."""
+def with_side_information(model: Recommender, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Initial values, and the side information on users and items."""
     values = initial(model, seed)
     if isinstance(model, SideInformation):
         values |= model.side_information(ATTRIBUTES, HISTORY, None)
