@@ -1,4 +1,4 @@
-"""Evaluation on the clients: metric values per user. Only sums and counts leave the node."""
+"""Evaluation on the nodes: metric values per user. A node sends only sums and counts."""
 
 from fedrec_flower.evaluation.base import Evaluation, Evaluator, Records
 from fedrec_flower.evaluation.metric_sums import Bounds, MetricSums

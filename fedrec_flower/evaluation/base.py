@@ -1,29 +1,31 @@
-"""What an evaluation gives, whatever the task."""
+"""The interface of evaluators, and the result of an evaluation."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Seed
+from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns
 from fedrec_flower.models.base import Recommender
 
-Values = dict[str, NDArray[np.float64]]  # metric -> one value per user or held-out interaction
-Records = dict[str, NDArray[Any]]  # column -> one row per user or per test interaction
+Values = dict[str, Float64Array]
+"""Metric -> one value per user or held-out interaction."""
+Records = dict[str, NDArray[Any]]
+"""Column -> one row per user or test interaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One client, evaluated.
+    """Result of the evaluation of one client.
 
     Attributes:
-        values: per part (validation, test) and metric, values to be averaged; NaN counts not.
-        records: what per-user tables are made of; stays on the node. Columns named
-            `per_user_*` have a row per user, `per_test_*` one per test interaction.
+        values: values to average, per part (validation, test) and metric; NaN is ignored.
+        records: columns of the per-user tables; they stay on the node. Columns named
+            `per_user_*` have a row per user, `per_test_*` a row per test interaction.
     """
 
     values: dict[Part, Values]
@@ -31,11 +33,11 @@ class Evaluation:
 
 
 class Evaluator(Protocol):
-    """Scores a client's held-out items with the parameters loaded in a model."""
+    """Evaluates the parameters that are loaded in a model on a client's held-out items."""
 
     @property
     def task(self) -> str:
-        """The task it measures: "ranking" or "rating"."""
+        """The evaluated task: "ranking" or "rating"."""
         ...
 
     @property
@@ -45,47 +47,51 @@ class Evaluator(Protocol):
 
     @property
     def num_clients(self) -> int | None:
-        """Clients sampled for each evaluation; None for all."""
+        """Number of clients sampled for each evaluation; None for all."""
         ...
 
     @property
     def select_by(self) -> str:
-        """The validation metric that selects the round."""
+        """The validation metric that selects the released round."""
         ...
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether a larger value of the selecting metric is the better one."""
+        """Whether a larger value of the selecting metric is better."""
         ...
 
     @property
     def names(self) -> list[str]:
-        """Names of the metrics that it measures of each part."""
+        """Names of the metrics that are computed for each part."""
         ...
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The lowest and the highest value of any metric; infinity where there is no bound."""
+        """Lowest and highest value of all metrics; infinity for no bound."""
         ...
 
-    def most_values(self, held_out: Columns) -> NDArray[np.int64]:
-        """The most values that a metric has of each user, int64 (num_users,)."""
+    def max_values(self, held_out: Columns) -> IndexArray:
+        """Return the largest number of values that a metric has per user, int64 (num_users,)."""
         ...
 
     def fitted(self, num_items: int, max_seen_items: int) -> tuple["Evaluator", list[str]]:
-        """Leave out what the data cannot support.
+        """Remove the settings that the data cannot support.
 
         Args:
             num_items: size of the catalogue.
-            max_seen_items: interactions of the most active user, all parts together.
+            max_seen_items: number of interactions of the most active user, over all parts.
 
         Returns:
-            An evaluator for these data, and one sentence on each setting that changed.
+            An evaluator for these data, and one sentence per changed setting.
         """
         ...
 
     def check(self, num_items: int) -> None:
-        """Refuse settings that the catalogue cannot meet."""
+        """Check the settings against the catalogue.
+
+        Raises:
+            ConfigError: names the setting.
+        """
         ...
 
     def evaluate(
@@ -97,28 +103,36 @@ class Evaluator(Protocol):
         *,
         lists: bool = True,
     ) -> Evaluation:
-        """Score one client's held-out interactions; make recommended lists only if asked to."""
+        """Evaluate one client's held-out interactions.
+
+        Args:
+            model: a model with the client's parameters loaded.
+            data: the client's data.
+            num_items: size of the catalogue.
+            seed: seed of random draws.
+            lists: whether the records include recommended lists, which cost more passes.
+        """
         ...
 
     def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
-        """Turn a mean of values and its standard error into the metric and its own."""
+        """Turn the mean of values and its standard error into the metric and its standard error."""
         ...
 
 
-def require_at_least(evaluator: object, **least: int) -> None:
-    """Refuse settings below what makes sense.
+def require_at_least(evaluator: object, **minimum: int) -> None:
+    """Check that settings are not below their minimum.
 
     Raises:
-        ConfigError: names the setting, its value and the least there may be.
+        ConfigError: names the setting, its value and the minimum.
     """
-    for name, bound in least.items():
+    for name, bound in minimum.items():
         value = getattr(evaluator, name)
         if value < bound:
             raise ConfigError(f"evaluation.{name}={value} is impossible: give {bound} or more")
 
 
-def shortened(top_k: int, num_items: int) -> tuple[int, list[str]]:
-    """The length of recommended lists in a catalogue, and a sentence if it is not as asked."""
+def limit_list_length(top_k: int, num_items: int) -> tuple[int, list[str]]:
+    """Return the length of recommended lists in a catalogue, and a sentence if it is reduced."""
     if top_k <= num_items:
         return top_k, []
     return num_items, [

@@ -1,22 +1,30 @@
-"""Ranking the catalogue for each user: full ranking, and the field's sampled protocol beside it.
+"""Evaluation of the ranking task: full ranking of the catalogue, and the sampled protocol.
 
-Candidates are all items the user has not in train (nor in validation, when test is scored). The
-sampled protocol ranks against `num_negatives` items the user never interacted with; its metrics
-carry the suffix `_99neg`, because they compare with no full ranking (Krichene and Rendle 2020).
+Candidates are all items that are not in the user's training part (nor in validation, when test is
+evaluated). The sampled protocol ranks against `num_negatives` items that the user never interacted
+with. Its metrics have the suffix `_99neg`, because they cannot be compared with metrics of a full
+ranking (Krichene and Rendle 2020).
 """
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.random import Seed
+from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns
-from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least, shortened
-from fedrec_flower.evaluation.metrics.ranking import Metric, Ranks, parse_metric
+from fedrec_flower.evaluation.base import (
+    Evaluation,
+    Records,
+    Values,
+    limit_list_length,
+    require_at_least,
+)
+from fedrec_flower.evaluation.metrics.base import RankingMetric, Ranks
+from fedrec_flower.evaluation.metrics.registry import parse_metric
 from fedrec_flower.evaluation.sampled_negatives import draw_negatives
 from fedrec_flower.evaluation.scoring import (
     Scores,
@@ -28,24 +36,27 @@ from fedrec_flower.evaluation.scoring import (
 from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 
-Ranked = dict[tuple[Part, str], NDArray[np.int64]]  # (part, protocol) -> rank of each item
+_RanksByProtocol = dict[tuple[Part, str], IndexArray]
+"""(part, protocol) -> rank of each held-out item."""
 
 _HISTORIES = ("train", "train_and_validation")
 
 
 @dataclass(frozen=True, slots=True)
 class RankingEvaluation:
-    """The evaluation group for `task=ranking`; defaults live in its yaml.
+    """`evaluation=ranking`; the defaults are in its yaml.
 
     Attributes:
-        metrics: names such as "hr@10" or "ndcg@10", computed under both protocols.
-        num_negatives: items in the sampled protocol; 0 leaves the protocol out.
+        metrics: names such as "hr@10" or "ndcg@10" (see `metrics.registry`), computed under both
+            protocols.
+        num_negatives: number of negatives in the sampled protocol; 0 for no sampled protocol.
         top_k: length of the recommended lists in recommendations.csv.
         every: rounds between evaluations.
-        num_clients: clients sampled for each evaluation; None for all.
-        select_by: the validation metric that selects the round.
-        test_history: what models that read histories read when test is scored: "train", or
-            "train_and_validation", as the sequential literature has it. Nothing is learnt from it.
+        num_clients: number of clients sampled for each evaluation; None for all.
+        select_by: the validation metric that selects the released round.
+        test_history: the history that models of histories are given when test is evaluated:
+            "train", or "train_and_validation", as usual for sequential models. No parameter is
+            trained on it.
     """
 
     metrics: list[str]
@@ -61,7 +72,7 @@ class RankingEvaluation:
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse settings that no catalogue could meet."""
+        """Check the settings."""
         require_at_least(self, num_negatives=0, top_k=1, every=1)
         require(
             self.test_history in _HISTORIES,
@@ -70,57 +81,63 @@ class RankingEvaluation:
 
     @property
     def names(self) -> list[str]:
-        """Every metric under both protocols."""
+        """Names of all metrics under all protocols."""
         return [m.name + protocol for protocol in self._protocols for m in self._parsed()]
 
     def fitted(self, num_items: int, max_seen_items: int) -> tuple["RankingEvaluation", list[str]]:
-        """See `Evaluator.fitted`.
+        """Remove the protocol and the metrics that the data cannot support.
 
-        One user with nearly all items, or a small catalogue, leaves the sampled protocol too few
-        negatives: full ranking remains. A metric at a k above the catalogue is left out.
+        The sampled protocol is removed if a user has too few items left as negatives. A metric is
+        removed if its k is larger than the catalogue.
 
         Raises:
             ConfigError: if no metric remains.
         """
-        changed, unknown = self, num_items - max_seen_items
-        top_k, said = shortened(self.top_k, num_items)
-        if self.num_negatives > unknown:
+        changed = self
+        num_unseen = num_items - max_seen_items
+        top_k, sentences = limit_list_length(self.top_k, num_items)
+        if self.num_negatives > num_unseen:
             changed = replace(changed, num_negatives=0)
-            said.append(
+            sentences.append(
                 f"the sampled metrics ({self._suffix}) are left out: the most active user leaves "
-                f"{unknown} items to rank against; full ranking is not affected"
+                f"{num_unseen} items to rank against; full ranking is not affected"
             )
-        short = [m.name for m in self._parsed() if getattr(m, "k", 1) <= num_items]
-        if not short:
+        supported = [m.name for m in self._parsed() if getattr(m, "k", 1) <= num_items]
+        if not supported:
             raise ConfigError(
                 f"evaluation.metrics={self.metrics} are all at a k above the catalogue of "
                 f"{num_items} items: lower k"
             )
-        if dropped := [name for name in self.metrics if name not in short]:
-            changed = replace(changed, metrics=short)
-            said.append(
-                f"{', '.join(dropped)} are left out: the catalogue has {num_items} items alone"
+        if dropped := [name for name in self.metrics if name not in supported]:
+            changed = replace(changed, metrics=supported)
+            sentences.append(
+                f"{', '.join(dropped)} are left out: the catalogue has only {num_items} items"
             )
         if self.select_by in self.names and self.select_by not in changed.names:
             changed = replace(changed, select_by=changed.names[0])
-            said.append(f"the round is selected by {changed.select_by}, not by {self.select_by}")
-        return replace(changed, top_k=top_k), said
+            sentences.append(
+                f"the round is selected by {changed.select_by}, not by {self.select_by}"
+            )
+        return replace(changed, top_k=top_k), sentences
 
-    def check(self, num_items: int) -> None:
-        """Refuse an unknown metric, or a selection by a metric that is not computed."""
-        del num_items
+    def check(self, num_items: int) -> None:  # noqa: ARG002
+        """Check that all metrics exist and that the selecting metric is computed."""
         if self.select_by not in self.names:
             raise ConfigError(
                 f"evaluation.select_by={self.select_by} is not computed; choose from {self.names}"
             )
 
-    def most_values(self, held_out: Columns) -> NDArray[np.int64]:
-        """One of each user of whom anything is held out."""
+    def max_values(self, held_out: Columns) -> IndexArray:
+        """Return 1 for each user with held-out items, else 0; int64 (num_users,)."""
         return np.minimum(np.diff(held_out.offsets), 1)
 
-    def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
-        """A mean over users is the metric itself."""
-        del metric
+    def finish(
+        self,
+        mean: float,
+        standard_error: float,
+        metric: str,  # noqa: ARG002
+    ) -> tuple[float, float]:
+        """Return the arguments: the metric is the mean over users."""
         return mean, standard_error
 
     def evaluate(
@@ -135,14 +152,14 @@ class RankingEvaluation:
         """Rank the held-out items of each of the client's users.
 
         Args:
-            model: holds the client's parameters: its users' rows, every item's row.
+            model: a model with the client's parameters loaded: its users' rows, all item rows.
             data: the client's data.
             num_items: size of the catalogue.
-            seed: what the sampled negatives follow from; see `seeding`.
-            lists: whether the records hold the recommended lists, which cost more passes.
+            seed: seed of the sampled negatives.
+            lists: whether the records include recommended lists, which cost more passes.
 
         Raises:
-            ConfigError: if a user has too few items left for the sampled protocol; names the user.
+            ConfigError: if a user has too few items for the sampled protocol; names the user.
             TrainingError: if a score is not finite; names the client.
         """
         if self.test_history == "train":
@@ -154,13 +171,13 @@ class RankingEvaluation:
         if isinstance(model, HistoryBased):
             model.set_history(later.train)
         on_test = self._rank(model, later, num_items, seed, lists=lists)
-        chosen_by = {Part.VALIDATION: on_validation[Part.VALIDATION]}
-        return Evaluation(on_test.values | chosen_by, on_test.records)
+        validation = {Part.VALIDATION: on_validation[Part.VALIDATION]}
+        return Evaluation(on_test.values | validation, on_test.records)
 
     def _rank(
         self, model: Recommender, data: ClientData, num_items: int, seed: Seed, *, lists: bool
     ) -> Evaluation:
-        """Rank both parts by one pass over the catalogue."""
+        """Rank the held-out items of both parts in one pass over the catalogue."""
         batches = [
             self._rank_users(data, users, scores, seed, lists=lists)
             for users, scores in score_in_batches(model, data, num_items)
@@ -177,8 +194,8 @@ class RankingEvaluation:
 
     def _rank_users(
         self, data: ClientData, users: slice, scores: Scores, seed: Seed, *, lists: bool
-    ) -> tuple[Ranked, Records]:
-        """Rank the held-out items of a few users; `scores` loses those that are no candidates."""
+    ) -> tuple[_RanksByProtocol, Records]:
+        """Rank the held-out items of some users; `scores` is modified."""
         parts = [
             part.slice(users.start, users.stop) for part in (data.train, data.validation, data.test)
         ]
@@ -194,29 +211,31 @@ class RankingEvaluation:
         for part, held_out in ((Part.VALIDATION, validation), (Part.TEST, test)):
             place = held_out.users(), held_out.item
             held_scores = scores[place]
-            scores[place] = -np.inf  # held-out items rank among the others; these remain
-            for protocol, others in pools.items():
-                ranks[part, protocol] = rank_held_out(held_scores, place[0], others)
+            # Held-out items are ranked among the remaining candidates.
+            scores[place] = -np.inf
+            for protocol, other_scores in pools.items():
+                ranks[part, protocol] = rank_held_out(held_scores, place[0], other_scores)
         if not lists:
             return ranks, {}
-        scores[place] = held_scores  # the test items, which may be recommended
+        scores[place] = held_scores  # the test items may be recommended
         return ranks, recommend(scores, self.top_k)
 
     def _values(
-        self, part: Part, held_out: Columns, ranks: Ranked, num_candidates: NDArray[np.int64]
+        self, part: Part, held_out: Columns, ranks: _RanksByProtocol, num_candidates: IndexArray
     ) -> Values:
-        """Metric values per user under both protocols; `num_candidates` is of full ranking."""
-        user, values = held_out.users(), Values()
+        """Compute all metrics per user; `num_candidates` is the one of full ranking."""
+        user = held_out.users()
+        values = Values()
         for protocol in self._protocols:
             rank = ranks[part, protocol]
             if protocol:
                 num_candidates = self.num_negatives + np.diff(held_out.offsets)
             ascending = rank[np.lexsort((rank, user))]
-            listed = Ranks(ascending, held_out.offsets, num_candidates)
-            values |= {metric.name + protocol: metric(listed) for metric in self._parsed()}
+            user_ranks = Ranks(ascending, held_out.offsets, num_candidates)
+            values |= {metric.name + protocol: metric(user_ranks) for metric in self._parsed()}
         return values
 
-    def _parsed(self) -> list[Metric]:
+    def _parsed(self) -> list[RankingMetric]:
         return [parse_metric(name) for name in self.metrics]
 
     @property
@@ -225,5 +244,5 @@ class RankingEvaluation:
 
     @property
     def _protocols(self) -> list[str]:
-        """The suffix of each protocol's metrics."""
+        """Suffixes of the metrics of each protocol."""
         return ["", self._suffix] if self.num_negatives else [""]

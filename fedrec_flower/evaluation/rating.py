@@ -1,33 +1,43 @@
-"""Predicting ratings: RMSE and MAE in raw rating units, predictions clipped to the range."""
+"""Evaluation of the rating task: RMSE and MAE in raw rating units.
+
+Predictions are clipped to the rating range.
+"""
 
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError, DataError
 from fedrec_flower.core.random import Seed
+from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns
-from fedrec_flower.evaluation.base import Evaluation, Records, Values, require_at_least, shortened
+from fedrec_flower.evaluation.base import (
+    Evaluation,
+    Records,
+    Values,
+    limit_list_length,
+    require_at_least,
+)
 from fedrec_flower.evaluation.scoring import Scores, concatenate, recommend, score_in_batches
 from fedrec_flower.models.base import Recommender
 
-Errors = dict[Part, NDArray[np.float64]]  # of each held-out rating, raw units, signed
+_Errors = dict[Part, Float64Array]
+"""Signed error of each held-out rating, raw units, by part."""
 
 
 @dataclass(frozen=True, slots=True)
 class RatingEvaluation:
-    """The evaluation group for `task=rating`; defaults live in its yaml.
+    """`evaluation=rating`; the defaults are in its yaml.
 
     Attributes:
-        rating_range: injected: lowest and highest rating, raw units; predictions are clipped to it.
+        rating_range: lowest and highest training rating, raw units; predictions are clipped to it.
         top_k: length of the recommended lists in recommendations.csv.
         every: rounds between evaluations.
-        num_clients: clients sampled for each evaluation; None for all.
-        select_by: the validation metric that selects the round, "rmse" or "mae".
+        num_clients: number of clients sampled for each evaluation; None for all.
+        select_by: the validation metric that selects the released round, "rmse" or "mae".
     """
 
     rating_range: tuple[float, float] | None
@@ -38,23 +48,25 @@ class RatingEvaluation:
 
     task: ClassVar[str] = "rating"
     higher_is_better: ClassVar[bool] = False
-    # Held-out ratings may lie beyond those of training, to which predictions are clipped.
+    # No upper bound: a held-out rating may be outside the range of the training ratings.
     value_range: ClassVar[tuple[float, float]] = (0.0, inf)
     names: ClassVar[list[str]] = ["rmse", "mae"]
 
     def __post_init__(self) -> None:
-        """Refuse settings that no catalogue could meet."""
+        """Check the settings."""
         require_at_least(self, top_k=1, every=1)
 
-    def fitted(self, num_items: int, max_seen_items: int) -> tuple["RatingEvaluation", list[str]]:
-        """See `Evaluator.fitted`; lists are no longer than the catalogue."""
-        del max_seen_items
-        top_k, said = shortened(self.top_k, num_items)
-        return replace(self, top_k=top_k), said
+    def fitted(
+        self,
+        num_items: int,
+        max_seen_items: int,  # noqa: ARG002
+    ) -> tuple["RatingEvaluation", list[str]]:
+        """Limit recommended lists to the size of the catalogue."""
+        top_k, sentences = limit_list_length(self.top_k, num_items)
+        return replace(self, top_k=top_k), sentences
 
-    def check(self, num_items: int) -> None:
-        """Refuse data without ratings, or an unknown metric."""
-        del num_items
+    def check(self, num_items: int) -> None:  # noqa: ARG002
+        """Check that the data have ratings and the selecting metric exists."""
         if self.rating_range is None:
             raise ConfigError(
                 "task=rating needs ratings and these data have none: set task=ranking"
@@ -64,12 +76,12 @@ class RatingEvaluation:
                 f"evaluation.select_by={self.select_by} is not computed; choose from {self.names}"
             )
 
-    def most_values(self, held_out: Columns) -> NDArray[np.int64]:
-        """One of each held-out rating."""
+    def max_values(self, held_out: Columns) -> IndexArray:
+        """Return the number of held-out ratings of each user, int64 (num_users,)."""
         return np.diff(held_out.offsets)
 
     def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
-        """RMSE is the root of the mean squared error; its standard error by the delta method."""
+        """Take the root for RMSE; its standard error follows from the delta method."""
         if metric != "rmse":
             return mean, standard_error
         root = float(np.sqrt(mean))
@@ -80,23 +92,22 @@ class RatingEvaluation:
         model: Recommender,
         data: ClientData,
         num_items: int,
-        seed: Seed,
+        seed: Seed,  # noqa: ARG002
         *,
         lists: bool = True,
     ) -> Evaluation:
         """Predict the held-out ratings of each of the client's users.
 
         Args:
-            model: holds the client's parameters: its users' rows, every item's row.
+            model: a model with the client's parameters loaded: its users' rows, all item rows.
             data: the client's data.
             num_items: size of the catalogue.
-            seed: unused; nothing is drawn.
-            lists: whether the records hold the recommended lists.
+            seed: not used.
+            lists: whether the records include recommended lists.
 
         Raises:
             TrainingError: if a score is not finite; names the client.
         """
-        del seed
         batches = [
             self._predict_users(data, users, scores, lists=lists)
             for users, scores in score_in_batches(model, data, num_items)
@@ -105,7 +116,8 @@ class RatingEvaluation:
         values: dict[Part, Values] = {
             part: {"rmse": error**2, "mae": np.abs(error)} for part, error in errors.items()
         }
-        user, on_test = data.test.users(), values[Part.TEST]
+        user = data.test.users()
+        on_test = values[Part.TEST]
         records: Records = {
             "per_user_squared_error": np.bincount(user, on_test["rmse"], data.num_users),
             "per_user_absolute_error": np.bincount(user, on_test["mae"], data.num_users),
@@ -116,7 +128,7 @@ class RatingEvaluation:
 
     def _predict_users(
         self, data: ClientData, users: slice, scores: Scores, *, lists: bool
-    ) -> tuple[Errors, Records]:
+    ) -> tuple[_Errors, Records]:
         train, validation, test = (
             part.slice(users.start, users.stop) for part in (data.train, data.validation, data.test)
         )
@@ -128,8 +140,8 @@ class RatingEvaluation:
             scores[seen.users(), seen.item] = -np.inf
         return errors, recommend(scores, self.top_k)
 
-    def _errors(self, scores: Scores, held_out: Columns) -> NDArray[np.float64]:
-        """Signed error of each held-out rating."""
+    def _errors(self, scores: Scores, held_out: Columns) -> Float64Array:
+        """Return the signed error of each held-out rating, float64 (n,)."""
         if held_out.rating is None or self.rating_range is None:
             raise DataError("task=rating needs ratings and these data have none: set task=ranking")
         predicted = np.clip(scores[held_out.users(), held_out.item], *self.rating_range)

@@ -1,26 +1,26 @@
-"""Could a difference between two models on the same users be chance?"""
+"""Significance tests of the difference between two models on the same users."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-_RESAMPLES = 9_999  # and the data themselves: p is a multiple of 1 / 10,000
-_BLOCK = 4_000_000  # users drawn at a time: 32 MB of indices
+_NUM_RESAMPLES = 9_999  # with the data themselves, p is a multiple of 1 / 10,000
+_USERS_PER_BATCH = 4_000_000  # drawn users in one batch: 32 MB of indices
 
 
 def mcnemar(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Test whether two models hit equally often.
+    """Test whether two models have the same hit rate.
 
-    The exact test: of the users that one model hits and the other misses, each model has half,
-    up to a fair coin.
+    Under the null hypothesis of the exact test, each model has a hit for half of the users for
+    whom exactly one model has a hit (a fair coin).
 
     Args:
-        one: bool (n,), which users a model hits.
-        other: bool (n,), the same users in the same order.
+        one: bool (n,), whether the first model has a hit for each user.
+        other: bool (n,), the same for the second model, users in the same order.
 
     Returns:
-        The two-sided p-value; 1 where the models never disagree.
+        The two-sided p-value; 1 if the models never differ.
 
     Source: McNemar 1947, in the exact form of Edwards 1948.
     """
@@ -35,15 +35,15 @@ def mcnemar(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 def paired_bootstrap(
     one: NDArray[np.float64], other: NDArray[np.float64], rng: np.random.Generator
 ) -> float:
-    """Test whether two models have the same mean over users, of whom these are a sample.
+    """Test whether two models have the same mean over the population of users.
 
-    Users are drawn with replacement; p is how often the mean difference strays from its own
-    value by as much as that value strays from zero.
+    Users are drawn with replacement. p is the share of resamples whose mean difference deviates
+    from the observed one by at least as much as the observed one deviates from zero.
 
     Args:
-        one: float64 (n,), a metric of each user.
-        other: float64 (n,), the same users in the same order.
-        rng: draws the users.
+        one: float64 (n,), metric of each user under the first model.
+        other: float64 (n,), the same for the second model, users in the same order.
+        rng: random generator for the resamples.
 
     Returns:
         The two-sided p-value, at least 1 / 10,000.
@@ -55,45 +55,46 @@ def paired_bootstrap(
 
     difference = one - other
     drawn = bootstrap(
-        (difference,), np.mean, n_resamples=_RESAMPLES, batch=max(1, _BLOCK // len(difference)),
+        (difference,), np.mean, n_resamples=_NUM_RESAMPLES,
+        batch=max(1, _USERS_PER_BATCH // len(difference)),
         method="percentile", rng=rng,
     ).bootstrap_distribution  # fmt: skip
     observed = difference.mean()
-    # Sums in another order: a difference of rounding is none.
-    strays = np.abs(drawn - observed) >= np.abs(observed) * (1 - 1e-9)
-    return float((1 + strays.sum()) / (1 + _RESAMPLES))
+    # Tolerance: resampled means are summed in another order.
+    deviates = np.abs(drawn - observed) >= np.abs(observed) * (1 - 1e-9)
+    return float((1 + deviates.sum()) / (1 + _NUM_RESAMPLES))
 
 
 def majority(values: Sequence[float]) -> float:
-    """Combine p-values that depend on each other: is what most tests show to be believed?
+    """Combine dependent p-values by the majority of the tests.
 
-    To reject when k of n tests do has at most n / k times their chance of a false finding,
-    however they hang together; k is here the least number above n / 2.
+    Rejecting if k of n tests reject has at most n / k times the false positive rate of one test,
+    for any dependence between the tests. Here k is the smallest number above n / 2.
 
     Args:
         values: p-values of the same hypothesis, such as one per seed on the same users.
 
     Returns:
-        A p-value: n / k times the k-th smallest, at most 1; that of the only test if there is
-        one, missing if there is none.
+        A p-value: n / k times the k-th smallest p-value, at most 1; NaN without tests.
 
     Source: Rüger 1978, as in Vovk and Wang 2020, "Combining p-values via averaging", section 1.
     """
     if not values:
         return float("nan")
-    most = len(values) // 2 + 1
-    return min(1.0, sorted(values)[most - 1] * len(values) / most)
+    majority_count = len(values) // 2 + 1
+    p_value = sorted(values)[majority_count - 1]
+    return min(1.0, p_value * len(values) / majority_count)
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Correct p-values so that the chance of any false finding among them stays what one's was.
+    """Correct p-values for multiple tests; the family-wise error rate is controlled.
 
     Args:
-        values: p-values of as many tests.
+        values: p-values, one per test.
 
     Returns:
-        Corrected p-values in the same order, each at least as large as before; a missing one
-        stays missing and counts as no test.
+        Corrected p-values in the same order, each at least as large as before; NaN stays NaN and
+        does not count as a test.
 
     Source: Holm 1979.
     """

@@ -18,9 +18,10 @@ from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.core.files import copy_or_link
 from fedrec_flower.data.interactions import Part, genre_flags
 from fedrec_flower.data.prepared import Prepared
+from fedrec_flower.evaluation.metrics.base import Ranks
 from fedrec_flower.evaluation.metrics.beyond_accuracy import beyond_accuracy
 from fedrec_flower.evaluation.metrics.fairness import activity_gap, worst_decile
-from fedrec_flower.evaluation.metrics.ranking import NDCG, Ranks
+from fedrec_flower.evaluation.metrics.ranking import NDCG
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.summary import RunSummary
 from fedrec_flower.federation.server.plan import Evaluated, Outcome

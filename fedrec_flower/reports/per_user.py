@@ -1,46 +1,48 @@
-"""A test metric user by user, from what runs tell of each user."""
+"""A test metric of each user, from the per-user tables of runs."""
 
 import re
 
 import numpy as np
 import pandas as pd
 
-from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.core.errors import ConfigError, FedrecError
+from fedrec_flower.data.prepared import starts
+from fedrec_flower.evaluation.metrics.base import RankingMetric, Ranks
+from fedrec_flower.evaluation.metrics.registry import parse_metric
 from fedrec_flower.reports.run_frames import drop_repeated_runs
 
-_RANKING = re.compile(r"(?P<kind>hr|ndcg)@(?P<k>\d+)(?P<sampled>_\d+neg)?")
+_RANKING = re.compile(r"(?P<name>.+?)(?P<sampled>_\d+neg)?")
 _ERRORS = {"rmse": "squared_error", "mae": "absolute_error"}
+_USER = ["run", "user_id"]
 
 
 def per_user_column(metric: str) -> str:
-    """The column of `per_user.csv` that a metric comes from.
+    """Return the column of `per_user.csv` that a metric is computed from.
 
     Raises:
-        FedrecError: if the metric is not known user by user.
+        FedrecError: if the metric cannot be computed from a per-user table.
     """
-    ranking = _RANKING.fullmatch(metric)
-    if ranking is None and metric not in _ERRORS:
-        raise FedrecError(
-            f"{metric} is not known user by user: choose hr@k or ndcg@k, with or without _99neg, "
-            "or rmse or mae"
-        )
-    return f"rank{ranking['sampled'] or '_full'}" if ranking else _ERRORS[metric]
+    if metric in _ERRORS:
+        return _ERRORS[metric]
+    _, protocol = _ranking_metric(metric)
+    return f"rank{protocol}"
 
 
 def metric_per_user(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Tell a metric of each user, as what is summed over users and what the sum is divided by.
+    """Compute a metric of each user, as a sum over the user and its divisor.
 
     Args:
-        per_user: from `load_per_user`; of runs made again the last counts.
-        metric: `hr@k` or `ndcg@k`, with or without `_99neg`, or `rmse` or `mae`.
+        per_user: from `load_per_user`; if a run was repeated, its last repetition counts.
+        metric: a ranking metric such as `hr@10` or `ndcg@10_99neg`, or `rmse` or `mae`.
 
     Returns:
-        One row per run and user that was measured: the columns given, total and count. Of ranks
-        the count is 1 and the total the user's metric, any hit or the gain of all held-out items
-        over the best there could be; of ratings both are sums over ratings, before any root.
+        One row per run and evaluated user: the given columns, total and count. For a ranking
+        metric, total is the user's value and count is 1. For a rating metric, both are sums over
+        the user's ratings, before any root.
 
     Raises:
-        FedrecError: if the metric is another one or the table lacks its column.
+        FedrecError: if the metric cannot be computed from a per-user table, or the table lacks its
+            column.
     """
     column = per_user_column(metric)
     if column not in per_user:
@@ -49,23 +51,34 @@ def metric_per_user(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
             "their task"
         )
     measured = drop_repeated_runs(per_user.dropna(subset=[column]))
-    ranking = _RANKING.fullmatch(metric)
-    if ranking is None:
+    if metric in _ERRORS:
         return measured.assign(total=measured[column], count=measured["num_ratings"])
-    k = int(ranking["k"])
-    # As `fedrec_flower.evaluation.metrics` defines them; 1 is the best rank.
-    gain = 1 / np.log2(measured[column] + 1) if ranking["kind"] == "ndcg" else 1.0
-    found = measured.assign(total=np.where(measured[column] <= k, gain, 0.0), count=1.0)
-    return _one_row_per_user(found, k, ndcg=ranking["kind"] == "ndcg")
+    ranking_metric, _ = _ranking_metric(metric)
+    users = measured.drop_duplicates(_USER).set_index(_USER)
+    total = ranking_metric(_ranks(measured, column))
+    return users.assign(total=total, count=1.0).reset_index()
 
 
-def _one_row_per_user(items: pd.DataFrame, k: int, *, ndcg: bool) -> pd.DataFrame:
-    """Turn one row per held-out item into one per user of a run: any hit, or DCG over its best."""
-    keys = ["run", "user_id"]
-    grouped = items.groupby(keys)["total"]
-    total = grouped.max()
-    if ndcg:
-        best = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
-        total = grouped.sum() / best[grouped.size().clip(upper=k) - 1]
-    users = items.drop_duplicates(keys).set_index(keys)
-    return users.assign(total=total).reset_index()
+def _ranking_metric(name: str) -> tuple[RankingMetric, str]:
+    """Return the metric and the suffix of its protocol's rank column."""
+    match = _RANKING.fullmatch(name)
+    try:
+        metric = parse_metric(match["name"] if match else name)
+    except ConfigError as error:
+        raise FedrecError(f"{name} cannot be computed for each user: {error}") from error
+    if metric.needs_candidates:
+        raise FedrecError(
+            f"{name} cannot be computed for each user, because per-user tables do not have the "
+            "number of candidates: choose another metric, such as ndcg@10"
+        )
+    sampled = match["sampled"] if match else None
+    return metric, sampled or "_full"
+
+
+def _ranks(items: pd.DataFrame, column: str) -> Ranks:
+    """Return the ranks of the users in the order of their first rows in the table."""
+    rank = items[column].to_numpy()
+    user = items.groupby(_USER, sort=False).ngroup().to_numpy()
+    sizes = np.bincount(user)
+    ascending = rank[np.lexsort((rank, user))].astype(np.int64)
+    return Ranks(ascending, starts(sizes), np.zeros_like(sizes))

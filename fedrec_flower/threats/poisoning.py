@@ -19,7 +19,8 @@ from fedrec_flower.core.random import generator
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
-from fedrec_flower.evaluation.metrics.ranking import NDCG, Ranks
+from fedrec_flower.evaluation.metrics.base import Ranks
+from fedrec_flower.evaluation.metrics.ranking import NDCG
 from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.byzantine import drawn_liars
 

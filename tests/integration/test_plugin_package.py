@@ -25,15 +25,11 @@ FILES = {
         "from fedrec_flower.data.sources import Synthetic\nclass Sample(Synthetic): ...\n"
     ),
     "fedrec_toy/metrics.py": (
-        "from dataclasses import dataclass\n"
-        "@dataclass(frozen=True)\n"
-        "class Top:\n"
-        "    k: int\n"
-        "    @property\n"
-        "    def name(self): return f'top@{self.k}'\n"
-        "    def __call__(self, ranks):\n"
-        "        from fedrec_flower.evaluation.metrics.ranking import HitRate\n"
-        "        return HitRate(self.k)(ranks)\n"
+        "from typing import ClassVar\n"
+        "from fedrec_flower.evaluation.metrics.ranking import HitRate\n"
+        "class Top(HitRate):\n"
+        "    kind: ClassVar[str] = 'top'\n"
+        "    label: ClassVar[str] = 'Top'\n"
     ),
     "fedrec_toy/conf/__init__.py": "",
     "fedrec_toy/conf/model/toy.yaml": (

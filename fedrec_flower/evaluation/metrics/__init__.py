@@ -1,1 +1,1 @@
-"""Metrics: ranking accuracy, beyond accuracy, fairness."""
+"""Metrics: ranking accuracy, beyond accuracy, fairness; ranking metrics are found by name."""

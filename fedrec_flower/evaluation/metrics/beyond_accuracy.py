@@ -1,8 +1,8 @@
-"""What recommendation lists are like, apart from being right: broad, fair, novel, diverse.
+"""Metrics beyond accuracy: coverage, exposure, novelty and diversity of recommended lists.
 
-All take a recommendation matrix, int (num_lists, k), of item codes, best first, one row per user
-that was served; lists shorter than k are padded with -1. Per-list metrics are averaged over the
-lists that have a value, each once; NaN if none has.
+All functions take a recommendation matrix, int (num_lists, k), of item codes, best first, one row
+per user with recommendations; lists shorter than k are padded with -1. Per-list metrics are
+averaged over the lists that have a value; NaN if no list has one.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Recommendations = NDArray[np.integer]
 
-_CHUNK = 4096  # lists in memory at once, as k x k similarities
+_LISTS_PER_BATCH = 4096  # limits the memory of their k x k similarities
 
 
 def beyond_accuracy(
@@ -19,7 +19,7 @@ def beyond_accuracy(
     num_users: int,
     genres: NDArray[np.bool_] | None,
 ) -> dict[str, float]:
-    """All metrics of this module.
+    """Compute all metrics of this module.
 
     Args:
         recommendations: int (num_lists, k), item codes in [0, num_items), padded with -1.
@@ -43,7 +43,7 @@ def beyond_accuracy(
 
 
 def coverage(recommendations: Recommendations, num_items: int) -> float:
-    """Share of the catalogue that is recommended to anyone, in [0, 1].
+    """Return the share of the catalogue that is recommended to at least one user, in [0, 1].
 
     Source: Ge, Delgado-Battenfeld and Jannach 2010, "Beyond accuracy: evaluating recommender
     systems by coverage and serendipity" (catalogue coverage).
@@ -52,7 +52,7 @@ def coverage(recommendations: Recommendations, num_items: int) -> float:
 
 
 def gini(recommendations: Recommendations, num_items: int) -> float:
-    """Inequality of exposure over the whole catalogue: 0 for all alike, 1 for one item only.
+    """Return the Gini index of exposure over the catalogue: 0 if equal, 1 for a single item.
 
     Source: Shani and Gunawardana 2011, "Evaluating recommendation systems", section 8.3.3.
     NaN for no recommendation or a catalogue of one item.
@@ -66,10 +66,9 @@ def gini(recommendations: Recommendations, num_items: int) -> float:
 def novelty(
     recommendations: Recommendations, popularity: NDArray[np.integer], num_users: int
 ) -> float:
-    """Mean self-information of the recommended items, -log2(popularity / num_users), in bits.
+    """Return the mean of -log2(popularity / num_users) over recommended items, in bits.
 
-    An item without training interactions counts as one with a single one: as novel as the data
-    can tell, and finite.
+    An item without training interactions counts as an item with one, so that its value is finite.
 
     Source: Zhou et al. 2010, "Solving the apparent diversity-accuracy dilemma of recommender
     systems" (surprisal).
@@ -78,7 +77,7 @@ def novelty(
 
 
 def average_popularity(recommendations: Recommendations, popularity: NDArray[np.integer]) -> float:
-    """Average recommendation popularity (ARP): mean training interactions of recommended items.
+    """Return the mean number of training interactions of recommended items (ARP).
 
     Source: Yin et al. 2012, "Challenging the long tail recommendation"; Abdollahpouri, Burke and
     Mobasher 2019, "Managing popularity bias in recommender systems with personalized re-ranking".
@@ -87,23 +86,25 @@ def average_popularity(recommendations: Recommendations, popularity: NDArray[np.
 
 
 def intra_list_diversity(recommendations: Recommendations, genres: NDArray[np.bool_]) -> float:
-    """1 minus the mean Jaccard similarity of genres over the pairs of each list, in [0, 1].
+    """Return 1 minus the mean Jaccard similarity of genres over the pairs of each list, in [0, 1].
 
-    Two items without any genre count as alike. Lists of fewer than two items have no value.
+    Two items without any genre have similarity 1. Lists of fewer than two items have no value.
 
     Source: Ziegler et al. 2005, "Improving recommendation lists through topic diversification"
     (intra-list similarity); Jaccard as in Vargas and Castells 2011, "Rank and relevance in novelty
     and diversity metrics for recommender systems" (a distance of the item features).
     """
-    starts = range(0, len(recommendations), _CHUNK)
-    chunks = [_diversities(recommendations[start : start + _CHUNK], genres) for start in starts]
+    starts = range(0, len(recommendations), _LISTS_PER_BATCH)
+    chunks = [
+        _diversities(recommendations[start : start + _LISTS_PER_BATCH], genres) for start in starts
+    ]
     return _mean(np.concatenate([np.array([]), *chunks]))
 
 
 def _diversities(
     recommendations: Recommendations, genres: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """The diversity of each list that has one, float64 (at most num_lists,)."""
+    """Return the diversity of each list with at least two items, float64 (at most num_lists,)."""
     listed = recommendations >= 0
     sets = genres[recommendations].astype(np.float32)  # (num_lists, k, num_genres)
     common = sets @ sets.transpose(0, 2, 1)  # (num_lists, k, k)
@@ -120,12 +121,12 @@ def _diversities(
 
 
 def _exposure(recommendations: Recommendations, num_items: int) -> NDArray[np.int64]:
-    """How often each item is recommended, int64 (num_items,)."""
+    """Return how often each item is recommended, int64 (num_items,)."""
     return np.bincount(recommendations[recommendations >= 0], minlength=num_items)
 
 
 def _mean_over_lists(recommendations: Recommendations, values: NDArray[np.float64]) -> float:
-    """Mean over the lists of the mean of `values` (num_items,) over each list's items."""
+    """Return the mean over lists of the mean of `values` (num_items,) over each list's items."""
     listed = recommendations >= 0
     sums = np.where(listed, values[recommendations], 0).sum(axis=1)
     lengths = listed.sum(axis=1)
@@ -133,5 +134,5 @@ def _mean_over_lists(recommendations: Recommendations, values: NDArray[np.float6
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """The mean of `values`, NaN (without a warning) if there are none."""
+    """Return the mean of `values`; NaN, without a warning, for no values."""
     return float(values.mean()) if len(values) else float("nan")

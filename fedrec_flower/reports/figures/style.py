@@ -30,6 +30,7 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.evaluation.metrics import registry
 from fedrec_flower.reports.run_frames import count_repeats, is_engine
 
 # Told apart with every common colour blindness. Source: Okabe and Ito 2008, without its yellow,
@@ -210,7 +211,6 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     return png, svg
 
 
-_METRICS = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "auc": "AUC"}
 _RATING_METRICS = {"rmse": "RMSE (rating units)", "mae": "MAE (rating units)"}
 
 
@@ -220,7 +220,7 @@ def metric_label(metric: str) -> str:
         return _RATING_METRICS[metric]
     name, at, rest = metric.removesuffix("_99neg").partition("@")
     candidates = "99 negatives" if metric.endswith("_99neg") else "full ranking"
-    return f"{_METRICS.get(name, name.capitalize())}{at}{rest} ({candidates})"
+    return f"{registry.metric_label(name)}{at}{rest} ({candidates})"
 
 
 def lower_is_better(metric: str) -> bool:

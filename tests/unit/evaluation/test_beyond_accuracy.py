@@ -107,8 +107,10 @@ def test_metrics_equal_a_naive_loop(
     assert found == pytest.approx(expected, nan_ok=True, abs=1e-6)
 
 
-def test_the_length_of_a_chunk_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intra_list_diversity_is_independent_of_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     lists = np.random.default_rng(0).integers(-1, 4, (10, 3))
     whole = intra_list_diversity(lists, GENRES)
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(module, "_LISTS_PER_BATCH", 3)
     assert intra_list_diversity(lists, GENRES) == pytest.approx(whole)

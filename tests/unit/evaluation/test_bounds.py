@@ -109,5 +109,5 @@ def test_of_several_held_out_interactions_a_rank_has_one_value_and_errors_have_a
     train = prepare_small().part(Part.TRAIN)  # as if it were held out
     lengths = np.diff(train.offsets)
     assert lengths.max() > 1
-    assert RANKING.most_values(train).tolist() == np.minimum(lengths, 1).tolist()
-    assert RATING.most_values(train).tolist() == lengths.tolist()
+    assert RANKING.max_values(train).tolist() == np.minimum(lengths, 1).tolist()
+    assert RATING.max_values(train).tolist() == lengths.tolist()

@@ -10,18 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedrec_flower.core.errors import ConfigError
-from fedrec_flower.evaluation.metrics.ranking import (
-    AUC,
-    MAP,
-    MRR,
-    NDCG,
-    HitRate,
-    Metric,
-    Precision,
-    Ranks,
-    Recall,
-    parse_metric,
-)
+from fedrec_flower.evaluation.metrics.base import RankingMetric, Ranks
+from fedrec_flower.evaluation.metrics.ranking import AUC, MAP, MRR, NDCG, HitRate, Precision, Recall
+from fedrec_flower.evaluation.metrics.registry import parse_metric
 
 AT_K = [HitRate, Recall, Precision, NDCG, MRR, MAP]
 
@@ -58,24 +49,26 @@ def users(draw: st.DrawFn) -> list[tuple[list[int], int]]:
         (AUC(), 1 - (1 + 2 + 3) / (3 * 4)),
     ],
 )
-def test_metrics_by_hand(metric: Metric, expected: float) -> None:
+def test_metrics_by_hand(metric: RankingMetric, expected: float) -> None:
     assert metric(ranks_of(([2, 4, 6], 7))).tolist() == pytest.approx([expected])
 
 
 @pytest.mark.parametrize("metric", [*(make(3) for make in AT_K), AUC()])
-def test_a_user_without_held_out_items_is_not_counted_wherever_it_stands(metric: Metric) -> None:
+def test_a_user_without_held_out_items_is_not_counted_wherever_it_stands(
+    metric: RankingMetric,
+) -> None:
     best = ([1, 2, 3], 9)
     values = metric(ranks_of(([], 5), best, ([], 5), ([], 5), best, ([], 5)))
     np.testing.assert_array_equal(values, [nan, 1, nan, nan, 1, nan])
 
 
 @pytest.mark.parametrize("metric", [*(make(3) for make in AT_K), AUC()])
-def test_no_users_have_no_values(metric: Metric) -> None:
+def test_no_users_have_no_values(metric: RankingMetric) -> None:
     assert metric(ranks_of()).tolist() == []
 
 
 @pytest.mark.parametrize("metric", [*(make(3) for make in AT_K), AUC()])
-def test_held_out_items_at_the_end_are_worth_nothing(metric: Metric) -> None:
+def test_held_out_items_at_the_end_are_worth_nothing(metric: RankingMetric) -> None:
     assert metric(ranks_of(([9, 10], 10))).tolist() == [0]
 
 
@@ -130,7 +123,7 @@ def test_metrics_equal_a_naive_loop(kind: str, users: list[tuple[list[int], int]
     ],
 )
 def test_metrics_equal_ir_measures(
-    make: Callable[[int], Metric], reference: ir_measures.Measure, k: int
+    make: Callable[[int], RankingMetric], reference: ir_measures.Measure, k: int
 ) -> None:
     rng = np.random.default_rng(0)
     users = [
@@ -160,7 +153,7 @@ def test_metrics_equal_ir_measures(
 
 
 @pytest.mark.parametrize("metric", [*(make(7) for make in AT_K), AUC()])
-def test_a_metric_is_found_by_its_name(metric: Metric) -> None:
+def test_a_metric_is_found_by_its_name(metric: RankingMetric) -> None:
     assert parse_metric(metric.name) == metric
 
 

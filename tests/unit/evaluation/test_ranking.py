@@ -160,7 +160,7 @@ def test_how_many_users_are_scored_at_once_does_not_matter(
     held = [[[user + 2] for user in range(7)], [[user + 3, user + 5] for user in range(7)]]
     data, model = make_client(train, *held), noise(7, 30)
     whole = evaluate(model, data, 30)
-    monkeypatch.setattr("fedrec_flower.evaluation.scoring._SCORES_AT_ONCE", 2 * 30)
+    monkeypatch.setattr("fedrec_flower.evaluation.scoring._SCORES_PER_BATCH", 2 * 30)
     batched = evaluate(model, data, 30)
     for part in (Part.VALIDATION, Part.TEST):
         for metric, values in whole.values[part].items():
@@ -207,7 +207,7 @@ def test_memory_does_not_grow_with_the_users(
     held = [[user] for user in range(num_users)]
     data = make_client([[num_users]] * num_users, held, [[num_users + 1]] * num_users)
     model = noise(num_users, num_items)
-    monkeypatch.setattr("fedrec_flower.evaluation.scoring._SCORES_AT_ONCE", 10 * num_items)
+    monkeypatch.setattr("fedrec_flower.evaluation.scoring._SCORES_PER_BATCH", 10 * num_items)
     tracemalloc.start()
     evaluate(model, data, num_items)
     _, peak = tracemalloc.get_traced_memory()

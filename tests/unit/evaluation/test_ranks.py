@@ -73,7 +73,7 @@ def test_how_many_scores_are_compared_at_once_does_not_matter(
     rng = np.random.default_rng(4)
     held, others = rng.integers(0, 9, (40, 3)), rng.integers(0, 9, (40, NUM_OTHERS))
     _, whole = ranked(held.tolist(), others.tolist())
-    monkeypatch.setattr("fedrec_flower.evaluation.scoring._COMPARED_AT_ONCE", 2 * NUM_OTHERS)
+    monkeypatch.setattr("fedrec_flower.evaluation.scoring._COMPARISONS_PER_BATCH", 2 * NUM_OTHERS)
     _, chunked = ranked(held.tolist(), others.tolist())
     assert chunked.tolist() == whole.tolist()
 

@@ -111,7 +111,7 @@ def test_how_many_users_are_scored_at_once_does_not_matter(
     client: ClientData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate(client)
-    monkeypatch.setattr("fedrec_flower.evaluation.scoring._SCORES_AT_ONCE", NUM_ITEMS)
+    monkeypatch.setattr("fedrec_flower.evaluation.scoring._SCORES_PER_BATCH", NUM_ITEMS)
     batched = evaluate(client)
     for name, rows in whole.records.items():
         assert_array_equal(rows, batched.records[name])

@@ -97,7 +97,7 @@ def test_they_do_not_hang_on_who_else_is_in_the_batch(monkeypatch: pytest.Monkey
         assert_array_equal(drawn([known], 80, 8, codes=[user]), together[[user]])
     backwards = drawn(histories[::-1], 80, 8, codes=range(7, -1, -1))
     assert_array_equal(backwards[::-1], together)
-    monkeypatch.setattr("fedrec_flower.evaluation.sampled_negatives._AT_ONCE", 3 * 80)
+    monkeypatch.setattr("fedrec_flower.evaluation.sampled_negatives._DRAWS_PER_BATCH", 3 * 80)
     assert_array_equal(drawn(histories, 80, 8), together)
 
 

@@ -127,7 +127,7 @@ def test_models_have_a_series_each_and_other_tasks_are_left_out() -> None:
     assert _legend(figure) == ["mf", "ncf"]
     with pytest.raises(FedrecError, match="rank_99neg"):
         served(table, "hr@10_99neg")
-    with pytest.raises(FedrecError, match="coverage@10 is not known user by user"):
+    with pytest.raises(FedrecError, match="coverage@10 cannot be computed for each user"):
         served(table, "coverage@10")
 
 
