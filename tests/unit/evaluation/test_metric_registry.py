@@ -1,5 +1,6 @@
 """A package adds a metric by an entry point, without a change in fedrec_flower."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     metric_classes.cache_clear()
     yield tmp_path
     metric_classes.cache_clear()
-    monkeypatch.delitem(__import__("sys").modules, "f1_metric", raising=False)
+    sys.modules.pop("f1_metric", None)
 
 
 @pytest.mark.usefixtures("package")
