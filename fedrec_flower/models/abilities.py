@@ -47,7 +47,7 @@ class Regularized(ABC):
             items: int64 (batch,), rows of the item tables.
 
         Returns:
-            float32 (batch,); None if nothing is added.
+            float32 (batch,); None without an added term.
         """
 
 
@@ -71,7 +71,7 @@ class ServerPostprocess(ABC):
         """The shared parameters that the next round starts from.
 
         Args:
-            shared: shared parameters by name; empty if nothing is shared. With several versions
+            shared: shared parameters by name; empty for a model without shared parameters. With several versions
                 of the model, each array has a leading axis of versions.
             rng: generator of this round.
         """

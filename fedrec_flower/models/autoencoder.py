@@ -1,7 +1,7 @@
 """Autoencoder: from a user's history to a score for every item.
 
 Shared: item vectors of the input and of the output, item biases, the hidden bias.
-Personal: nothing, so users who never trained can be scored.
+Personal: none, so users who never trained can be scored.
 
 For ranking this is the denoising autoencoder of Liang et al. 2018, "Variational autoencoders for
 collaborative filtering" (Mult-DAE), with another loss: the multinomial likelihood is a softmax

@@ -105,7 +105,7 @@ class CoLR(MF, ServerPostprocess):
     def after_server_step(self, shared: Tensors, rng: np.random.Generator) -> Tensors:
         """Add the round's product L R to Q, and draw a new random factor."""
         if not shared:
-            return shared  # nothing is shared: each client continues with its own factors
+            return shared  # local training only: each client continues with its own factors
         trained, random = shared[self._trained], shared[self._random]
         drawn = _orthonormal(random.shape[-2:], rng)
         return shared | {

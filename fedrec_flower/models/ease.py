@@ -1,6 +1,6 @@
 """EASE: a linear autoencoder without hidden layer, in closed form.
 
-Shared: the item-to-item weights. Personal: nothing. With m items a client sends 2 m (m + 1)
+Shared: the item-to-item weights. Personal: none. With m items a client sends 2 m (m + 1)
 bytes once (the lower half of its Gram matrix) and receives 4 m ** 2: 5.7 and 11.3 MB for 1,682
 items, 27 and 55 MB for 3,706. The server inverts a float64 matrix of 8 m ** 2 bytes.
 

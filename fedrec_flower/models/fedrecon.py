@@ -33,7 +33,7 @@ class FedRecon(HistoryRecommender):
     """State = user vector after a few gradient steps from zero on the support set.
 
     A step moves against the gradient of the mean loss of the support set: cross-entropy for
-    ranking, half the squared error for rating, whatever loss the items learn by. Its length adapts
+    ranking, half the squared error for rating, independent of the items' loss. Its length adapts
     to the present items: vectors grow from round to round, and a learning rate that suits the
     first round would be too large in the last. Along the gradient the loss lies below a parabola
     with the loss's largest curvature; `rebuilding_rate` is in units of the way to its lowest point.

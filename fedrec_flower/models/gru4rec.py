@@ -1,7 +1,7 @@
 """GRU4Rec: a recurrent network over a user's most recent items.
 
 Shared: item vectors, used for input and for scores; item biases; the weights of the cell.
-Personal: nothing, so users who never trained can be scored.
+Personal: none, so users who never trained can be scored.
 
 Source: Hidasi et al. 2016, "Session-based recommendations with recurrent neural networks"; the
 cell is that of Cho et al. 2014. Losses over sampled negatives replace the paper's losses over the

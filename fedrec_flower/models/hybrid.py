@@ -1,4 +1,4 @@
-"""Two towers with item embeddings: item features, and a learnt vector for each item.
+"""Two towers with item embeddings: each item has features and a trained vector.
 
 Genres and years do not show how popular a film is, so for users who never trained `two_tower` is
 worse than popularity. Here each item adds a vector and a bias of its own to those of its features.

@@ -53,7 +53,7 @@ class IALS(ClosedFormRecommender):
         unobserved_weight: weight of score^2 for every pair, observed or not (alpha_0); above 0.
         regularization: L2 penalty on the vectors (lambda); above 0.
         frequency_exponent: how the penalty grows with the interactions of a user or an item (nu);
-            0: not at all, 1: in proportion.
+            0: it does not, 1: in proportion.
         init_std: standard deviation of the initial vectors, times sqrt(embedding_dim), so that
             their length does not grow with the dimension.
     """

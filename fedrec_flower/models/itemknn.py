@@ -1,6 +1,6 @@
 """ItemKNN: recommends items that are similar to the user's items.
 
-Shared: each item's nearest neighbours and their similarities. Personal: nothing. With m items
+Shared: each item's nearest neighbours and their similarities. Personal: none. With m items
 and k neighbours a client sends 2 m (m + 1) bytes once (for each pair of items, the number of its
 users who had both) and receives 8 m k: 5.7 and 1.0 MB for 1,682 items and 75 neighbours. The server
 holds a float64 matrix of 8 m ** 2 bytes.

@@ -49,7 +49,7 @@ class Constant:
     value: float
 
     def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
-        """Fill an array; nothing is drawn."""
+        """Fill an array without random draws."""
         del rng
         return np.full(shape, self.value, np.float32)
 
@@ -214,7 +214,7 @@ def Initialized(  # noqa: N802  # reads like a layer
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Who owns each parameter of a model, and how each one is initialised.
+    """The owner and the initial distribution of each parameter of a model.
 
     Attributes:
         user_rows: names of the parameters and buffers with a row per user.

@@ -8,11 +8,10 @@ client that holds several users has several stars, not one graph.
 Shared: item vectors, item biases. Personal: user vectors. The messages are those of `mf`: a client
 sends its change of the item rows it touched (its items and the drawn negatives), which enters an
 average weighted by its number of interactions. No user vector, no layer of propagation and no list
-of edges is sent to the server or to other clients. However, anyone who sees a single client's
-unprotected change can infer edges from the changed rows and from their values. Common interests of
-two users reach them only through the item vectors. LightGCN's paths over other users' vectors
-(in the items' layers, and so in users' second and further layers) would need sums over users in
-every step.
+of edges is sent to the server or to other clients. However, a single client's unprotected change
+reveals edges by its rows and values. Common interests of two users reach them only through the
+item vectors. LightGCN's paths over other users' vectors (in the items' layers, and so in users'
+second and further layers) would need sums over users in every step.
 
 On a star only two layers differ: the user's first layer is the sum of the items divided by the
 square root of their number, the second is the user's own vector again, the third equals the first.

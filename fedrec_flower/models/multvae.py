@@ -1,7 +1,7 @@
 """Mult-VAE: a variational autoencoder from a user's history to a score for every item.
 
 Shared: item vectors of the input (means and log variances) and of the output, and all biases.
-Personal: nothing, so users who never trained can be scored.
+Personal: none, so users who never trained can be scored.
 
 The latent layer is the only hidden layer; the paper's section 4.5 finds little gain from more.
 Train it with `training.loss=softmax`: the multinomial likelihood, normalised over sampled

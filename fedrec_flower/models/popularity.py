@@ -1,6 +1,6 @@
 """Most popular: all users get the same list, without the items that they have.
 
-Shared: the number of users of each item. Personal: nothing. A client sends 4 bytes per item once,
+Shared: the number of users of each item. Personal: none. A client sends 4 bytes per item once,
 and receives as many.
 
 Source: Cremonesi, Koren and Turrin 2010, section 3.1 (TopPop).

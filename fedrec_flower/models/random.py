@@ -1,6 +1,6 @@
 """Random scores: the lower bound of every comparison.
 
-Shared: nothing is sent. Personal: a random number per user, which gives each user a ranking that
+Shared: none. Personal: a random number per user, which gives each user a ranking that
 stays the same from one evaluation to the next.
 """
 

@@ -1,7 +1,7 @@
 """SASRec: self-attention over a user's most recent items.
 
 Shared: item vectors, used for input and for scores; item biases, position vectors, attention and
-feed-forward layers. Personal: nothing, so users who never trained can be scored.
+feed-forward layers. Personal: none, so users who never trained can be scored.
 
 Source: Kang and McAuley 2018, "Self-attentive sequential recommendation", section III. Differences:
 blocks normalise their input (pre-norm), the one feed-forward layer is as wide as a vector, and

@@ -246,10 +246,10 @@ def test_the_command_line_wins_over_what_a_model_likes(likes: list[str]) -> None
     assert (config["training"]["learning_rate"], config["num_rounds"]) == (3.0, 3)
 
 
-SUITED = sorted((CONF / "suited").glob("*.yaml"))
+MODEL_TASK = sorted((CONF / "model_task").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", SUITED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODEL_TASK, ids=lambda path: path.stem)
 def test_what_suits_a_model_for_a_task_wins_over_both_and_loses_to_the_command_line(
     path: Path,
 ) -> None:

@@ -44,8 +44,8 @@ class PaddedHistories:
             history: the users' interactions.
             num_negatives: negatives per item; a drawn item that the user had gets weight 0.
             num_items: size of the catalogue.
-            key: 32 bytes of a node's secret; with None, anyone who guesses a history can repeat
-                the draws.
+            key: 32 bytes of a node's secret; without it, a guessed history is sufficient to
+                repeat the draws.
         """
         width = 1 + num_negatives
         positive = history.item.astype(np.int64)

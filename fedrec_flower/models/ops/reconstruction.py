@@ -41,8 +41,7 @@ def reconstruct_users(
     Args:
         item: float32 (num_items, d), item vectors.
         bias: float32 (num_items, 1), constant part of each item's score.
-        history: the users' histories; apart from entries of weight 0, each user's entries are
-            contiguous.
+        history: the users' histories; each user's entries of weight above 0 are contiguous.
         config: number and length of steps, and the loss.
 
     Returns:
