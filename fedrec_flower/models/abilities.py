@@ -71,8 +71,8 @@ class ServerPostprocess(ABC):
         """The shared parameters that the next round starts from.
 
         Args:
-            shared: shared parameters by name; empty for a model without shared parameters. With several versions
-                of the model, each array has a leading axis of versions.
+            shared: shared parameters by name; empty for a model without shared parameters. With
+                several versions of the model, each array has a leading axis of versions.
             rng: generator of this round.
         """
 
