@@ -20,10 +20,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
-
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.ranges import check_value
 
 _PLUGINS = "FEDREC_FLOWER_PLUGINS"  # inherited by worker processes
 _PACKAGE = "fedrec_flower"
@@ -128,21 +126,46 @@ def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
     """
     target = _locate(group, node.get("_target_", ""))
     accepted = settings_of(target)
-    arguments = {k: v for k, v in node.items() if k != "_target_"}
-    if "name" not in accepted:
-        arguments.pop("name", None)
     injected = {k: v for k, v in available.items() if k in accepted}
-    _check_names(group, arguments, injected, accepted)
-    parts = _parts(target)
-    hints = get_type_hints(target.__init__)
-    for part in parts.values():
-        hints |= get_type_hints(part.from_settings)
-    checked = {k: _check_type(f"{group}.{k}", v, hints.get(k, Any)) for k, v in arguments.items()}
-    for name, part in parts.items():
+    arguments = _checked_arguments(group, node, target)
+    _check_complete(group, arguments, injected, accepted)
+    for name, part in _parts(target).items():
         keys = inspect.signature(part.from_settings).parameters
-        settings = {key: checked.pop(key) for key in keys if key in checked}
-        checked[name] = part.from_settings(**settings)
-    return target(**checked, **injected)
+        settings = {key: arguments.pop(key) for key in keys if key in arguments}
+        arguments[name] = part.from_settings(**settings)
+    return target(**arguments, **injected)
+
+
+def check_node(group: str, node: Mapping[str, Any]) -> None:
+    """Check a configuration node without building its object, before data or model exist.
+
+    Args:
+        group: see `build`.
+        node: see `build`; missing arguments are not reported, as the run may provide them.
+
+    Raises:
+        ConfigError: if the target cannot be imported or is not a class of this group, or if an
+            argument is unknown, out of range or of a wrong type; names value and fix.
+    """
+    _checked_arguments(group, node, _locate(group, node.get("_target_", "")))
+
+
+def _checked_arguments(group: str, node: Mapping[str, Any], target: Any) -> dict[str, Any]:
+    """The constructor's arguments in a node; their names, types and ranges are checked."""
+    accepted = settings_of(target)
+    hints = get_type_hints(target.__init__, include_extras=True)
+    for part in _parts(target).values():
+        hints |= get_type_hints(part.from_settings, include_extras=True)
+    checked = {}
+    for name, value in node.items():
+        if name == "_target_" or (name == "name" and name not in accepted):
+            continue
+        if name not in accepted:
+            near = get_close_matches(name, accepted, n=1)
+            fix = f"did you mean {group}.{near[0]}?" if near else f"choose from {list(accepted)}"
+            raise ConfigError(f"{group}.{name} does not exist: {fix}")
+        checked[name] = check_value(f"{group}.{name}", value, hints.get(name, Any))
+    return checked
 
 
 def settings_of(target: Any) -> dict[str, inspect.Parameter]:
@@ -198,32 +221,17 @@ def _imported(group: str, path: str) -> Any:
         ) from error
 
 
-def _check_names(
+def _check_complete(
     group: str,
     arguments: Mapping[str, Any],
     injected: Mapping[str, Any],
     accepted: Mapping[str, inspect.Parameter],
 ) -> None:
+    """Check that each argument comes from the configuration or from the run, not from both."""
     for name in arguments:
-        if name not in accepted:
-            near = get_close_matches(name, accepted, n=1)
-            hint = f"did you mean {group}.{near[0]}?" if near else f"choose from {list(accepted)}"
-            raise ConfigError(f"{group}.{name} does not exist: {hint}")
         if name in injected:
             raise ConfigError(f"{group}.{name} follows from the rest of the run: leave it out")
     for name, parameter in accepted.items():
         missing = name not in arguments and name not in injected
         if missing and parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"{group}.{name} is missing: give it a value in conf/{group}/")
-
-
-def _check_type(path: str, value: Any, hint: Any) -> Any:
-    """Check a value against its annotation, without conversion of texts, numbers and booleans."""
-    try:
-        return TypeAdapter(hint).validate_python(value, strict=True)
-    except PydanticSchemaGenerationError:
-        return value  # the constructor checks what pydantic cannot
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"][0].lower() + first["msg"][1:]
-        raise ConfigError(f"{path}={value!r} is of a wrong kind: {reason}") from error

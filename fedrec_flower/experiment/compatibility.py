@@ -1,12 +1,20 @@
 """Compatibility checks: combinations of settings that are rejected before the first round."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from fedrec_flower.core.errors import ConfigError, require
-from fedrec_flower.core.instantiate import build
+from fedrec_flower.core.instantiate import build, check_node
+from fedrec_flower.core.ranges import (
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_value,
+)
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.evaluation.base import Evaluator
@@ -25,34 +33,62 @@ from fedrec_flower.training.factory import check_trainer
 
 Config = Mapping[str, Any]
 
-RANDOMNESS = ("seeded", "private")
 _MAX_SEED = 2**63 - 1  # the largest value of an int64 column
 
 
-def check_numbers(config: Config) -> None:
-    """Check the ranges of counts and fractions at the root of the configuration.
+_ROOT: Mapping[str, Any] = {
+    "seed": Annotated[int, Field(ge=0, le=_MAX_SEED)],
+    "randomness": Literal["seeded", "private"],
+    "num_rounds": NonNegativeInt,
+    "clients_per_round": PositiveInt | None,
+    "min_completion": Fraction,
+    "max_retries": NonNegativeInt,
+    "reply_timeout": PositiveFloat,
+    "finetune_epochs": NonNegativeInt,
+    "patience": PositiveInt | None,
+    "checkpoint_every": PositiveInt | None,
+    "release": Literal["validation", "last"] | None,
+}
+"""Types and ranges of the values outside the groups."""
+
+_GROUPS = (
+    "dataset",
+    "split",
+    "partition",
+    "training",
+    "strategy",
+    "privacy",
+    "secure_aggregation",
+    "compression",
+    "faults",
+    "attack",
+    "evaluation",
+    "model",
+    "federation",
+)
+
+
+def validate_config(config: Config, *, deployed: bool) -> None:
+    """Check all that can be checked before the data are prepared and any object is built.
+
+    These are the names, types and ranges of all options, and the relations between groups that do
+    not depend on data. `check` and the functions below check the rest.
+
+    Args:
+        config: the resolved configuration.
+        deployed: True if Flower provides the grid, as `flwr run` does.
 
     Raises:
-        ConfigError: names the value and the possible ones.
+        ConfigError: names the option, its value and the fix.
     """
-    for name in ("seed", "num_rounds", "max_retries", "finetune_epochs"):
-        _require_at_least(name, config[name], 0)
-    require(
-        config["randomness"] in RANDOMNESS,
-        f"randomness={config['randomness']} is unknown: choose {' or '.join(RANDOMNESS)}",
-    )
-    require(
-        config["seed"] <= _MAX_SEED,
-        f"seed={config['seed']} does not fit into the result tables: give one up to {_MAX_SEED}",
-    )
-    for name in ("checkpoint_every", "patience"):
-        _require_at_least(name, 1 if config[name] is None else config[name], 1)
-    require(
-        0 <= config["min_completion"] <= 1,
-        f"min_completion={config['min_completion']} is impossible: give a fraction from 0 to 1",
-    )
-    timeout = config["reply_timeout"]
-    require(timeout > 0, f"reply_timeout={timeout} is impossible: give seconds above 0")
+    for name, annotation in _ROOT.items():
+        check_value(name, config[name], annotation)
+    check_deployment(config, deployed=deployed)
+    for group in _GROUPS:
+        node = config[group]
+        if group == "federation" and node.get("num_nodes") is None:
+            node = {name: value for name, value in node.items() if name != "num_nodes"}
+        check_node(group, node)
 
 
 def check_deployment(config: Config, *, deployed: bool) -> None:
@@ -302,11 +338,6 @@ def _check_compression(config: Config, model: Recommender) -> None:
             f"compression={name} does not fit {choice}, whose messages must not be changed: "
             "choose compression=none",
         )
-
-
-def _require_at_least(name: str, value: int, minimum: int) -> None:
-    if value < minimum:
-        raise ConfigError(f"{name}={value} is impossible: give {minimum} or more")
 
 
 def require_some(name: str, value: int, num_clients: int) -> None:

@@ -166,8 +166,7 @@ def set_up(
         grid: see `run`; in a deployment, privacy noise comes from the operating system.
         data: used instead of the data in the configuration.
     """
-    checking.check_numbers(config)
-    checking.check_deployment(config, deployed=grid is not None)
+    checking.validate_config(config, deployed=grid is not None)
     data = prepare_data(config) if data is None else data
     known = {
         "num_users": 1,  # the server has no users; user tables are on the nodes

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from fedrec_flower.core.errors import ConfigError, require
+from fedrec_flower.core.ranges import NonNegativeFloat, PositiveInt, check_fields
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -51,15 +52,15 @@ class LocalTraining:
 
     engine: Literal["vectorized", "sequential"]
     device: DeviceName
-    memory_budget_mb: int
+    memory_budget_mb: PositiveInt
     loss: Literal["bce", "bpr", "softmax", "mse"]
     optimizer: Literal["sgd", "adam"]
-    learning_rate: float
-    dense_learning_rate: float
-    weight_decay: float
-    local_epochs: int
-    batch_size: int | None
-    num_negatives: int
+    learning_rate: NonNegativeFloat
+    dense_learning_rate: NonNegativeFloat
+    weight_decay: NonNegativeFloat
+    local_epochs: PositiveInt
+    batch_size: PositiveInt | None
+    num_negatives: PositiveInt
 
     @property
     def width(self) -> int:
@@ -67,15 +68,9 @@ class LocalTraining:
         return {"bpr": 2, "softmax": 1 + self.num_negatives}.get(self.loss, 1)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the ranges, and that engine and device fit."""
+        check_fields("training", self)
         require(
             (self.engine, self.device) != ("sequential", "cuda"),
             "training.device=cuda needs training.engine=vectorized: the reference runs on a CPU",
         )
-        for name in ("local_epochs", "batch_size", "num_negatives", "memory_budget_mb"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"training.{name} must be at least 1: {value}")
-        for name in ("learning_rate", "dense_learning_rate", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"training.{name} must not be negative: {getattr(self, name)}")

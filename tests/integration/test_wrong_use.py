@@ -54,7 +54,7 @@ MISTAKES = {
     "a choice taken away": ("~model", "model has no value: add model="),
     "a negative seed": ("seed=-1", "seed=-1 is impossible: give 0 or more"),
     "a negative number of rounds": ("num_rounds=-1", "num_rounds=-1 is impossible: give 0 or more"),
-    "no time to reply": ("reply_timeout=0", "reply_timeout=0.0 is impossible: give seconds"),
+    "no time to reply": ("reply_timeout=0", "reply_timeout=0.0 is impossible: give more than 0"),
     "more clients a round than clients": (
         "clients_per_round=61",
         "clients_per_round=61 is impossible: choose between 1 and 60",

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedrec_flower.core.errors import ConfigError
-from fedrec_flower.experiment.compatibility import check_numbers
+from fedrec_flower.experiment.compatibility import validate_config
+from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.reports.activity import by_activity
 from fedrec_flower.reports.leaderboard import comparison, leaderboard
@@ -105,12 +106,6 @@ def test_a_run_whose_tables_cannot_be_read_is_skipped(tmp_path: Path) -> None:
 
 def test_a_seed_that_cannot_be_read_back_is_refused_at_the_start() -> None:
     """F17: one odd run does not make a whole folder unreadable."""
-    config = {
-        "num_rounds": 1,
-        "max_retries": 0,
-        "finetune_epochs": 0,
-        "seed": 2**63,
-        "randomness": "seeded",
-    }
-    with pytest.raises(ConfigError, match=r"seed=9223372036854775808 does not fit into the"):
-        check_numbers(config)
+    config, _ = compose([f"seed={2**63}"])
+    with pytest.raises(ConfigError, match=r"seed=9223372036854775808 is impossible: give 9223"):
+        validate_config(config, deployed=False)
