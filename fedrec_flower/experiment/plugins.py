@@ -6,7 +6,7 @@ A plug-in is an installed package with entry points of these groups:
   data sources, callbacks, ...); see `core.instantiate`.
 - `fedrec_flower.conf`: a package that contains yaml files in folders named like the groups, such as
   `model/mine.yaml`. They can then be chosen like built-in ones: `model=mine`.
-- `fedrec_flower.metrics`: a class of ranking metrics; see `evaluation.metrics.ranking`.
+- `fedrec_flower.metrics`: a class of ranking metrics; see `evaluation.metrics.registry`.
 """
 
 from importlib.metadata import entry_points

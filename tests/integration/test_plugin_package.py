@@ -25,11 +25,8 @@ FILES = {
         "from fedrec_flower.data.sources import Synthetic\nclass Sample(Synthetic): ...\n"
     ),
     "fedrec_toy/metrics.py": (
-        "from typing import ClassVar\n"
         "from fedrec_flower.evaluation.metrics.ranking import HitRate\n"
-        "class Top(HitRate):\n"
-        "    kind: ClassVar[str] = 'top'\n"
-        "    label: ClassVar[str] = 'Top'\n"
+        "class Top(HitRate):\n    kind = 'top'\n"
     ),
     "fedrec_toy/conf/__init__.py": "",
     "fedrec_toy/conf/model/toy.yaml": (
