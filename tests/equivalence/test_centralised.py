@@ -1,4 +1,4 @@
-"""One client that holds everything is centralised training: a plain PyTorch loop."""
+"""Training of one client that holds all data equals a plain PyTorch loop."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ ONE_CLIENT = ("partition=single", "num_rounds=3", "training.local_epochs=2")
 
 
 def untrained(ran: "Federated") -> "Recommender":
-    """The whole model, users and all, before the first round."""
+    """The whole model, with its user vectors, before the first round."""
     from fedrec_flower.federation.client.node import open_node
 
     setup = ran.setup
@@ -42,7 +42,7 @@ def untrained(ran: "Federated") -> "Recommender":
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 @pytest.mark.parametrize("loss", ["bce", "bpr", "mse"])
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-def test_one_client_with_everything_is_centralised_training(
+def test_one_client_with_all_data_equals_centralised_training(
     federate: "Federate", model: str, loss: str, engine: str
 ) -> None:
     task = "task=rating" if loss == "mse" else "task=ranking"
@@ -52,7 +52,7 @@ def test_one_client_with_everything_is_centralised_training(
         f"model={model}",
         f"training.loss={loss}",
         f"training.engine={engine}",
-        "training.weight_decay=0.0",  # a client's decay would leave untouched rows alone
+        "training.weight_decay=0.0",  # clients apply weight decay to touched rows only
         "strategy.server_learning_rate=1.0",
     )
     data = ran.setup.data
@@ -68,14 +68,14 @@ def test_one_client_with_everything_is_centralised_training(
         assert_allclose(ours[name], np.squeeze(value.detach().numpy()), rtol=1e-3, atol=1e-5)
 
 
-def test_the_named_choice_for_it_trains_one_client_alone(federate: "Federate") -> None:
+def test_the_centralized_preset_trains_one_client(federate: "Federate") -> None:
     ran = federate("federation=centralized", "num_rounds=1")
     assert ran.setup.data.num_clients == 1
     assert len(ran.setup.data.client(0)) == len(ran.setup.data.part(Part.TRAIN).item)
 
 
-def test_how_users_are_grouped_changes_the_mathematics(federate: "Federate") -> None:
-    """One silo is not 24 clients: the equivalence above could fail."""
+def test_grouping_users_into_silos_changes_the_result(federate: "Federate") -> None:
+    """One silo differs from 24 clients, so the equivalence above can fail."""
     one, many = federate("partition=single"), federate("partition=user")
     name = "item_embedding.weight"
     assert not np.allclose(one.shared[name], many.shared[name], rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Models solved from sums: who holds whom changes nothing, and only sums travel."""
+"""Closed-form models: the solution does not depend on the partition, and only sums are sent."""
 
 import json
 from typing import TYPE_CHECKING
@@ -40,16 +40,16 @@ def assert_same(one: "Federated", other: "Federated") -> None:
 
 @EVERY_LEARNER
 @pytest.mark.parametrize("holders", HOLDERS)
-def test_federated_is_centralized(federate: "Federate", model: str, holders: str) -> None:
+def test_federated_solution_equals_the_centralised_one(
+    federate: "Federate", model: str, holders: str
+) -> None:
     central = federate(f"model={model}", "federation=centralized")
     assert central.setup.data.num_clients == 1
     assert_same(central, federate(f"model={model}", *HOLDERS[holders]))
 
 
 @EVERY_LEARNER
-def test_every_client_scores_as_the_centralized_model_does(
-    federate: "Federate", model: str
-) -> None:
+def test_every_client_scores_as_the_centralised_model(federate: "Federate", model: str) -> None:
     one, many = (federate(f"model={model}", *more) for more in ((), ("federation=centralized",)))
     notes = [np.load(ran.store / "notes" / "per_user_score.npy") for ran in (one, many)]
     order = [np.argsort(ran.setup.data.user_codes) for ran in (one, many)]
@@ -58,7 +58,7 @@ def test_every_client_scores_as_the_centralized_model_does(
 
 
 @EVERY_LEARNER
-def test_what_the_server_solves_is_the_models_own_fit(federate: "Federate", model: str) -> None:
+def test_server_solution_equals_solve_alone_on_all_data(federate: "Federate", model: str) -> None:
     ran = federate(f"model={model}", "num_rounds=2")
     assert isinstance(ran.setup.model, ClosedFormRecommender)
     train, initial = ran.setup.data.part(Part.TRAIN), ran.setup.initial(ran.strategy)
@@ -66,7 +66,7 @@ def test_what_the_server_solves_is_the_models_own_fit(federate: "Federate", mode
         assert_allclose(ran.shared[name], value, rtol=1e-5, atol=1e-5)
 
 
-def test_a_round_is_solved_from_its_cohort_alone(federate: "Federate") -> None:
+def test_a_round_uses_the_statistics_of_its_cohort_only(federate: "Federate") -> None:
     ran = federate("model=popularity", "clients_per_round=7", "num_rounds=1")
     cohort = np.flatnonzero(ran.outcome.rounds_participated)
     assert len(cohort) == 7
@@ -76,17 +76,17 @@ def test_a_round_is_solved_from_its_cohort_alone(federate: "Federate") -> None:
 
 
 @EVERY_MODEL
-def test_the_untrained_model_learns_nothing_in_no_rounds(federate: "Federate", model: str) -> None:
+def test_zero_rounds_keep_the_initial_model(federate: "Federate", model: str) -> None:
     ran = federate(f"model={model}", "num_rounds=0")
     for name, value in ran.setup.initial(ran.strategy).items():
         assert_array_equal(ran.shared[name], value)
 
 
-# --- what travels -----------------------------------------------------------------------------
+# --- messages ---------------------------------------------------------------------------------
 
 
 @EVERY_MODEL
-def test_messages_hold_statistics_whose_shapes_tell_nothing_of_users(
+def test_messages_contain_statistics_whose_shapes_do_not_depend_on_users(
     federate: "Federate", model: str
 ) -> None:
     ran = federate(f"model={model}", "num_rounds=2", "federation.num_nodes=3")
@@ -104,7 +104,7 @@ def test_messages_hold_statistics_whose_shapes_tell_nothing_of_users(
 
 
 @EVERY_MODEL
-def test_bytes_up_are_those_of_the_statistics(federate: "Federate", model: str) -> None:
+def test_bytes_up_equal_the_size_of_the_statistics(federate: "Federate", model: str) -> None:
     ran = federate(f"model={model}")
     replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     records = [reply.content.array_records["update"] for reply in replies]
@@ -116,7 +116,7 @@ def test_bytes_up_are_those_of_the_statistics(federate: "Federate", model: str) 
 
 
 @EVERY_LEARNER
-def test_local_only_is_each_clients_own_fit(federate: "Federate", model: str) -> None:
+def test_local_only_equals_each_clients_own_fit(federate: "Federate", model: str) -> None:
     ran = federate(f"model={model}", "strategy=local_only", "num_rounds=2")
     assert ran.shared == {}
     assert ran.outcome.bytes_up == 0
@@ -132,16 +132,16 @@ def test_local_only_is_each_clients_own_fit(federate: "Federate", model: str) ->
 
 
 @EVERY_LEARNER
-def test_local_only_keeps_no_item_matrix_on_a_disk(federate: "Federate", model: str) -> None:
+def test_local_only_stores_no_item_matrix(federate: "Federate", model: str) -> None:
     ran = federate(f"model={model}", "strategy=local_only")
     assert not set(ran.personal) & set(ran.setup.model.shared_names())
 
 
 @EVERY_LEARNER
-def test_alone_a_user_learns_nothing_of_items_they_never_had(
+def test_local_only_gives_equal_scores_to_all_unseen_items(
     federate: "Federate", model: str
 ) -> None:
-    """All of them tie, ties count against the model: fewer hits than by chance."""
+    """All unseen items tie, and ties count against the model: fewer hits than by chance."""
     ran = federate(f"model={model}", "strategy=local_only")
     last = ran.watcher.metrics[3]
     for part in (Part.VALIDATION, Part.TEST):
@@ -165,12 +165,14 @@ def test_a_recommender_client_replies_with_its_own_solution(
         assert_allclose(array, ran.shared[name], rtol=1e-4, atol=1e-5)
 
 
-# --- what does not go together ----------------------------------------------------------------
+# --- invalid combinations --------------------------------------------------------------------
 
 
 @EVERY_MODEL
 @pytest.mark.parametrize("strategy", ["fedadam", "fedavg"])
-def test_what_is_solved_is_not_averaged(federate: "Federate", model: str, strategy: str) -> None:
+def test_closed_form_models_reject_averaging_strategies(
+    federate: "Federate", model: str, strategy: str
+) -> None:
     ran = federate("model=mf", f"strategy={strategy}", "num_rounds=0")
     exact = federate(f"model={model}", "num_rounds=0")
     with pytest.raises(ConfigError, match=r"solved from sums: choose strategy=sums"):
@@ -178,12 +180,12 @@ def test_what_is_solved_is_not_averaged(federate: "Federate", model: str, strate
     check_strategy(exact.strategy, exact.setup.model)
 
 
-def test_what_is_averaged_is_not_solved(federate: "Federate") -> None:
+def test_gradient_models_reject_the_sums_strategy(federate: "Federate") -> None:
     with pytest.raises(ConfigError, match=r"strategy=sums does not fit MF.*: choose strategy=fed"):
         federate("model=mf", "strategy=sums")
 
 
 @EVERY_MODEL
-def test_what_is_solved_predicts_no_ratings(federate: "Federate", model: str) -> None:
+def test_closed_form_models_reject_rating(federate: "Federate", model: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot predict ratings: choose task=ranking"):
         federate(f"model={model}", "task=rating")

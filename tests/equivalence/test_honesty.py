@@ -1,7 +1,7 @@
-"""The gates of an honest protocol: what has learnt from nobody else ranks at chance.
+"""Leak tests of the protocol: without information from other users, models rank at chance.
 
-A leak would lift `local_only` far above it: training negatives that spare the held-out items
-teach a model with item parameters of its own which items are never pushed down.
+A leak raises `local_only` far above chance: if held-out items are never drawn as negatives, a model
+with personal item parameters learns which items have no negative gradient.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ MANY_USERS = (
     "evaluation.num_negatives=99",
     "evaluation.every=100",
 )
-# Rates at which a client learns its own data by heart.
+# Rates at which a client memorises its own data.
 BY_HEART = (
     "strategy=local_only",
     "training.learning_rate=5.0",
@@ -32,7 +32,7 @@ BY_HEART = (
     "num_rounds=5",
 )
 
-# A common item table is slower to learn by heart from.
+# FedRAP's sum of two item tables memorises more slowly.
 LONGER = {"fedrap": ("training.learning_rate=20.0", "num_rounds=10")}
 
 
@@ -47,36 +47,38 @@ def hit_rate(federate: "Federate", *overrides: str) -> float:
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf", "pfedrec", "fedrap"])
-def test_local_training_alone_lands_at_chance(federate: "Federate", model: str) -> None:
+def test_local_only_training_ranks_held_out_items_at_chance(
+    federate: "Federate", model: str
+) -> None:
     assert hit_rate(federate, f"model={model}", *BY_HEART, *LONGER.get(model, ())) == CHANCE
 
 
 @pytest.mark.parametrize("model", ["mf", "fedrap"])
-def test_the_gate_would_catch_the_leak(federate: "Federate", model: str) -> None:
+def test_legacy_negatives_exceed_chance(federate: "Federate", model: str) -> None:
     leak = ("split.negatives=legacy", *LONGER.get(model, ()))
     assert hit_rate(federate, f"model={model}", *BY_HEART, *leak) > 0.3
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf", "ials", "random"])
-def test_an_untrained_model_lands_at_chance(federate: "Federate", model: str) -> None:
+def test_an_untrained_model_ranks_at_chance(federate: "Federate", model: str) -> None:
     assert hit_rate(federate, f"model={model}", "num_rounds=0") == CHANCE
 
 
-def test_constant_scores_win_nothing(federate: "Federate") -> None:
+def test_constant_scores_give_zero_metrics(federate: "Federate") -> None:
     ran = federate(*MANY_USERS, "model=mf", "model.init_std=0.0", "num_rounds=0")
     for metrics in ran.watcher.metrics[0].values():
         assert len(metrics) == 2 * 2
         assert set(metrics.values()) == {0.0}
 
 
-def test_a_federation_learns_what_no_client_learns_alone(federate: "Federate") -> None:
+def test_a_federation_exceeds_chance(federate: "Federate") -> None:
     learning = ("strategy=fedadam", "strategy.server_learning_rate=0.03", "num_rounds=30")
     rates = ("training.learning_rate=5.0", "training.batch_size=null")
     assert hit_rate(federate, "model=mf", *learning, *rates) > 0.2
 
 
 def real_run(tmp_path: Path, *overrides: str) -> dict[str, Any]:
-    """A run on MovieLens-100K by the defaults, without Ray."""
+    """A run on MovieLens-100K with default settings, without Ray."""
     from fedrec_flower.experiment.composition import compose
     from fedrec_flower.experiment.run import run
     from fedrec_flower.experiment.run_folder import RunFolder
@@ -90,7 +92,7 @@ REAL_GATES: dict[str, Sequence[str]] = {
         "strategy=local_only",
         "num_rounds=5",
         "training.batch_size=null",
-        "model.embedding_dim=16",  # every client keeps every item's vector on disk
+        "model.embedding_dim=16",  # every client stores all item vectors on disk
     ),
     "untrained": ("num_rounds=0",),
 }
@@ -99,7 +101,7 @@ REAL_GATES: dict[str, Sequence[str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("gate", REAL_GATES)
 @pytest.mark.parametrize("model", ["mf", "ncf"])
-def test_on_movielens_what_learns_from_nobody_lands_at_chance(
+def test_movielens_local_or_untrained_models_rank_at_chance(
     tmp_path: Path, gate: str, model: str
 ) -> None:
     summary = real_run(tmp_path, *REAL_GATES[gate], f"model={model}", "evaluation.every=5")
@@ -109,7 +111,7 @@ def test_on_movielens_what_learns_from_nobody_lands_at_chance(
 
 
 @pytest.mark.slow
-def test_on_movielens_constant_scores_win_nothing(tmp_path: Path) -> None:
+def test_movielens_constant_scores_give_zero_metrics(tmp_path: Path) -> None:
     summary = real_run(tmp_path, "model=mf", "model.init_std=0.0", "num_rounds=0")
     for part in ("validation", "test"):
         metrics = summary[part]
@@ -117,7 +119,7 @@ def test_on_movielens_constant_scores_win_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_on_movielens_the_gate_would_catch_the_leak(tmp_path: Path) -> None:
+def test_movielens_legacy_negatives_exceed_chance(tmp_path: Path) -> None:
     leak = ("split.negatives=legacy", "evaluation.every=5")
     summary = real_run(tmp_path, "model=mf", *REAL_GATES["local_only"], *leak)
     assert summary["test"]["hr@10_99neg"] > 0.3

@@ -1,4 +1,4 @@
-"""Every choice runs from configuration to figures, and leaves what is particular to it."""
+"""Every choice of the configuration runs from start to figures and writes its own results."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -33,8 +33,10 @@ def test_every_partition_runs(make_run: "MakeRun", name: str) -> None:
     assert len(run.table("per_user")) == NUM_USERS
 
 
-@pytest.mark.parametrize("variant", ["mlp", "neumf"])  # the default is run elsewhere
-def test_every_ncf_runs_and_keeps_its_users_to_itself(make_run: "MakeRun", variant: str) -> None:
+@pytest.mark.parametrize("variant", ["mlp", "neumf"])  # other tests run the default
+def test_every_ncf_variant_runs_and_keeps_user_vectors_on_clients(
+    make_run: "MakeRun", variant: str
+) -> None:
     run = make_run("model=ncf", f"model.variant={variant}", "num_rounds=1")
     shared = load_file(run.folder / "model.safetensors")
     assert any(name.startswith("hidden.") for name in shared)
@@ -42,7 +44,7 @@ def test_every_ncf_runs_and_keeps_its_users_to_itself(make_run: "MakeRun", varia
 
 
 @pytest.mark.parametrize("name", ["ease", "ials", "itemknn", "popularity", "random"])
-def test_every_model_that_is_solved_from_sums_runs(make_run: "MakeRun", name: str) -> None:
+def test_every_closed_form_model_runs(make_run: "MakeRun", name: str) -> None:
     run = make_run(f"model={name}", "num_rounds=2")
     summary = run.summary
     assert (summary["status"], summary["strategy"]) == ("completed", "sums")
@@ -59,16 +61,16 @@ def test_local_only_shares_nothing(make_run: "MakeRun") -> None:
     assert run.summary["bytes"]["down_per_client"] == 0
     assert (run.folder / "clients" / "item_embedding.weight.npy").exists()
     losses = run.values("train", "loss")
-    assert losses[NUM_ROUNDS] < losses[1]  # yet everyone learns
+    assert losses[NUM_ROUNDS] < losses[1]  # each client learns
 
 
-def test_fedadams_first_step_is_as_long_as_its_rates_say(make_run: "MakeRun") -> None:
+def test_fedadam_first_step_has_the_length_of_its_rates(make_run: "MakeRun") -> None:
     last_round = ("split=leave_last_fraction", "split.validation_fraction=0.0", "num_rounds=1")
     rates = {"server_learning_rate": 0.25, "beta1": 0.9, "beta2": 0.99, "tau": 1e-9}
     words = [f"strategy.{name}={value}" for name, value in rates.items()]
     run = make_run("strategy=fedadam", *last_round, *words)
     bias = load_file(run.folder / "model.safetensors")["item_bias.weight"]
-    # Both moments begin at one gradient, so they cancel; the corrections are Flower's.
+    # After one step both moments equal the gradient, so they cancel; the corrections are Flower's.
     step = 0.25 * np.sqrt(1 - 0.99**2) / (1 - 0.9**2)
     moved = np.abs(bias[bias != 0])
     assert len(moved) > len(bias) / 2
@@ -76,7 +78,7 @@ def test_fedadams_first_step_is_as_long_as_its_rates_say(make_run: "MakeRun") ->
 
 
 @pytest.mark.parametrize("task", ["ranking", "rating"])
-def test_centralized_is_one_client_with_everything(make_run: "MakeRun", task: str) -> None:
+def test_centralized_has_one_client_with_all_data(make_run: "MakeRun", task: str) -> None:
     run = make_run("federation=centralized", f"task={task}")
     summary = run.summary
     assert (summary["federation"], summary["partition"]) == ("centralized", "single")
@@ -86,7 +88,7 @@ def test_centralized_is_one_client_with_everything(make_run: "MakeRun", task: st
     assert all(later < earlier for earlier, later in pairwise(losses))
 
 
-def test_rating_is_measured_in_rating_units(make_run: "MakeRun") -> None:
+def test_rating_metrics_are_in_rating_units(make_run: "MakeRun") -> None:
     run = make_run("task=rating")
     table, summary = run.table("per_user"), run.summary
     columns = ["user_id", "num_train", "squared_error", "absolute_error", "num_ratings"]
@@ -99,10 +101,10 @@ def test_rating_is_measured_in_rating_units(make_run: "MakeRun") -> None:
     assert summary["test"]["rmse"] == pytest.approx(rmse)
     assert summary["test"]["mae"] == pytest.approx(table["absolute_error"].sum() / num_ratings)
     validation = run.values("validation", "rmse")
-    assert validation[summary["selected_round"]] == min(validation.values())  # less is better
+    assert validation[summary["selected_round"]] == min(validation.values())  # lower is better
 
 
-def test_a_cohort_is_as_large_as_asked(make_run: "MakeRun") -> None:
+def test_cohort_has_the_configured_size(make_run: "MakeRun") -> None:
     run = make_run("clients_per_round=7")
     trained = run.table("rounds").query("phase == 'train'")
     assert set(trained["num_clients"]) == {7}
@@ -114,7 +116,7 @@ def test_a_cohort_is_as_large_as_asked(make_run: "MakeRun") -> None:
     assert sent["total"] == both_ways * 7 * NUM_ROUNDS
 
 
-def test_sampled_evaluation_still_ends_with_everyone(make_run: "MakeRun") -> None:
+def test_sampled_evaluation_ends_with_all_clients(make_run: "MakeRun") -> None:
     run = make_run("evaluation.num_clients=5")
     evaluated = run.table("rounds").query("phase != 'train'")
     assert set(evaluated["num_clients"]) == {5}
@@ -123,7 +125,7 @@ def test_sampled_evaluation_still_ends_with_everyone(make_run: "MakeRun") -> Non
     assert run.summary["test"]["hr@20"] == pytest.approx((ranks <= 20).mean())
 
 
-def test_no_round_at_all_is_the_untrained_model(make_run: "MakeRun") -> None:
+def test_zero_rounds_evaluate_the_untrained_model(make_run: "MakeRun") -> None:
     run = make_run("num_rounds=0")
     assert run.summary["status"] == "completed"
     assert run.summary["selected_round"] == 0
@@ -132,14 +134,14 @@ def test_no_round_at_all_is_the_untrained_model(make_run: "MakeRun") -> None:
     assert run.summary["bytes"]["total"] == 0
 
 
-def test_metrics_and_protocols_are_those_asked_for(make_run: "MakeRun") -> None:
+def test_metrics_and_protocols_are_the_configured_ones(make_run: "MakeRun") -> None:
     words = ("evaluation.metrics=[hr@3]", "evaluation.select_by=hr@3", "evaluation.num_negatives=0")
     run = make_run(*words, "num_rounds=1")
     assert set(run.summary["validation"]) == {"hr@3"}
     assert list(run.table("per_user"))[-1] == "rank_full"
 
 
-def test_reading_on_is_another_protocol_and_changes_no_validation(make_run: "MakeRun") -> None:
+def test_test_history_is_a_separate_protocol_and_preserves_validation(make_run: "MakeRun") -> None:
     reading_on = "evaluation.test_history=train_and_validation"
     plain, later = (make_run("model=ease", *words) for words in ((), (reading_on,)))
     assert plain.summary["protocol"] == "leave_one_out, honest"
@@ -148,7 +150,7 @@ def test_reading_on_is_another_protocol_and_changes_no_validation(make_run: "Mak
     assert plain.summary["test"] != later.summary["test"]
 
 
-def test_without_validation_the_last_round_is_reported_and_a_leaky_protocol_named(
+def test_without_validation_the_last_round_and_the_leaky_protocol_are_reported(
     make_run: "MakeRun",
 ) -> None:
     split = ("split=leave_last_fraction", "split.validation_fraction=0.0", "split.negatives=legacy")
@@ -158,7 +160,7 @@ def test_without_validation_the_last_round_is_reported_and_a_leaky_protocol_name
     assert summary["protocol"] == "leave_last_fraction, legacy"
 
 
-def test_implicit_data_without_times_run_with_a_random_split(
+def test_implicit_data_without_timestamps_run_with_a_random_split(
     make_run: "MakeRun", ratings: Path, own_data: tuple[str, ...], tmp_path: Path
 ) -> None:
     pairs = pd.read_csv(ratings, dtype=str)[["user_id", "item_id"]]

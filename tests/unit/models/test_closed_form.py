@@ -1,4 +1,4 @@
-"""Exact models against plain numpy on the dense matrix of users and items."""
+"""Closed-form models against plain numpy on the dense matrix of users and items."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ ALPHA, LAMBDA, NU = 0.3, 0.05, 0.7  # iALS: unobserved weight, regularization, e
 
 
 def matrix(seed: int, num_users: int = NUM_USERS) -> Matrix:
-    """Who had what, at random; the last item is nobody's, the first user has nothing."""
+    """Random interactions; the last item has no users, and the first user has no items."""
     had = np.random.default_rng(seed).random((num_users, NUM_ITEMS)) < 0.4
     had[0], had[:, -1] = False, False
     return had.astype(np.float64)
@@ -39,7 +39,7 @@ def columns(had: Matrix) -> Columns:
 
 
 def fitted(model: ClosedFormRecommender, had: Matrix, num_rounds: int = 1) -> Tensors:
-    """Solve a model and load it for the same users; gives its shared parameters."""
+    """Solve a model and load it for the same users; returns its shared parameters."""
     initial = model.initial(model.shared_names(), np.random.default_rng(0))
     found = model.solve_alone(columns(had), initial, num_rounds)
     model.load(found)
@@ -78,7 +78,7 @@ def test_random_scores_are_uniform_and_differ_between_users() -> None:
     assert abs(between - np.eye(NUM_USERS)).max() < 5 / np.sqrt(2000)
 
 
-def test_random_scores_stay_and_are_the_users_own() -> None:
+def test_random_scores_are_stable_and_personal() -> None:
     one, again = RandomScores(3, NUM_ITEMS), RandomScores(2, NUM_ITEMS)
     key = one.initial(["key"], np.random.default_rng(1))["key"]
     one.load({"key": key})
@@ -91,7 +91,7 @@ def test_random_scores_stay_and_are_the_users_own() -> None:
 
 
 @given(seed=st.integers(0, 1000), cells=st.integers(1, 200))
-def test_cooccurrences_are_the_gram_matrix_whatever_the_blocks(seed: int, cells: int) -> None:
+def test_cooccurrences_equal_the_gram_matrix_for_any_block_size(seed: int, cells: int) -> None:
     had = matrix(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fedrec_flower.models.ops.cooccurrence._MAX_CELLS_PER_BLOCK", cells)
@@ -104,7 +104,7 @@ def test_cooccurrences_are_the_gram_matrix_whatever_the_blocks(seed: int, cells:
 
 
 @SEEDS
-def test_ease_is_algorithm_1_of_steck(seed: int) -> None:
+def test_ease_equals_algorithm_1_of_steck(seed: int) -> None:
     had, model = matrix(seed), EASE(NUM_USERS, NUM_ITEMS, regularization=2.5)
     found = fitted(model, had)
     inverse = np.linalg.inv(had.T @ had + 2.5 * np.eye(NUM_ITEMS))
@@ -115,7 +115,7 @@ def test_ease_is_algorithm_1_of_steck(seed: int) -> None:
 
 
 @SEEDS
-def test_no_other_weights_with_a_zero_diagonal_serve_ease_better(seed: int) -> None:
+def test_ease_weights_minimise_the_objective_with_zero_diagonal(seed: int) -> None:
     had, model = matrix(seed), EASE(NUM_USERS, NUM_ITEMS, regularization=2.5)
     weights = fitted(model, had)["item_weights"].astype(np.float64)
 
@@ -150,12 +150,12 @@ def test_itemknn_sums_the_nearest_cosines(seed: int, shrinkage: float, num_neigh
     fitted(model, had)
     kept = cosine(had, shrinkage)
     for row in kept:
-        nearest = np.lexsort((np.arange(NUM_ITEMS), -row))  # the lower code of equals
+        nearest = np.lexsort((np.arange(NUM_ITEMS), -row))  # of equal items, the lower code first
         row[nearest[num_neighbours:]] = 0.0
     assert_allclose(scores(model), had @ kept.T, rtol=1e-5, atol=1e-6)
 
 
-def test_the_blocks_of_itemknn_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_itemknn_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     had, model = matrix(3), ItemKNN(NUM_USERS, NUM_ITEMS, 4, 1.0)
     whole = fitted(model, had)
     monkeypatch.setattr("fedrec_flower.models.itemknn._MAX_CELLS_PER_BLOCK", 2 * NUM_ITEMS)
@@ -200,18 +200,18 @@ def test_a_round_of_ials_is_a_ridge_regression_per_user_then_per_item(seed: int)
 
 
 @SEEDS
-def test_the_objective_of_ials_never_rises(seed: int) -> None:
+def test_ials_objective_never_increases(seed: int) -> None:
     had, model = matrix(seed), ials()
     reached = []
     for num_rounds in range(8):
         items = fitted(model, had, num_rounds)["item_vectors"].astype(np.float64)
         reached.append(ials_objective(had, row_by_row(had, items), items))
     assert reached[-1] < 0.9 * reached[0]
-    # What the vectors lose as float32 may show where nothing is left to gain.
+    # At convergence, rounding the vectors to float32 may raise the objective slightly.
     assert (np.diff(reached) <= 1e-6 * reached[0]).all()
 
 
-def test_at_its_end_no_small_step_serves_ials_better() -> None:
+def test_ials_converges_to_a_local_minimum() -> None:
     had, model, rng = matrix(2), ials(), np.random.default_rng(0)
     items = fitted(model, had, 200)["item_vectors"].astype(np.float64)
     users = row_by_row(had, items)
@@ -222,14 +222,16 @@ def test_at_its_end_no_small_step_serves_ials_better() -> None:
 
 
 @pytest.mark.parametrize("cells", [1, DIM**2 * 5])
-def test_the_blocks_of_ials_do_not_matter(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+def test_ials_does_not_depend_on_the_block_size(
+    monkeypatch: pytest.MonkeyPatch, cells: int
+) -> None:
     had, model = matrix(3), ials()
     whole = fitted(model, had, 3)["item_vectors"]
     monkeypatch.setattr("fedrec_flower.models.ials._MAX_CELLS_PER_BLOCK", cells)
     assert_allclose(fitted(model, had, 3)["item_vectors"], whole, rtol=1e-6)
 
 
-# --- impossible values ------------------------------------------------------------------------
+# --- impossible settings ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_the_blocks_of_ials_do_not_matter(monkeypatch: pytest.MonkeyPatch, cells
         (lambda: IALS(1, 2, DIM, ALPHA, LAMBDA, NU, 0.0), "init_std"),
     ],
 )
-def test_impossible_values_are_refused_by_name(wrong: object, named: str) -> None:
+def test_closed_form_models_reject_impossible_settings_by_name(wrong: object, named: str) -> None:
     assert callable(wrong)
     with pytest.raises(ConfigError, match=rf"model\.{named} .*: -?\d"):
         wrong()

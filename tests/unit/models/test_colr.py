@@ -1,4 +1,4 @@
-"""Laws of item updates of low rank: what is folded keeps its scores, what is sent is small."""
+"""Laws of low-rank item updates: adding a change to Q preserves scores; messages are small."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -35,7 +35,7 @@ def values(model: MF) -> Tensors:
 
 
 def noise(model: MF) -> Tensors:
-    """A value for every parameter, none of them zero."""
+    """Random values for every parameter."""
     rng = np.random.default_rng(5)
     return {n: rng.normal(size=v.shape).astype(np.float32) for n, v in values(model).items()}
 
@@ -47,7 +47,7 @@ def scores(model: MF, tensors: Tensors) -> NDArray[np.float32]:
 
 
 def gradients(model: MF, tensors: Tensors) -> Tensors:
-    """Of some smooth function of all scores."""
+    """Gradients of a smooth function of all scores."""
     model.load({name: value.copy() for name, value in tensors.items()})
     model.zero_grad()
     torch.autograd.backward(model.score_all(torch.arange(NUM_USERS)).sigmoid().log().sum())
@@ -55,7 +55,7 @@ def gradients(model: MF, tensors: Tensors) -> Tensors:
 
 
 def as_mf(tensors: Tensors) -> tuple[MF, Tensors]:
-    """Plain matrix factorisation whose item vectors are the sums."""
+    """`MF` with the summed item vectors."""
     model = MF(NUM_USERS, NUM_ITEMS, (1.0, 5.0), "ranking", tensors[VECTORS].shape[1], 0.1)
     whole = tensors[VECTORS] + tensors[ITEMS] @ tensors[DIRECTIONS]
     return model, {n: tensors[n] for n in values(model)} | {VECTORS: whole}
@@ -67,7 +67,7 @@ def as_mf(tensors: Tensors) -> tuple[MF, Tensors]:
     st.integers(1, DIM),
     st.integers(0, 9),
 )
-def test_settling_changes_no_score_whatever_is_drawn_next(
+def test_after_server_step_preserves_scores(
     learns: Learns, task: Task, rank: int, seed: int
 ) -> None:
     model = colr(learns, rank, task)
@@ -81,7 +81,7 @@ def test_settling_changes_no_score_whatever_is_drawn_next(
 
 
 @EITHER
-def test_every_version_settles_by_itself_and_all_are_given_the_same_directions(
+def test_after_server_step_treats_versions_separately_with_common_directions(
     learns: Learns,
 ) -> None:
     model = colr(learns, 2)
@@ -95,7 +95,7 @@ def test_every_version_settles_by_itself_and_all_are_given_the_same_directions(
 
 
 @EITHER
-def test_a_step_of_descent_at_full_rank_is_that_of_matrix_factorisation(learns: Learns) -> None:
+def test_gradient_step_at_full_rank_equals_that_of_mf(learns: Learns) -> None:
     model = colr(learns, rank=NUM_ITEMS, dim=NUM_ITEMS)
     names = [name for name, _ in model.named_parameters()]
     begun = model.initial(names, np.random.default_rng(3))
@@ -108,7 +108,7 @@ def test_a_step_of_descent_at_full_rank_is_that_of_matrix_factorisation(learns: 
     assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_with_the_identity_for_random_factors_the_directions_are_item_vectors() -> None:
+def test_directions_equal_item_vectors_if_random_factors_are_the_identity() -> None:
     model = colr("directions", rank=NUM_ITEMS, dim=NUM_ITEMS)
     tensors = noise(model) | {ITEMS: np.eye(NUM_ITEMS, dtype=np.float32)}
     plain, theirs = as_mf(tensors)
@@ -120,9 +120,7 @@ def test_with_the_identity_for_random_factors_the_directions_are_item_vectors() 
 
 @EITHER
 @pytest.mark.parametrize("rank", [1, 3])
-def test_random_factors_are_orthogonal_and_on_average_shorten_nothing(
-    learns: Learns, rank: int
-) -> None:
+def test_random_factors_are_orthogonal_and_preserve_mean_length(learns: Learns, rank: int) -> None:
     name, length = (DIRECTIONS, DIM) if learns == "items" else (ITEMS, NUM_ITEMS)
     model = colr(learns, rank)
     draws = [model.initial([name], np.random.default_rng(s))[name] for s in range(2000)]
@@ -134,7 +132,7 @@ def test_random_factors_are_orthogonal_and_on_average_shorten_nothing(
 
 @EITHER
 @pytest.mark.parametrize("num_rounds", [1, 3])
-def test_all_clients_together_move_the_items_by_so_many_directions_a_round(
+def test_item_change_of_a_round_has_at_most_the_configured_rank(
     federate: "Federate", learns: Learns, num_rounds: int
 ) -> None:
     rank = 2
@@ -144,11 +142,11 @@ def test_all_clients_together_move_the_items_by_so_many_directions_a_round(
     lengths = np.linalg.svd(moved, compute_uv=False)
     assert (lengths > 1e-4 * lengths[0]).sum() == rank * num_rounds
     trained = ITEMS if learns == "items" else DIRECTIONS
-    assert not ran.shared[trained].any()  # so the random factor moves no score
+    assert not ran.shared[trained].any()  # so the random factor does not change scores
 
 
 @EITHER
-def test_engines_agree(federate: "Federate", learns: Learns) -> None:
+def test_colr_trainers_agree(federate: "Federate", learns: Learns) -> None:
     chosen = ("model=colr", f"model.learns={learns}", "model.rank=2")
     one, other = (federate(*chosen, f"training.engine={e}") for e in ("sequential", "vectorized"))
     for name, value in one.shared.items():
@@ -157,7 +155,7 @@ def test_engines_agree(federate: "Federate", learns: Learns) -> None:
 
 
 @EITHER
-def test_the_trained_factor_and_the_biases_go_up_and_nothing_else(
+def test_clients_send_only_the_trained_factor_and_biases(
     federate: "Federate", learns: Learns
 ) -> None:
     ran = federate("model=colr", f"model.learns={learns}", "num_rounds=1")
@@ -166,14 +164,14 @@ def test_the_trained_factor_and_the_biases_go_up_and_nothing_else(
     assert ran.setup.model.frozen == {VECTORS, ITEMS, DIRECTIONS} - {trained}
 
 
-def test_directions_cost_rank_vectors_up_whatever_is_touched(federate: "Federate") -> None:
+def test_bytes_up_of_directions_do_not_depend_on_touched_items(federate: "Federate") -> None:
     chosen, dim = ("model=colr", "model.learns=directions", "num_rounds=1"), 8
     few, many = (federate(*chosen, f"model.rank={rank}").outcome.bytes_up for rank in (2, 5))
     assert many - few == (5 - 2) * dim * np.dtype(np.float32).itemsize
 
 
-def test_items_cost_rank_numbers_up_for_each_one_touched(federate: "Federate") -> None:
-    # In so large a catalogue nobody touches enough items to send whole tables instead.
+def test_bytes_up_of_items_are_rank_values_per_touched_item(federate: "Federate") -> None:
+    # In this large catalogue, clients touch too few items to send whole tables.
     chosen, dim = ("dataset.num_items=600", "num_rounds=1"), 8
     whole = federate("model=mf", *chosen).outcome.bytes_up
     ranks = (1, 4)
@@ -186,14 +184,16 @@ def test_items_cost_rank_numbers_up_for_each_one_touched(federate: "Federate") -
     "choice",
     ["strategy=local_only", "federation=centralized", "strategy=clustered", "strategy=median"],
 )
-def test_it_learns_alone_at_one_place_and_in_groups(federate: "Federate", choice: str) -> None:
+def test_colr_learns_with_local_centralized_and_silo_training(
+    federate: "Federate", choice: str
+) -> None:
     ran = federate("model=colr", "training.learning_rate=5.0", choice)
     losses = list(ran.watcher.losses.values())
     assert losses[-1] < losses[0]
     assert all(np.isfinite(value).all() for value in ran.shared.values())
 
 
-def test_late_updates_would_move_along_other_directions_and_are_refused(
+def test_colr_rejects_asynchronous_strategies(
     federate: "Federate",
 ) -> None:
     buffered, prompt = (federate("model=colr", f"strategy={s}") for s in ("fedbuff", "fedavg"))
@@ -206,16 +206,16 @@ def test_late_updates_would_move_along_other_directions_and_are_refused(
     ("learns", "rank", "dim", "most"),
     [("items", 0, 4, 4), ("items", 5, 4, 4), ("directions", 7, 9, NUM_ITEMS)],
 )
-def test_impossible_ranks_are_refused(learns: Learns, rank: int, dim: int, most: int) -> None:
+def test_colr_rejects_impossible_ranks(learns: Learns, rank: int, dim: int, most: int) -> None:
     with pytest.raises(ConfigError, match=rf"model\.rank={rank} is impossible: .* 1 to {most}"):
         colr(learns, rank, dim=dim)
 
 
-def test_nothing_settles_where_nothing_travels() -> None:
+def test_after_server_step_without_shared_parameters_returns_none() -> None:
     assert colr("items", 2).after_server_step({}, np.random.default_rng(0)) == {}
 
 
-def test_of_what_is_drawn_anew_each_draw_is_another() -> None:
+def test_after_server_step_draws_new_directions_each_time() -> None:
     model, rng = colr("items", 2), np.random.default_rng(0)
     first = model.after_server_step(noise(model), rng)
     assert_array_equal(first[VECTORS], model.after_server_step(first, rng)[VECTORS])

@@ -1,4 +1,4 @@
-"""Models that read histories: their scores by other means, and what they may not know."""
+"""Models that read histories: their scores by other computations, and the items they depend on."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ SEQUENTIAL = pytest.mark.parametrize("kind", ["sasrec", "gru4rec"])
 
 
 def drawn(model: HistoryRecommender) -> HistoryRecommender:
-    """Fill every parameter with noise and show the history."""
+    """Fill every parameter with noise and set the history."""
     rng = np.random.default_rng(5)
     for value in model.parameters():
         value.data = torch.from_numpy(rng.normal(size=value.shape).astype(np.float32))
@@ -55,7 +55,7 @@ def sequential(kind: str, window: int = WINDOW) -> SequentialRecommender:
 
 
 def states(model: SequentialRecommender, history: Columns) -> Tensor:
-    """(n, d): of the first user, having read 1, 2, ... n items."""
+    """(n, d): states of the first user after 1, 2, ... n items."""
     whole = model.full_history(history, NUM_ITEMS)
     found = model.encode_history(whole).detach()
     last = int(whole.last[0])
@@ -63,20 +63,18 @@ def states(model: SequentialRecommender, history: Columns) -> Tensor:
 
 
 def changed(place: int) -> Columns:
-    """The history with another item at a place."""
+    """The history with another item at one position."""
     item = HISTORY.item.copy()
     item[place] = 20
     return replace(HISTORY, item=item)
 
 
-# --- what may be known ------------------------------------------------------------------------
+# --- causality --------------------------------------------------------------------------------
 
 
 @SEQUENTIAL
 @pytest.mark.parametrize("place", range(7))
-def test_a_state_knows_what_came_before_it_in_its_window_and_nothing_else(
-    kind: str, place: int
-) -> None:
+def test_state_depends_only_on_earlier_items_of_its_window(kind: str, place: int) -> None:
     model = sequential(kind)
     before, after = states(model, HISTORY), states(model, changed(place))
     differs = [bool((a != b).any()) for a, b in zip(before, after, strict=True)]
@@ -85,7 +83,7 @@ def test_a_state_knows_what_came_before_it_in_its_window_and_nothing_else(
 
 
 @SEQUENTIAL
-def test_the_last_window_is_all_that_is_scored_from(kind: str) -> None:
+def test_scores_depend_only_on_the_last_window(kind: str) -> None:
     model = sequential(kind)
     users = torch.arange(3)
     whole = model.score_all(users).detach()
@@ -96,14 +94,14 @@ def test_the_last_window_is_all_that_is_scored_from(kind: str) -> None:
 
 
 @SEQUENTIAL
-def test_before_the_first_item_scores_are_biases(kind: str) -> None:
+def test_scores_without_history_are_item_biases(kind: str) -> None:
     model = sequential(kind)
     scores = model.score_all(torch.tensor([2])).detach()
     assert_allclose(scores[0], model.item_bias.weight.detach()[:, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_training_with_nothing_dropped_scores_as_evaluation_does(kind: Kind) -> None:
+def test_training_scores_without_dropout_equal_evaluation_scores(kind: Kind) -> None:
     model = make(kind, 3, "bce")
     assert isinstance(model, HistoryRecommender)
     drawn(model)
@@ -124,10 +122,10 @@ def test_training_with_nothing_dropped_scores_as_evaluation_does(kind: Kind) -> 
     assert_allclose(scores.view(3, -1), expected, rtol=1e-5, atol=1e-5)
 
 
-# --- scores by other means --------------------------------------------------------------------
+# --- other computations -----------------------------------------------------------------------
 
 
-def test_to_rank_an_autoencoder_is_mult_dae() -> None:
+def test_ranking_autoencoder_equals_mult_dae() -> None:
     model = drawn(Autoencoder(3, NUM_ITEMS, (1.0, 5.0), "ranking", DIM, 0.1, 0.0))
     v = {name: value.detach().numpy() for name, value in model.named_parameters()}
     for user in range(3):
@@ -139,7 +137,7 @@ def test_to_rank_an_autoencoder_is_mult_dae() -> None:
         assert_allclose(model.score_all(torch.tensor([user])).detach()[0], expected, rtol=1e-4)
 
 
-def test_to_rate_an_autoencoder_is_autorec_on_ratings_less_the_middle() -> None:
+def test_rating_autoencoder_equals_autorec_on_centred_ratings() -> None:
     model = drawn(Autoencoder(3, NUM_ITEMS, (1.0, 5.0), "rating", DIM, 0.1, 0.0))
     v = {name: value.detach().numpy() for name, value in model.named_parameters()}
     row = np.zeros(NUM_ITEMS)
@@ -150,7 +148,7 @@ def test_to_rate_an_autoencoder_is_autorec_on_ratings_less_the_middle() -> None:
     assert_allclose(model.score_all(torch.tensor([0])).detach()[0], expected, rtol=1e-4)
 
 
-def test_sasrec_is_causal_attention_over_items_and_positions() -> None:
+def test_sasrec_equals_causal_attention_over_items_and_positions() -> None:
     model = sequential("sasrec")
     v = dict(model.named_parameters())
     hidden = v["item_embedding.weight"][HISTORY.item[2:7]] + v["position_embedding"]
@@ -176,13 +174,13 @@ def test_sasrec_is_causal_attention_over_items_and_positions() -> None:
     assert_allclose(states(model, HISTORY)[2:], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gru4rec_is_pytorchs_cell() -> None:
+def test_gru4rec_equals_pytorchs_gru() -> None:
     model, cell = sequential("gru4rec"), nn.GRU(DIM, DIM)
     v = {name: value.detach() for name, value in model.named_parameters()}
     of_item, of_bias = (torch.split(v[f"from_item.{name}"], DIM) for name in ("weight", "bias"))
     gates = torch.split(v["gates_from_state.weight"], DIM)
     candidate = v["candidate_from_state.weight"]
-    # PyTorch has (reset, update, candidate), and its update gate says how much stays.
+    # PyTorch's order is (reset, update, candidate); its update gate is the share that stays.
     cell.weight_ih_l0.data = torch.cat([of_item[1], -of_item[0], of_item[2]])
     cell.bias_ih_l0.data = torch.cat([of_bias[1], -of_bias[0], of_bias[2]])
     cell.weight_hh_l0.data = torch.cat([gates[1], -gates[0], candidate])
@@ -193,7 +191,7 @@ def test_gru4rec_is_pytorchs_cell() -> None:
 
 
 @pytest.mark.parametrize("clients", [None, 3])
-def test_a_recurrence_has_the_gradients_of_its_steps(clients: int | None) -> None:
+def test_gru_scan_has_the_gradients_of_its_unrolled_steps(clients: int | None) -> None:
     front, rng = () if clients is None else (clients,), torch.Generator().manual_seed(2)
     inputs, weight, bias = leaves = [
         torch.randn(*front, *shape, generator=rng).requires_grad_()
@@ -222,7 +220,7 @@ def test_a_recurrence_has_the_gradients_of_its_steps(clients: int | None) -> Non
 
 
 @pytest.mark.parametrize("task", ["ranking", "rating"])
-def test_fedrecon_rebuilds_users_by_descent_with_the_items_held_fixed(task: str) -> None:
+def test_fedrecon_fits_users_by_gradient_descent_with_fixed_items(task: str) -> None:
     steps, rate = 3, 0.4
     model = FedRecon(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1, steps, rate, 2, 1.0)
     drawn(model)
@@ -252,7 +250,7 @@ def test_fedrecon_rebuilds_users_by_descent_with_the_items_held_fixed(task: str)
 
 @pytest.mark.parametrize("task", ["ranking", "rating"])
 @pytest.mark.parametrize("rate", [0.5, 1.0, 1.99])
-def test_every_step_that_rebuilds_a_user_lowers_the_loss(task: str, rate: float) -> None:
+def test_every_reconstruction_step_lowers_the_loss(task: str, rate: float) -> None:
     losses = []
     for steps in range(1, 6):
         model = drawn(FedRecon(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1, steps, rate, 2, 1.0))
@@ -268,7 +266,7 @@ def test_every_step_that_rebuilds_a_user_lowers_the_loss(task: str, rate: float)
     assert (np.diff(np.stack(losses), axis=0) < 1e-5).all()
 
 
-def test_a_latent_is_drawn_around_its_mean_and_pulled_to_the_standard_normal() -> None:
+def test_multvae_samples_its_latent_and_adds_the_kl_divergence() -> None:
     model = MultVAE(1, 3, None, "ranking", 2, 0.1, input_dropout=0.5, beta=0.3)
     tables = {"mean": [[1.0, 0], [0, 2.0], [5, 5]], "spread": [[0.2, 0], [0, -0.4], [5, 5]]}
     with torch.no_grad():
@@ -277,7 +275,7 @@ def test_a_latent_is_drawn_around_its_mean_and_pulled_to_the_standard_normal() -
         model.item_embedding.weight.copy_(torch.eye(3)[:, :2])
         model.item_bias.weight.zero_()
     model.set_history(Columns(np.array([0, 2]), np.array([0, 1], np.int32), None))
-    # Two items of length one together: every vector times sqrt(2 / 2).
+    # The input of two items has length one: the sum is scaled by sqrt(2 / 2).
     mean, spread = np.array([1.0, 2.0]), np.array([0.2, -0.4])
     assert_allclose(model.score_all(torch.arange(1)).detach()[0, :2], mean, rtol=1e-6)
     whole = model.full_history(Columns(np.array([0, 2]), np.array([0, 1], np.int32), None), 3)

@@ -1,4 +1,4 @@
-"""What is read of a history: all of it, in its order, and negatives that hang on it alone."""
+"""Entries of histories: complete, in order, with negatives that depend on the history only."""
 
 import numpy as np
 from hypothesis import given
@@ -19,9 +19,7 @@ def columns(histories: list[list[int]]) -> Columns:
 
 
 @given(HISTORIES, st.integers(1, 4))
-def test_ordered_entries_end_rows_of_the_windows_length_with_every_users_items(
-    histories: list[list[int]], window: int
-) -> None:
+def test_ordered_entries_fill_windows_from_the_end(histories: list[list[int]], window: int) -> None:
     entries = PaddedHistories.ordered(columns(histories), window)
     assert_array_equal(entries.offsets % window, 0)
     for user, own in enumerate(histories):
@@ -35,7 +33,7 @@ def test_ordered_entries_end_rows_of_the_windows_length_with_every_users_items(
 
 
 @given(HISTORIES, st.integers(1, 4))
-def test_having_read_some_items_is_having_read_up_to_the_last_of_them(
+def test_last_gives_the_entry_of_the_last_item_read(
     histories: list[list[int]], window: int
 ) -> None:
     entries = PaddedHistories.ordered(columns(histories), window)
@@ -47,7 +45,7 @@ def test_having_read_some_items_is_having_read_up_to_the_last_of_them(
 
 
 @given(HISTORIES, st.integers(0, 3))
-def test_unordered_entries_are_each_item_and_then_its_negatives(
+def test_unordered_entries_are_each_item_followed_by_its_negatives(
     histories: list[list[int]], num_negatives: int
 ) -> None:
     history = columns(histories)
@@ -66,7 +64,7 @@ def test_unordered_entries_are_each_item_and_then_its_negatives(
 
 
 @given(HISTORIES)
-def test_negatives_hang_on_the_history_and_not_on_who_else_is_loaded(
+def test_negatives_do_not_depend_on_other_loaded_users(
     histories: list[list[int]],
 ) -> None:
     together = PaddedHistories.unordered(columns(histories), 2, NUM_ITEMS)
@@ -87,7 +85,7 @@ def test_negatives_are_uniform_over_the_catalogue() -> None:
 
 
 @given(HISTORIES, st.data(), st.none() | st.integers(1, 5))
-def test_take_gives_the_latest_items_of_those_asked_for(
+def test_take_returns_the_latest_items_of_the_given_users(
     histories: list[list[int]], data: st.DataObject, at_most: int | None
 ) -> None:
     users = data.draw(st.lists(st.integers(0, len(histories) - 1), max_size=6))

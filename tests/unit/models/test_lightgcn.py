@@ -1,4 +1,4 @@
-"""LightGCN on ego graphs: its closed form, the paper's matrices, and what it is without a graph."""
+"""LightGCN on ego graphs: its closed form, the paper's matrices, and the case without layers."""
 
 from math import sqrt
 from typing import Literal
@@ -31,7 +31,7 @@ def lightgcn(
 
 
 def drawn(num_layers: int, task: Task = "ranking", history: Columns = HISTORY) -> LightGCN:
-    """A model with every parameter filled with noise, which knows the history."""
+    """A model with random parameters and a history."""
     model, rng = lightgcn(num_layers, task), np.random.default_rng(5)
     model.load({n: rng.normal(size=v.shape).astype(np.float32) for n, v in values(model).items()})
     model.set_history(history)
@@ -45,7 +45,7 @@ def values(model: LightGCN) -> Tensors:
 def propagated(
     user: NDArray[np.float64], items: NDArray[np.float64], num_layers: int
 ) -> NDArray[np.float64]:
-    """The mean of layers (1 + n, d) of a star by eq. 3, 4 and 8: its middle first, then n items."""
+    """The mean of layers (1 + n, d) of a star by eq. 3, 4 and 8: the user first, then n items."""
     adjacency = np.zeros((1 + len(items), 1 + len(items)))
     adjacency[0, 1:] = adjacency[1:, 0] = 1
     root = np.diag(adjacency.sum(axis=1) ** -0.5)
@@ -56,7 +56,7 @@ def propagated(
     return mean
 
 
-def test_one_layer_by_hand() -> None:
+def test_lightgcn_with_one_layer_matches_a_manual_computation() -> None:
     model = lightgcn(num_layers=1, dim=2)
     item = np.array([[1, 0], [0, 2], [3, 1], [5, 5], [1, -1], [2, 0]], np.float32)
     model.load(
@@ -76,7 +76,7 @@ def test_one_layer_by_hand() -> None:
 
 @pytest.mark.parametrize("num_layers", range(6))
 @given(items=st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=NUM_ITEMS, unique=True))
-def test_scores_are_of_the_papers_propagation_over_the_users_own_star(
+def test_lightgcn_equals_the_papers_propagation_on_the_ego_graph(
     num_layers: int, items: list[int]
 ) -> None:
     had = Columns(np.array([0, len(items)]), np.array(items, np.int32), None)
@@ -89,7 +89,7 @@ def test_scores_are_of_the_papers_propagation_over_the_users_own_star(
 
 
 @pytest.mark.parametrize("task", ["ranking", "rating"])
-def test_without_layers_it_is_matrix_factorisation(task: Task) -> None:
+def test_lightgcn_without_layers_equals_mf(task: Task) -> None:
     model = drawn(num_layers=0, task=task)
     mf = MF(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1)
     biases = {"user_bias.weight": np.zeros((3, 1)), "global_bias": np.array([model.start])}
@@ -100,14 +100,14 @@ def test_without_layers_it_is_matrix_factorisation(task: Task) -> None:
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_on_a_star_every_odd_layer_is_the_first(num_layers: int) -> None:
+def test_odd_layers_on_a_star_equal_the_first(num_layers: int) -> None:
     one = drawn(num_layers=1).score_all(EVERYBODY).detach()
     assert_array_equal(drawn(num_layers).score_all(EVERYBODY).detach(), one)
     assert (drawn(num_layers + 1).score_all(EVERYBODY).detach() != one).any()
 
 
-def test_a_users_graph_knows_no_other_user_even_on_the_same_client() -> None:
-    """The first two users both had item 4: nothing passes through it."""
+def test_a_users_graph_does_not_include_other_users_of_the_client() -> None:
+    """The first two users both had item 4, which passes no information between them."""
     before, other = drawn(num_layers=2), drawn(num_layers=2)
     other.user_embedding.weight.data[1] += 1
     scores = [model.score_all(EVERYBODY).detach() for model in (before, other)]
@@ -115,7 +115,7 @@ def test_a_users_graph_knows_no_other_user_even_on_the_same_client() -> None:
     assert (scores[0][1] != scores[1][1]).all()
 
 
-def test_user_vectors_stay_and_item_vectors_travel() -> None:
+def test_lightgcn_shares_item_vectors_and_keeps_user_vectors() -> None:
     model = lightgcn(num_layers=2)
     assert model.personal_names() == ["user_embedding.weight"]
     assert model.shared_names() == ["item_embedding.weight", "item_bias.weight"]
@@ -125,6 +125,8 @@ def test_user_vectors_stay_and_item_vectors_travel() -> None:
     ("num_layers", "dropout", "message"),
     [(-1, 0.0, r"num_layers must not be negative: -1"), (1, 1.0, r"input_dropout .*: 1\.0")],
 )
-def test_impossible_values_are_refused(num_layers: int, dropout: float, message: str) -> None:
+def test_lightgcn_rejects_impossible_settings(
+    num_layers: int, dropout: float, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         lightgcn(num_layers, dropout=dropout)

@@ -1,4 +1,4 @@
-"""The scores of MF and NCF by numpy, and how their parameters begin."""
+"""Scores of MF and NCF against numpy, and their initial values."""
 
 from dataclasses import fields
 from typing import Any, Literal
@@ -28,7 +28,7 @@ def ncf(variant: Variant, task: str = "ranking") -> NCF:
 
 
 def drawn(model: Recommender) -> dict[str, NDArray[np.float64]]:
-    """Fill every parameter with noise; returns the same values, to compute with by hand."""
+    """Fill every parameter with noise; returns the same values as arrays."""
     rng = np.random.default_rng(3)
     named = {name: tuple(value.shape) for name, value in model.named_parameters()}
     values = {name: rng.normal(size=shape).astype(np.float32) for name, shape in named.items()}
@@ -61,14 +61,14 @@ def test_mf_rates_with_all_biases() -> None:
     assert_allclose(scores(model), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_mf_ranks_without_the_biases_that_move_no_item_past_another() -> None:
+def test_ranking_mf_has_no_biases_that_preserve_the_order() -> None:
     assert {name for name, _ in mf("rating").named_parameters()} - {
         name for name, _ in mf("ranking").named_parameters()
     } == {"user_bias.weight", "global_bias"}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_ncf_scores_as_he_et_al_write(variant: Variant) -> None:
+def test_ncf_scores_equal_the_equations_of_he_et_al(variant: Variant) -> None:
     model = ncf(variant)
     v = drawn(model)
     user, item = v["user_embedding.weight"], v["item_embedding.weight"]
@@ -87,14 +87,14 @@ def test_ncf_scores_as_he_et_al_write(variant: Variant) -> None:
     assert_allclose(scores(model), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_models_without_hidden_layers_are_factors_and_others_are_not() -> None:
+def test_bilinear_form_exists_only_without_hidden_layers() -> None:
     factors = {variant: ncf(variant).bilinear_form() for variant in VARIANTS}
     assert {variant for variant, found in factors.items() if found} == {"gmf"}
     assert mf("ranking").bilinear_form()
 
 
 @pytest.mark.parametrize("model", [mf("ranking"), mf("rating"), ncf("gmf")])
-def test_factors_name_the_parameters_of_the_score(model: Recommender) -> None:
+def test_bilinear_form_names_the_parameters_of_the_score(model: Recommender) -> None:
     v, factors = drawn(model), bilinear_form(model)
     assert factors is not None
     weight = v.get(factors.weight, np.ones((1, DIM)))
@@ -120,7 +120,7 @@ def begin(model: Recommender) -> dict[str, NDArray[np.float32]]:
     return model.initial(names, np.random.default_rng(0))
 
 
-def test_gmf_begins_as_a_plain_inner_product() -> None:
+def test_gmf_starts_as_an_inner_product() -> None:
     model = ncf("gmf")
     values = begin(model)
     model.load(values)
@@ -129,18 +129,20 @@ def test_gmf_begins_as_a_plain_inner_product() -> None:
 
 
 @pytest.mark.parametrize("model", [mf("rating"), *(ncf(variant, "rating") for variant in VARIANTS)])
-def test_rating_models_begin_near_the_middle_of_the_range(model: Recommender) -> None:
+def test_initial_scores_of_rating_models_are_near_the_middle_of_the_range(
+    model: Recommender,
+) -> None:
     model.load(begin(model))
     assert_allclose(scores(model), (1 + 5) / 2, atol=0.5)
 
 
 @pytest.mark.parametrize("model", [mf("ranking"), *(ncf(variant) for variant in VARIANTS)])
-def test_ranking_models_begin_near_zero(model: Recommender) -> None:
+def test_initial_scores_of_ranking_models_are_near_zero(model: Recommender) -> None:
     model.load(begin(model))
     assert_allclose(scores(model), 0, atol=0.5)
 
 
-def test_vectors_begin_with_their_standard_deviation_and_biases_at_zero() -> None:
+def test_initial_vectors_have_their_standard_deviation_and_biases_are_zero() -> None:
     model = MF(2000, 1000, None, "ranking", embedding_dim=8, init_std=0.25)
     values = begin(model)
     for name in ("user_embedding.weight", "item_embedding.weight"):
@@ -149,7 +151,7 @@ def test_vectors_begin_with_their_standard_deviation_and_biases_at_zero() -> Non
     assert not values["item_bias.weight"].any()
 
 
-def test_hidden_weights_begin_within_glorots_bound() -> None:
+def test_initial_hidden_weights_are_within_glorots_bound() -> None:
     model = NCF(2, 2, None, "ranking", "mlp", 32, [64, 16], init_std=0.1)
     values = begin(model)
     for name, (fan_out, fan_in) in {
@@ -162,7 +164,7 @@ def test_hidden_weights_begin_within_glorots_bound() -> None:
     assert not values["hidden.0.bias"].any()
 
 
-def test_large_batches_of_users_score_as_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_all_does_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ncf("neumf")
     drawn(model)
     whole = scores(model)

@@ -1,4 +1,4 @@
-"""PFedRec and FedRAP: what learns when, what the objective adds, what a client scores with."""
+"""PFedRec and FedRAP: order of updates, regularizers, and parameters used for scores."""
 
 import math
 from typing import Literal
@@ -29,7 +29,7 @@ def fedrap(
     return model
 
 
-def test_pfedrec_trains_the_score_function_first_and_the_items_with_it() -> None:
+def test_pfedrec_trains_the_score_function_before_the_items() -> None:
     model = pfedrec()
     head, items = model.update_groups(0)
     assert head == {"score.weight", "score.bias"}
@@ -46,11 +46,13 @@ def test_pfedrec_trains_the_score_function_first_and_the_items_with_it() -> None
         (fedrap(score_with="shared"), set()),
     ],
 )
-def test_a_client_keeps_what_it_scores_with(model: PFedRec | FedRAP, tuned: set[str]) -> None:
+def test_locally_adapted_parameters_follow_score_with(
+    model: PFedRec | FedRAP, tuned: set[str]
+) -> None:
     assert model.locally_adapted == tuned
 
 
-def test_fedrap_adds_what_its_paper_adds() -> None:
+def test_fedrap_regularizer_equals_the_papers_terms() -> None:
     model = fedrap("constant")
     items = torch.tensor([4, 0, 4])
     common, own = (
@@ -62,7 +64,7 @@ def test_fedrap_adds_what_its_paper_adds() -> None:
     assert_allclose(added.detach().numpy(), expected, rtol=1e-5)
 
 
-def test_the_curriculum_begins_with_nothing_and_ends_with_all() -> None:
+def test_fedrap_curriculum_grows_from_zero_to_full_weight() -> None:
     growing, constant = fedrap("tanh"), fedrap("constant")
     items = torch.arange(NUM_ITEMS)
 
@@ -78,7 +80,7 @@ def test_the_curriculum_begins_with_nothing_and_ends_with_all() -> None:
     assert added(growing, 1000) == pytest.approx(whole)
 
 
-def test_scores_are_of_the_sum_of_both_tables() -> None:
+def test_fedrap_scores_use_the_sum_of_both_tables() -> None:
     model = fedrap()
     both = (model.common.weight + model.own.weight).detach().numpy()
     expected = both @ model.score.weight.detach().numpy()[0] + model.score.bias.item()
@@ -86,7 +88,7 @@ def test_scores_are_of_the_sum_of_both_tables() -> None:
     assert_allclose(scores, [expected, expected], rtol=1e-5)
 
 
-def test_impossible_values_are_refused() -> None:
+def test_personal_models_reject_impossible_settings() -> None:
     with pytest.raises(ConfigError, match=r"model\.embedding_dim must be at least 1: 0"):
         PFedRec(1, NUM_ITEMS, None, "ranking", 0, 0.1, "own")
     with pytest.raises(ConfigError, match=r"model\.sparse must not be negative: -1"):

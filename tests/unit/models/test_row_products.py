@@ -24,7 +24,7 @@ def rows(num_rows: int, size: int, rng: torch.Generator, *clients: int) -> Tenso
 
 
 def assert_same(found: Tensor, expected: Tensor, leaves: list[Tensor]) -> None:
-    """Values, and gradients of a sum in which no two terms weigh the same."""
+    """Compare values, and gradients of a sum with distinct weights."""
     assert_close(found, expected)
     slope = torch.arange(1.0, 1 + found.numel()).view_as(found)
     pairs = (torch.autograd.grad((each * slope).sum(), leaves) for each in (found, expected))
@@ -33,7 +33,7 @@ def assert_same(found: Tensor, expected: Tensor, leaves: list[Tensor]) -> None:
 
 
 @given(size=SIZES, seed=SEEDS)
-def test_products_of_rows_are_those_of_copies_of_the_rows(size: int, seed: int) -> None:
+def test_gather_dot_equals_dot_products_of_copied_rows(size: int, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     left, right = table(LEFT, rng), table(RIGHT, rng)
     i, j = rows(LEFT, size, rng), rows(RIGHT, size, rng)
@@ -41,7 +41,7 @@ def test_products_of_rows_are_those_of_copies_of_the_rows(size: int, seed: int) 
 
 
 @given(size=SIZES, seed=SEEDS)
-def test_sums_of_rows_are_a_product_with_a_matrix_of_their_weights(size: int, seed: int) -> None:
+def test_weighted_scatter_sum_equals_a_matrix_product(size: int, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     right, weight = table(RIGHT, rng), torch.randn(size, generator=rng).requires_grad_()
     i, j = rows(LEFT, size, rng), rows(RIGHT, size, rng)
@@ -51,7 +51,7 @@ def test_sums_of_rows_are_a_product_with_a_matrix_of_their_weights(size: int, se
 
 @pytest.mark.parametrize("one_for_all", [True, False])
 @pytest.mark.parametrize("operation", ["gather_dot", "weighted_scatter_sum"])
-def test_many_clients_at_once_are_each_one_alone(operation: str, *, one_for_all: bool) -> None:
+def test_vmap_over_clients_equals_single_calls(operation: str, *, one_for_all: bool) -> None:
     rng = torch.Generator().manual_seed(1)
     left = table(LEFT, rng, CLIENTS)
     right = table(RIGHT, rng) if one_for_all else table(RIGHT, rng, CLIENTS)
@@ -72,7 +72,7 @@ def test_many_clients_at_once_are_each_one_alone(operation: str, *, one_for_all:
 
 
 @pytest.mark.parametrize("row", [-1, RIGHT])
-def test_a_row_outside_its_table_is_refused(row: int) -> None:
+def test_rows_outside_the_table_are_rejected(row: int) -> None:
     rng = torch.Generator().manual_seed(1)
     left, right = table(LEFT, rng), table(RIGHT, rng)
     inside, outside = torch.tensor([0, 1]), torch.tensor([0, row])
@@ -82,7 +82,7 @@ def test_a_row_outside_its_table_is_refused(row: int) -> None:
         weighted_scatter_sum(right, outside, torch.ones(2), inside, LEFT)
 
 
-def test_what_has_no_weight_is_not_read() -> None:
+def test_rows_without_weight_are_not_read() -> None:
     spoilt = torch.tensor([[1.0, 2.0], [torch.inf, torch.nan]])
     summed = weighted_scatter_sum(
         spoilt, torch.tensor([0, 1]), torch.tensor([2.0, 0.0]), torch.tensor([0, 0]), 1

@@ -1,4 +1,4 @@
-"""Laws of the two towers: what is equal in features is equal in score, trained or not."""
+"""Laws of the two towers: equal features give equal scores, with or without training."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -35,13 +35,13 @@ def towers(features: NDArray[np.float32], num_attributes: int, **changes: object
         "hidden_dims": [5],
         "history_dropout": 0.2,
     }
-    model = TwoTower(**(arguments | changes))  # type: ignore[arg-type]  # each has its own type
+    model = TwoTower(**(arguments | changes))  # type: ignore[arg-type]  # values of several types
     model.load(model.initial(model.shared_names(), np.random.default_rng(0)))
     return model
 
 
 def scores(model: TwoTower, attributes: list[float], history: Columns) -> NDArray[np.float32]:
-    """What one user gives every item."""
+    """Scores of one user for every item."""
     model.load(model.side_information(np.array([attributes], np.float32), history, None))
     given: NDArray[np.float32] = model.score_all(torch.tensor([0])).detach().numpy()[0]
     return given
@@ -52,14 +52,14 @@ def had(*items: int) -> Columns:
 
 
 @given(st.integers(0, NUM_ITEMS - 1), st.integers(0, NUM_ITEMS - 1))
-def test_items_with_equal_features_get_equal_scores_wherever_they_stand(one: int, two: int) -> None:
+def test_items_with_equal_features_get_equal_scores(one: int, two: int) -> None:
     features = FEATURES.copy()
     features[two] = features[one]
     given = scores(towers(features, 2), [0.3, 1.0], had(4, 5))
-    assert_allclose(given[one], given[two], rtol=1e-6)  # not the same place in a product
+    assert_allclose(given[one], given[two], rtol=1e-6)  # positions in a product differ
 
 
-def test_an_item_that_nobody_ever_had_scores_as_its_twin_that_somebody_trained_on(
+def test_an_item_without_interactions_scores_as_a_trained_item_with_equal_features(
     make_client: "MakeClient",
 ) -> None:
     round_ = Round("two_tower")
@@ -75,7 +75,7 @@ def test_an_item_that_nobody_ever_had_scores_as_its_twin_that_somebody_trained_o
     assert len(np.unique(given.round(6))) == NUM_ITEMS - 1
 
 
-def test_users_alike_in_attributes_and_history_get_the_same_whoever_they_are() -> None:
+def test_users_with_equal_attributes_and_history_get_equal_scores() -> None:
     model = towers(FEATURES, 2)
     both = Columns(np.array([0, 2, 4]), np.array([4, 9, 9, 4], np.int32), None)
     model.load(model.side_information(np.array([[1.0, 2.0]] * 2, np.float32), both, None))
@@ -83,7 +83,7 @@ def test_users_alike_in_attributes_and_history_get_the_same_whoever_they_are() -
     assert_allclose(given[0], given[1], rtol=1e-6)
 
 
-def test_attributes_and_history_each_move_the_scores() -> None:
+def test_attributes_and_history_each_change_the_scores() -> None:
     model = towers(FEATURES, 2)
     unknown = scores(model, [0.0, 0.0], NOTHING)
     for known in (scores(model, [1.0, 0.0], NOTHING), scores(model, [0.0, 0.0], had(3))):
@@ -91,7 +91,7 @@ def test_attributes_and_history_each_move_the_scores() -> None:
         assert (known != unknown).any()
 
 
-def test_a_profile_is_the_mean_of_the_features_had_and_nothing_for_who_had_nothing() -> None:
+def test_profile_is_the_mean_of_item_features_and_zero_without_items() -> None:
     history = Columns(np.array([0, 0, 3]), np.array([3, 8, 8], np.int32), None)
     said = np.array([[1.0], [2.0]], np.float32)
     known = towers(FEATURES, 1).side_information(said, history, None)["user_features"]
@@ -101,7 +101,7 @@ def test_a_profile_is_the_mean_of_the_features_had_and_nothing_for_who_had_nothi
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-def test_training_leaves_the_catalogue_as_it_was_and_tells_nobody_what_was_touched(
+def test_training_preserves_the_catalogue_and_sends_no_rows(
     make_client: "MakeClient", engine: str
 ) -> None:
     round_ = Round("two_tower", engine=engine)
@@ -115,7 +115,7 @@ def test_training_leaves_the_catalogue_as_it_was_and_tells_nobody_what_was_touch
     assert len(found.rows) == 0
 
 
-def test_a_hybrid_model_tells_what_was_touched_because_it_sends_rows(
+def test_hybrid_updates_contain_the_touched_rows(
     make_client: "MakeClient",
 ) -> None:
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
@@ -123,7 +123,7 @@ def test_a_hybrid_model_tells_what_was_touched_because_it_sends_rows(
     assert {1, 3, 8} <= set(found.rows.tolist())
 
 
-def test_without_vectors_of_their_own_hybrid_items_score_as_in_two_towers() -> None:
+def test_hybrid_with_zero_item_vectors_equals_two_tower() -> None:
     hybrid, plain = make("hybrid", 1, "bce"), make("two_tower", 1, "bce")
     assert isinstance(hybrid, Hybrid)
     assert isinstance(plain, TwoTower)
@@ -135,7 +135,7 @@ def test_without_vectors_of_their_own_hybrid_items_score_as_in_two_towers() -> N
         assert_array_equal(scores(model, [0.3, 1.0], had(4)), scores(plain, [0.3, 1.0], had(4)))
 
 
-def test_a_user_forgotten_for_a_round_trains_as_if_without_a_history(
+def test_history_dropout_trains_a_user_without_history(
     make_client: "MakeClient",
 ) -> None:
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
@@ -146,7 +146,7 @@ def test_a_user_forgotten_for_a_round_trains_as_if_without_a_history(
     assert remembered.item.tolist() == data.train.item.tolist()
 
 
-def test_users_who_say_nothing_are_no_obstacle_and_items_of_which_nothing_is_known_are() -> None:
+def test_two_tower_needs_item_features_but_no_user_attributes() -> None:
     silent = scores(towers(FEATURES, 0), [], had(4))
     assert np.isfinite(silent).all()
     with pytest.raises(ConfigError, match="have no genres or years: choose another dataset"):
@@ -162,12 +162,12 @@ def test_users_who_say_nothing_are_no_obstacle_and_items_of_which_nothing_is_kno
         ({"history_dropout": 1.0}, r"history_dropout must be in \[0, 1\): 1.0"),
     ],
 )
-def test_impossible_settings_are_refused(change: dict[str, object], complaint: str) -> None:
+def test_two_tower_rejects_impossible_settings(change: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         towers(FEATURES, 2, **change)
 
 
-def test_who_says_more_is_no_other_client(make_client: "MakeClient") -> None:
+def test_attributes_do_not_change_the_clients_draws(make_client: "MakeClient") -> None:
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
     other = replace(data, attributes=np.array([[0.9, 0.0]], np.float32))
     one, two = (Round("two_tower").train([client])[0] for client in (data, other))
