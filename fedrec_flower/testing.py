@@ -195,11 +195,11 @@ class _Check:
                 np.allclose(halves[0][name] + halves[1][name], value, rtol=1e-9, atol=1e-9),
                 f"the statistic {name} of all users is not the sum over the users",
             )
-        for name, value in model.solve(total, parameters).items():
+        for name, solution in model.solve(total, parameters).items():
             shape = parameters[name].shape
             _require(
-                value.shape == shape and bool(np.isfinite(value).all()),
-                f"solve returned {name} with shape {value.shape}: it must be finite, {shape}",
+                solution.shape == shape and bool(np.isfinite(solution).all()),
+                f"solve returned {name} with shape {solution.shape}: it must be finite, {shape}",
             )
 
     def trainers_agree(self) -> None:
@@ -409,17 +409,19 @@ def _clients() -> list[ClientData]:
 
 def _joined(clients: Sequence[ClientData]) -> ClientData:
     """Several clients as one client that holds their users."""
-    parts: dict[str, Columns] = {}
-    for name in ("train", "validation", "test"):
-        columns: list[Columns] = [getattr(data, name) for data in clients]
-        rating = np.concatenate([part.rating for part in columns if part.rating is not None])
-        parts[name] = _columns([part.item for part in columns], rating)
+
+    def joined(parts: Sequence[Columns]) -> Columns:
+        rating = np.concatenate([part.rating for part in parts if part.rating is not None])
+        return _columns([part.item for part in parts], rating)
+
     return replace(
         clients[0],
         num_clients=len(clients),
         user_codes=np.concatenate([data.user_codes for data in clients]),
+        train=joined([data.train for data in clients]),
+        validation=joined([data.validation for data in clients]),
+        test=joined([data.test for data in clients]),
         attributes=np.concatenate([data.attributes for data in clients]),
-        **parts,
     )
 
 

@@ -107,6 +107,7 @@ def test_training_preserves_the_catalogue_and_sends_no_rows(
     round_ = Round("two_tower", engine=engine)
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
     inputs = (data.attributes, data.train, None)
+    assert isinstance(round_.model, TwoTower)
     before = round_.model.side_information(*inputs)["item_features"].copy()
     found = round_.train([data])[0]
     after = round_.model.side_information(*inputs)["item_features"]
