@@ -44,7 +44,7 @@ def _columns(items: Histories, ratings: Sequence[Sequence[float]] | None) -> Col
 
 
 class MakeClient(Protocol):
-    """Makes what one client holds."""
+    """Makes the data of one client."""
 
     def __call__(
         self,
@@ -65,7 +65,7 @@ class MakeClient(Protocol):
 
 @pytest.fixture(scope="session")
 def make_client() -> MakeClient:
-    """What one client holds, from the item codes of each of its users."""
+    """Make the data of one client from the item codes of each of its users."""
 
     def make(
         train: Histories,
@@ -90,7 +90,7 @@ def make_client() -> MakeClient:
 
 @pytest.fixture
 def members(make_client: MakeClient) -> list[ClientData]:
-    """Clients of several sizes, one of two users, one that trains on nothing."""
+    """Clients of several sizes, one with two users, one without training data."""
     histories: dict[int, list[list[int]]] = {
         6: [[3, 8, 1, 12], [8, 20]],
         2: [[0, 9, 4]],
@@ -130,7 +130,7 @@ class PrepareSmall(Protocol):
     """Prepares the small data for a federation."""
 
     def __call__(self, client_of_user: Sequence[int] | None = None) -> Prepared:
-        """One client per user unless told who holds whom."""
+        """Prepare with one client per user, or with the given client of each user."""
         ...
 
 

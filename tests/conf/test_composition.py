@@ -163,7 +163,7 @@ def test_any_two_choices_of_all_groups_compose_and_build(dataset: str) -> None:
 
 
 @pytest.mark.parametrize("model", CHOICES["model"])
-def test_a_task_brings_what_suits_it(model: str) -> None:
+def test_rating_task_sets_split_evaluation_and_loss(model: str) -> None:
     ranking, rating = (composed(f"model={model}", f"task={task}") for task in CHOICES["task"])
     assert (ranking["evaluation"]["name"], rating["evaluation"]["name"]) == ("ranking", "rating")
     assert rating["split"]["name"] == "random_global"
@@ -183,7 +183,7 @@ def test_centralized_has_one_client_for_every_model_and_task(model: str, task: s
     assert config["training"]["batch_size"] == 4096
 
 
-def test_the_command_line_wins_over_centralized() -> None:
+def test_command_line_overrides_centralized() -> None:
     words = ("partition=silo_random", "strategy=fedadam", "training.learning_rate=3.0")
     config = composed("federation=centralized", *words, "clients_per_round=2")
     assert config["partition"]["name"] == "silo_random"
@@ -192,7 +192,7 @@ def test_the_command_line_wins_over_centralized() -> None:
     assert config["clients_per_round"] == 2
 
 
-def test_an_experiment_wins_over_the_defaults_and_the_command_line_over_both() -> None:
+def test_experiment_overrides_defaults_and_command_line_overrides_both() -> None:
     plain, smoke = composed(), composed("experiment=smoke")
     assert smoke["num_rounds"] != plain["num_rounds"]
     assert (smoke["dataset"]["name"], smoke["federation"]["name"]) == ("synthetic", "in_process")
@@ -229,19 +229,19 @@ def likes(tmp_path: Path) -> list[str]:
     return [f"hydra.searchpath=[file://{tmp_path}]", "model=likes"]
 
 
-def test_what_a_model_likes_wins_over_the_defaults(likes: list[str]) -> None:
+def test_model_preset_overrides_defaults(likes: list[str]) -> None:
     config = composed(*likes)
     assert config["training"]["learning_rate"] == 7.0
     assert config["num_rounds"] == 7
 
 
-def test_what_a_task_or_federation_needs_wins_over_what_a_model_likes(likes: list[str]) -> None:
+def test_task_and_federation_override_the_model_preset(likes: list[str]) -> None:
     config = composed(*likes, "task=rating", "federation=centralized")
     assert config["training"]["loss"] == "mse"
     assert config["training"]["learning_rate"] != 7.0
 
 
-def test_the_command_line_wins_over_what_a_model_likes(likes: list[str]) -> None:
+def test_command_line_overrides_the_model_preset(likes: list[str]) -> None:
     config = composed(*likes, "training.learning_rate=3.0", "num_rounds=3")
     assert (config["training"]["learning_rate"], config["num_rounds"]) == (3.0, 3)
 
@@ -250,7 +250,7 @@ MODEL_TASK = sorted((CONF / "model_task").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", MODEL_TASK, ids=lambda path: path.stem)
-def test_what_suits_a_model_for_a_task_wins_over_both_and_loses_to_the_command_line(
+def test_model_task_settings_override_both_presets_but_not_the_command_line(
     path: Path,
 ) -> None:
     model, _, task = path.stem.rpartition("_")  # another name would be read by nobody

@@ -18,19 +18,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-# The first words of nearly every run here: seconds, no network, no Ray.
+# Arguments of most runs here: seconds, no network, no Ray.
 SMOKE = ("experiment=smoke",)
 _PROGRESS = re.compile(r"round \d+/\d+ |\w+=\w+ also sets ")
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a command leaves in the terminal.
+    """Output of a command.
 
     Attributes:
         code: the exit code.
-        out: what it wrote to stdout.
-        err: what it wrote to stderr.
+        out: text on stdout.
+        err: text on stderr.
     """
 
     code: int
@@ -38,7 +38,7 @@ class Ended:
     err: str
 
     def sentence(self) -> str:
-        """The one sentence of a mistake; what training showed before may stand above it."""
+        """The error message; presets and progress of training may precede it."""
         assert self.code == 1, self
         *before, last = self.err.splitlines()
         assert all(_PROGRESS.match(line) for line in before), self.err
@@ -83,13 +83,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smoke(cache: Path) -> tuple[str, ...]:
-    """The words that make a run small, and keep it out of the user's own cache."""
+    """Arguments of a small run with a temporary cache."""
     return (*SMOKE, f"dataset.cache_dir={cache}")
 
 
 @pytest.fixture(scope="session")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Give words to the command line, in this process, which has its imports behind it."""
+    """Run the command line in this process, where everything is imported already."""
     somewhere = tmp_path_factory.mktemp("cwd")
 
     def run(*words: str, cwd: Path = somewhere, full_error: str = "0") -> Ended:
@@ -117,7 +117,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
 def in_terminal() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the command line in a process and a process group of its own."""
     started: list[subprocess.Popen[str]] = []
-    # What runs in the background ignores Ctrl-C, and its children would inherit that.
+    # Background processes ignore Ctrl-C, and their children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*words: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
@@ -132,7 +132,7 @@ def in_terminal() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         return process
 
     yield start
-    for process in started:  # a test that failed leaves nothing running
+    for process in started:  # of failed tests
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -172,7 +172,7 @@ def sweep(
 def earlier(
     command: Command, smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of a run that trained nothing; its data are prepared."""
+    """The folder of a run without training; its data are prepared."""
     folder = tmp_path_factory.mktemp("earlier") / "run"
     assert command(*smoke, "num_rounds=0", f"output_dir={folder}").code == 0
     return folder
@@ -208,7 +208,7 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def own_data(ratings: Path, cache: Path) -> tuple[str, ...]:
-    """The words that run on the user's own file."""
+    """Arguments of a run on the user's own file."""
     return (
         "dataset=file",
         f"dataset.path={ratings}",

@@ -107,7 +107,7 @@ def test_item_21_flwr_run_completes_over_processes(start: Start, tmp_path: Path)
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens."""
+    """Wait until a port is open."""
     end = time.monotonic() + READY
     while True:
         try:
@@ -120,7 +120,7 @@ def wait_for(port: int) -> None:
 
 
 def status(summary: Path) -> str:
-    """What a summary says, "absent" while there is none."""
+    """Status in the summary; "absent" if there is no summary."""
     try:
         return str(json.loads(summary.read_text())["status"])
     except FileNotFoundError:
@@ -128,5 +128,5 @@ def status(summary: Path) -> str:
 
 
 def logs(folder: Path) -> str:
-    """What the processes have said."""
+    """The logs of all processes."""
     return "\n".join(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in folder.glob("*.log"))

@@ -36,7 +36,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     ],
     indirect=["small_disk"],
 )
-def test_a_full_disk_costs_one_sentence(
+def test_full_disk_is_one_error(
     in_terminal: "Start", smoke: tuple[str, ...], small_disk: Path, word: str
 ) -> None:
     folder = small_disk / "run"

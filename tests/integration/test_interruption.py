@@ -1,4 +1,4 @@
-"""However a run is ended, it ends soon, leaves nobody behind, and keeps what it had."""
+"""A run that is ended by a signal ends quickly, with its processes, and keeps its results."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def when_training(process: subprocess.Popen[str], folder: Path) -> list[psutil.P
     return psutil.Process(process.pid).children(recursive=True)
 
 
-# A terminal sends Ctrl-C to everyone in the foreground, `kill -INT` to the one process.
+# A terminal sends Ctrl-C to all foreground processes, `kill -INT` to one process.
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
 def test_ctrl_c_ends_a_run_soon(
     in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path, send: Callable[[int, int], None]
@@ -47,11 +47,11 @@ def test_ctrl_c_ends_a_run_soon(
     require_interrupted(process, tmp_path / "run")
 
 
-# In Ray's children one can also see what they were told.
+# The environment of Ray's child processes shows the settings of telemetry.
 @pytest.mark.parametrize(
     ("send", "wish"), [(os.kill, {}), (os.killpg, {"FLWR_TELEMETRY_ENABLED": "1"})]
 )
-def test_ctrl_c_leaves_no_ray_behind_and_nobody_phones_home_unless_told_to(
+def test_ctrl_c_ends_ray_and_telemetry_is_off_by_default(
     in_terminal: "Start",
     smoke: tuple[str, ...],
     tmp_path: Path,
@@ -63,7 +63,7 @@ def test_ctrl_c_leaves_no_ray_behind_and_nobody_phones_home_unless_told_to(
     process = in_terminal(*words, cwd=tmp_path, env=ours | wish)
     started = when_training(process, tmp_path / "run")
     told = [p.environ() for p in started if p.name().startswith(("ray::ClientAppActor", "raylet"))]
-    assert len(told) >= 2  # at least a worker and what starts it
+    assert len(told) >= 2  # at least a worker and the raylet
     for name in QUIET:
         assert {environment[name] for environment in told} == {wish.get(name, "0")}
     send(process.pid, signal.SIGINT)
@@ -78,7 +78,7 @@ ENDINGS = [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 @pytest.mark.parametrize("engine", ["in_process", "simulation"])
 @pytest.mark.parametrize(("number", "code"), ENDINGS)
-def test_f8_a_run_that_is_terminated_ends_as_by_ctrl_c(
+def test_f8_sigterm_and_sighup_end_a_run_like_ctrl_c(
     in_terminal: "Start",
     smoke: tuple[str, ...],
     tmp_path: Path,
@@ -95,7 +95,7 @@ def test_f8_a_run_that_is_terminated_ends_as_by_ctrl_c(
     assert [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_f8_a_sweep_that_is_terminated_ends_as_by_ctrl_c(
+def test_f8_sigterm_ends_a_sweep_like_ctrl_c(
     in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = in_terminal("-m", *smoke, *ENDLESS, "seed=1,2", "output_dir=runs", cwd=tmp_path)
@@ -109,7 +109,7 @@ def test_f8_a_sweep_that_is_terminated_ends_as_by_ctrl_c(
     assert summary["status"] == "interrupted"
 
 
-def test_f8_what_nohup_protects_goes_on(
+def test_f8_run_under_nohup_ignores_sighup(
     in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -135,7 +135,7 @@ def require_interrupted(process: subprocess.Popen[str], folder: Path, code: int 
     assert set(load_runs(folder)["phase"]) == {"train", "validation", "test"}
 
 
-def test_a_killed_run_leaves_readable_rounds(
+def test_killed_run_leaves_readable_rounds(
     in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     process = in_terminal(*smoke, *ENDLESS, "output_dir=run", cwd=tmp_path)
@@ -147,7 +147,7 @@ def test_a_killed_run_leaves_readable_rounds(
     assert runs["value"].notna().all()
 
 
-def test_a_terminal_shows_a_bar_with_metrics_and_the_time_left(
+def test_terminal_shows_metrics_and_remaining_time(
     in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     ours, theirs = pty.openpty()
@@ -164,13 +164,13 @@ def test_a_terminal_shows_a_bar_with_metrics_and_the_time_left(
 
 
 def everything(terminal: int) -> str:
-    """All that is written to a terminal until nobody writes any more."""
+    """Text written to a terminal until it is closed."""
     blocks = []
     with os.fdopen(terminal, "rb", buffering=0) as stream:
         while True:
             try:
                 block = stream.read(4096)
-            except OSError:  # how a terminal says that it was hung up
+            except OSError:  # the terminal was closed
                 break
             if not block:
                 break

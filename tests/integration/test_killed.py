@@ -1,4 +1,4 @@
-"""A run killed at any moment, or by a full disk, is gone on with as if nothing had happened."""
+"""A run killed at any moment, or by a full disk, can be resumed with the same results."""
 
 import multiprocessing
 import os
@@ -37,7 +37,7 @@ Moment = Callable[[Path, int], bool]  # of a folder, and of the size that rounds
 
 
 def _in_process(words: tuple[str, ...], log: Path) -> None:
-    """What a terminal would start; the imports are behind it."""
+    """Run the command line in a process that has imported everything."""
     from fedrec_flower.cli.main import main
 
     with log.open("a") as file:
@@ -49,7 +49,7 @@ def _in_process(words: tuple[str, ...], log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def start() -> "Callable[..., ForkServerProcess]":
-    """Give words to the command line in a process that begins at once."""
+    """Start the command line in a process without import time."""
     CONTEXT.set_forkserver_preload(["fedrec_flower.cli.main", "fedrec_flower.experiment.run"])
 
     def begin(*words: str, log: Path) -> "ForkServerProcess":
@@ -61,12 +61,12 @@ def start() -> "Callable[..., ForkServerProcess]":
 
 
 def written(share: float) -> Moment:
-    """When so much of rounds.csv is written."""
+    """True when this fraction of rounds.csv is written."""
     return lambda folder, size: _size(folder / "rounds.csv") >= share * size
 
 
 def appears(pattern: str) -> Moment:
-    """When there is such a file."""
+    """True when a file matches the pattern."""
     return lambda folder, _: any(folder.glob(pattern))
 
 
@@ -89,7 +89,7 @@ MOMENTS: list[Moment] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(MOMENTS)))
-def test_a_killed_run_is_gone_on_with_as_if_nothing_had_happened(
+def test_resume_of_a_killed_run_equals_an_uninterrupted_run(
     start: "Callable[..., ForkServerProcess]",
     make_run: "MakeRun",
     smoke: tuple[str, ...],
@@ -113,7 +113,7 @@ def test_a_killed_run_is_gone_on_with_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
-def test_a_run_killed_whenever_it_writes_a_checkpoint_ends_all_the_same(
+def test_run_killed_during_every_checkpoint_still_completes(
     start: "Callable[..., ForkServerProcess]",
     make_run: "MakeRun",
     smoke: tuple[str, ...],
@@ -125,7 +125,7 @@ def test_a_run_killed_whenever_it_writes_a_checkpoint_ends_all_the_same(
     next_words = (*words, f"output_dir={folder}")
     for _ in range(4):
         process, before = start(*next_words, log=log), last_checkpoint(folder)
-        # One checkpoint is let through each time, or the run would never get on.
+        # One checkpoint per attempt is completed, otherwise the run would make no progress.
         while process.is_alive() and not (
             last_checkpoint(folder) > before and any(folder.glob(WRITING))
         ):
@@ -142,7 +142,7 @@ def test_a_run_killed_whenever_it_writes_a_checkpoint_ends_all_the_same(
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_folder_to_go_on_with(
+def test_run_after_ctrl_c_can_be_resumed(
     in_terminal: "Start", make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = (*smoke, *MODELS["mf"], *LONG)
@@ -164,7 +164,7 @@ def test_ctrl_c_leaves_a_folder_to_go_on_with(
 
 
 @pytest.mark.slow
-def test_a_killed_simulation_is_gone_on_with_as_if_nothing_had_happened(
+def test_resume_of_a_killed_simulation_equals_an_uninterrupted_run(
     in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     nodes = ("federation=simulation", "federation.num_nodes=2")
@@ -201,7 +201,7 @@ def fill(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_costs_nothing_that_was_kept(
+def test_run_after_a_full_disk_can_be_resumed(
     in_terminal: "Start", make_run: "MakeRun", smoke: tuple[str, ...], small_disk: Path
 ) -> None:
     words = (*smoke, *MODELS["mf"], *LONG)

@@ -1,4 +1,4 @@
-"""The wheel, the notebooks and the parallel launcher work where a user would use them."""
+"""The wheel, the notebooks and the parallel launcher work outside the checkout."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ PATIENCE = 240.0  # seconds
 
 
 def succeeded(process: "subprocess.Popen[str]") -> str:
-    """What a command wrote to stdout, once it has ended well."""
+    """Text on stdout of a command that succeeds."""
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     return out
@@ -42,14 +42,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the wheel is installed, apart from the checkout; what it depends on is there."""
+    """Folder in which the wheel is installed; its dependencies are in the environment."""
     folder = tmp_path_factory.mktemp("site")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
     subprocess.run([*install, str(folder), str(wheel)], check=True, timeout=PATIENCE)
     return folder
 
 
-def test_the_wheel_carries_the_configuration_and_no_tests(wheel: Path) -> None:
+def test_wheel_contains_the_configuration_and_no_tests(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
     expected = {f"fedrec_flower/conf/{p.relative_to(CONF)}" for p in CONF.rglob("*.yaml")}
@@ -59,7 +59,7 @@ def test_the_wheel_carries_the_configuration_and_no_tests(wheel: Path) -> None:
     assert "fedrec_flower" in tops
 
 
-def test_the_wheel_runs_from_an_empty_folder_without_the_checkout(
+def test_wheel_runs_without_the_checkout(
     in_terminal: "Start", site: Path, smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     alone = os.environ | {"PYTHONPATH": str(site)}
@@ -76,7 +76,7 @@ def test_the_wheel_runs_from_an_empty_folder_without_the_checkout(
     assert summary["commit"] is None  # no checkout is near
 
 
-def test_help_answers_without_heavy_imports(in_terminal: "Start", tmp_path: Path) -> None:
+def test_help_does_not_import_heavy_modules(in_terminal: "Start", tmp_path: Path) -> None:
     loud = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
     process = in_terminal("--help", cwd=tmp_path, env=loud)
     out, err = process.communicate(timeout=PATIENCE)
@@ -88,7 +88,7 @@ def test_help_answers_without_heavy_imports(in_terminal: "Start", tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_parallel_launcher_runs_a_sweep(
+def test_parallel_launcher_runs_a_sweep(
     in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -100,7 +100,7 @@ def test_the_parallel_launcher_runs_a_sweep(
     assert sorted(found["seed"]) == [1, 2]
 
 
-def test_a_job_that_fails_in_parallel_is_told_like_any_other(
+def test_failed_parallel_job_is_one_error(
     in_terminal: "Start", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -114,7 +114,7 @@ def test_a_job_that_fails_in_parallel_is_told_like_any_other(
 
 
 def shown_by(path: Path) -> list[Any]:
-    """Run a notebook where it lies; what its cells display, nothing else being said."""
+    """Run a notebook in its folder; returns the outputs, which are all displays."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -127,7 +127,7 @@ def shown_by(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "figures"), [("plot_results", 4), ("leaderboard", 4)])
-def test_a_notebook_shows_any_runs(
+def test_notebook_shows_the_given_runs(
     name: str, figures: int, sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDREC_RUNS", str(sweep))
@@ -136,7 +136,7 @@ def test_a_notebook_shows_any_runs(
     assert any("ncf" in data.get("text/html", "") for data in shown)
 
 
-def test_the_leaderboard_notebook_needs_no_more_than_what_is_committed(
+def test_leaderboard_notebook_runs_on_committed_results(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fedrec_flower.reports.build import compare
@@ -151,7 +151,7 @@ def test_the_leaderboard_notebook_needs_no_more_than_what_is_committed(
     assert sum("image/png" in data for data in shown) == 4
 
 
-def test_the_leak_is_as_the_notebook_tells_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leakage_notebook_confirms_its_claims(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     *_, claims = shown_by(CHECKOUT / "notebooks" / "leakage.ipynb")
     assert claims["text/plain"].count("True") == 7

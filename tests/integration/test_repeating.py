@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Command
 
 
-def test_a_sweep_makes_a_folder_per_job(sweep: Path) -> None:
+def test_sweep_creates_a_folder_per_job(sweep: Path) -> None:
     folders = {path.parent.relative_to(sweep).as_posix() for path in sweep.rglob("summary.json")}
     assert folders == {"0", "1", "2", "3"}
 
 
-def test_the_runs_of_a_sweep_are_read_and_averaged_over_seeds(sweep: Path) -> None:
+def test_sweep_is_loaded_and_averaged_over_seeds(sweep: Path) -> None:
     jobs = load_runs(sweep)[["model", "seed"]].drop_duplicates()
     pairs = sorted(map(tuple, jobs.to_numpy().tolist()))
     assert pairs == [("mf", 1), ("mf", 2), ("ncf", 1), ("ncf", 2)]
@@ -29,15 +29,13 @@ def test_the_runs_of_a_sweep_are_read_and_averaged_over_seeds(sweep: Path) -> No
     assert table["ndcg@10_sd"].notna().all()
 
 
-def test_another_seed_gives_other_numbers(sweep: Path) -> None:
+def test_different_seeds_give_different_numbers(sweep: Path) -> None:
     one, other = ((sweep / job / "rounds.csv").read_text() for job in ("0", "1"))
     assert one != other
     assert len(one.splitlines()) == len(other.splitlines())
 
 
-def test_config_path_repeats_a_run_to_the_last_byte(
-    command: "Command", sweep: Path, tmp_path: Path
-) -> None:
+def test_config_path_repeats_a_run_exactly(command: "Command", sweep: Path, tmp_path: Path) -> None:
     (tmp_path / "sweep").symlink_to(sweep)  # a path from where the user stands
     again = command("--config-path", "sweep/2", "output_dir=again", cwd=tmp_path)
     assert again.code == 0, again.err
@@ -45,7 +43,7 @@ def test_config_path_repeats_a_run_to_the_last_byte(
         assert (tmp_path / "again" / name).read_bytes() == (sweep / "2" / name).read_bytes()
 
 
-def test_a_repeated_run_takes_changed_values_and_a_folder_of_its_own(
+def test_repeated_run_accepts_overrides_and_uses_a_new_folder(
     command: "Command", sweep: Path, tmp_path: Path
 ) -> None:
     again = command(f"--config-path={sweep / '0'}", "num_rounds=1", cwd=tmp_path)
@@ -55,7 +53,7 @@ def test_a_repeated_run_takes_changed_values_and_a_folder_of_its_own(
     assert (found["num_rounds"], found["model"], found["seed"]) == (1, "mf", 1)
 
 
-def test_a_job_that_fails_leaves_the_others_alone_and_is_named(
+def test_failed_job_is_named_and_other_jobs_complete(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     grid = ("clients_per_round=61,4", "num_rounds=1", f"output_dir={tmp_path}")
@@ -85,7 +83,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_a_finished_sweep_is_not_run_again(
+def test_completed_sweep_is_skipped(
     command: "Command", smoke: tuple[str, ...], again: Path
 ) -> None:
     before = _contents(again)
@@ -97,7 +95,7 @@ def test_a_finished_sweep_is_not_run_again(
     assert ended.out.splitlines() == [str(again / str(job)) for job in range(4)]
 
 
-def test_an_interrupted_sweep_goes_on_where_it_stopped(
+def test_interrupted_sweep_is_resumed(
     command: "Command", smoke: tuple[str, ...], again: Path
 ) -> None:
     whole = _contents(again)
@@ -116,13 +114,13 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
     assert {name: now[name] for name in same} == {name: whole[name] for name in same}
 
 
-def test_all_that_a_run_writes_is_known_to_what_removes_it(sweep: Path) -> None:
+def test_resume_knows_every_file_that_a_run_writes(sweep: Path) -> None:
     # Nodes know the run by its identity: they must not answer the same round to another one.
     kept = {"config.yaml", "run_id"}
     assert {path.name for path in (sweep / "0").iterdir()} - kept <= set(_WRITTEN)
 
 
-def test_a_longer_sweep_runs_what_is_new(
+def test_extended_sweep_runs_only_new_jobs(
     command: "Command", smoke: tuple[str, ...], again: Path
 ) -> None:
     grid = ("model=mf,ncf,popularity", "seed=1,2", "num_rounds=2")
@@ -133,7 +131,7 @@ def test_a_longer_sweep_runs_what_is_new(
     assert dict(models[["4", "5"]]) == {"4": "popularity", "5": "popularity"}
 
 
-def test_a_sweep_does_not_write_over_another(
+def test_sweep_does_not_overwrite_another_sweep(
     command: "Command", smoke: tuple[str, ...], again: Path
 ) -> None:
     shutil.rmtree(again / "3")
@@ -150,7 +148,7 @@ def test_a_sweep_does_not_write_over_another(
     assert dict(load_summaries(again).set_index("run")["status"])["3"] == "completed"
 
 
-def test_a_single_run_is_not_resumed(
+def test_single_run_is_not_resumed_without_resume(
     command: "Command", smoke: tuple[str, ...], again: Path
 ) -> None:
     words = ("model=mf", "seed=1", "num_rounds=2", f"output_dir={again / '0'}")
@@ -159,7 +157,7 @@ def test_a_single_run_is_not_resumed(
     assert _contents(again) == before
 
 
-def test_the_jobs_of_the_leaderboard_are_named_by_what_they_run(
+def test_leaderboard_jobs_are_named_by_model_strategy_and_seed(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     """So a longer list of models, or the same without federation, finds its own in one folder."""
@@ -176,10 +174,10 @@ def test_the_jobs_of_the_leaderboard_are_named_by_what_they_run(
     }
 
 
-def test_runs_below_a_run_stay_out_of_its_figures(
+def test_figures_exclude_runs_in_subfolders(
     command: "Command", smoke: tuple[str, ...], sweep: Path, tmp_path: Path
 ) -> None:
-    """Whoever runs in a folder full of runs gets the figures of the new one."""
+    """A run in a folder that contains other runs draws only its own results."""
     other = tmp_path / "older"
     shutil.copytree(sweep / "0", other)
     ended = command(*smoke, "model=ncf", "num_rounds=1", f"output_dir={tmp_path}")
@@ -188,4 +186,4 @@ def test_runs_below_a_run_stay_out_of_its_figures(
     labels = [set(re.findall(r"<!-- (.+?) -->", text)) for text in texts]
     assert "ncf" in labels[0]
     assert "mf" not in labels[0]
-    assert "mf" in labels[1]  # were labels written otherwise, this test could not tell
+    assert "mf" in labels[1]  # shows that labels are found

@@ -1,4 +1,4 @@
-"""However often a run is interrupted, what it leaves at last is what it would have left anyway."""
+"""A resumed run ends with the same files as an uninterrupted one."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from tests.helpers.interrupted_runs import (
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeRun
 
-# What a node is asked: a query, an evaluation of the untrained, then for rounds 1 to 9 training
+# Messages to a node: a query, an evaluation of the untrained, then for rounds 1 to 9 training
 # and every third evaluation, and snapshots for the checkpoints between.
 ALL = 1 + 1 + 9 + 3 + 3 + 1
 SLOW = pytest.mark.slow  # `equivalence/test_resuming` runs them all, without tables and figures
@@ -32,7 +32,7 @@ SLOW = pytest.mark.slow  # `equivalence/test_resuming` runs them all, without ta
 @pytest.mark.parametrize(
     "model", [pytest.param(m, marks=() if m == "pfedrec" else SLOW) for m in MODELS]
 )
-def test_an_interrupted_run_ends_like_one_that_was_not(
+def test_resumed_run_equals_an_uninterrupted_run(
     make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, model: str
 ) -> None:
     words = [*smoke, *MODELS[model], *ROUNDS, "federation.num_nodes=1"]
@@ -49,14 +49,14 @@ def test_an_interrupted_run_ends_like_one_that_was_not(
     assert json.loads((whole / "summary.json").read_text())["resumed_after"] == []
 
 
-def test_a_run_may_be_interrupted_again_and_again(
+def test_run_can_be_resumed_several_times(
     make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "fedrec_flower")
     words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
     whole, folder = uninterrupted(make_run, tuple(words)), tmp_path / "run"
-    interrupted(words, folder, 1)  # before there is anything to go on from
-    for _ in range(3):  # a checkpoint further each time
+    interrupted(words, folder, 1)  # before the first checkpoint
+    for _ in range(3):  # one checkpoint further each time
         with pytest.raises(KeyboardInterrupt):
             go_on(words, folder, messages=5)
     go_on(words, folder)
@@ -68,7 +68,7 @@ def test_a_run_may_be_interrupted_again_and_again(
     assert seconds["total"] >= seconds["setup"] + seconds["train"] + seconds["evaluate"] - 1e-6
 
 
-def test_a_run_interrupted_after_its_last_round_trains_no_more(
+def test_run_interrupted_after_its_last_round_only_evaluates(
     make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
@@ -78,7 +78,7 @@ def test_a_run_interrupted_after_its_last_round_trains_no_more(
     require_same(uninterrupted(make_run, tuple(words)), tmp_path / "run")
 
 
-def test_a_damaged_checkpoint_costs_the_rounds_since_the_one_before(
+def test_resume_with_a_damaged_checkpoint_uses_the_previous_one(
     make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_costs_the_rounds_since_the_one_before(
 
 
 @pytest.mark.slow
-def test_a_run_of_which_no_checkpoint_is_sound_is_started_anew(
+def test_resume_without_a_valid_checkpoint_starts_again(
     make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
@@ -108,7 +108,7 @@ def test_a_run_of_which_no_checkpoint_is_sound_is_started_anew(
     require_same(uninterrupted(make_run, tuple(words)), folder)
 
 
-def test_a_run_does_not_go_on_with_other_data(smoke: tuple[str, ...], tmp_path: Path) -> None:
+def test_resume_with_other_data_is_an_error(smoke: tuple[str, ...], tmp_path: Path) -> None:
     words = [*smoke, *ROUNDS, "federation.num_nodes=1"]
     interrupted(words, tmp_path / "run", ALL - 2)
     with pytest.raises(DataError, match="was started with other data"):
@@ -116,7 +116,7 @@ def test_a_run_does_not_go_on_with_other_data(smoke: tuple[str, ...], tmp_path: 
 
 
 @pytest.mark.slow
-def test_without_checkpoints_a_run_is_started_anew(
+def test_resume_without_checkpoints_starts_again(
     make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = [*smoke, *ROUNDS, "checkpoint_every=null", "federation.num_nodes=1"]
@@ -127,7 +127,7 @@ def test_without_checkpoints_a_run_is_started_anew(
     require_same(uninterrupted(make_run, tuple(words)), tmp_path / "run")
 
 
-def test_checkpoints_change_no_number(make_run: "MakeRun", smoke: tuple[str, ...]) -> None:
+def test_checkpoints_do_not_change_results(make_run: "MakeRun", smoke: tuple[str, ...]) -> None:
     words = [*smoke, *MODELS["mf"], *ROUNDS, "federation.num_nodes=1"]
     often = uninterrupted(make_run, tuple(words))
     require_same(often, make_run("checkpoint_every=null", base=words).folder)

@@ -1,4 +1,4 @@
-"""Going on with a run by the command line: one word, and what it refuses."""
+"""Resuming a run on the command line with `resume=FOLDER`."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def begun(smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run as Ctrl-C leaves it, its configuration as the command line writes it."""
+    """A run interrupted by Ctrl-C, with the configuration of the command line."""
     words = [*smoke, *ROUNDS, "num_rounds=5"]
     config, text = compose(words)[0], composition.config_yaml(composition.compose_unresolved(words))
     folder = tmp_path_factory.mktemp("begun")
@@ -33,11 +33,11 @@ def begun(smoke: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def unfinished(begun: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be gone on with."""
+    """A copy of that run."""
     return shutil.copytree(begun, tmp_path / "unfinished")
 
 
-def test_one_word_goes_on_with_a_run_and_says_so(command: "Command", unfinished: Path) -> None:
+def test_resume_continues_a_run(command: "Command", unfinished: Path) -> None:
     configuration = (unfinished / "config.yaml").read_text()
     told = json.loads((unfinished / "summary.json").read_text())["overrides"]
     ended = command("resume=unfinished", cwd=unfinished.parent)
@@ -51,14 +51,14 @@ def test_one_word_goes_on_with_a_run_and_says_so(command: "Command", unfinished:
     assert {path.name for path in unfinished.parent.iterdir()} == {"unfinished"}
 
 
-def test_who_gave_up_may_be_told_to_be_patient(command: "Command", unfinished: Path) -> None:
+def test_resume_accepts_new_failure_limits(command: "Command", unfinished: Path) -> None:
     ended = command("resume=unfinished", "min_completion=0.1", cwd=unfinished.parent)
     assert ended.code == 0, ended.err
     assert "unfinished: goes on after round 4" in ended.err
     assert "min_completion: 0.1\n" in (unfinished / "config.yaml").read_text()
 
 
-def test_a_finished_run_says_so_and_is_left_as_it_is(command: "Command", unfinished: Path) -> None:
+def test_resume_of_a_completed_run_changes_nothing(command: "Command", unfinished: Path) -> None:
     command("resume=unfinished", cwd=unfinished.parent)
     before = {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}
     ended = command("resume=unfinished", cwd=unfinished.parent)
@@ -67,7 +67,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(command: "Command", unfinis
     assert {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_may_have_any_name(command: "Command", unfinished: Path) -> None:
+def test_resume_accepts_any_folder_name(command: "Command", unfinished: Path) -> None:
     name = "ä 'folder', {with} [odd=signs]"
     unfinished.rename(unfinished.parent / name)
     ended = command(f"resume={name}", cwd=unfinished.parent)
@@ -76,34 +76,34 @@ def test_a_folder_may_have_any_name(command: "Command", unfinished: Path) -> Non
 
 
 @pytest.mark.parametrize("word", ["model=ncf", "num_rounds=9", "-m", "--cfg=job"])
-def test_whoever_goes_on_with_a_run_says_nothing_else(
-    command: "Command", unfinished: Path, word: str
-) -> None:
+def test_resume_rejects_other_arguments(command: "Command", unfinished: Path, word: str) -> None:
     said_ = command("resume=unfinished", word, cwd=unfinished.parent).sentence()
     assert said_ == ("resume=unfinished uses the configuration of that folder: leave out " + word)
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_what_is_no_run_cannot_go_on(command: "Command", tmp_path: Path, folder: str) -> None:
+def test_resume_of_a_folder_without_a_run_is_an_error(
+    command: "Command", tmp_path: Path, folder: str
+) -> None:
     said_ = command(f"resume={folder}", cwd=tmp_path).sentence()
     assert said_.startswith(
         f"resume={folder} is no run folder (it has no config.yaml): give the folder"
     )
 
 
-def test_resume_null_is_an_ordinary_run(
+def test_resume_null_starts_a_new_run(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     ended = command(*smoke, "resume=null", "num_rounds=0", "output_dir=run", cwd=tmp_path)
     assert ended.code == 0, ended.err
 
 
-def test_python_goes_on_by_the_folder_and_not_by_a_word() -> None:
+def test_compose_rejects_resume() -> None:
     with pytest.raises(ConfigError, match=r"resume= works on the command line only"):
         compose(["resume=somewhere"])
 
 
-def test_a_sweep_goes_on_with_an_unfinished_job(
+def test_sweep_resumes_an_unfinished_job(
     command: "Command", smoke: tuple[str, ...], unfinished: Path
 ) -> None:
     sweep = unfinished.parent / "sweep"
@@ -127,7 +127,7 @@ def test_a_sweep_goes_on_with_an_unfinished_job(
         ("checkpoint_every=often", "checkpoint_every=often is of a wrong kind"),
     ],
 )
-def test_an_impossible_value_is_one_sentence(
+def test_impossible_checkpoint_value_is_one_error(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path, word: str, mend: str
 ) -> None:
     assert command(*smoke, word, "output_dir=run", cwd=tmp_path).sentence().startswith(mend)

@@ -1,4 +1,4 @@
-"""What one run leaves: every file the README promises, and numbers that agree with each other."""
+"""A run folder contains the documented files, and their numbers agree."""
 
 import json
 import stat
@@ -60,23 +60,23 @@ def history(ratings: Path) -> dict[str, list[str]]:
     return {str(user): list(rows["item_id"]) for user, rows in frame.groupby("user_id")}
 
 
-def test_the_folder_holds_what_is_promised_and_nothing_else(run: "Run") -> None:
+def test_run_folder_contains_exactly_the_documented_files(run: "Run") -> None:
     assert {path.name for path in run.folder.iterdir()} == FILES
     drawn = {f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")}
     assert {path.name for path in (run.folder / "figures").iterdir()} == drawn
     assert all(path.stat().st_size > 1000 for path in (run.folder / "figures").iterdir())
 
 
-def test_the_last_line_is_the_run_folder(ended: tuple["Ended", Path]) -> None:
+def test_last_line_of_output_is_the_run_folder(ended: tuple["Ended", Path]) -> None:
     assert ended[0].out.splitlines()[-1] == "here/run"
 
 
-def test_the_final_table_stands_above_it(ended: tuple["Ended", Path], run: "Run") -> None:
+def test_final_table_precedes_the_last_line(ended: tuple["Ended", Path], run: "Run") -> None:
     assert f"{run.summary['test']['ndcg@10']:.4f}" in ended[0].out
     assert ended[0].err.splitlines()[0].startswith("round 0/6 validation ndcg@10 ")
 
 
-def test_the_summary_says_everything(run: "Run") -> None:
+def test_summary_has_all_documented_keys(run: "Run") -> None:
     summary = run.summary
     assert set(summary) >= SUMMARY
     assert summary["status"] == "completed"
@@ -92,7 +92,7 @@ def test_the_summary_says_everything(run: "Run") -> None:
     assert {"python", "torch", "flwr", "ray"} <= set(summary["versions"])
 
 
-def test_the_parts_of_the_time_fit_into_the_whole(run: "Run") -> None:
+def test_parts_of_the_time_sum_to_at_most_the_total(run: "Run") -> None:
     seconds = run.summary["seconds"]
     assert min(seconds.values()) > 0
     assert seconds["setup"] + seconds["train"] + seconds["evaluate"] < 1.5 * seconds["total"]
@@ -100,7 +100,7 @@ def test_the_parts_of_the_time_fit_into_the_whole(run: "Run") -> None:
     assert run.summary["clients_per_second"] == pytest.approx(participations / seconds["train"])
 
 
-def test_bytes_count_every_participation(run: "Run") -> None:
+def test_total_bytes_count_every_participation(run: "Run") -> None:
     sent = run.summary["bytes"]
     parameters = load_file(run.folder / "model.safetensors")
     num_bytes = sum(value.nbytes for value in parameters.values())
@@ -110,7 +110,7 @@ def test_bytes_count_every_participation(run: "Run") -> None:
     assert sent["total"] == whole
 
 
-def test_rounds_holds_the_untrained_model_and_every_nth_round(run: "Run") -> None:
+def test_rounds_csv_contains_round_0_and_every_nth_round(run: "Run") -> None:
     rounds = run.table("rounds")
     assert list(rounds) == ["round", "phase", "metric", "value", "num_clients"]
     assert list(run.values("train", "loss")) == list(range(1, NUM_ROUNDS + 1))
@@ -121,7 +121,7 @@ def test_rounds_holds_the_untrained_model_and_every_nth_round(run: "Run") -> Non
     assert rounds["value"].notna().all()
 
 
-def test_validation_selects_the_round_and_the_summary_reports_that_one(run: "Run") -> None:
+def test_summary_reports_the_round_selected_by_validation(run: "Run") -> None:
     summary, validation = run.summary, run.values("validation", "ndcg@10")
     best = max(validation.values())
     first_best = next(round_ for round_, value in validation.items() if value == best)
@@ -132,16 +132,18 @@ def test_validation_selects_the_round_and_the_summary_reports_that_one(run: "Run
         assert reported == pytest.approx(at_selected)
 
 
-def test_the_best_test_round_is_kept_apart(run: "Run") -> None:
+def test_best_test_round_is_reported_separately(run: "Run") -> None:
     summary, test = run.summary, run.values("test", "ndcg@10")
     best = summary["best_test_round"]
     assert best["ndcg@10"] == max(test.values()) == test[best["round"]]
-    # Were both rounds the same, this test could not tell them apart.
+    # The test needs two different rounds.
     assert best["round"] != summary["selected_round"]
     assert summary["test"]["ndcg@10"] < best["ndcg@10"]
 
 
-def test_per_user_holds_each_users_last_item(run: "Run", history: dict[str, list[str]]) -> None:
+def test_per_user_contains_the_last_item_of_each_user(
+    run: "Run", history: dict[str, list[str]]
+) -> None:
     table = run.table("per_user")
     assert list(table) == ["user_id", "held_out_item_id", "num_train", "rank_full", "rank_99neg"]
     assert list(table["user_id"]) == sorted(history)
@@ -150,7 +152,7 @@ def test_per_user_holds_each_users_last_item(run: "Run", history: dict[str, list
 
 
 @pytest.mark.parametrize(("column", "suffix"), [("rank_full", ""), ("rank_99neg", "_99neg")])
-def test_ranks_give_the_metrics_of_the_summary(run: "Run", column: str, suffix: str) -> None:
+def test_ranks_reproduce_the_metrics_of_the_summary(run: "Run", column: str, suffix: str) -> None:
     ranks, test = run.table("per_user")[column], run.summary["test"]
     listed = ranks <= 10
     assert test[f"hr@10{suffix}"] == pytest.approx(listed.mean())
@@ -171,7 +173,7 @@ def test_recommendations_are_ten_unseen_items_each(
         assert not set(rows["item_id"]) & set(history[str(user)][:-1])
 
 
-def test_a_held_out_item_is_recommended_exactly_where_its_rank_says_so(run: "Run") -> None:
+def test_held_out_item_is_recommended_at_its_rank(run: "Run") -> None:
     table = run.table("recommendations")
     recommended = set(zip(table["user_id"], table["item_id"], strict=True))
     per_user = run.table("per_user")
@@ -180,13 +182,13 @@ def test_a_held_out_item_is_recommended_exactly_where_its_rank_says_so(run: "Run
     assert (per_user["rank_full"] <= 10).any()
 
 
-def test_clients_tells_how_the_data_fell(run: "Run", history: dict[str, list[str]]) -> None:
+def test_clients_csv_describes_the_partition(run: "Run", history: dict[str, list[str]]) -> None:
     table = run.table("clients")
     assert list(table["num_train"]) == [len(history[user]) - 2 for user in sorted(history)]
     assert set(table["rounds_participated"]) == {NUM_ROUNDS}
 
 
-def test_the_model_holds_what_is_shared_and_clients_what_is_personal(run: "Run") -> None:
+def test_model_file_has_shared_and_clients_folder_personal_parameters(run: "Run") -> None:
     shared = load_file(run.folder / "model.safetensors")
     assert set(shared) == {"item_embedding.weight", "item_bias.weight"}
     assert len(shared["item_bias.weight"]) == run.summary["num_items"]
@@ -199,7 +201,7 @@ def load(path: Path) -> NDArray[Any]:
     return array
 
 
-def test_the_model_reproduces_the_recommended_scores(run: "Run") -> None:
+def test_saved_model_reproduces_the_recommended_scores(run: "Run") -> None:
     """The tensors left behind are those of the selected round, not of the last."""
     shared = load_file(run.folder / "model.safetensors")
     users = load(run.folder / "clients" / "user_embedding.weight.npy")
@@ -207,11 +209,11 @@ def test_the_model_reproduces_the_recommended_scores(run: "Run") -> None:
     best = run.table("recommendations").query("rank == 1")["score"]
     assert (scores.max(axis=1) >= best - 1e-5).all()
     assert np.isclose(scores[:, :, None], best.to_numpy()[:, None, None], atol=1e-5).any(1).all()
-    # Were the last round selected, this test could not tell.
+    # The test needs a selected round that is not the last one.
     assert run.summary["selected_round"] != NUM_ROUNDS
 
 
-def test_personal_files_are_marked_and_closed_to_others(run: "Run") -> None:
+def test_personal_files_are_marked_and_private(run: "Run") -> None:
     private = run.folder / "clients"
     assert "Do not publish" in (private / "PRIVATE.txt").read_text()
     arrays = list(private.glob("*.npy"))
@@ -220,7 +222,7 @@ def test_personal_files_are_marked_and_closed_to_others(run: "Run") -> None:
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
 
 
-def test_the_configuration_is_resolved_whole(run: "Run", own_data: tuple[str, ...]) -> None:
+def test_config_yaml_is_resolved(run: "Run", own_data: tuple[str, ...]) -> None:
     from fedrec_flower.experiment.composition import compose
 
     saved = OmegaConf.to_container(OmegaConf.load(run.folder / "config.yaml"))
@@ -230,7 +232,7 @@ def test_the_configuration_is_resolved_whole(run: "Run", own_data: tuple[str, ..
         assert saved[name] == expected[name]
 
 
-def test_published_files_tell_nothing_of_the_machine_but_its_size(run: "Run") -> None:
+def test_published_files_do_not_identify_the_machine(run: "Run") -> None:
     import getpass
     import socket
 
@@ -241,7 +243,7 @@ def test_published_files_tell_nothing_of_the_machine_but_its_size(run: "Run") ->
         assert secret not in text
 
 
-def test_the_results_package_reads_it(run: "Run") -> None:
+def test_load_functions_read_the_run_folder(run: "Run") -> None:
     runs = load_runs(run.folder)
     assert len(runs) == len(run.table("rounds"))
     assert set(runs["selected_round"]) == {run.summary["selected_round"]}

@@ -1,4 +1,4 @@
-"""What a node remembers between the stages of secure aggregation survives a change of worker."""
+"""The state of a node between stages of secure aggregation survives a change of worker."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""Flower's simulation engine gives what the in-process engine gives.
+"""Flower's simulation gives the same results as the in-process transport.
 
-To the byte with as many nodes, up to rounding with more or fewer.
+They are equal to the byte with the same number of nodes, otherwise up to rounding.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def cluster() -> Iterator[str]:
 def test_simulation_equals_in_process_to_the_byte_and_other_hosting_to_rounding(
     make_run: "MakeRun", cluster: str, model: str, num_nodes: int
 ) -> None:
-    """Item 17: the same numbers to the byte or to rounding, as is said."""
+    """Item 17: the same numbers, to the byte or up to rounding."""
     engine = ("federation=simulation", f"federation.address={cluster}")
     words = (*WORDS, f"model={model}")
     nodes = f"federation.num_nodes={num_nodes}"

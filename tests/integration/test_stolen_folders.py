@@ -1,4 +1,4 @@
-"""Finding 9: a run folder of a stranger is data; nothing in it runs."""
+"""Finding 9: an untrusted run folder is read as data and executes no code."""
 
 import shutil
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def _handlers(mark: Path) -> Settings:
     return {"version": 1, "handlers": {"x": called}, "root": {"handlers": ["x"]}}
 
 
-# What would run, or leave a mark, if Hydra were given the file as it is.
+# Sections that would execute code or write a file if Hydra read config.yaml directly.
 HYDRAS: dict[str, Callable[[Path], Settings]] = {
     "callbacks": lambda mark: {"callbacks": {"x": _calls(mark)}},
     "launcher": lambda mark: {"launcher": _calls(mark), "mode": "MULTIRUN"},
@@ -66,7 +66,7 @@ def stolen(earlier: Path, tmp_path: Path) -> Callable[[Change], tuple[Path, Path
 
 @pytest.mark.parametrize("group", ["model", "strategy", "dataset", "federation", "privacy"])
 @pytest.mark.parametrize("word", ["resume={}", "--config-path={}"])
-def test_finding_9_a_target_in_a_run_folder_is_not_called(
+def test_finding_9_target_in_a_run_folder_is_not_called(
     command: "Command", stolen: Callable[[Change], tuple[Path, Path]], group: str, word: str
 ) -> None:
     folder, mark = stolen(_target(group))
@@ -82,7 +82,7 @@ def test_finding_9_a_target_in_a_run_folder_is_not_called(
 
 @pytest.mark.parametrize("section", HYDRAS)
 @pytest.mark.parametrize("words", [("resume=stolen",), ("-cp", "stolen"), ("--config-p=stolen",)])
-def test_finding_9_a_hydra_section_in_a_run_folder_is_not_read(
+def test_finding_9_hydra_section_in_a_run_folder_is_not_read(
     command: "Command",
     stolen: Callable[[Change], tuple[Path, Path]],
     section: str,
@@ -99,7 +99,7 @@ def test_finding_9_a_hydra_section_in_a_run_folder_is_not_read(
     assert {path.name for path in folder.parent.iterdir()} <= {"stolen", "again"}
 
 
-def test_finding_9_values_of_others_are_not_put_into_a_configuration(
+def test_finding_9_interpolations_in_a_run_folder_are_not_resolved(
     command: "Command",
     stolen: Callable[[Change], tuple[Path, Path]],
     monkeypatch: pytest.MonkeyPatch,
@@ -114,7 +114,7 @@ def test_finding_9_values_of_others_are_not_put_into_a_configuration(
     assert "password" not in said
 
 
-def test_finding_9_a_run_folder_chooses_nothing_by_itself(
+def test_finding_9_defaults_list_in_a_run_folder_is_rejected(
     command: "Command", stolen: Callable[[Change], tuple[Path, Path]]
 ) -> None:
     def change(settings: Settings, _: Path) -> None:
@@ -127,7 +127,7 @@ def test_finding_9_a_run_folder_chooses_nothing_by_itself(
 @pytest.mark.parametrize(
     "text", ["a: [", "- 1", "!!python/object/apply:os.system [touch mark]", ""]
 )
-def test_finding_9_what_is_no_configuration_is_refused_in_one_sentence(
+def test_finding_9_invalid_configuration_is_one_error(
     command: "Command", tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "config.yaml").write_text(text)
@@ -136,11 +136,11 @@ def test_finding_9_what_is_no_configuration_is_refused_in_one_sentence(
     assert not (tmp_path / "mark").exists()
 
 
-def test_finding_9_a_pickled_configuration_is_refused(command: "Command", tmp_path: Path) -> None:
+def test_finding_9_pickled_configuration_is_rejected(command: "Command", tmp_path: Path) -> None:
     assert "runs code" in command("--experimental-rerun=config.pickle", cwd=tmp_path).sentence()
 
 
-def test_finding_9_a_plug_in_is_named_on_the_command_line_and_nowhere_else(
+def test_finding_9_plugins_are_accepted_on_the_command_line_only(
     command: "Command",
     stolen: Callable[[Change], tuple[Path, Path]],
     monkeypatch: pytest.MonkeyPatch,
@@ -164,7 +164,7 @@ def test_finding_9_a_plug_in_is_named_on_the_command_line_and_nowhere_else(
     assert trusted()[0] == "somebodys"
 
 
-def test_finding_9_a_configuration_cannot_name_its_own_plug_ins(
+def test_finding_9_configuration_cannot_declare_plugins(
     command: "Command", stolen: Callable[[Change], tuple[Path, Path]]
 ) -> None:
     def change(settings: Settings, _: Path) -> None:
@@ -178,7 +178,7 @@ def test_finding_9_a_configuration_cannot_name_its_own_plug_ins(
 
 
 @pytest.mark.parametrize("name", ["output_dir", "init_from", "resume", "dataset.path"])
-def test_a10_an_empty_path_is_refused(
+def test_a10_empty_path_is_rejected(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path, name: str
 ) -> None:
     more = ("dataset=file", "dataset.path=") if name == "dataset.path" else (f"{name}=",)
@@ -187,7 +187,7 @@ def test_a10_an_empty_path_is_refused(
 
 
 @pytest.mark.parametrize("quote", ["", "'"])
-def test_a10_a_tilde_is_the_home_folder_and_a_path_may_have_any_letters(
+def test_a10_paths_accept_tilde_and_any_letters(
     command: "Command",
     smoke: tuple[str, ...],
     tmp_path: Path,
@@ -208,7 +208,7 @@ def test_a10_a_tilde_is_the_home_folder_and_a_path_may_have_any_letters(
     assert started.code == 0, started.err
 
 
-def test_a10_the_last_line_is_the_run_folder_wherever_hydra_goes(
+def test_a10_last_line_is_the_run_folder_also_with_chdir(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = (*smoke, "num_rounds=0", "output_dir=run", "hydra.job.chdir=true")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HASTY = ("num_rounds=60", "evaluation.every=1", "patience=3", "training.learning_rate=3.0")
 
 
-def test_a_run_that_stops_early_leaves_everything(make_run: "MakeRun") -> None:
+def test_run_that_stops_early_writes_all_artifacts(make_run: "MakeRun") -> None:
     stopped = make_run(*HASTY)
     summary = stopped.summary
     scores = stopped.values("validation", "ndcg@10")
@@ -40,7 +40,7 @@ def test_a_run_that_stops_early_leaves_everything(make_run: "MakeRun") -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_early_does_not_go_on_training(
+def test_resumed_run_that_stopped_early_does_not_train(
     make_run: "MakeRun", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = [*smoke, *HASTY, "checkpoint_every=1000", "federation.num_nodes=1"]
@@ -51,6 +51,6 @@ def test_a_run_that_stopped_early_does_not_go_on_training(
     require_same(stopped, tmp_path / "run")
 
 
-def test_patience_needs_something_to_wait_for(make_run: "MakeRun") -> None:
+def test_patience_without_validation_data_is_an_error(make_run: "MakeRun") -> None:
     with pytest.raises(ConfigError, match="patience=2 needs validation data, but this"):
         make_run("patience=2", "split=random", "split.validation_fraction=0.0")

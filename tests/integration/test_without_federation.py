@@ -1,4 +1,4 @@
-"""Every trained model also runs alone on each client, and as one client that holds everything."""
+"""Every gradient-trained model also runs without communication, and centralised."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import MakeRun
 
 SOLVED = {"ease", "ials", "itemknn", "popularity", "random"}
-# Rates are found for federations: alone, what nobody averages overshoots.
+# Learning rates are chosen for averaged updates; without averaging they are too large.
 GENTLE = {
     "gru4rec": ("training.learning_rate=40",),
     "multvae": ("training.learning_rate=0.5",),
@@ -20,7 +20,9 @@ TRAINED = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - SOLVE
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_local_only_sends_nothing_and_learns(make_run: "MakeRun", name: str) -> None:
+def test_local_only_training_sends_no_bytes_and_reduces_the_loss(
+    make_run: "MakeRun", name: str
+) -> None:
     words = (f"model={name}", "strategy=local_only", "num_rounds=2", *GENTLE.get(name, ()))
     run = make_run(*words)
     assert run.summary["status"] == "completed"
@@ -31,7 +33,9 @@ def test_local_only_sends_nothing_and_learns(make_run: "MakeRun", name: str) -> 
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_centralised_is_one_client_of_everybody_and_learns(make_run: "MakeRun", name: str) -> None:
+def test_centralised_training_has_one_client_and_reduces_the_loss(
+    make_run: "MakeRun", name: str
+) -> None:
     run = make_run(f"model={name}", "federation=centralized", "num_rounds=2")
     assert (run.summary["status"], run.summary["num_clients"]) == ("completed", 1)
     first, last = run.values("train", "loss").values()

@@ -1,4 +1,4 @@
-"""Folders that cannot be written, disks that are full, data that are not as they should be."""
+"""Folders that cannot be written, full disks and invalid data."""
 
 import json
 import resource
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def no_folder(tmp_path: Path) -> Path:
-    """A place where even root can make no folder: below a file."""
+    """A path below a file, where even root cannot create a folder."""
     (tmp_path / "file").write_text("")
     return tmp_path / "file" / "below"
 
 
-def test_an_output_folder_that_cannot_be_made(
+def test_output_folder_that_cannot_be_created_is_an_error(
     command: "Command", smoke: tuple[str, ...], no_folder: Path
 ) -> None:
     said = command(*smoke, f"output_dir={no_folder}").sentence()
@@ -31,7 +31,7 @@ def test_an_output_folder_that_cannot_be_made(
     assert "set output_dir=" in said
 
 
-def test_an_output_folder_that_holds_a_run(
+def test_output_folder_with_a_run_is_an_error(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = (*smoke, "num_rounds=0", f"output_dir={tmp_path / 'run'}")
@@ -42,7 +42,7 @@ def test_an_output_folder_that_holds_a_run(
     assert (tmp_path / "run" / "summary.json").read_text() == before
 
 
-def test_a_cache_that_cannot_be_written(
+def test_cache_folder_that_cannot_be_created_is_an_error(
     command: "Command", smoke: tuple[str, ...], no_folder: Path, tmp_path: Path
 ) -> None:
     words = (*smoke, f"dataset.cache_dir={no_folder}", f"output_dir={tmp_path / 'run'}")
@@ -52,7 +52,7 @@ def test_a_cache_that_cannot_be_written(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "removed", "emptied"])
-def test_a_damaged_cache_is_built_again_without_a_word(
+def test_damaged_cache_is_rebuilt_silently(
     smoke: tuple[str, ...], tmp_path: Path, damage: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from fedrec_flower.experiment.composition import compose
@@ -73,7 +73,7 @@ def test_a_damaged_cache_is_built_again_without_a_word(
 
 @contextmanager
 def files_no_longer_than(num_bytes: int) -> Iterator[None]:
-    """Like a disk that is full: writing beyond is refused by the system."""
+    """Limit the size of files, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
@@ -82,10 +82,10 @@ def files_no_longer_than(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# What does not fit: the configuration; the rounds; personal parameters.
+# The limits exclude the configuration, the rounds, and personal parameters.
 @pytest.mark.parametrize("num_bytes", [200, 1500, 10_000])
-@pytest.mark.usefixtures("earlier")  # its prepared data fit: it is the run folder that does not
-def test_a_full_disk(
+@pytest.mark.usefixtures("earlier")  # its prepared data fit, the run folder does not
+def test_full_disk_below_the_run_folder_is_one_error(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path, num_bytes: int
 ) -> None:
     words = (*smoke, "num_rounds=1", "model.embedding_dim=32", f"output_dir={tmp_path / 'run'}")
@@ -99,7 +99,7 @@ def test_a_full_disk(
 
 
 @pytest.mark.usefixtures("earlier")
-def test_a_figure_that_does_not_fit_undoes_no_run(
+def test_figure_that_cannot_be_written_does_not_fail_the_run(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     small = ("num_rounds=1", "model.embedding_dim=32", "checkpoint_every=null")
@@ -115,7 +115,7 @@ def test_a_figure_that_does_not_fit_undoes_no_run(
     assert summary["status"] == "completed"
 
 
-def test_a_full_disk_under_the_cache(
+def test_full_disk_below_the_cache_is_one_error(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = (*smoke, f"dataset.cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'run'}")
@@ -129,7 +129,7 @@ def test_a_full_disk_under_the_cache(
 # --- the user's own data ----------------------------------------------------------------------
 
 
-def test_data_that_are_not_there(
+def test_missing_data_file_is_an_error(
     command: "Command", own_data: tuple[str, ...], tmp_path: Path
 ) -> None:
     missing = tmp_path / "nowhere.csv"
@@ -138,7 +138,9 @@ def test_data_that_are_not_there(
     assert said.startswith(f"{missing} cannot be read (No such file or directory)")
 
 
-def test_a_folder_for_a_file(command: "Command", own_data: tuple[str, ...], tmp_path: Path) -> None:
+def test_folder_instead_of_a_data_file_is_an_error(
+    command: "Command", own_data: tuple[str, ...], tmp_path: Path
+) -> None:
     (tmp_path / "data.csv").mkdir()
     words = (f"dataset.path={tmp_path / 'data.csv'}", f"output_dir={tmp_path / 'run'}")
     said = command(*own_data, *words).sentence()
@@ -147,13 +149,13 @@ def test_a_folder_for_a_file(command: "Command", own_data: tuple[str, ...], tmp_
 
 @pytest.fixture
 def changed_data(ratings: Path, tmp_path: Path) -> Path:
-    """Where a changed copy of the user's own file may be written."""
+    """A copy of the user's file that a test may change."""
     copy = tmp_path / "changed.csv"
     copy.write_text(ratings.read_text())
     return copy
 
 
-def test_a_split_longer_than_a_history(
+def test_split_needs_enough_interactions_per_user(
     command: "Command", own_data: tuple[str, ...], changed_data: Path, tmp_path: Path
 ) -> None:
     frame = pd.read_csv(changed_data, dtype=str)
@@ -165,7 +167,7 @@ def test_a_split_longer_than_a_history(
     assert said.endswith("set dataset.min_interactions=3")
 
 
-def test_a_bad_cell_is_named_by_line(
+def test_invalid_rating_names_file_and_line(
     command: "Command", own_data: tuple[str, ...], changed_data: Path, tmp_path: Path
 ) -> None:
     lines = changed_data.read_text().splitlines()
@@ -179,7 +181,7 @@ def test_a_bad_cell_is_named_by_line(
     assert "rating" in said
 
 
-def test_ratings_wanted_of_data_without_any(
+def test_rating_task_without_ratings_is_an_error(
     command: "Command", own_data: tuple[str, ...], tmp_path: Path
 ) -> None:
     words = ("task=rating", "dataset.columns.rating=null", f"output_dir={tmp_path / 'run'}")
@@ -189,7 +191,7 @@ def test_ratings_wanted_of_data_without_any(
 
 
 @pytest.mark.parametrize("model", ["gru4rec", "sasrec"])
-def test_sequences_wanted_of_data_without_times(
+def test_sequential_model_without_timestamps_is_an_error(
     command: "Command", own_data: tuple[str, ...], tmp_path: Path, model: str
 ) -> None:
     words = ("dataset.columns.timestamp=null", "split=random", f"model={model}")
@@ -198,7 +200,7 @@ def test_sequences_wanted_of_data_without_times(
 
 
 @pytest.mark.parametrize("split", ["leave_one_out", "leave_last_fraction", "temporal"])
-def test_an_order_in_time_wanted_of_data_without_times(
+def test_temporal_split_without_timestamps_is_an_error(
     command: "Command", own_data: tuple[str, ...], tmp_path: Path, split: str
 ) -> None:
     words = ("dataset.columns.timestamp=null", f"output_dir={tmp_path / 'run'}", f"split={split}")

@@ -1,4 +1,4 @@
-"""A mistake costs one sentence on what to change: no traceback, no half-open door."""
+"""An error of the user is one sentence with a fix, without a traceback."""
 
 import subprocess
 import sys
@@ -114,7 +114,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("words", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_named_with_its_mend(
+def test_error_names_value_and_fix(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path, words: str, said: str
 ) -> None:
     base = smoke[1:] if "experiment" in words else smoke
@@ -123,14 +123,14 @@ def test_a_mistake_is_named_with_its_mend(
 
 
 @pytest.mark.parametrize("word", ["seed", "seed=[1", "--nonsense", "--resolve"])
-def test_wrong_usage_has_an_exit_code_of_its_own(command: "Command", word: str) -> None:
+def test_wrong_usage_has_exit_code_2(command: "Command", word: str) -> None:
     ended = command(word)
     assert ended.code == 2
     assert "error: " in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err
 
 
-def test_a_reader_who_has_read_enough_is_no_error() -> None:
+def test_closed_pipe_is_not_an_error() -> None:
     words = [sys.executable, "-m", "fedrec_flower", "--help"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -139,7 +139,7 @@ def test_a_reader_who_has_read_enough_is_no_error() -> None:
         assert process.stderr.read() == b""
 
 
-def test_whoever_asks_for_the_traceback_gets_it(
+def test_hydra_full_error_shows_the_traceback(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     from fedrec_flower.core.errors import ConfigError
@@ -149,7 +149,7 @@ def test_whoever_asks_for_the_traceback_gets_it(
         command(*words, full_error="1")
 
 
-def test_a_failed_run_says_why_and_keeps_what_it_had(
+def test_failed_run_records_its_error_and_keeps_its_results(
     command: "Command", smoke: tuple[str, ...], tmp_path: Path
 ) -> None:
     from tests.integration.conftest import Run
@@ -174,14 +174,16 @@ REPEATED = {
 
 
 @pytest.mark.parametrize(("word", "said"), REPEATED.items(), ids=REPEATED.keys())
-def test_a_mistake_while_repeating_a_run(
+def test_error_in_a_repeated_run_names_value_and_fix(
     command: "Command", earlier: Path, tmp_path: Path, word: str, said: str
 ) -> None:
     ended = command("--config-path", str(earlier), word, f"output_dir={tmp_path / 'run'}")
     assert said in ended.sentence()
 
 
-def test_repeating_what_is_no_run(command: "Command", tmp_path: Path) -> None:
+def test_config_path_of_a_folder_without_a_run_is_an_error(
+    command: "Command", tmp_path: Path
+) -> None:
     said = command("--config-path", str(tmp_path)).sentence()
     assert said == "there is no config.yaml there: give --config-path the folder of a run"
     said = command("--config-path", str(tmp_path / "nowhere")).sentence()

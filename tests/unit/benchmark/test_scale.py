@@ -1,4 +1,4 @@
-"""The scale table measures every stage at a shape, and each measurement is its own."""
+"""The scale table measures every stage at every shape, each in a separate process."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ TINY = Shape("tiny", num_users=120, num_items=300, num_interactions=1800)
 
 
 def here(function: Callable[..., Any], *arguments: Any) -> Any:
-    """In the tests' own process: a new one takes seconds to import all."""
+    """Call in the process of the test: a new one takes seconds for imports."""
     return function(*arguments)
 
 
@@ -27,7 +27,7 @@ def table() -> pd.DataFrame:
     return scale_table([TINY], here)
 
 
-def test_every_stage_is_measured_with_one_percent_of_the_clients_and_with_all(
+def test_scale_table_measures_every_stage(
     table: pd.DataFrame,
 ) -> None:
     assert list(zip(table["measured"], table["clients"], strict=True)) == [
@@ -40,7 +40,7 @@ def test_every_stage_is_measured_with_one_percent_of_the_clients_and_with_all(
     ]
 
 
-def test_every_measurement_took_time_and_memory(table: pd.DataFrame) -> None:
+def test_scale_table_has_positive_times_and_memory(table: pd.DataFrame) -> None:
     numbers = table.drop(columns=["shape", "measured", "first_seconds"])
     assert (numbers > 0).all(axis=None)
     assert (table["first_seconds"].notna() == (table["measured"] == "round")).all()
@@ -51,7 +51,7 @@ def test_time_per_client_is_the_inverse_of_clients_per_time(table: pd.DataFrame)
     np.testing.assert_allclose(seconds_per_client * table["clients_per_cpu_second"], 1.0)
 
 
-def test_preparing_is_done_once(tmp_path: Path) -> None:
+def test_prepared_data_are_reused(tmp_path: Path) -> None:
     dataset = f"{TINY.overrides} dataset.cache_dir={tmp_path}"
     opening(dataset)
     prepared = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
@@ -60,7 +60,7 @@ def test_preparing_is_done_once(tmp_path: Path) -> None:
     assert prepared == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
 
 
-def test_a_run_ends_with_its_last_lap_and_not_with_its_last_round(tmp_path: Path) -> None:
+def test_training_stops_after_the_measured_rounds(tmp_path: Path) -> None:
     # A run of a million rounds, of which two are asked for.
     cost = training(f"{TINY.overrides} dataset.cache_dir={tmp_path}", cohort=5, rounds=1)
     assert 0 < cost["seconds"] < 10
@@ -73,12 +73,12 @@ def test_cohorts_ascend_from_one_percent_to_all() -> None:
     ]
 
 
-def test_a_measurement_has_a_process_and_a_thread_of_its_own() -> None:
+def test_in_new_process_runs_in_a_single_threaded_process() -> None:
     assert in_new_process(os.getpid) != os.getpid()
     assert in_new_process(os.getenv, "OMP_NUM_THREADS") == "1"
 
 
-def test_peak_memory_remembers_what_is_gone() -> None:
+def test_peak_memory_includes_freed_memory() -> None:
     before = psutil.Process().memory_info().rss
     block = np.ones(25_000_000)  # 200 MB, every page touched
     del block

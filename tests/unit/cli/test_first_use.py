@@ -1,4 +1,4 @@
-"""What a first run meets: choices that fit by themselves, and words that say what happened."""
+"""A first run has defaults that fit, and clear messages."""
 
 from io import StringIO
 from pathlib import Path
@@ -35,18 +35,14 @@ def printed(summary: dict[str, Any]) -> str:
 
 
 @PRIVATE
-def test_a6_privacy_runs_by_itself_with_an_aggregation_that_fits(
-    federate: "Federate", mechanism: str
-) -> None:
+def test_a6_privacy_selects_an_aggregation_that_fits(federate: "Federate", mechanism: str) -> None:
     ran = federate("model=mf", f"privacy={mechanism}", "num_rounds=1")
     assert ran.strategy.aggregation == "all_clients"
     assert ran.outcome.privacy["epsilon"] <= 8.0
 
 
 @PRIVATE
-def test_a6_an_aggregation_that_divides_by_who_had_an_item_is_refused(
-    federate: "Federate", mechanism: str
-) -> None:
+def test_a6_privacy_rejects_touched_clients(federate: "Federate", mechanism: str) -> None:
     asked = "strategy.aggregation=touched_clients"
     with pytest.raises(ConfigError, match=r"touched_clients divides by their number"):
         federate("model=mf", f"privacy={mechanism}", asked, "num_rounds=1")
@@ -63,14 +59,14 @@ def test_a6_an_aggregation_that_divides_by_who_had_an_item_is_refused(
         (["privacy=central_dp", "model=ease"], None),  # sums are not averaged
     ],
 )
-def test_a6_the_aggregation_follows_from_privacy_unless_it_is_given(
+def test_a6_default_aggregation_follows_from_privacy(
     words: list[str], aggregation: str | None
 ) -> None:
     config, _ = compose(words)
     assert config["strategy"].get("aggregation") == aggregation
 
 
-def test_a6_no_epsilon_without_its_delta(federate: "Federate", tmp_path: Path) -> None:
+def test_a6_epsilon_is_always_shown_with_delta(federate: "Federate", tmp_path: Path) -> None:
     assert "epsilon = 2.5, delta = 0.00053" in printed({"epsilon": 2.5, "delta": 5.34e-4})
     assert "none (epsilon = infinity)" in printed({"epsilon": None, "delta": 5.34e-4})
     write_run(tmp_path / "0", epsilon=2.5, delta=5.34e-4)
@@ -81,7 +77,7 @@ def test_a6_no_epsilon_without_its_delta(federate: "Federate", tmp_path: Path) -
     assert ran.watcher.more[1]["delta"] == ran.outcome.privacy["delta"] == 24**-1.1
 
 
-def test_a12_a_model_without_a_loss_shows_none(
+def test_a12_progress_of_a_closed_form_model_shows_no_loss(
     federate: "Federate", tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = federate("model=popularity", "num_rounds=1").setup.plan
@@ -117,7 +113,7 @@ def test_a12_a_model_without_a_loss_shows_none(
         (("federation=centralized", "compression=int8"), r"compression=int8 has no effect"),
     ],
 )
-def test_a13_only_training_by_one_client_is_called_centralised(
+def test_a13_centralised_training_requires_one_client(
     words: tuple[str, ...], complaint: str, tmp_path: Path
 ) -> None:
     small = [word for word in _defaults(words) if not word.startswith(("federation=", "strategy"))]
@@ -128,7 +124,7 @@ def test_a13_only_training_by_one_client_is_called_centralised(
         run(config | {"overrides": []}, RunFolder.create(tmp_path / "run"))
 
 
-def test_a13_centralised_training_sends_nothing() -> None:
+def test_a13_final_table_of_centralised_training_shows_no_bytes() -> None:
     sizes = {"bytes": {"down_per_client": 9e5, "up_per_client": 9e5, "total": 1e8}}
     assert "nothing: one client holds all the data" in printed(
         {"federation": "centralized", **sizes}
@@ -136,7 +132,7 @@ def test_a13_centralised_training_sends_nothing() -> None:
     assert "900.0 kB down" in printed({"federation": "simulation", **sizes})
 
 
-def test_a16_that_the_untrained_model_was_chosen_is_said() -> None:
+def test_a16_final_table_says_if_the_untrained_model_was_selected() -> None:
     said = printed({"selected_round": 0, "num_rounds": 2, "num_test_users": 5})
     assert "the untrained model was best on validation, so raise num_rounds" in said
     assert "untrained" not in printed({"selected_round": 1, "num_rounds": 2})

@@ -1,4 +1,4 @@
-"""Laws of checkpoints: all that was written comes back, or the one before does, or none."""
+"""Checkpoints are restored completely, or the previous valid one is used."""
 
 import json
 import math
@@ -34,7 +34,7 @@ FACTS = st.recursive(
 
 
 def checkpoint(round_: int = 1, **changes: Any) -> Checkpoint:
-    """A checkpoint whose own slot is named by its round."""
+    """A checkpoint whose slot is named by its round."""
     told = {
         "slot": f"slot-{round_}",
         "beside": [],
@@ -60,7 +60,7 @@ def same(one: Checkpoint, other: Checkpoint) -> None:
 
 
 @given(st.dictionaries(NAMES, ARRAYS, max_size=4), FACTS)
-def test_what_is_packed_comes_back_to_the_last_bit(
+def test_unpack_of_pack_restores_every_bit(
     arrays: dict[str, np.ndarray[Any, Any]], facts: Any
 ) -> None:
     given_ = checkpoint(3, arrays=arrays, facts={"all": facts}, beside=["x"], spared=["y", "z"])
@@ -71,7 +71,7 @@ WHOLE = b"".join(pack(checkpoint()))
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
-def test_a_single_changed_byte_is_noticed_wherever_it_is(place: int, by: int) -> None:
+def test_unpack_with_one_changed_byte_raises(place: int, by: int) -> None:
     changed = bytearray(WHOLE)
     changed[place] ^= by
     with pytest.raises(ValueError, match="does not match its digest"):
@@ -79,14 +79,14 @@ def test_a_single_changed_byte_is_noticed_wherever_it_is(place: int, by: int) ->
 
 
 @given(st.integers(0, len(WHOLE) - 1) | st.binary(min_size=1, max_size=9))
-def test_a_file_cut_short_or_grown_is_noticed(change: int | bytes) -> None:
+def test_unpack_of_a_shorter_or_longer_file_raises(change: int | bytes) -> None:
     changed = WHOLE[:change] if isinstance(change, int) else WHOLE + change
     with pytest.raises(ValueError, match="does not match its digest"):
         unpack(changed)
 
 
 @given(st.dictionaries(st.sampled_from("ab"), st.dictionaries(NAMES, ARRAYS, min_size=1)))
-def test_groups_of_arrays_are_flattened_and_nested_again(
+def test_nested_inverts_flat(
     groups: dict[str, dict[str, np.ndarray[Any, Any]]],
 ) -> None:
     again = nested(flat(**groups))
@@ -101,7 +101,7 @@ def test_groups_of_arrays_are_flattened_and_nested_again(
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A run of which four rounds are on disk, each with a slot of its own."""
+    """A run with four rounds on disk, each with its slot."""
     run = RunFolder.create(tmp_path / "run")
     for round_ in range(1, 5):
         reach(run, round_)
@@ -109,7 +109,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def reach(run: RunFolder, round_: int) -> None:
-    """Leave what a round leaves: a row, and the nodes' parameters now and in a slot."""
+    """Write the files of a round: a row, and the nodes' parameters in `current` and in a slot."""
     run.add_round(round_, "train", {"loss": 1 / round_}, 4)
     for slot in ("current", f"slot-{round_}"):
         folder = run.path / "clients" / slot
@@ -131,11 +131,11 @@ def kept(run: RunFolder) -> list[str]:
     return sorted(path.name for path in (run.path / "checkpoints").iterdir())
 
 
-def test_where_none_was_written_there_is_none(tmp_path: Path) -> None:
+def test_newest_without_checkpoints_is_none(tmp_path: Path) -> None:
     assert RunFolder.create(tmp_path / "run").checkpoints.newest() is None
 
 
-def test_the_last_two_are_kept_and_the_last_is_the_newest(run: RunFolder) -> None:
+def test_write_keeps_the_last_two_checkpoints(run: RunFolder) -> None:
     write(run, 1, 2, 3)
     assert kept(run) == ["round-2.checkpoint", "round-3.checkpoint"]
     found = run.checkpoints.newest()
@@ -143,7 +143,7 @@ def test_the_last_two_are_kept_and_the_last_is_the_newest(run: RunFolder) -> Non
     same(found, checkpoint(3))
 
 
-def test_the_tenth_round_comes_after_the_ninth(run: RunFolder) -> None:
+def test_checkpoints_are_ordered_by_number_not_by_name(run: RunFolder) -> None:
     for round_ in (9, 10):
         run.checkpoints.write(checkpoint(round_, slot="slot-1"))
     assert newest(run) == 10
@@ -164,7 +164,7 @@ DAMAGES = (_flip, _cut, Path.unlink)
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("what", ["clients/slot-4/user.npy", "clients/slot-3/user.npy"])
-def test_a_damaged_one_is_warned_of_and_the_one_before_is_taken(
+def test_newest_skips_a_damaged_checkpoint_with_a_warning(
     run: RunFolder,
     what: str,
     damage: Callable[[Path], None],
@@ -178,13 +178,13 @@ def test_a_damaged_one_is_warned_of_and_the_one_before_is_taken(
     damaged = run.path / "checkpoints" / "round-4.checkpoint"
     assert warning.startswith(f"{damaged} is damaged, so the previous checkpoint is used: ")
     assert newest(run) == 1
-    assert len(caplog.messages) == 1  # it was set aside
+    assert len(caplog.messages) == 1  # the damaged file was renamed
     write(run, 2)
     assert newest(run) == 2
 
 
 @pytest.mark.parametrize("damage", [_flip, _cut])
-def test_a_damaged_file_of_its_own_is_told_as_well(
+def test_damaged_checkpoint_file_is_reported(
     run: RunFolder, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     write(run, 3, 4)
@@ -193,29 +193,29 @@ def test_a_damaged_file_of_its_own_is_told_as_well(
     assert caplog.messages[0].endswith("its content does not match its digest")
 
 
-def test_rows_that_a_checkpoint_counts_on_must_be_there(run: RunFolder) -> None:
+def test_checkpoint_without_its_rows_of_rounds_csv_is_invalid(run: RunFolder) -> None:
     write(run, 4)
-    reach(run, 5)  # later rows are no concern of it
+    reach(run, 5)  # later rows do not matter
     assert newest(run) == 4
     os.truncate(run.path / "rounds.csv", 40)
     assert newest(run) is None
 
 
-def test_where_all_are_damaged_there_is_none(run: RunFolder) -> None:
+def test_newest_is_none_if_all_checkpoints_are_damaged(run: RunFolder) -> None:
     write(run, 3, 4)
     for name in kept(run):
         _flip(run.path / "checkpoints" / name)
     assert newest(run) is None
 
 
-def test_what_came_after_a_checkpoint_is_gone_when_it_is_restored(run: RunFolder) -> None:
+def test_restore_removes_all_later_state(run: RunFolder) -> None:
     rows = (run.path / "rounds.csv").read_bytes()
     run.checkpoints.write(checkpoint(4, beside=["slot-2"], spared=["slot-1"]))
     reach(run, 5)
     np.save(run.path / "clients" / "current" / "control.npy", np.ones(3))
     found = run.checkpoints.newest()
     assert found is not None
-    for _ in range(2):  # a process that is killed meanwhile does it again
+    for _ in range(2):  # a process that is killed during restore repeats it
         run.checkpoints.restore(found)
         assert (run.path / "rounds.csv").read_bytes() == rows
         store = run.path / "clients"
@@ -244,7 +244,7 @@ PLACES = ("os, 'fsync'", "Path, 'replace'", "Path, 'unlink'")
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_process_killed_while_it_writes_loses_no_earlier_one(run: RunFolder, place: str) -> None:
+def test_process_killed_during_write_keeps_earlier_checkpoints(run: RunFolder, place: str) -> None:
     write(run, 2, 3)
     before = kept(run)
     program = KILLED_IN.format(place=place)
@@ -257,7 +257,7 @@ def test_a_process_killed_while_it_writes_loses_no_earlier_one(run: RunFolder, p
     assert kept(run) == ["round-3.checkpoint", "round-4.checkpoint"]
 
 
-def test_a_full_disk_is_one_sentence_and_loses_no_earlier_one(run: RunFolder) -> None:
+def test_full_disk_is_one_error_and_keeps_earlier_checkpoints(run: RunFolder) -> None:
     write(run, 2, 3)
     before = kept(run)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -271,7 +271,7 @@ def test_a_full_disk_is_one_sentence_and_loses_no_earlier_one(run: RunFolder) ->
     assert newest(run) == 3
 
 
-def test_a_finished_run_keeps_no_checkpoint_and_no_slot(run: RunFolder) -> None:
+def test_tidy_removes_checkpoints_and_slots(run: RunFolder) -> None:
     write(run, 3, 4)
     shutil.copy(run.path / "clients" / "slot-4" / "user.npy", run.path / "clients" / "user.npy")
     for _ in range(2):
@@ -280,6 +280,6 @@ def test_a_finished_run_keeps_no_checkpoint_and_no_slot(run: RunFolder) -> None:
         assert not (run.path / "checkpoints").exists()
 
 
-def test_infinities_come_back_too() -> None:
+def test_infinite_facts_are_restored() -> None:
     facts = {"best": math.inf, "worst": -math.inf}
     assert unpack(b"".join(pack(checkpoint(facts=facts)))).facts == facts

@@ -1,4 +1,4 @@
-"""A checkpoint that another version of the code wrote is set aside like a damaged one."""
+"""A checkpoint of another version of the code is skipped like a damaged one."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def _of_another_kind(told: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", [_renamed, _lacking, _of_another_kind])
-def test_one_of_another_version_is_warned_of_and_the_one_before_is_taken(
+def test_newest_skips_a_checkpoint_of_another_version(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     run = RunFolder.create(tmp_path / "run")

@@ -17,7 +17,7 @@ def _without_a_file() -> Any:
     return scope["twice"]
 
 
-def test_a_function_compiles_without_a_folder_for_its_machine_code(
+def test_compiled_without_a_cache_folder_warns_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """F6: numba alone refuses, as in a container whose user has no home."""
@@ -30,7 +30,7 @@ def test_a_function_compiles_without_a_folder_for_its_machine_code(
     assert caplog.text.count("NUMBA_CACHE_DIR") == 1
 
 
-def test_other_mistakes_of_the_compiler_are_not_hidden() -> None:
+def test_other_errors_of_the_compiler_are_raised() -> None:
     """F6: compiled code needs no home folder."""
     with pytest.raises((RuntimeError, TypeError, KeyError)):
         compiled(_without_a_file(), no_such_option=True)(1)

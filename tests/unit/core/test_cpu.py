@@ -1,4 +1,4 @@
-"""F9: the cores that a process may use, not those that the machine has."""
+"""F9: number of cores that a process may use, by affinity and cgroup quotas."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,9 @@ def _cores(folder: Path, groups: str, files: dict[str, str]) -> int:
     return allowed_cores(folder / "groups", folder)
 
 
-def test_f9_affinity_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_f9_allowed_cores_respects_the_affinity(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     assert _cores(tmp_path, "", {}) == 1
 
@@ -49,12 +51,12 @@ def test_f9_affinity_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         ("garbage\n", {"cpu.max": "100000 100000\n"}, 12),
     ],
 )
-def test_f9_a_quota_counts_if_it_is_lower(
+def test_f9_allowed_cores_respects_a_lower_quota(
     tmp_path: Path, groups: str, files: dict[str, str], expected: int
 ) -> None:
     assert _cores(tmp_path, groups, files) == expected
 
 
 @pytest.mark.usefixtures("twelve")
-def test_f9_no_cgroups_no_quota(tmp_path: Path) -> None:
+def test_f9_allowed_cores_without_cgroups_is_the_affinity(tmp_path: Path) -> None:
     assert allowed_cores(tmp_path / "none", tmp_path) == 12

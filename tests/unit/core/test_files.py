@@ -1,4 +1,4 @@
-"""Laws of files: whole or absent, private where they hold data of users."""
+"""Files are written atomically, and files with data of users are private."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("table", ["per_user", "recommendations", "clients"])
-def test_tables_about_users_are_readable_by_their_owner_alone(tmp_path: Path, table: str) -> None:
+def test_tables_of_users_have_mode_600(tmp_path: Path, table: str) -> None:
     """Item 16: files with data of users have mode 600."""
     folder = RunFolder.create(tmp_path / "run")
     before = os.umask(0)
@@ -51,8 +51,8 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_checkpoints_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
-    """Item 16, its kind: they tell which clients were asked, and how often."""
+def test_checkpoints_have_mode_600(tmp_path: Path) -> None:
+    """Item 16, its kind: checkpoints record which clients took part, and how often."""
     with open_to_all():
         folder = RunFolder.create(tmp_path / "run")
         asked = {"asked": np.array([1, 0, 2])}
@@ -63,7 +63,7 @@ def test_checkpoints_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("more", "expected"), [({}, 0o666), ({"versions": np.arange(2)}, 0o600)])
-def test_a_model_that_tells_the_groups_of_clients_is_readable_by_its_owner_alone(
+def test_model_with_client_groups_has_mode_600(
     tmp_path: Path, more: dict[str, NDArray[np.int64]], expected: int
 ) -> None:
     """Item 16, its kind: clustered federations publish the group of each client."""
@@ -74,8 +74,8 @@ def test_a_model_that_tells_the_groups_of_clients_is_readable_by_its_owner_alone
     assert SavedModel.read(str(folder.path)).parameters["table"].shape[-1] == 3
 
 
-def test_shadow_federations_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
-    """Item 16, its kind: they tell which users trained."""
+def test_shadow_federations_have_mode_600(tmp_path: Path) -> None:
+    """Item 16, its kind: shadow federations record which users trained."""
     claims = Columns(np.arange(4), np.zeros(3, np.int32), None)
     data: Any = SimpleNamespace(path=tmp_path / "prepared" / "x", client_offsets=np.arange(4))
     result = SimpleNamespace(
@@ -97,7 +97,7 @@ def test_shadow_federations_are_readable_by_their_owner_alone(tmp_path: Path) ->
     assert mode(kept) == 0o600
 
 
-def test_prepared_data_mended_in_place_are_readable_by_their_owner_alone(
+def test_repaired_prepared_data_have_mode_700(
     prepare_small: "PrepareSmall",
 ) -> None:
     """Item 16, its kind: the folder that is there may be readable by all."""
@@ -109,9 +109,9 @@ def test_prepared_data_mended_in_place_are_readable_by_their_owner_alone(
     assert mode(path) == 0o700
 
 
-def test_a_private_file_is_private_before_its_first_byte(tmp_path: Path) -> None:
+def test_private_file_has_mode_600_before_its_first_byte(tmp_path: Path) -> None:
     """Item 16: files with data of users have mode 600."""
-    left = tmp_path / ".table.csv.partial"  # by a run that was killed
+    left = tmp_path / ".table.csv.partial"  # left by a killed run
     left.write_text("old")
     left.chmod(0o644)
     with atomic_write(tmp_path / "table.csv", private=True) as partial:
@@ -131,7 +131,7 @@ def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     return tmp_path
 
 
-def test_the_first_of_several_files_gets_a_name(disk: Path) -> None:
+def test_rename_if_absent_keeps_the_first_file(disk: Path) -> None:
     for text in ("first", "second"):
         scratch = disk / text
         scratch.write_text(text)
@@ -140,7 +140,7 @@ def test_the_first_of_several_files_gets_a_name(disk: Path) -> None:
     assert not list(disk.glob(".*"))
 
 
-def test_a_second_name_holds_the_same_bytes_and_replaces_what_it_held(disk: Path) -> None:
+def test_copy_or_link_replaces_an_existing_file(disk: Path) -> None:
     (disk / "file").write_text("values")
     (disk / "copy").write_text("old")
     copy_or_link(disk / "file", disk / "copy")

@@ -1,4 +1,4 @@
-"""Laws of `config.build`: values are checked before anything is built, and errors say the mend."""
+"""Laws of `config.build`: values are checked before anything is built, and errors name the fix."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ def _plugin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Assigns:
-    """What every partition does."""
+    """A minimal partition."""
 
     def assign(self) -> None:
         """Not called here."""
@@ -39,13 +39,13 @@ class Toy(Assigns):
 
 @dataclass(frozen=True)
 class Named(Assigns):
-    """A target that wants its own name."""
+    """A target with an argument `name`."""
 
     name: str
 
 
 class Plain(Assigns):
-    """A target that is no dataclass."""
+    """A target that is not a dataclass."""
 
     def __init__(self, rate: float, depth: int = 2) -> None:
         self.rate, self.depth = rate, depth
@@ -71,18 +71,18 @@ def without(key: str) -> dict[str, Any]:
     return {k: v for k, v in NODE.items() if k != key}
 
 
-def test_the_target_gets_its_keys_and_what_the_run_knows_by_name() -> None:
+def test_build_passes_node_keys_and_available_values() -> None:
     toy = build("partition", NODE, num_items=7, num_users=3)
     assert toy == Toy(
         7, 0.5, is_rating=True, title="x", variant="gmf", batch_size=8, hidden_dims=[4, 2]
     )
 
 
-def test_a_name_is_a_label_unless_the_target_wants_it() -> None:
+def test_build_passes_name_only_if_the_target_accepts_it() -> None:
     assert build("partition", {"_target_": target(Named), "name": "ml"}) == Named("ml")
 
 
-def test_a_plain_class_is_checked_like_a_dataclass_and_keeps_its_own_defaults() -> None:
+def test_build_checks_plain_classes_and_keeps_their_defaults() -> None:
     plain = build("partition", {"_target_": target(Plain), "rate": 1})
     assert (plain.rate, plain.depth) == (1.0, 2)
     with pytest.raises(ConfigError, match=r"partition\.rate='fast' is of a wrong kind"):
@@ -93,7 +93,7 @@ def test_a_plain_class_is_checked_like_a_dataclass_and_keeps_its_own_defaults() 
     ("key", "value"),
     [("learning_rate", 1), ("batch_size", None), ("hidden_dims", []), ("variant", "mlp")],
 )
-def test_values_of_the_right_kind_are_taken(key: str, value: object) -> None:
+def test_build_accepts_values_of_the_annotated_type(key: str, value: object) -> None:
     assert getattr(build("partition", NODE | {key: value}, num_items=7), key) == value
 
 
@@ -115,33 +115,33 @@ def test_values_of_the_right_kind_are_taken(key: str, value: object) -> None:
         ("hidden_dims", [4.5]),
     ],
 )
-def test_no_value_becomes_another_kind(key: str, value: object) -> None:
+def test_build_rejects_values_of_another_type(key: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         build("partition", NODE | {key: value}, num_items=7)
     assert str(caught.value).startswith(f"partition.{key}={value!r} is of a wrong kind: ")
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_key_names_its_neighbour() -> None:
+def test_unknown_key_names_the_nearest_key() -> None:
     with pytest.raises(
         ConfigError, match=r"partition\.titel does not exist: did you mean partition\.title"
     ):
         build("partition", NODE | {"titel": "y"}, num_items=7)
 
 
-def test_an_unknown_key_without_a_neighbour_names_the_known_ones() -> None:
+def test_unknown_key_without_a_similar_one_lists_all_keys() -> None:
     with pytest.raises(
         ConfigError, match=r"partition\.qqq does not exist: choose from .*'batch_size'"
     ):
         build("partition", NODE | {"qqq": 1}, num_items=7)
 
 
-def test_a_missing_key_is_named() -> None:
+def test_missing_key_is_named() -> None:
     with pytest.raises(ConfigError, match=r"partition\.title is missing"):
         build("partition", without("title"), num_items=7)
 
 
-def test_what_the_data_decide_cannot_be_configured() -> None:
+def test_injected_value_cannot_be_configured() -> None:
     with pytest.raises(ConfigError, match=r"partition\.num_items"):
         build("partition", NODE | {"num_items": 3}, num_items=7)
 
@@ -149,20 +149,20 @@ def test_what_the_data_decide_cannot_be_configured() -> None:
 @pytest.mark.parametrize(
     "path", [f"{__name__}.NoSuchClass", "fedrec_flower.data.partitions.base.no.Class"]
 )
-def test_a_target_that_cannot_be_imported_is_named(path: str) -> None:
+def test_target_that_cannot_be_imported_is_an_error(path: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build("partition", NODE | {"_target_": path})
     assert str(caught.value).startswith(f"partition._target_={path!r} cannot be imported")
 
 
 @pytest.mark.parametrize("path", ["Toy", "", "..", "os.path.", "a b.c", f"{__name__}.__main__", 3])
-def test_a_target_that_is_no_path_of_a_class_is_named(path: object) -> None:
+def test_target_that_is_not_a_class_path_is_an_error(path: object) -> None:
     with pytest.raises(ConfigError) as caught:
         build("partition", NODE | {"_target_": path})
     assert str(caught.value).startswith(f"partition._target_={path!r} is not a class")
 
 
-def test_a_node_without_target_is_refused() -> None:
+def test_node_without_target_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"partition\._target_='' is not a class"):
         build("partition", without("_target_"))
 
@@ -188,7 +188,7 @@ GROUPS = (
         *("tests.helpers.federations.Tap", "fedrec_flower_evil.models.Model"),
     ],
 )
-def test_finding_9_a_target_outside_its_group_is_refused_before_its_import(
+def test_finding_9_target_outside_its_group_is_rejected_before_its_import(
     monkeypatch: pytest.MonkeyPatch, group: str, path: str
 ) -> None:
     monkeypatch.setattr(config, "import_module", _never)
@@ -213,14 +213,12 @@ def _never(name: str) -> None:
         ("strategy", f"{__name__}.Toy"),  # of a plug-in, but no strategy
     ],
 )
-def test_finding_9_a_target_that_is_no_class_of_its_group_is_refused(group: str, path: str) -> None:
+def test_finding_9_target_of_another_kind_is_rejected(group: str, path: str) -> None:
     with pytest.raises(ConfigError, match=r"is refused: name a class with|cannot be imported"):
         build(group, {"_target_": path})
 
 
-def test_finding_9_a_package_is_trusted_once_it_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_finding_9_trust_allows_a_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = "class Mine:\n    def assign(self): ...\n"
     (tmp_path / "some_plugin.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -232,6 +230,6 @@ def test_finding_9_a_package_is_trusted_once_it_is_named(
 
 
 @pytest.mark.parametrize("packages", ["a.b", "[a b]", "1a", "../a"])
-def test_a_name_that_is_no_package_is_refused(packages: str) -> None:
+def test_trust_rejects_invalid_package_names(packages: str) -> None:
     with pytest.raises(ConfigError, match="is not a list of packages"):
         trust(packages)

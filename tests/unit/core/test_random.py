@@ -1,4 +1,4 @@
-"""Laws of the seeds: an address is a stream, and no two addresses share one."""
+"""Each address has one random stream, and different addresses have different streams."""
 
 import ast
 import json
@@ -27,17 +27,17 @@ ADDRESSES = st.tuples(SEEDS, ROLES, COUNTS, COUNTS)
 
 
 def stream(address: Address) -> list[int]:
-    """The beginning of the stream at an address: 256 bits, too many to agree by chance."""
+    """First 256 bits of the stream of an address; they cannot agree by chance."""
     drawn: list[int] = generator(*address).integers(0, 2**63, 4).tolist()
     return drawn
 
 
-# What takes a role as its second argument.
+# Functions with a role as their second argument.
 DRAWING = {"generator", "streams", "sample_clients", "_addresses"}
 
 
 def roles_in_the_code() -> set[str]:
-    """Every text that stands where a role stands."""
+    """Every literal role in the package."""
     package = Path(fedrec_flower.__file__).parent
     trees = [ast.parse(file.read_text()) for file in sorted(package.rglob("*.py"))]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -47,18 +47,18 @@ def roles_in_the_code() -> set[str]:
 
 
 @given(ADDRESSES)
-def test_the_same_address_is_the_same_stream(address: Address) -> None:
+def test_same_address_gives_the_same_stream(address: Address) -> None:
     assert stream(address) == stream(address)
 
 
 @given(ADDRESSES, ADDRESSES)
-def test_another_address_is_another_stream(one: Address, other: Address) -> None:
+def test_different_addresses_give_different_streams(one: Address, other: Address) -> None:
     assume(one != other)
     assert stream(one) != stream(other)
 
 
 @given(ADDRESSES, st.integers(0, 3), st.integers(1, 9))
-def test_any_change_of_the_address_changes_the_stream(
+def test_every_part_of_the_address_changes_the_stream(
     address: Address, place: int, by: int
 ) -> None:
     seed, role, round_, client = address
@@ -71,22 +71,22 @@ def test_any_change_of_the_address_changes_the_stream(
     assert stream(changed[place]) != stream(address)
 
 
-def test_the_role_counts_the_same_in_every_process() -> None:
-    # hash() would not: Python salts it anew in every process.
+def test_role_hash_is_the_same_in_every_process() -> None:
+    # hash() differs: Python salts it differently in every process.
     expected = np.random.default_rng((7, crc32(b"cohort"), 3, 11)).random(5)
     assert generator(7, "cohort", 3, 11).random(5).tolist() == expected.tolist()
 
 
-def test_no_two_roles_of_the_code_base_collide() -> None:
+def test_roles_of_the_package_do_not_collide() -> None:
     roles = roles_in_the_code()
     assert {"cohort", "evaluation-cohort", "negatives", "shuffle", "evaluation-negatives"} < roles
     assert {"initial-shared", "initial-personal", "partition", "split"} < roles
     assert len({crc32(role.encode()) for role in roles}) == len(roles)
 
 
-# What clients draw, by seed or secret; see tests/equivalence/test_private_randomness.py, which
-# holds that none of it follows from the seed where runs are private. All else is drawn by the
-# server, by whoever prepares data, or by the world that a simulation puts clients into.
+# Roles drawn by clients, from the seed or a secret. tests/equivalence/test_private_randomness.py
+# checks that none of them follows from the seed in private runs. All other roles are drawn by the
+# server, by the preparation of data, or by the simulation.
 OF_CLIENTS = {
     *("compression", "evaluation-negatives", "initial-personal", "input-dropout", "latent-noise"),
     *("negatives", "secure-rounding", "shuffle", "shuffle-users"),
@@ -99,7 +99,7 @@ OF_OTHERS = {
 }
 
 
-def test_every_role_is_known_to_be_of_clients_or_of_others() -> None:
+def test_every_role_is_listed_as_client_or_server_role() -> None:
     """Item 1: the server knows no draw of a client."""
     roles = {r for r in roles_in_the_code() if not r.startswith(("benchmark", "synthetic"))}
     assert roles == OF_CLIENTS | OF_OTHERS
@@ -111,14 +111,14 @@ def one_stream(address: Address) -> int:
 
 
 @given(ADDRESSES, ADDRESSES)
-def test_counter_based_streams_follow_the_same_laws(one: Address, other: Address) -> None:
+def test_counter_based_streams_depend_on_the_address_only(one: Address, other: Address) -> None:
     assert one_stream(one) == one_stream(one)
     assume(one != other)
     assert one_stream(one) != one_stream(other)
 
 
 @given(st.lists(COUNTS, min_size=1, max_size=6), SEEDS, ROLES, COUNTS)
-def test_a_clients_stream_does_not_depend_on_who_else_is_asked_for(
+def test_stream_of_a_client_is_independent_of_the_other_clients(
     clients: list[int], seed: int, role: str, round_: int
 ) -> None:
     together = streams(seed, role, round_, np.array(clients)).start.tolist()
@@ -133,7 +133,7 @@ def test_draws_do_not_depend_on_their_order(order: list[int]) -> None:
 
 @pytest.mark.parametrize("bound", [2, 7, 64])
 @pytest.mark.parametrize("along", ["clients", "counters", "epochs"])
-def test_draws_are_uniform_whichever_way_they_are_taken(bound: int, along: str) -> None:
+def test_draws_are_uniform_over_clients_counters_and_epochs(bound: int, along: str) -> None:
     size = 20_000
     clients = np.arange(size) if along == "clients" else np.zeros(size, np.int64)
     counter = {"clients": np.zeros(size, np.int64), "counters": np.arange(size)}.get(
@@ -146,7 +146,7 @@ def test_draws_are_uniform_whichever_way_they_are_taken(bound: int, along: str) 
     assert ((times - expected) ** 2 / expected).sum() < chi2.ppf(0.999, bound - 1)
 
 
-def test_neighbouring_clients_and_counters_share_no_draws() -> None:
+def test_draws_of_neighbouring_clients_and_counters_are_distinct() -> None:
     stream = streams(0, "negatives", 1, np.arange(500)).repeat(np.full(500, 500))
     drawn = draw(stream, np.tile(np.arange(500), 500))
     assert len(np.unique(drawn)) == 500 * 500
@@ -158,7 +158,7 @@ SECRET = Secret(bytes(range(32)))
 OTHER = Secret(bytes(range(1, 33)))
 
 
-def test_draws_by_a_seed_are_those_they_always_were() -> None:
+def test_seeded_draws_equal_recorded_values() -> None:
     drawn = draw(streams(7, "negatives", 3, np.array([2, 9])), np.array([0, 5]))
     assert drawn.tolist() == [7262300105341722812, 15467194552538414566]
     whole = generator(7, "cohort", 3, 11).integers(0, 2**63, 2)
@@ -173,7 +173,7 @@ def beginning(secret: Secret, role: str, round_: int, client: int) -> tuple[int,
 
 
 @given(ROLES, COUNTS, COUNTS, st.integers(0, 2), st.integers(1, 9))
-def test_a_secrets_addresses_share_nothing(
+def test_streams_of_a_secret_are_independent(
     role: str, round_: int, client: int, place: int, by: int
 ) -> None:
     """Item 1: the server knows no draw of a client."""
@@ -184,7 +184,7 @@ def test_a_secrets_addresses_share_nothing(
         assert all(one != other for one, other in pairs)
 
 
-def test_draws_by_a_secret_are_aes_of_client_and_counter() -> None:
+def test_draws_of_a_secret_are_aes_of_client_and_counter() -> None:
     """Item 1: the server knows no draw of a client."""
     stream = streams(SECRET, "negatives", 4, np.array([5, 6]))
     drawn = draw(stream[:, None], np.arange(3))
@@ -198,14 +198,14 @@ def test_draws_by_a_secret_are_aes_of_client_and_counter() -> None:
     assert ((drawn_below - 20_000 / 7) ** 2 / (20_000 / 7)).sum() < chi2.ppf(0.999, 6)
 
 
-def test_draws_of_a_hundred_thousand_clients_take_no_second() -> None:
+def test_draws_of_100000_clients_take_less_than_half_a_second() -> None:
     began = process_time()
     drawn = draw(streams(SECRET, "negatives", 1, np.arange(100_000)), np.zeros(100_000, np.int64))
     assert len(drawn) == 100_000
     assert process_time() - began < 0.5
 
 
-def test_a_secret_shows_itself_to_nobody() -> None:
+def test_secret_is_not_printed_or_serialised() -> None:
     """Item 1: the server knows no draw of a client."""
     assert repr(SECRET) == "Secret(...)"
     assert "key" not in repr(streams(SECRET, "negatives", 1, np.arange(2)))

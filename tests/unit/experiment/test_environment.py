@@ -1,4 +1,4 @@
-"""The peak of a run's memory: what it holds, its children's too, shared pages once."""
+"""Peak memory of a run includes its child processes and counts shared pages once."""
 
 import mmap
 import subprocess
@@ -34,7 +34,7 @@ def peak() -> PeakMemory:
 
 @contextmanager
 def child(code: str, *arguments: str) -> Iterator[None]:
-    """A child process that has said something and waits."""
+    """A child process that has printed a line and waits."""
     command = [sys.executable, "-c", code, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -43,7 +43,7 @@ def child(code: str, *arguments: str) -> Iterator[None]:
         process.communicate()
 
 
-def test_what_was_held_and_freed_is_remembered() -> None:
+def test_peak_memory_includes_freed_arrays() -> None:
     before = peak().resident_megabytes
     with PeakMemory(interval=0.01) as memory:
         held = np.ones(LARGE * MEGABYTE, np.uint8)
@@ -54,7 +54,7 @@ def test_what_was_held_and_freed_is_remembered() -> None:
     assert memory.megabytes > 0.8 * LARGE
 
 
-def test_children_are_counted() -> None:
+def test_peak_memory_includes_child_processes() -> None:
     before = peak()
     code = f"import sys; held = bytearray({LARGE * MEGABYTE}); print('held', flush=True)"
     with child(f"{code}; sys.stdin.read()"):
@@ -64,14 +64,14 @@ def test_children_are_counted() -> None:
 
 
 @pytest.mark.skipif(not psutil.LINUX, reason="only Linux tells what is shared")
-def test_a_process_by_itself_takes_what_is_resident() -> None:
+def test_distinct_memory_of_one_process_is_its_resident_memory() -> None:
     # However many strangers use the same libraries.
     alone = peak()
     assert alone.megabytes == pytest.approx(alone.resident_megabytes, rel=0.02)
 
 
 @pytest.mark.skipif(not psutil.LINUX, reason="only Linux tells what is shared")
-def test_pages_that_a_child_shares_count_once(tmp_path: Path) -> None:
+def test_shared_pages_of_a_child_count_once(tmp_path: Path) -> None:
     file = tmp_path / "pages"
     file.write_bytes(bytes(LARGE * MEGABYTE))
     with file.open("rb") as pages, mmap.mmap(pages.fileno(), 0, prot=mmap.PROT_READ) as mine:

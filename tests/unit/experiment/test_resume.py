@@ -1,4 +1,4 @@
-"""Laws of resuming: what is finished stays, what is unfinished goes, what is another's is safe."""
+"""Resume: completed runs are skipped, unfinished ones continue, other runs are not touched."""
 
 import signal
 import subprocess

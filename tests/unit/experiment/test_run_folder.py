@@ -1,4 +1,4 @@
-"""Laws of the run folder: what is written can be trusted, whatever ends the run."""
+"""The files of a run folder are complete and valid, also after an error."""
 
 import csv
 import getpass

@@ -67,7 +67,7 @@ def test_what_a_run_writes_is_read_back_from_its_folder_or_its_file(tmp_path: Pa
 
 def test_of_several_versions_the_mean_over_clients_is_taken(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
-    several = np.array([[[1.0]], [[4.0]], [[100.0]]], np.float32)  # the last is nobody's
+    several = np.array([[[1.0]], [[4.0]], [[100.0]]], np.float32)  # no client has the last one
     of_client = np.array([0, 1, 1])
     folder.write_model({"table": several, "versions": of_client}, np.array([5]))
     model = SavedModel.read(str(folder.path))
@@ -117,7 +117,7 @@ def test_a_file_that_is_none_of_a_run_is_refused_in_a_sentence(tmp_path: Path) -
 
 
 def write(interactions: Interactions, users: slice, items: slice, path: Path) -> str:
-    """What some users think of some items, as a file whose ids are the whole's."""
+    """Write the ratings of some users for some items to a file, with their original ids."""
     frame = pd.DataFrame(
         {
             "user_id": interactions.user,
@@ -133,7 +133,7 @@ def write(interactions: Interactions, users: slice, items: slice, path: Path) ->
 
 
 class Domains:
-    """Two files of the same world: no user in common, two thirds of the items; and runs on them."""
+    """Two files without a common user, with two thirds of the items in common; and runs on them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
