@@ -56,17 +56,17 @@ class Autoencoder(HistoryRecommender):
         self.hidden_bias = nn.Parameter(torch.zeros(embedding_dim))
         self.item_embedding = ItemEmbedding(num_items, embedding_dim, init=Normal(init_std))
         self.item_bias = ItemEmbedding(num_items, 1, init=Zeros())
-        self.rates = task == "rating"
-        self.start = middle(rating_range) if self.rates else 0.0
+        self.predicts_ratings = task == "rating"
+        self.score_offset = middle(rating_range) if self.predicts_ratings else 0.0
         self.input_dropout = input_dropout
 
     @override
     def encode_history(self, history: History) -> Tensor:
-        value = (history.target - self.start) * history.weight
+        value = (history.target - self.score_offset) * history.weight
         squares = history.total_by_user(value.square())
         # The length is zero without a history, and if all ratings are in the middle of the range.
         inverse = squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt() * (squares > 0)
         summed = history.sum_by_user(self.input_embedding.weight, value)
         hidden = summed * inverse * summed.shape[-1] ** 0.5 + self.hidden_bias
-        state: Tensor = hidden.sigmoid() if self.rates else hidden.tanh()
+        state: Tensor = hidden.sigmoid() if self.predicts_ratings else hidden.tanh()
         return state

@@ -28,7 +28,6 @@ class FedRAP(PersonalHead, Regularized, RoundAware):
     an item, one keeps the common vectors sparse. Both grow from zero as tanh(round / 10).
 
     Args:
-        num_users: not used: a client's users share its table.
         num_items: rows of the item tables.
         rating_range: lowest and highest rating, raw units, or None for implicit data.
         task: "rating" starts the bias in the middle of the rating range.
@@ -46,7 +45,6 @@ class FedRAP(PersonalHead, Regularized, RoundAware):
 
     def __init__(
         self,
-        num_users: int,
         num_items: int,
         rating_range: tuple[float, float] | None,
         task: str,
@@ -57,7 +55,6 @@ class FedRAP(PersonalHead, Regularized, RoundAware):
         curriculum: Literal["tanh", "constant"],
         score_with: Literal["own", "shared"],
     ) -> None:
-        del num_users
         check_vectors(embedding_dim, init_std)
         for name, value in (("apart", apart), ("sparse", sparse)):
             require(value >= 0, f"model.{name} must not be negative: {value}")

@@ -79,14 +79,16 @@ class FedRecon(HistoryRecommender):
         super().__init__(num_users)
         self.item_embedding = ItemEmbedding(num_items, embedding_dim, init=Normal(init_std))
         self.item_bias = ItemEmbedding(num_items, 1, init=Zeros())
-        self.rates = task == "rating"
-        self.start = middle(rating_range) if self.rates else 0.0
-        self.num_negatives = 0 if self.rates else support_negatives
+        self.predicts_ratings = task == "rating"
+        self.score_offset = middle(rating_range) if self.predicts_ratings else 0.0
+        self.num_negatives = 0 if self.predicts_ratings else support_negatives
         self.input_dropout = 1 - support_share
-        self._config = ReconstructionConfig(num_steps, np.float32(rebuilding_rate), self.rates)
+        self._config = ReconstructionConfig(
+            num_steps, np.float32(rebuilding_rate), self.predicts_ratings
+        )
 
     @override
     def encode_history(self, history: History) -> Tensor:
         # Detached: no gradient flows through the reconstruction into the items.
         item, bias = self.item_embedding.weight.detach(), self.item_bias.weight.detach()
-        return reconstruct_users(item, bias + self.start, history, self._config)
+        return reconstruct_users(item, bias + self.score_offset, history, self._config)

@@ -72,7 +72,7 @@ class History:
 class HistoryRecommender(Recommender, HistoryBased):
     """A recommender that encodes a user's history into a state and scores items from the state.
 
-    Score = state . item vector + item bias + start.
+    Score = state . item vector + item bias + score offset.
 
     The history stays on the client; only the shared parameters are sent. If no parameter belongs
     to a user, every user with a history can be scored, including users who never trained. Until
@@ -84,8 +84,8 @@ class HistoryRecommender(Recommender, HistoryBased):
     Attributes:
         item_embedding: item vectors that states are compared with.
         item_bias: item biases (num_items, 1).
-        start: constant that is added to every score.
-        rates: True if the model predicts ratings, and so reads them.
+        score_offset: constant that is added to every score.
+        predicts_ratings: True if the model predicts ratings, and so reads them.
         window: items per window for models that read items in order, else 0.
         input_dropout: share of the entries that a local epoch ignores, in [0, 1).
         num_negatives: negatives (items that the user did not have) that are read per item of the
@@ -96,8 +96,8 @@ class HistoryRecommender(Recommender, HistoryBased):
 
     item_embedding: nn.Embedding
     item_bias: nn.Embedding
-    start: float = 0.0
-    rates: bool = False
+    score_offset: float = 0.0
+    predicts_ratings: bool = False
     window: int = 0
     input_dropout: float = 0.0
     num_negatives: int = 0
@@ -150,7 +150,7 @@ class HistoryRecommender(Recommender, HistoryBased):
         state = history.last[users] if history.state is None else history.state
         bias: Tensor = self.item_bias(items).squeeze(-1)
         match = gather_dot(states, state % len(states), self.item_embedding.weight, items)
-        return match + bias + self.start
+        return match + bias + self.score_offset
 
     @override
     def score_all(self, users: Tensor) -> Tensor:
@@ -159,14 +159,14 @@ class HistoryRecommender(Recommender, HistoryBased):
         for columns in self._history_batches(users.numpy(force=True)):
             history = self.full_history(columns, len(item))
             states = self.encode_history(history)[history.last]
-            scores.append(states @ item.T + bias + self.start)
+            scores.append(states @ item.T + bias + self.score_offset)
         return torch.cat(scores)
 
     def entries(self, history: Columns, num_items: int) -> PaddedHistories:
         """The entries that the model reads of histories over a catalogue of `num_items` items."""
         if self.window:
             return PaddedHistories.ordered(history, self.window)
-        if not self.rates:
+        if not self.predicts_ratings:
             history = Columns(history.offsets, history.item, None)
         return PaddedHistories.unordered(history, self.num_negatives, num_items, self.key)
 

@@ -34,7 +34,7 @@ from fedrec_flower.models.ops.row_products import gather_dot
 
 
 class LightGCN(HistoryRecommender):
-    """Score = mean of the user's layers . item vector + item bias + start.
+    """Score = mean of the user's layers . item vector + item bias + score offset.
 
     Layers count from 0, the user's own vector. A scored item is treated as outside the graph, as
     a held-out item is: its further layers are zero, and the mean of its layers is its vector over
@@ -73,7 +73,7 @@ class LightGCN(HistoryRecommender):
         self.item_embedding = ItemEmbedding(num_items, embedding_dim, init=Normal(init_std))
         self.item_bias = ItemEmbedding(num_items, 1, init=Zeros())
         self.user_embedding = UserEmbedding(num_users, embedding_dim, init=Normal(init_std))
-        self.start = middle(rating_range) if task == "rating" else 0.0
+        self.score_offset = middle(rating_range) if task == "rating" else 0.0
         odd_layers = (num_layers + 1) // 2
         self.share_of_items = odd_layers / (num_layers + 1)
         self.input_dropout = input_dropout

@@ -44,8 +44,8 @@ class MF(Recommender, Bilinear):
         self.item_embedding = ItemEmbedding(num_items, embedding_dim, init=Normal(init_std))
         self.item_bias = ItemEmbedding(num_items, 1, init=Zeros())
         self.user_embedding = UserEmbedding(num_users, embedding_dim, init=Normal(init_std))
-        self.rates = task == "rating"
-        if self.rates:
+        self.predicts_ratings = task == "rating"
+        if self.predicts_ratings:
             self.user_bias = UserEmbedding(num_users, 1, init=Zeros())
             self.global_bias = nn.Parameter(torch.full((1,), middle(rating_range)))
 
@@ -62,7 +62,7 @@ class MF(Recommender, Bilinear):
 
     def _add_biases(self, scores: Tensor, users: Tensor) -> Tensor:
         """Scores (..., num_users) with the biases of users and of all ratings."""
-        if not self.rates:
+        if not self.predicts_ratings:
             return scores
         user_bias: Tensor = self.user_bias(users).squeeze(-1)
         return scores + user_bias + self.global_bias
@@ -70,6 +70,6 @@ class MF(Recommender, Bilinear):
     @override
     def bilinear_form(self) -> BilinearForm | None:
         form = BilinearForm("user_embedding.weight", "item_embedding.weight", "item_bias.weight")
-        if not self.rates:
+        if not self.predicts_ratings:
             return form
         return replace(form, user_bias="user_bias.weight", global_bias="global_bias")

@@ -30,7 +30,6 @@ class MultVAE(HistoryRecommender, Regularized):
     Args:
         num_users: number of users that are loaded first.
         num_items: rows of the item tables.
-        rating_range: not used.
         task: "ranking".
         embedding_dim: width d of the latent layer.
         init_std: standard deviation of the initial vectors.
@@ -42,14 +41,12 @@ class MultVAE(HistoryRecommender, Regularized):
         self,
         num_users: int,
         num_items: int,
-        rating_range: tuple[float, float] | None,
         task: str,
         embedding_dim: int,
         init_std: float,
         input_dropout: float,
         beta: float,
     ) -> None:
-        del rating_range
         require(task == "ranking", "model=MultVAE cannot predict ratings: choose task=ranking")
         check_vectors(embedding_dim, init_std)
         check_dropout("input_dropout", input_dropout)

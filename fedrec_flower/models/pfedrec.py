@@ -34,7 +34,6 @@ class _PersonalHeadOverItems(PersonalHead):
     """Score = the client's weights . item vector + the client's bias.
 
     Args:
-        num_users: not used: a client's users share its score function.
         num_items: rows of the item table.
         rating_range: lowest and highest rating, raw units, or None for implicit data.
         task: "rating" starts the bias in the middle of the rating range.
@@ -46,7 +45,6 @@ class _PersonalHeadOverItems(PersonalHead):
 
     def __init__(
         self,
-        num_users: int,
         num_items: int,
         rating_range: tuple[float, float] | None,
         task: str,
@@ -54,7 +52,6 @@ class _PersonalHeadOverItems(PersonalHead):
         init_std: float,
         score_with: Literal["own", "shared"],
     ) -> None:
-        del num_users
         check_vectors(embedding_dim, init_std)
         super().__init__()
         self.item_embedding = ItemEmbedding(num_items, embedding_dim, init=Normal(init_std))

@@ -81,7 +81,7 @@ def make(kind: Kind, num_users: int, loss: Loss) -> Recommender:
         "gmf": lambda: NCF(*either, "gmf", 4, [8, 4], init_std=0.1),
         "neumf": lambda: NCF(*either, "neumf", 4, [8, 4], init_std=0.1),
         "autoencoder": lambda: Autoencoder(*either, 4, 0.1, input_dropout=0.4),
-        "multvae": lambda: MultVAE(*ranking[:2], None, "ranking", 4, 0.1, 0.4, beta=0.7),
+        "multvae": lambda: MultVAE(*ranking, 4, 0.1, 0.4, beta=0.7),
         "sasrec": lambda: SASRec(*ranking, 4, 3, 2, 2, 0.1, input_dropout=0.2),
         "gru4rec": lambda: GRU4Rec(*ranking, 4, 3, 0.1, input_dropout=0.2),
         "fedrecon": lambda: FedRecon(*either, 4, 0.5, 3, 0.5, 2, 0.6),

@@ -103,13 +103,15 @@ def _descend(
     for _ in range(config.num_steps):
         gradient[:] = 0
         for entry in range(len(rows)):
-            predicted = score[entry] if config.rates else np.float32(1 / (1 + exp(-score[entry])))
+            predicted = (
+                score[entry] if config.squared_error else np.float32(1 / (1 + exp(-score[entry])))
+            )
             _add(gradient, (predicted - target[entry]) * weight[entry], item[rows[entry]])
         curvature = np.float32(0)
         for entry in range(len(rows)):
             projection[entry] = _dot(gradient, item[rows[entry]])
             curvature += weight[entry] * projection[entry] * projection[entry]
-        bound = curvature if config.rates else curvature / 4
+        bound = curvature if config.squared_error else curvature / 4
         step = config.rate * _dot(gradient, gradient) / max(bound, _TINY)
         _add(vector, -step, gradient)
         _add(score, -step, projection)

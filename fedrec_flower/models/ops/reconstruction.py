@@ -25,12 +25,12 @@ class ReconstructionConfig(NamedTuple):
     Attributes:
         num_steps: number of steps.
         rate: length of a step, in the units above.
-        rates: True if the loss is half the squared error instead of cross-entropy.
+        squared_error: True if the loss is half the squared error instead of cross-entropy.
     """
 
     num_steps: int
     rate: np.float32
-    rates: bool
+    squared_error: bool
 
 
 def reconstruct_users(

@@ -233,7 +233,7 @@ def test_fedrecon_fits_users_by_gradient_descent_with_fixed_items(task: str) -> 
         assert target.mean() > 0
         vector = torch.zeros(DIM, requires_grad=True)
         for _ in range(steps):
-            bias = model.item_bias.weight[item, 0] + model.start
+            bias = model.item_bias.weight[item, 0] + model.score_offset
             score = model.item_embedding.weight[item] @ vector + bias
             if task == "rating":
                 loss = (score - target).square().mean() / 2
@@ -255,7 +255,7 @@ def test_every_reconstruction_step_lowers_the_loss(task: str, rate: float) -> No
     for steps in range(1, 6):
         model = drawn(FedRecon(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1, steps, rate, 2, 1.0))
         history = model.full_history(HISTORY, NUM_ITEMS)
-        bias = model.item_bias.weight[history.item, 0] + model.start
+        bias = model.item_bias.weight[history.item, 0] + model.score_offset
         score = history.match(model.encode_history(history), model.item_embedding.weight) + bias
         if task == "rating":
             loss = (score - history.target).square()
@@ -267,7 +267,7 @@ def test_every_reconstruction_step_lowers_the_loss(task: str, rate: float) -> No
 
 
 def test_multvae_samples_its_latent_and_adds_the_kl_divergence() -> None:
-    model = MultVAE(1, 3, None, "ranking", 2, 0.1, input_dropout=0.5, beta=0.3)
+    model = MultVAE(1, 3, "ranking", 2, 0.1, input_dropout=0.5, beta=0.3)
     tables = {"mean": [[1.0, 0], [0, 2.0], [5, 5]], "spread": [[0.2, 0], [0, -0.4], [5, 5]]}
     with torch.no_grad():
         for name, rows in tables.items():

@@ -92,7 +92,7 @@ def test_lightgcn_equals_the_papers_propagation_on_the_ego_graph(
 def test_lightgcn_without_layers_equals_mf(task: Task) -> None:
     model = drawn(num_layers=0, task=task)
     mf = MF(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1)
-    biases = {"user_bias.weight": np.zeros((3, 1)), "global_bias": np.array([model.start])}
+    biases = {"user_bias.weight": np.zeros((3, 1)), "global_bias": np.array([model.score_offset])}
     rest = {n: b.astype(np.float32) for n, b in biases.items() if task == "rating"}
     mf.load(values(model) | rest)
     expected = mf.score_all(EVERYBODY).detach()

@@ -17,13 +17,13 @@ ScoreWith = Literal["own", "shared"]
 
 
 def pfedrec(score_with: ScoreWith = "shared") -> PFedRec:
-    return PFedRec(1, NUM_ITEMS, None, "ranking", DIM, 0.1, score_with)
+    return PFedRec(NUM_ITEMS, None, "ranking", DIM, 0.1, score_with)
 
 
 def fedrap(
     curriculum: Literal["tanh", "constant"] = "tanh", score_with: ScoreWith = "shared"
 ) -> FedRAP:
-    model = FedRAP(1, NUM_ITEMS, None, "ranking", DIM, 0.1, 0.3, 0.7, curriculum, score_with)
+    model = FedRAP(NUM_ITEMS, None, "ranking", DIM, 0.1, 0.3, 0.7, curriculum, score_with)
     everything = [name for name, _ in model.named_parameters()]
     model.load(model.initial(everything, np.random.default_rng(5)))
     return model
@@ -90,6 +90,6 @@ def test_fedrap_scores_use_the_sum_of_both_tables() -> None:
 
 def test_personal_models_reject_impossible_settings() -> None:
     with pytest.raises(ConfigError, match=r"model\.embedding_dim must be at least 1: 0"):
-        PFedRec(1, NUM_ITEMS, None, "ranking", 0, 0.1, "own")
+        PFedRec(NUM_ITEMS, None, "ranking", 0, 0.1, "own")
     with pytest.raises(ConfigError, match=r"model\.sparse must not be negative: -1"):
-        FedRAP(1, NUM_ITEMS, None, "ranking", DIM, 0.1, 0.3, -1, "tanh", "own")
+        FedRAP(NUM_ITEMS, None, "ranking", DIM, 0.1, 0.3, -1, "tanh", "own")
