@@ -88,10 +88,11 @@ class LightGCN(HistoryRecommender):
 
     @override
     def forward(self, users: Tensor, items: Tensor, history: History | None = None) -> Tensor:
-        item_scores = super().forward(users, items, history)
+        # First, because the order of terms is the order in which autograd sums gradients.
         user_scores = gather_dot(
             self.user_embedding.weight, users, self.item_embedding.weight, items
         )
+        item_scores = super().forward(users, items, history)
         return item_scores + (1 - self.share_of_items) * user_scores
 
     @override
