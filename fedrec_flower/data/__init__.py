@@ -1,1 +1,1 @@
-"""Data: sources, splits, partitions and the prepared data set."""
+"""Data: sources, splits, partitions and the prepared dataset."""

@@ -1,4 +1,4 @@
-"""The values that travel down the straight line: interactions, their split, their partition."""
+"""The values of data preparation: interactions, their split and their partition."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -14,7 +14,7 @@ Ids = NDArray[Any]  # original ids, int64 or str
 
 
 def _no_columns() -> "pd.DataFrame":
-    # Imported here: nodes read interactions as arrays and need no tables.
+    # Imported here: nodes read interactions as arrays and do not need pandas.
     import pandas as pd
 
     return pd.DataFrame()
@@ -22,7 +22,7 @@ def _no_columns() -> "pd.DataFrame":
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """Who interacted with what, integer-coded; codes follow the sorted order of the original ids.
+    """User-item interactions with integer codes, in the sorted order of the original ids.
 
     Attributes:
         user: int32 (n,), codes in [0, num_users).
@@ -35,7 +35,7 @@ class Interactions:
         items: one row per item code; a `title` (str), `year` (nullable int) and `genres`
             (str, "|" between genres) column where known; no columns if there are none.
         name: the dataset's name, for tables and figures.
-        ticks_per_second: unit of `timestamp`: 1 for whole seconds, more where the source tells
+        ticks_per_second: unit of `timestamp`: 1 for whole seconds, more where the source has
             fractions of a second.
     """
 
@@ -56,27 +56,27 @@ class Interactions:
 
     @property
     def num_users(self) -> int:
-        """Number of users, those without an interaction included."""
+        """Number of users, including users without interactions."""
         return len(self.user_ids)
 
     @property
     def num_items(self) -> int:
-        """Size of the catalogue, items without an interaction included."""
+        """Size of the catalogue, including items without interactions."""
         return len(self.item_ids)
 
 
-# What stands where a genre is unknown: nothing, or MovieLens' words for it.
+# Values of an unknown genre: an empty text, or the text that MovieLens uses.
 _NO_GENRES = ["", "(no genres listed)"]
 
 
 def genre_flags(items: "pd.DataFrame") -> "pd.DataFrame":
-    """Which item has which genres.
+    """The genres of each item, as flags.
 
     Args:
         items: an item table, with or without a `genres` column.
 
     Returns:
-        bool (num_items, num_genres), a column per genre, sorted by name; no columns where no
+        bool (num_items, num_genres), one column per genre, sorted by name; no columns if no
         item has a genre.
     """
     if "genres" not in items.columns:
@@ -86,7 +86,7 @@ def genre_flags(items: "pd.DataFrame") -> "pd.DataFrame":
 
 
 class Part(IntEnum):
-    """Which part of a split an interaction belongs to."""
+    """Part of a split."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -95,7 +95,7 @@ class Part(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A label per interaction, so that no interaction is lost or stands in two parts.
+    """One label per interaction: each interaction is in exactly one part.
 
     Attributes:
         part: int8 (n,), a `Part` for each interaction, in the order of the interactions.
@@ -110,11 +110,11 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Which client holds which users.
+    """Assignment of users to clients.
 
     Attributes:
         client_of_user: int32 (num_users,), codes in [0, num_clients); every client has a user.
-        client_names: (num_clients,), what to call each client in tables and figures.
+        client_names: (num_clients,), the name of each client in tables and figures.
     """
 
     client_of_user: NDArray[np.int32]

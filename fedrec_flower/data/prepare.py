@@ -1,4 +1,4 @@
-"""Cooking the prepared folder: written once, atomically, and mended if its bytes changed."""
+"""Writes the prepared dataset into the cache: once, atomically, and again if files changed."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import DataError
+from fedrec_flower.core.types import BoolArray, IndexArray
 from fedrec_flower.data.features import item_features, user_features
 from fedrec_flower.data.interactions import Ids, Interactions, Part, Partition, Split
 from fedrec_flower.data.prepared import MANIFEST, Columns, Prepared, starts
@@ -25,50 +26,52 @@ _FORMAT = 4  # raise it when the layout of the folder changes
 
 def prepare(
     cache: Path,
-    recipe: Mapping[str, Any],
-    cook: Callable[[], tuple[Interactions, Split, Partition, str, pd.DataFrame]],
+    cache_key: Mapping[str, Any],
+    build: Callable[[], tuple[Interactions, Split, Partition, str, pd.DataFrame]],
 ) -> Prepared:
-    """Open the prepared folder of a recipe, cooking it first if the cache does not hold it.
+    """Open the prepared dataset of a cache key; build it first if the cache does not have it.
 
     Args:
-        cache: the cache folder; prepared folders live in its `prepared/`.
-        recipe: everything the result depends on, JSON-able; its hash is the folder's name.
-        cook: loads, splits and partitions; returns them with the split's digest and the table
-            of clients. Called only when needed.
+        cache: the cache folder; prepared datasets are in its subfolder `prepared`.
+        cache_key: everything the result depends on, JSON-able; its hash is the folder's name.
+        build: loads, splits and partitions the data; returns the three results, the digest of
+            the split and the table of clients. Called only if the cache has no valid folder.
 
     Raises:
         DataError: if the cache folder cannot be written.
     """
-    text = json.dumps([_FORMAT, recipe], sort_keys=True)
-    path = cache / "prepared" / sha256(text.encode()).hexdigest()[:20]
-    if not _is_whole(path):
-        cooked = cook()
+    key = json.dumps([_FORMAT, cache_key], sort_keys=True)
+    path = cache / "prepared" / sha256(key.encode()).hexdigest()[:20]
+    if not _is_complete(path):
+        built = build()
         try:
-            _write_atomically(path, *cooked, recipe=text)
+            _write_atomically(path, *built, key=key)
         except OSError as error:
-            reason = f"cannot write the prepared data below {cache}: {error.strerror}"
-            raise DataError(f"{reason}; free space or set dataset.cache_dir=") from error
+            raise DataError(
+                f"cannot write the prepared data below {cache}: {error.strerror}; "
+                "free space or set dataset.cache_dir="
+            ) from error
     return Prepared(path)
 
 
 def reassign_training_users(
-    data: Prepared, histories: Columns, inside: NDArray[np.bool_], path: Path
+    data: Prepared, histories: Columns, in_training: BoolArray, path: Path
 ) -> Prepared:
-    """Write the same federation with other users in training, as `split=cold_users` has them.
+    """Write the same dataset with other training users, split as by `split=cold_users`.
 
     Args:
-        data: the prepared data; users, items and clients stay.
-        histories: the interactions of every user.
-        inside: bool (num_users,), whose histories are training data. Of all others the last
-            interaction is test and those before it are validation.
-        path: the folder to write, new.
+        data: the prepared data; users, items and clients are unchanged.
+        histories: the interactions of all users.
+        in_training: bool (num_users,), the users whose histories are training data. For the
+            other users the last interaction is test and the earlier ones are validation.
+        path: the new folder.
     """
     shutil.copytree(data.path, path)
-    held_out = histories.mask(~inside)
+    held_out = histories.mask(~in_training)
     last = np.zeros(len(held_out.item), np.bool_)
     last[held_out.offsets[1:][np.diff(held_out.offsets) > 0] - 1] = True
     parts = {
-        Part.TRAIN: histories.mask(inside),
+        Part.TRAIN: histories.mask(in_training),
         Part.VALIDATION: _rows(held_out, ~last),
         Part.TEST: _rows(held_out, last),
     }
@@ -81,15 +84,15 @@ def reassign_training_users(
     return Prepared(path)
 
 
-def _rows(columns: Columns, kept: NDArray[np.bool_]) -> Columns:
-    """Some rows of all."""
-    per_user = np.bincount(columns.users()[kept], minlength=len(columns.offsets) - 1)
-    rating = None if columns.rating is None else columns.rating[kept]
-    return Columns(starts(per_user), columns.item[kept], rating)
+def _rows(columns: Columns, selected: BoolArray) -> Columns:
+    """The selected rows; `selected` is bool (n,)."""
+    per_user = np.bincount(columns.users()[selected], minlength=len(columns.offsets) - 1)
+    rating = None if columns.rating is None else columns.rating[selected]
+    return Columns(starts(per_user), columns.item[selected], rating)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether every file the manifest names is there, byte for byte."""
+def _is_complete(path: Path) -> bool:
+    """Whether all files in the manifest are present and have the recorded digests."""
     try:
         digests = json.loads((path / MANIFEST).read_text())["sha256"]
         return all(_digest(path / name) == digest for name, digest in digests.items())
@@ -110,9 +113,9 @@ def _write_atomically(
     digest: str,
     clients: pd.DataFrame,
     *,
-    recipe: str,
+    key: str,
 ) -> None:
-    """Write into a temporary neighbour and rename, so that nobody sees half a file."""
+    """Write into a temporary folder and rename it, so that no process sees incomplete files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -132,13 +135,13 @@ def _write_atomically(
             **schema,
         }
         digests = {file.name: _digest(file) for file in sorted(scratch.iterdir())}
-        manifest = {"meta": meta, "sha256": digests, "recipe": json.loads(recipe)}
+        manifest = {"meta": meta, "sha256": digests, "cache_key": json.loads(key)}
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
         try:
             scratch.rename(path)
         except OSError:
-            # A folder is there: another run's, or a broken one. The same recipe gives the same
-            # bytes, so each file may take the other's place, whoever is reading or mending it.
+            # The folder exists: another run wrote it, or it is damaged. Equal keys give equal
+            # bytes, so each file can be replaced, even while other processes read or repair it.
             path.chmod(_PRIVATE_FOLDER)
             for name in (*digests, MANIFEST):
                 (scratch / name).replace(path / name)
@@ -154,9 +157,9 @@ def _rating_range(interactions: Interactions, split: Split) -> tuple[float, floa
 
 
 def _write_features(
-    folder: Path, interactions: Interactions, order: NDArray[np.int64]
+    folder: Path, interactions: Interactions, order: IndexArray
 ) -> dict[str, list[str]]:
-    """Write what is known of items and users; returns what each column of theirs means."""
+    """Write the item features and user attributes; returns the names of their columns."""
     items = item_features(interactions.items, interactions.num_items)
     users = user_features(interactions.users, interactions.num_users)
     _save(folder, "item_features", items.to_numpy(np.float32))
@@ -169,7 +172,7 @@ def _write_columns(
     interactions: Interactions,
     split: Split,
     partition: Partition,
-    order: NDArray[np.int64],
+    order: IndexArray,
 ) -> None:
     position = np.empty(interactions.num_users, np.int64)
     position[order] = np.arange(interactions.num_users)
@@ -183,7 +186,7 @@ def _write_columns(
         rows = split.rows(part)
         place = position[interactions.user[rows]]
         time = np.zeros(len(rows)) if timestamp is None else timestamp[rows]
-        # As splits break ties: in the order of item codes a sequence would tell popular items.
+        # Ties as in the splits: the order of item codes would reveal which items are popular.
         rows = rows[np.lexsort((tie_hash(interactions, rows), time, place))]
         per_user = np.bincount(place, minlength=interactions.num_users)
         name = part.name.lower()
@@ -201,5 +204,5 @@ def _save(folder: Path, name: str, array: NDArray[Any]) -> None:
 
 
 def _storable(ids: Ids) -> Ids:
-    """Ids as a dtype that numpy can memory-map: integers stay, anything else becomes text."""
+    """Ids in a dtype that numpy can memory-map: integers are unchanged, others become text."""
     return ids if ids.dtype.kind in "iu" else ids.astype(np.str_)

@@ -1,7 +1,7 @@
-"""The prepared folder: a federation's data as memory-mapped columns, sorted by client and user.
+"""The prepared dataset: memory-mapped columns, sorted by client and user.
 
-A *position* is a user's place in that order, so the users of a client, and the interactions of a
-user, are contiguous. A node opens the folder and touches only the pages of its own clients.
+A *position* is the index of a user in that order. The users of a client are contiguous, and so are
+the interactions of a user. A node opens the folder and reads only the pages of its own clients.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedrec_flower.core.types import BoolArray, IndexArray
 from fedrec_flower.data.interactions import Ids, Part
 
 if TYPE_CHECKING:
@@ -25,34 +26,38 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """One part of the split, sorted by position, then time, then item.
+    """One part of the split, sorted by position, then time; equal times by `tie_hash`.
 
     Attributes:
-        offsets: int64 (num_users + 1,), where each position's interactions begin.
+        offsets: int64 (num_users + 1,), the row of each position's first interaction.
         item: int32 (n,), item codes.
         rating: float32 (n,), raw rating units; None for implicit data.
     """
 
-    offsets: NDArray[np.int64]
+    offsets: IndexArray
     item: NDArray[np.int32]
     rating: NDArray[np.float32] | None
 
     def slice(self, start: int, stop: int) -> Self:
-        """The interactions of positions [start, stop), offsets counted from zero."""
+        """The interactions of positions [start, stop); the offsets start at zero."""
         offsets = np.asarray(self.offsets[start : stop + 1])
         rows = slice(int(offsets[0]), int(offsets[-1]))
         rating = None if self.rating is None else self.rating[rows]
         return type(self)(offsets - offsets[0], np.asarray(self.item[rows]), rating)
 
-    def mask(self, kept: NDArray[np.bool_]) -> Self:
-        """The interactions of the positions that are kept, bool (num_users,); others have none."""
+    def mask(self, selected: BoolArray) -> Self:
+        """Keep the interactions of the selected positions.
+
+        Args:
+            selected: bool (num_users,); positions that are not selected have no interactions.
+        """
         length = np.diff(self.offsets)
-        rows = np.repeat(kept, length)
+        rows = np.repeat(selected, length)
         rating = None if self.rating is None else self.rating[rows]
-        return type(self)(starts(length * kept), self.item[rows], rating)
+        return type(self)(starts(np.where(selected, length, 0)), self.item[rows], rating)
 
     def concat(self, later: Self) -> Self:
-        """Each position's interactions, and after them those of another part."""
+        """Append the interactions of another part to those of each position."""
         order = np.argsort(np.concatenate([self.users(), later.users()]), kind="stable")
         rating = None
         if self.rating is not None and later.rating is not None:
@@ -60,26 +65,26 @@ class Columns:
         item = np.concatenate([self.item, later.item])[order]
         return type(self)(self.offsets + later.offsets, item, rating)
 
-    def users(self) -> NDArray[np.int64]:
-        """int64 (n,): the position, counted from the slice's first, of each interaction."""
+    def users(self) -> IndexArray:
+        """int64 (n,): the position of each interaction, relative to the first of the slice."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
 @dataclass(frozen=True, slots=True)
 class ClientData:
-    """What one client holds: its users and their interactions. Never leaves the node.
+    """The private data of one client: its users and their interactions. It stays on the node.
 
-    Neighbouring clients of a node may be read as one, to be evaluated together.
+    Several consecutive clients of a node can be read as one, to be evaluated together.
 
     Attributes:
-        client: the client's code, the first one's of several.
-        num_clients: how many clients are read as one.
+        client: the code of the client, or of the first of several clients.
+        num_clients: number of clients that are read as one.
         first: position of the client's first user.
         user_codes: int32 (num_users,), the user code of each of the client's users.
         train: its training interactions.
         validation: its validation interactions.
         test: its test interactions.
-        attributes: float32 (num_users, num_attributes), what its users say of themselves.
+        attributes: float32 (num_users, num_attributes), the encoded attributes of its users.
     """
 
     client: int
@@ -97,37 +102,36 @@ class ClientData:
         return len(self.user_codes)
 
     def users(self, start: int, stop: int) -> Self:
-        """Some of its users, [start, stop) counted from its first; `client` stays as it is."""
+        """The users [start, stop), relative to the client's first user; `client` is unchanged."""
         train, validation, test = (
             part.slice(start, stop) for part in (self.train, self.validation, self.test)
         )
-        codes, attributes = self.user_codes[start:stop], self.attributes[start:stop]
         return replace(
             self,
             first=self.first + start,
-            user_codes=codes,
+            user_codes=self.user_codes[start:stop],
             train=train,
             validation=validation,
             test=test,
-            attributes=attributes,
+            attributes=self.attributes[start:stop],
         )
 
     def after_validation(self) -> Self:
-        """The same client once validation is past: all but the test is known."""
-        known = self.train.concat(self.validation)
-        nothing = self.validation.mask(np.zeros(self.num_users, np.bool_))
-        return replace(self, train=known, validation=nothing)
+        """The same client with its validation interactions moved to the training part."""
+        seen = self.train.concat(self.validation)
+        no_rows = self.validation.mask(np.zeros(self.num_users, np.bool_))
+        return replace(self, train=seen, validation=no_rows)
 
     def without_interactions(self) -> Self:
-        """The same users, who have met no item."""
-        nobody = np.zeros(self.num_users, np.bool_)
+        """The same users without any interaction."""
+        no_users = np.zeros(self.num_users, np.bool_)
         train, validation, test = (
-            part.mask(nobody) for part in (self.train, self.validation, self.test)
+            part.mask(no_users) for part in (self.train, self.validation, self.test)
         )
         return replace(self, train=train, validation=validation, test=test)
 
     def __len__(self) -> int:
-        """Number of training interactions: the client's weight, `num_examples`."""
+        """Number of training interactions: the weight `num_examples` of the client."""
         return len(self.train.item)
 
 
@@ -140,10 +144,10 @@ class Prepared:
         num_items: size of the catalogue.
         num_clients: number of clients.
         rating_range: lowest and highest training rating, raw units; None for implicit data.
-        split_sha256: digest of the split, as recorded in every run's summary.
-        timed: whether interactions stand in the order of time; if not, in an arbitrary one.
+        split_sha256: digest of the split, as in the summary of each run.
+        timed: whether the interactions are sorted by time; otherwise their order is arbitrary.
         item_features: float32 (num_items, num_features), public; see `features.item_features`.
-        num_attributes: how many numbers say what a user is like; see `features.user_features`.
+        num_attributes: number of user attributes; see `features.user_features`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -169,12 +173,12 @@ class Prepared:
 
     @property
     def digest(self) -> str:
-        """16 hex digits, the same for the same interactions, split, partition and attributes."""
+        """16 hexadecimal digits, equal for equal interactions, split, partition and attributes."""
         columns = {name: sha for name, sha in self._files.items() if name.endswith(".npy")}
         return sha256(json.dumps(columns, sort_keys=True).encode()).hexdigest()[:16]
 
     def _column(self, name: str) -> NDArray[Any]:
-        # asarray: slicing a plain view of the mapping is many times cheaper than a np.memmap.
+        # asarray: slicing a plain view of the mapping is much cheaper than slicing a np.memmap.
         return np.asarray(np.load(self.path / f"{name}.npy", mmap_mode="r"))
 
     def _part(self, part: Part) -> Columns:
@@ -183,81 +187,82 @@ class Prepared:
         return Columns(self._column(f"{name}_offsets"), self._column(f"{name}_item"), rating)
 
     def part(self, part: Part) -> Columns:
-        """All interactions of one part, every client's."""
+        """All interactions of one part, of all clients."""
         return self._parts[part]
 
     def client(self, client: int, num_clients: int = 1) -> ClientData:
-        """The data of one client, or of neighbouring ones as one; only their pages are read."""
-        cuts = self.client_offsets
-        first, stop = int(cuts[client]), int(cuts[client + num_clients])
+        """The data of one client, or of several consecutive clients; only their pages are read."""
+        first = int(self.client_offsets[client])
+        stop = int(self.client_offsets[client + num_clients])
         train, validation, test = (self._parts[part].slice(first, stop) for part in Part)
-        codes, attributes = (np.asarray(c[first:stop]) for c in (self.user_codes, self._attributes))
+        codes = np.asarray(self.user_codes[first:stop])
+        attributes = np.asarray(self._attributes[first:stop])
         return ClientData(client, num_clients, first, codes, train, validation, test, attributes)
 
     @property
     def max_seen_items(self) -> int:
-        """How many items the most active user has interacted with, held-out ones included."""
+        """Number of items of the most active user, including held-out items."""
         counts = sum(np.diff(self._parts[part].offsets) for part in Part)
         return int(np.max(counts))
 
     @property
     def largest_client(self) -> int:
-        """The client with the most training interactions."""
+        """Code of the client with the most training interactions."""
         return int(self.num_examples.argmax())
 
     @property
     def most_examples(self) -> int:
-        """Training interactions of the largest client."""
+        """Number of training interactions of the largest client."""
         return int(self.num_examples.max())
 
     @property
     def most_users(self) -> int:
-        """Users of the client that has most."""
+        """Number of users of the client with the most users."""
         return int(np.diff(self.client_offsets).max())
 
     @property
-    def num_examples(self) -> NDArray[np.int64]:
-        """int64 (num_clients,): training interactions of each client."""
-        count: NDArray[np.int64] = np.diff(self._parts[Part.TRAIN].offsets[self.client_offsets])
+    def num_examples(self) -> IndexArray:
+        """int64 (num_clients,): number of training interactions of each client."""
+        count: IndexArray = np.diff(self._parts[Part.TRAIN].offsets[self.client_offsets])
         return count
 
     def hosted_by(self, node: int, num_nodes: int) -> range:
-        """The clients of a node, contiguous, balanced by work; needs num_nodes <= num_clients."""
+        """The clients of a node: contiguous and balanced by work; num_nodes <= num_clients."""
         examples = np.asarray(self._parts[Part.TRAIN].offsets)[self.client_offsets]
-        # A client costs time even when it holds little: about as much as 50 interactions.
+        # Each client has a fixed cost, about that of 50 interactions.
         cost = examples + 50 * np.arange(self.num_clients + 1)
         nodes = np.arange(num_nodes + 1)
         cuts = np.searchsorted(cost, np.linspace(0, cost[-1], num_nodes + 1))
-        # Every node hosts at least one client.
+        # Each node hosts at least one client.
         cuts = np.maximum.accumulate(cuts - nodes) + nodes
         cuts = np.minimum(cuts, self.num_clients - num_nodes + nodes)
         return range(int(cuts[node]), int(cuts[node + 1]))
 
     @cached_property
     def user_ids(self) -> Ids:
-        """(num_users,), original ids by user code."""
+        """(num_users,), the original id of each user code."""
         return self._column("user_ids")
 
     @cached_property
     def item_ids(self) -> Ids:
-        """(num_items,), original ids by item code."""
+        """(num_items,), the original id of each item code."""
         return self._column("item_ids")
 
     @cached_property
     def items(self) -> "pd.DataFrame":
         """One row per item code: title, year, genres where known."""
-        import pandas as pd  # here: nodes need no tables
+        import pandas as pd  # imported here: nodes do not need pandas
 
         return pd.read_parquet(self.path / "items.parquet")
 
     @cached_property
     def clients(self) -> "pd.DataFrame":
-        """One row per client: how the data fell, as `partition_table` describes it."""
+        """One row per client, from `partition_table`."""
         import pandas as pd
 
         return pd.read_parquet(self.path / "clients.parquet")
 
 
-def starts(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of several stretches begins, and where the last one ends: int64 (n + 1,)."""
+def starts(sizes: Sequence[int] | IndexArray) -> IndexArray:
+    """Offsets of consecutive segments of the given sizes, and the end: int64 (n + 1,)."""
     return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
