@@ -1,1 +1,1 @@
-"""What every room uses: errors, random streams, files, array types, configured objects."""
+"""Basic parts of every room: errors, random streams, files, array types, configured objects."""

@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 _NUM_KEPT = 2  # checkpoints
 _DIGEST_BYTES = 32  # of SHA-256
 _BLOCK_BYTES = 1 << 20
-_JSON_ARRAY = "told"  # name of the array that holds, as JSON, every field that is not an array
+_JSON_ARRAY = "json"  # name of the array that holds, as JSON, every field that is not an array
 _OWNER_ONLY = 0o700  # mode of a folder
 
 
@@ -41,7 +41,7 @@ class Checkpoint:
         slot: the slot with the personal parameters of that round.
         beside: slots of other rounds that this checkpoint refers to.
         spared: slots that the previous checkpoint needs.
-        arrays: arrays of any shape; any names except "told"; the order is restored.
+        arrays: arrays of any shape; any names except "json"; the order is restored.
         facts: JSON-able values; floats are restored exactly.
         files: required files: size in bytes, and CRC-32 of that many bytes; set by
             `Checkpoints.write`.

@@ -1,6 +1,6 @@
-"""Rows of tables, added to and taken from: what federated training of recommenders does most.
+"""Scatter-add and gather-subtract of table rows, the most frequent operation of the package.
 
-Compiled at first use: numpy and PyTorch make a call per row where rows may repeat.
+Compiled at first use: NumPy and PyTorch make one call per row where rows may repeat.
 """
 
 from functools import cache
@@ -36,7 +36,7 @@ def gather_subtract_rows(values: Floats, table: Floats, rows: NDArray[np.int64])
 
 
 def _flat(array: Floats) -> Floats:
-    """A view with two axes, whatever the shape of a row."""
+    """Return a view with two axes: rows, and the flattened values of a row."""
     return array.reshape(len(array), prod(array.shape[1:]))
 
 
@@ -56,5 +56,5 @@ def _subtract(values: Any, table: Any, rows: Any) -> None:
 
 @cache
 def _compiled() -> dict[str, Any]:
-    # When they are needed: the compiler takes a second to import.
+    # At first use: importing the compiler takes a second.
     return {"add": compiled(_add), "subtract": compiled(_subtract)}

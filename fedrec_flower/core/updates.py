@@ -1,6 +1,6 @@
-"""What clients send: their updates, laid out flat, one client after another.
+"""Client updates in a flat layout, and weighted means of them.
 
-Weighted means of client updates, over all clients or over those that touched a row.
+A mean is over all clients, or for each table row over the clients that touched it.
 
 Source: McMahan et al. 2017, Algorithm 1, for the mean over all clients.
 """
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.scatter import scatter_add_rows
 
-HUGE = 1e6  # no honest update of a parameter is larger, whatever the learning rate
+HUGE = 1e6  # upper limit of an honest update of one parameter, for any learning rate
 
 
 Tensors = dict[str, NDArray[np.float32]]
 
-# Beside stacked tensors: how they are laid out, as messages name it.
+# Names of the layout arrays that accompany stacked tensors in a message.
 LAYOUT = ("stacked/clients", "stacked/weights", "stacked/offsets", "stacked/rows", "stacked/loss")
 
 
 @dataclass(frozen=True, slots=True)
 class Updates:
-    """What several clients may send, one client after another.
+    """Updates of several clients, concatenated in client order.
 
     Attributes:
         clients: int64 (num_clients,), their codes.
-        weights: float64 (num_clients,), shares in the average; here `num_examples`.
+        weights: float64 (num_clients,), weights in the average, such as `num_examples`.
         offsets: int64 (num_clients + 1,), where each client's rows begin.
-        rows: int64 (num_rows,), the item rows each touched, ascending within a client.
+        rows: int64 (num_rows,), the item rows that each client touched, ascending within a client.
         tensors: new minus global value of each shared parameter; a table with a row per item
             has shape (num_rows, ...), anything else one copy per client, (num_clients, ...).
     """
@@ -53,7 +53,7 @@ class Updates:
         return np.repeat(np.arange(len(self.clients)), np.diff(self.offsets))
 
     def select(self, places: NDArray[np.int64], tables: Collection[str]) -> Self:
-        """Some of the clients, in the order given; `tables` names what has a row per item."""
+        """Select clients by place, in that order. `tables` names the tensors with item rows."""
         sizes = np.diff(self.offsets)[places]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
@@ -65,7 +65,7 @@ class Updates:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """The clients of several parts, one part after another; at least one part."""
+        """Concatenate the clients of several parts; at least one part is needed."""
         if len(parts) == 1:
             return parts[0]
         sizes = np.concatenate([np.diff(part.offsets) for part in parts])
@@ -78,7 +78,7 @@ class Updates:
         )
 
 
-ROW_WEIGHT = "row_weight"  # beside a sum of updates: `UpdateSum.row_weight`, as messages name it
+ROW_WEIGHT = "row_weight"  # name of `UpdateSum.row_weight` in a message
 
 
 def weighted_mean(updates: Sequence[Tensors], weights: Sequence[float]) -> Tensors:
@@ -107,7 +107,7 @@ def weighted_mean(updates: Sequence[Tensors], weights: Sequence[float]) -> Tenso
 
 @dataclass(slots=True)
 class UpdateSum:
-    """A sum over clients of weight times update: all that a mean needs, and it can be summed.
+    """The sum over clients of weight times update. Sums can be added; a mean needs no more.
 
     Attributes:
         tensors: float64, by name, full shapes.
@@ -121,7 +121,7 @@ class UpdateSum:
 
     @classmethod
     def zeros(cls, shapes: Mapping[str, tuple[int, ...]], num_items: int) -> Self:
-        """The sum over no client."""
+        """Return the sum over an empty set of clients."""
         # float64: thousands of float32 clients lose low bits.
         tensors = {name: np.zeros(shape) for name, shape in shapes.items()}
         return cls(tensors, 0.0, np.zeros(num_items))
@@ -152,7 +152,7 @@ def mean_over_all_clients(total: UpdateSum) -> Tensors:
 def mean_over_touching_clients(total: UpdateSum, tables: Collection[str]) -> Tensors:
     """Each table row divided by the weight of the clients that touched it.
 
-    A rare item's row then moves as far as its few clients ask. Rows that nobody touched stay.
+    The row of a rare item then moves by the mean of its few clients. Untouched rows stay.
 
     Args:
         total: the sum over the cohort.

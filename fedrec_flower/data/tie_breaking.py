@@ -17,7 +17,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of SplitMix64 on each value: a bijection that maps close values far apart.
+    """Apply one step of SplitMix64 to each value: a bijection that spreads close values.
 
     Args:
         values: uint64, any shape except a scalar (numpy warns about the intended overflow of a

@@ -1,4 +1,4 @@
-"""Partitions: which client holds the data of which users."""
+"""Interface of partitions."""
 
 from typing import Protocol
 
@@ -6,8 +6,8 @@ from fedrec_flower.data.interactions import Interactions, Partition, Split
 
 
 class Partitioner(Protocol):
-    """What every class named by a `conf/partition/*.yaml` offers."""
+    """Interface of the classes in `conf/partition/*.yaml`."""
 
     def assign(self, interactions: Interactions, split: Split, seed: int) -> Partition:
-        """Give each user a client; the same seed gives the same clients."""
+        """Assign each user to a client. The same seed gives the same clients."""
         ...

@@ -1,7 +1,4 @@
-"""One client per user: the cross-device setting, where a phone holds its owner's history.
-
-All users in one client: centralised training, the ceiling of every federation.
-"""
+"""Partitions without silos: one client per user (cross-device), or one client for all users."""
 
 from dataclasses import dataclass
 
@@ -12,10 +9,10 @@ from fedrec_flower.data.interactions import Interactions, Partition, Split
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Make every user a client; the client's code is the user's, its name the original user id."""
+    """One client per user: its code is the user's code, its name the original user id."""
 
     def assign(self, interactions: Interactions, split: Split, seed: int) -> Partition:
-        """Give each user a client; `split` and `seed` are unused, nothing is drawn."""
+        """Assign each user to its own client. `split` and `seed` are unused: no random draw."""
         del split, seed
         clients = np.arange(interactions.num_users, dtype=np.int32)
         return Partition(clients, interactions.user_ids)
@@ -23,10 +20,10 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """Put all users into one client."""
+    """One client with all users: centralised training, the reference of every federation."""
 
     def assign(self, interactions: Interactions, split: Split, seed: int) -> Partition:
-        """Give each user client 0; `split` and `seed` are unused, nothing is drawn."""
+        """Assign each user to client 0. `split` and `seed` are unused: no random draw."""
         del split, seed
         clients = np.zeros(interactions.num_users, dtype=np.int32)
         return Partition(clients, np.array(["all users"]))

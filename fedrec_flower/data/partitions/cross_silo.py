@@ -1,27 +1,21 @@
-"""What the partitions into a given number of silos share: checks, names, dealing users.
+"""Partitions into a given number of silos, or into one silo per value of a user attribute.
 
-Silos of equal size with users at random: every silo looks like the whole (IID).
-
-Silos whose sizes follow a power law: a few hospitals are large, most are small.
-
-Source: Li et al. 2022, "Federated learning on non-IID data silos" (quantity skew; there the
-sizes come from a Dirichlet draw, here from Zipf's law, so that they are the same for
-every seed).
-
-Silos by an attribute of the users, such as occupation or gender: a natural non-IID split.
-
-Silos that differ in taste: for each genre, a Dirichlet draw says which silo gets its users.
-
-A user is labelled by the genre it consumed most in train. For each genre, the shares of the
-clients are drawn from Dirichlet(alpha, ..., alpha) and the genre's users are dealt accordingly;
-users who consumed no known genre are dealt as one more genre. A small alpha gives silos of one
-taste, a large one silos that look alike. A client left without users receives one from the then
-largest client, so that the number of clients is always the one asked for.
-
-Source: Yurochkin et al. 2019, "Bayesian nonparametric federated learning of neural networks",
-section 4 (a draw per class, over clients); Hsu et al. 2019, "Measuring the effects of
-non-identical data distribution for federated visual classification" (alpha as the measure of skew;
-there a draw per client, over classes).
+- `SiloRandom`: silos of equal size, users at random (IID).
+- `SiloQuantity`: sizes follow a power law: a few silos are large, most are small.
+  Source: Li et al. 2022, "Federated learning on non-IID data silos" (quantity skew; there the sizes
+  are drawn from a Dirichlet distribution, here they follow Zipf's law and are equal for every
+  seed).
+- `SiloAttribute`: silos by an attribute such as occupation or gender: a natural non-IID split.
+- `SiloDirichlet`: silos that differ in taste. Each user has a label, the genre with most of its
+  training interactions. For each genre, the shares of the clients are drawn from
+  Dirichlet(alpha, ..., alpha), and the users of the genre are assigned by these shares. Users
+  without a known genre form one more label. A small alpha gives silos with one genre, a large alpha
+  gives similar silos. A client without users receives one from the largest client at that time, so
+  the number of clients is always the configured one.
+  Source: Yurochkin et al. 2019, "Bayesian nonparametric federated learning of neural networks",
+  section 4 (a draw per class, over clients); Hsu et al. 2019, "Measuring the effects of
+  non-identical data distribution for federated visual classification" (alpha as the measure of
+  skew; there a draw per client, over classes).
 """
 
 from dataclasses import dataclass
@@ -51,17 +45,17 @@ def require_silos(num_clients: int, num_users: int) -> None:
 
 
 def silos(client_of_user: NDArray[np.integer], num_clients: int) -> Partition:
-    """A partition whose clients are called "silo 0", "silo 1" and so on."""
+    """Return a partition with client names "silo 0", "silo 1" and so on."""
     names = np.array([f"silo {client}" for client in range(num_clients)])
     return Partition(client_of_user.astype(np.int32), names)
 
 
 def deal(sizes: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Deal users to clients at random, a given number to each.
+    """Assign users to clients at random, a given number to each client.
 
     Args:
         sizes: (num_clients,), users per client; they sum to num_users.
-        rng: where the order of the users comes from.
+        rng: random generator for the order of the users.
 
     Returns:
         int64 (num_users,), the client of each user.
@@ -73,7 +67,7 @@ def deal(sizes: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int
 def fill_empty(
     client_of_user: NDArray[np.int64], num_clients: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Move one user to each client without any, each time from the then largest client.
+    """Move one user to each empty client, each time from the largest client at that time.
 
     Args:
         client_of_user: int64 (num_users,), in [0, num_clients); num_users >= num_clients.
@@ -81,12 +75,12 @@ def fill_empty(
         rng: chooses which users of a client move.
 
     Returns:
-        int64 (num_users,), every client has a user; unchanged where none was empty.
+        int64 (num_users,), every client has a user; unchanged if no client was empty.
     """
     sizes = np.bincount(client_of_user, minlength=num_clients)
     empty = np.flatnonzero(sizes == 0)
-    # Stack each client's users in random order. Taking the users that stand highest over all
-    # stacks is the same as taking from the highest stack again and again.
+    # Stack each client's users in random order. Taking the highest users over all stacks equals
+    # taking one user from the highest stack repeatedly.
     order = np.lexsort((rng.random(len(client_of_user)), client_of_user))
     height = np.empty(len(order), dtype=np.int64)
     height[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -97,7 +91,7 @@ def fill_empty(
 
 @dataclass(frozen=True, slots=True)
 class SiloRandom:
-    """Deal the users evenly over the clients.
+    """Assign the users evenly to the clients.
 
     Attributes:
         num_clients: number of silos; their sizes differ by one user at most.
@@ -106,7 +100,7 @@ class SiloRandom:
     num_clients: int
 
     def assign(self, interactions: Interactions, split: Split, seed: int) -> Partition:
-        """Give each user a client; `split` is unused.
+        """Assign each user to a client. `split` is unused.
 
         Raises:
             ConfigError: if there is no client, or there are more clients than users.
@@ -120,7 +114,7 @@ class SiloRandom:
 
 @dataclass(frozen=True, slots=True)
 class SiloQuantity:
-    """Deal the users at random over clients of unequal size.
+    """Assign the users at random to clients of unequal size.
 
     Attributes:
         num_clients: number of silos.
@@ -140,7 +134,7 @@ class SiloQuantity:
             )
 
     def assign(self, interactions: Interactions, split: Split, seed: int) -> Partition:
-        """Give each user a client; `split` is unused, the seed decides who, not how many.
+        """Assign each user to a client. The sizes do not depend on the seed. `split` is unused.
 
         Raises:
             ConfigError: if there is no client, or there are more clients than users.
@@ -153,9 +147,9 @@ class SiloQuantity:
 
 
 def _apportion(num_users: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Sizes near `weights` (num_clients,) that sum to `num_users`: one each, rest by weight.
+    """Return sizes that sum to `num_users`: one user each, the others by `weights` (num_clients,).
 
-    Fractions of a user go to the largest fractions first (largest remainder method).
+    Rounding follows the largest remainder method.
     """
     rest = num_users - len(weights)
     quota = rest * weights / weights.sum()
@@ -167,7 +161,7 @@ def _apportion(num_users: int, weights: NDArray[np.float64]) -> NDArray[np.int64
 
 @dataclass(frozen=True, slots=True)
 class SiloAttribute:
-    """Make one client per value of a user attribute.
+    """One client per value of a user attribute.
 
     Attributes:
         attribute: a column of the user table. Users without a value share the client "unknown".
@@ -176,7 +170,7 @@ class SiloAttribute:
     attribute: str
 
     def assign(self, interactions: Interactions, split: Split, seed: int) -> Partition:
-        """Give each user the client of its value; clients are named by value and sorted by it.
+        """Assign each user to the client of its value. Clients are named and sorted by value.
 
         Raises:
             ConfigError: if the users have no such attribute; names those they have.
@@ -190,7 +184,7 @@ class SiloAttribute:
         return Partition(codes.astype(np.int32), names)
 
     def _column(self, interactions: Interactions) -> "pd.Series[Any]":
-        """The attribute of each user, (num_users,)."""
+        """Return the attribute of each user, (num_users,)."""
         if self.attribute not in interactions.users.columns:
             known = ", ".join(map(str, interactions.users.columns)) or "none, use partition=user"
             raise ConfigError(
@@ -202,11 +196,11 @@ class SiloAttribute:
 
 @dataclass(frozen=True, slots=True)
 class SiloDirichlet:
-    """Deal the users of each genre by shares drawn from a Dirichlet distribution.
+    """Assign the users of each genre by shares drawn from a Dirichlet distribution.
 
     Attributes:
         num_clients: number of silos.
-        alpha: concentration, above 0; near 0 a genre lives in one silo, at 100 silos look alike.
+        alpha: concentration, above 0. Near 0 each genre is in one silo, at 100 silos are similar.
 
     Raises:
         ConfigError: if alpha is not above 0 and finite.
@@ -222,7 +216,7 @@ class SiloDirichlet:
             )
 
     def assign(self, interactions: Interactions, split: Split, seed: int) -> Partition:
-        """Give each user a client, by the genres of its training interactions.
+        """Assign each user to a client by the genres of its training interactions.
 
         Raises:
             ConfigError: if there is no client, or there are more clients than users.
@@ -238,7 +232,7 @@ class SiloDirichlet:
         return silos(fill_empty(clients, self.num_clients, rng), self.num_clients)
 
     def _sizes(self, num_users: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """How many users of one genre go to each client, int64 (num_clients,)."""
+        """Return the number of users of one genre for each client, int64 (num_clients,)."""
         shares = rng.dirichlet(np.full(self.num_clients, self.alpha))
         # Rounding the summed shares, not each share, so that the sizes sum to num_users.
         ends = np.rint(np.cumsum(shares) * num_users).astype(np.int64)
@@ -246,7 +240,7 @@ class SiloDirichlet:
 
 
 def _label(interactions: Interactions, split: Split) -> NDArray[np.int64]:
-    """The genre each user consumed most in train, int64 (num_users,); -1 for none.
+    """Return the most frequent genre of each user in train, int64 (num_users,); -1 for none.
 
     Raises:
         DataError: if the items have no genres.
@@ -254,7 +248,7 @@ def _label(interactions: Interactions, split: Split) -> NDArray[np.int64]:
     genres = Genres.read(interactions)
     if len(genres.names) == 0:
         raise DataError(
-            f"the items of {interactions.name} have no genres and partition=silo_dirichlet deals "
+            f"the items of {interactions.name} have no genres and partition=silo_dirichlet assigns "
             'users by genre: add a column "genres" or choose another partition'
         )
     train = split.rows(Part.TRAIN)

@@ -1,4 +1,4 @@
-"""How the data fell to the clients, as a table; figures are drawn from it elsewhere."""
+"""Table of the data of each client."""
 
 import numpy as np
 import pandas as pd
@@ -41,14 +41,14 @@ def partition_table(interactions: Interactions, split: Split, partition: Partiti
 
 
 def _count(client: NDArray[np.int32], num_clients: int) -> NDArray[np.int64]:
-    """How often each client occurs, int64 (num_clients,)."""
+    """Count the occurrences of each client, int64 (num_clients,)."""
     return np.bincount(client, minlength=num_clients)
 
 
 def _count_distinct(
     client: NDArray[np.int32], item: NDArray[np.int32], num_clients: int
 ) -> NDArray[np.int64]:
-    """How many different items each client has, int64 (num_clients,)."""
+    """Count the distinct items of each client, int64 (num_clients,)."""
     # Two int32 codes in one int64; np.sort of those is many times faster than np.unique.
     pairs = np.sort((client.astype(np.int64) << 32) | item)
     is_new = np.diff(pairs, prepend=-1) != 0

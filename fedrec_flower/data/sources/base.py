@@ -1,4 +1,4 @@
-"""What every dataset offers, and the two things all of them need: a cache and file digests."""
+"""Interface of data sets, the cache folder and file digests."""
 
 from hashlib import file_digest
 from pathlib import Path
@@ -9,18 +9,18 @@ import platformdirs
 from fedrec_flower.core.errors import DataError
 from fedrec_flower.data.interactions import Interactions
 
-# What to do when a user met an item twice: refuse, or keep the latest of the two.
+# Handling of a repeated (user, item) pair: raise an error, or keep the latest row.
 Duplicates = Literal["error", "last"]
 
 Fingerprint = dict[str, str | int | float | None]
 
 
 class Dataset(Protocol):
-    """What every class named by a `conf/dataset/*.yaml` offers."""
+    """Interface of the classes in `conf/dataset/*.yaml`."""
 
     @property
     def name(self) -> str:
-        """What to call the data in tables and figures."""
+        """Name of the data in tables and figures."""
         ...
 
     @property
@@ -29,10 +29,10 @@ class Dataset(Protocol):
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """Everything that determines what `load` returns, JSON-able; local files are hashed.
+        """Return the JSON-able values that determine the result of `load`; local files are hashed.
 
         Raises:
-            DataError: if a local file it would read is not there.
+            DataError: if a local file is missing.
         """
         ...
 
@@ -40,32 +40,32 @@ class Dataset(Protocol):
         """Read, check and encode the data.
 
         Raises:
-            DataError: if they cannot be found, read or used; names file, column and line.
+            DataError: if they cannot be found, read or used. Names file, column and line.
         """
         ...
 
 
 def lists_items(dataset: Dataset) -> bool:
-    """Whether the catalogue is known without the interactions, so that its ids tell nothing.
+    """Return whether the catalogue is independent of the interactions.
 
-    A dataset says so by a property `lists_items`; one that does not takes the items that its
-    interactions name.
+    The ids of such a catalogue reveal no interaction. A dataset declares it by the property
+    `lists_items`; without that property, the catalogue is the set of items with interactions.
     """
     return bool(getattr(dataset, "lists_items", False))
 
 
 def cache_root(cache_dir: str | None) -> Path:
-    """The folder a user chose, or else this program's place in the user's own cache folder."""
-    if cache_dir:  # an empty one would litter wherever the user stands
+    """Return the configured folder, or else the program's folder in the user's cache folder."""
+    if cache_dir:  # an empty path would mean the current folder
         return Path(cache_dir).expanduser()
     return platformdirs.user_cache_path("fedrec_flower", appauthor=False)
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file: a file saved again with equal size and time is another file all the same.
+    """Return the SHA-256 of a file's content. Size and time of a file do not identify it.
 
     Raises:
-        DataError: if the file is not there.
+        DataError: if the file is missing.
     """
     try:
         with path.open("rb") as file:

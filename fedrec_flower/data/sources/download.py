@@ -1,9 +1,7 @@
-"""Fetching a file once and verified, so that a half or wrong one is never seen by anybody.
+"""Verified downloads, and files of a folder or zip archive by name.
 
-Every fetch writes into its own scratch folder beside the target and is renamed into place, so two
-runs that fetch at the same time do the work twice and disturb each other never.
-
-A folder or an archive, read the same way: a file is found by name, whatever folder it is in.
+Concurrent downloads are safe: each run downloads its own copy into a temporary folder of the cache
+and renames it into place after the checksum has been verified.
 """
 
 import errno
@@ -29,29 +27,29 @@ from fedrec_flower.data.sources.readers import explain_read_errors
 
 _log = logging.getLogger("fedrec_flower")
 
-_CONNECT_SECONDS = 5.0  # who is offline should not wait
-_STALL_SECONDS = 60.0  # who is on a slow line may
+_CONNECT_SECONDS = 5.0  # a machine without network should not wait
+_STALL_SECONDS = 60.0  # a slow connection may
 _PIP_SECONDS = 300.0
 _BLOCK = 1 << 20  # bytes
 
 
 class FetchError(Exception):
-    """One source did not deliver; the message says why."""
+    """One source failed. The message gives the reason."""
 
 
 class UnreachableError(DataError):
-    """No source delivered."""
+    """All sources failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One way to get a file.
+    """One source of a file.
 
     Attributes:
-        filename: its name in the cache.
-        digest: its published checksum, such as "md5:0e33..."; None where none is published:
-            then the archive's own checks must pass.
-        fetch: writes the file to a path; raises `FetchError` if its origin is to blame.
+        filename: name of the file in the cache.
+        digest: published checksum, such as "md5:0e33...". None if there is none: then the checks of
+            the archive itself must pass.
+        fetch: writes the file to a path. Raises `FetchError` if the source fails.
     """
 
     filename: str
@@ -60,18 +58,18 @@ class Source:
 
 
 def fetch_first_available(sources: Sequence[Source], folder: Path, advice: str) -> Path:
-    """The first of the sources that lies in the cache, or else the first that can be fetched.
+    """Return the first source that is in the cache, or else the first that can be downloaded.
 
     Args:
-        sources: ways to the same data, best first.
-        folder: where downloads are kept; it need not exist.
-        advice: what to do when nothing can be fetched.
+        sources: sources of the same data, best first.
+        folder: folder of downloads; it need not exist.
+        advice: end of the error message, the fix if all sources fail.
 
     Returns:
         The path of a verified file.
 
     Raises:
-        UnreachableError: if no source delivers.
+        UnreachableError: if all sources fail.
         DataError: if the folder cannot be used.
     """
     with _usable(folder):
@@ -95,7 +93,7 @@ def fetch_first_available(sources: Sequence[Source], folder: Path, advice: str) 
 
 
 def is_intact(path: Path, digest: str | None) -> bool:
-    """Whether a file is there in full, judged by its checksum or, failing that, as an archive."""
+    """Return whether a file is complete: by its checksum, or else by the checks of the archive."""
     if not path.is_file():
         return False
     if digest is None:
@@ -106,16 +104,16 @@ def is_intact(path: Path, digest: str | None) -> bool:
             return False
     algorithm, _, expected = digest.partition(":")
     with path.open("rb") as stream:
-        # Not for security: md5 is what the publisher offers, and it tells damage.
+        # Not for security: the publisher offers md5, and it detects damage.
         actual = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False))
     return actual.hexdigest() == expected
 
 
 def fetch_url(url: str, target: Path) -> None:
-    """Write what an http(s) address holds.
+    """Download the content of an http(s) address.
 
     Raises:
-        FetchError: if the address cannot be reached or breaks off.
+        FetchError: if the address cannot be reached or the connection breaks.
         OSError: if the target cannot be written.
     """
     with target.open("wb") as file:
@@ -124,17 +122,17 @@ def fetch_url(url: str, target: Path) -> None:
 
 
 def fetch_with_pip(requirement: str, target: Path) -> None:
-    """Download a wheel into the target's folder with the pip and pip settings of the user.
+    """Download a wheel into the target's folder by pip with the user's pip settings.
 
     Raises:
-        FetchError: if pip fails or brings a file of another name.
+        FetchError: if pip fails or the file has another name.
         OSError: if the disk is full.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--disable-pip-version-check", "--retries=1", "--timeout=10"]
     command += ["--only-binary=:all:", f"--dest={target.parent}", requirement]
     try:
-        # The command is the one above, made of constants and a path of ours: no shell, no input.
+        # The command consists of constants and a path of this program: no shell, no user input.
         result = subprocess.run(  # noqa: S603
             command, check=False, capture_output=True, text=True, timeout=_PIP_SECONDS
         )
@@ -143,8 +141,8 @@ def fetch_with_pip(requirement: str, target: Path) -> None:
     if os.strerror(errno.ENOSPC) in result.stderr:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if not target.is_file():
-        said = result.stderr.strip().splitlines() or [f"pip brought no {target.name}"]
-        raise FetchError(said[-1].removeprefix("ERROR: "))
+        lines = result.stderr.strip().splitlines() or [f"pip did not download {target.name}"]
+        raise FetchError(lines[-1].removeprefix("ERROR: "))
 
 
 def _fetch(source: Source, folder: Path) -> Path:
@@ -153,7 +151,7 @@ def _fetch(source: Source, folder: Path) -> Path:
         part = Path(scratch) / source.filename
         source.fetch(part)
         if not is_intact(part, source.digest):
-            raise FetchError("what arrived is not the published file, its checksum differs")
+            raise FetchError("the downloaded file is not the published one: its checksum differs")
         return part.replace(folder / source.filename)
 
 
@@ -169,7 +167,7 @@ def _usable(folder: Path) -> Iterator[None]:
 
 
 class _PatientConnection(HTTPSConnection):
-    """Quick to give up connecting, slow to give up reading."""
+    """A connection with a short timeout for connecting and a long one for reading."""
 
     def connect(self) -> None:
         super().connect()
@@ -188,7 +186,7 @@ def _blocks(url: str) -> Iterator[bytes]:
             while block := response.read(_BLOCK):
                 yield block
     except HTTPError as error:
-        with error:  # an answer like any other: it holds the connection
+        with error:  # the error object holds the connection
             raise FetchError(str(error)) from error
     except URLError as error:
         raise FetchError(str(error.reason)) from error
@@ -198,11 +196,11 @@ def _blocks(url: str) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Files by name.
+    """Files of a folder or zip archive by name.
 
     Attributes:
         path: the folder or zip archive.
-        members: name of each file -> where it is inside.
+        members: file name -> path inside the folder or archive.
     """
 
     path: Path
@@ -210,10 +208,10 @@ class Store:
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        """The bytes of one file.
+        """Open one file for reading bytes.
 
         Raises:
-            KeyError: if there is no such file.
+            KeyError: if the file is not in the store.
             OSError: if it cannot be read.
         """
         if self.path.is_dir():
@@ -224,11 +222,11 @@ class Store:
                 yield stream
 
     def label(self, name: str) -> str:
-        """What to call one file in messages."""
+        """Return the name of one file for messages."""
         return str(self.path / self.members[name])
 
     def digest(self) -> str:
-        """Changes with the content of any of the files."""
+        """Return a digest of the content of all files."""
         if not self.path.is_dir():
             return content_digest(self.path)
         return "; ".join(
@@ -238,14 +236,14 @@ class Store:
 
 
 def open_store(path: Path, wanted: Collection[str]) -> Store:
-    """Look for files in a folder, its subfolders or a zip archive.
+    """Find files in a folder, its subfolders or a zip archive.
 
     Args:
         path: the folder or archive.
         wanted: names of files, without folders.
 
     Returns:
-        Those of the wanted files that are there.
+        The wanted files that exist.
 
     Raises:
         DataError: if the path is missing, unreadable, or neither a folder nor a zip archive.
@@ -256,7 +254,7 @@ def open_store(path: Path, wanted: Collection[str]) -> Store:
             inside = [file.relative_to(path).as_posix() for file in found]
         else:
             inside = _names_in_zip(path)
-    # Shallow first, so that a file in the folder itself wins over its namesake further down.
+    # The file with the shortest path wins if several have the same name.
     deepest_first = sorted(inside, key=lambda name: (-name.count("/"), name))
     by_name = {PurePosixPath(name).name: name for name in deepest_first}
     return Store(path, {name: by_name[name] for name in wanted if name in by_name})
@@ -264,7 +262,7 @@ def open_store(path: Path, wanted: Collection[str]) -> Store:
 
 def _names_in_zip(path: Path) -> list[str]:
     with path.open("rb") as stream:
-        # Opened first, for is_zipfile takes a file it may not read for no zip.
+        # Opened first: is_zipfile returns False for a file without read permission.
         if not is_zipfile(stream):
             raise DataError(
                 f"{path} is neither a folder nor a whole zip archive: "

@@ -1,8 +1,8 @@
-"""The user's own interactions: CSV, TSV, Parquet or RecBole's atomic files.
+"""Data sets from local files: CSV, TSV, Parquet or RecBole's atomic files.
 
 Source of the atomic format: Zhao et al. 2021, RecBole (CIKM), section 3.2.
 
-Tables of items or users: text where text is meant, numbers where every cell is one.
+Columns of item and user tables become numbers if every cell is a number, else they stay text.
 """
 
 import json
@@ -27,13 +27,13 @@ def read_attributes(path: Path, columns: Mapping[str, str], separator: str | Non
 
     Args:
         path: the table.
-        columns: our words -> the file's, without RecBole's types; the other columns keep
-            their names.
-        separator: what stands between two cells; None goes by the ending.
+        columns: our name of a column -> its name in the file, without RecBole's types. Other
+            columns keep their names.
+        separator: text between two cells; None: by the file extension.
 
     Returns:
-        The id and every other column. Columns of numbers are nullable numbers, unless a leading
-        zero ("02139") shows that they are not meant as numbers.
+        The id and every other column. Columns of numbers are nullable numbers, unless a cell has a
+        leading zero ("02139"): such cells are identifiers.
 
     Raises:
         DataError: if the file cannot be read or lacks one of the named columns.
@@ -55,7 +55,7 @@ def read_attributes(path: Path, columns: Mapping[str, str], separator: str | Non
 
 
 def _natural(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Text as numbers if every cell that is filled in is a number, else as it is."""
+    """Convert text to numbers if every non-empty cell is a number."""
     is_text = column.dtype == object or isinstance(column.dtype, pd.StringDtype)
     if not is_text or column.isna().all():
         return column
@@ -73,27 +73,27 @@ _TYPES = {"rating": "float32", "timestamp": "int64"}
 
 @dataclass(frozen=True, slots=True)
 class FileDataset:
-    """Interactions from files of the user's own.
+    """Interactions from local files.
 
-    The format follows the ending: .csv, .tsv, .parquet, or .inter with .item and .user (RecBole);
-    any other needs `separator`. Ids stay as they are written: "007" is not 7.
+    The format follows the file extension: .csv, .tsv, .parquet, or .inter with .item and .user
+    (RecBole). Any other extension needs `separator`. Ids keep their spelling: "007" is not 7.
 
     Attributes:
-        name: what to call the data in tables and figures.
-        path: the interactions.
-        columns: the file's name for `user`, `item`, `rating` and `timestamp` (seconds since
-            1970); the last two may be None: the data have none.
-        items_path: attributes of items, by the same item column; None means there are none, or
-            for an .inter file the .item file beside it.
-        item_columns: the item table's name for `title`, `year` and `genres` ("|" between
-            genres); None leaves a column its own name.
-        catalogue: "interactions": the items that they name; "items": those of the item table,
-            also the ones that nobody met, so that the ids tell nothing of any user.
-        users_path: attributes of users, likewise.
-        separator: what stands between two cells of a text file; None goes by the ending.
+        name: name of the data in tables and figures.
+        path: file of the interactions.
+        columns: names of `user`, `item`, `rating` and `timestamp` (seconds since 1970) in the file.
+            The last two may be None: the data have no such column.
+        items_path: file of item attributes with the same item column. None: no attributes, or for
+            an .inter file the .item file in the same folder.
+        item_columns: names of `title`, `year` and `genres` ("|" between genres) in the item table.
+            None: the column keeps its name.
+        catalogue: "interactions": the items with interactions; "items": all items of the item
+            table, so that the ids reveal no interaction of a user.
+        users_path: file of user attributes, likewise.
+        separator: text between two cells of a text file; None: by the file extension.
         cache_dir: folder for prepared data; None is the user's cache folder.
-        duplicates: what to do when a user met an item twice.
-        min_interactions: users with fewer are dropped, and the log says how many.
+        duplicates: handling of a repeated (user, item) pair: "error" or "last".
+        min_interactions: users with fewer are dropped; the log counts them.
     """
 
     name: str
@@ -124,7 +124,7 @@ class FileDataset:
 
     @property
     def lists_items(self) -> bool:
-        """See `base.lists_items`."""
+        """Whether the catalogue is independent of the interactions."""
         return self.catalogue == "items"
 
     @property
@@ -133,10 +133,10 @@ class FileDataset:
         return cache_root(self.cache_dir)
 
     def fingerprint(self) -> Fingerprint:
-        """Everything that determines what `load` returns.
+        """Return the values that determine the result of `load`.
 
         Raises:
-            DataError: if one of the files is not there.
+            DataError: if a file is missing.
         """
         files = (self._interactions, self._items, self._users)
         return {
@@ -155,8 +155,8 @@ class FileDataset:
         """Read the files.
 
         Raises:
-            DataError: if a file cannot be read or used; names file, column and line.
-            ConfigError: if the ending of a file says nothing and `separator` is None.
+            DataError: if a file cannot be read or used. Names file, column and line.
+            ConfigError: if the extension of a file is unknown and `separator` is None.
         """
         wanted = {ours: theirs for ours, theirs in self.columns.items() if theirs is not None}
         items = self._table(self._items, "item", self.item_columns)
@@ -177,13 +177,13 @@ class FileDataset:
 
     @property
     def _items(self) -> Path | None:
-        return self._beside(self.items_path, ".item")
+        return self._companion(self.items_path, ".item")
 
     @property
     def _users(self) -> Path | None:
-        return self._beside(self.users_path, ".user")
+        return self._companion(self.users_path, ".user")
 
-    def _beside(self, path: str | None, ending: str) -> Path | None:
+    def _companion(self, path: str | None, ending: str) -> Path | None:
         if path is not None:
             return Path(path).expanduser()
         neighbour = self._interactions.with_suffix(ending)
@@ -198,9 +198,9 @@ class FileDataset:
         return read_attributes(path, {key: str(self.columns[key]), **named}, self.separator)
 
 
-def _check_words(option: str, given: Mapping[str, str | None], known: set[str]) -> None:
-    for word in given:
-        if word not in known:
+def _check_words(option: str, configured: Mapping[str, str | None], allowed: set[str]) -> None:
+    for word in configured:
+        if word not in allowed:
             raise ConfigError(
-                f"dataset.{option}.{word} means nothing: choose from {', '.join(sorted(known))}"
+                f"dataset.{option}.{word} is unknown: choose from {', '.join(sorted(allowed))}"
             )

@@ -1,15 +1,10 @@
-"""The MovieLens releases, from their publisher, from a copy, or from the user's own folder.
+"""The MovieLens releases: their file layouts, published figures and downloads.
 
-Their licence forbids redistribution: nothing of them lies in this repository.
-Source: Harper & Konstan 2015, The MovieLens Datasets: History and Context, ACM TiiS 5(4).
+A release comes from its publisher, from a copy, or from a local folder. The licence forbids
+redistribution, so this repository contains no row of them.
 
-How GroupLens (and RecBole) write MovieLens down, and how each layout becomes the same table.
-
-Source: the README of each release, https://grouplens.org/datasets/movielens/.
-
-What GroupLens publishes about each MovieLens release, and where it can be fetched.
-
-Source: https://grouplens.org/datasets/movielens/; checksums from the .md5 file beside each zip.
+Source: Harper & Konstan 2015, The MovieLens Datasets: History and Context, ACM TiiS 5(4); the
+README and the .md5 file of each release, https://grouplens.org/datasets/movielens/.
 """
 
 import re
@@ -95,14 +90,14 @@ class TextFile:
     """One file of a layout.
 
     Attributes:
-        name: its name, whatever folder it is in.
-        separator: what stands between two cells.
-        columns: our word for each column used -> the file's.
-        names: its columns from left to right; None where its first line says so.
+        name: file name without folders.
+        separator: text between two cells.
+        columns: our name of each used column -> its name in the file.
+        names: columns from left to right; None: the first line has them.
         types: Arrow's name of each used column's type, text where absent.
-        encoding: how its text is encoded.
-        quoted: whether a cell may stand in double quotes.
-        describe: turns the columns of the file into those of the result.
+        encoding: encoding of the text.
+        quoted: whether a cell may be in double quotes.
+        describe: converts the columns of the file to those of the result.
     """
 
     name: str
@@ -115,10 +110,10 @@ class TextFile:
     describe: Callable[[pd.DataFrame], pd.DataFrame] = _as_it_is
 
     def read(self, store: Store) -> RawTable:
-        """Read it from a store that has it.
+        """Read the file from a store that has it.
 
         Raises:
-            DataError: naming the file and the line that is at fault.
+            DataError: names the file and the line.
         """
         opener = partial(store.open, self.name)
         label = store.label(self.name)
@@ -129,12 +124,12 @@ class TextFile:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The files of a release; items and users are read where they are there.
+    """The files of a release. Tables of items and users are read if they exist.
 
     Attributes:
-        ratings: who rated what, how and when.
+        ratings: user, item, rating and time.
         items: title, year and genres of the items.
-        users: attributes of the users; None where the release has none.
+        users: attributes of the users; None if the release has none.
     """
 
     ratings: TextFile
@@ -143,14 +138,14 @@ class Layout:
 
     @property
     def files(self) -> tuple[TextFile, ...]:
-        """All of them."""
+        """All files of the layout."""
         return tuple(file for file in (self.ratings, self.items, self.users) if file)
 
 
 def _described(
     item: "pd.Series[str]", titles: Iterable[str], genres: Iterable[Iterable[str]]
 ) -> pd.DataFrame:
-    """Titles as MovieLens writes them and genres in any order, as columns in our words."""
+    """Convert MovieLens titles and lists of genres to the columns item, title, year, genres."""
     matches = [(_TITLE.fullmatch(title.strip()), title) for title in titles]
     bare = [match["title"] if match else title for match, title in matches]
     years = [int(match["year"]) if match else pd.NA for match, _ in matches]
@@ -177,9 +172,9 @@ def _from_list(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _from_recbole(frame: pd.DataFrame) -> pd.DataFrame:
-    # RecBole took the last brackets of a title for the year: put them back and read them again.
+    # RecBole removed the last brackets of a title as the year: restore them and parse again.
     titles = frame["title"] + " (" + frame["year"] + ")"
-    # It also misspells the one item whose title nobody knows.
+    # It also misspells the one item without a known title.
     titles = titles.replace("unkonwn (unkonwn)", "unknown")
     return _described(frame["item"], titles, [text.split() for text in frame["genres"]])
 
@@ -190,7 +185,7 @@ def _with_occupation_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same(*columns: str) -> dict[str, str]:
-    """Columns that a file without header gets our own words for."""
+    """Return the identity mapping of columns, for a file without header."""
     return dict(zip(columns, columns, strict=True))
 
 
@@ -305,10 +300,10 @@ class Release:
     """One release.
 
     Attributes:
-        layouts: the ways its files are written, the publisher's first.
+        layouts: possible file layouts, the publisher's first.
         num_users: number of users.
         num_interactions: number of ratings.
-        digest: checksum of the publisher's zip; None where that zip may be replaced.
+        digest: checksum of the publisher's zip; None if the publisher may replace the zip.
         mirrors: other sources of the same data.
     """
 
@@ -337,11 +332,11 @@ RELEASES: Final[Mapping[str, Release]] = {
 
 
 def fetch_release(name: str, folder: Path) -> Path:
-    """The archive of a release, from the folder or else from whoever has it.
+    """Return the archive of a release, from the folder or else from a download.
 
     Args:
         name: a key of `RELEASES`.
-        folder: where downloads are kept.
+        folder: folder of downloads.
 
     Returns:
         The path of a verified archive.
@@ -361,17 +356,18 @@ def fetch_release(name: str, folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class MovieLens:
-    """One release of MovieLens; the catalogue is the items that somebody rated.
+    """One release of MovieLens. The catalogue consists of the rated items.
 
     Users have `age`, `gender`, `occupation` and `zip_code` in ml-100k and ml-1m. Items have
     `title` (without the year), `year` and `genres`, sorted, "" where the release lists none.
 
     Attributes:
         name: a release, such as "ml-100k".
-        path: a folder or zip of that release; None fetches it into the cache.
+        path: a folder or zip of that release; None: it is downloaded into the cache.
         cache_dir: folder for downloads and prepared data; None is the user's cache folder.
-        duplicates: what to do when a user rated an item twice (no release has such ratings).
-        min_interactions: users with fewer are dropped, and the log says how many.
+        duplicates: handling of a repeated (user, item) pair (no release has one): "error" or
+            "last".
+        min_interactions: users with fewer are dropped; the log counts them.
     """
 
     name: str
@@ -383,7 +379,7 @@ class MovieLens:
     def __post_init__(self) -> None:
         if self.name not in RELEASES:
             raise ConfigError(
-                f"dataset.name={self.name} is no release of MovieLens: "
+                f"dataset.name={self.name} is not a release of MovieLens: "
                 f"choose from {', '.join(RELEASES)}"
             )
 
@@ -393,10 +389,10 @@ class MovieLens:
         return cache_root(self.cache_dir)
 
     def fingerprint(self) -> Fingerprint:
-        """Everything that determines what `load` returns.
+        """Return the values that determine the result of `load`.
 
         Raises:
-            DataError: if `path` is not there.
+            DataError: if `path` is missing.
         """
         published = self._release.digest or f"{self._release.num_interactions} ratings"
         return {
@@ -409,10 +405,10 @@ class MovieLens:
         }
 
     def load(self) -> Interactions:
-        """Read the release, fetching it first if need be.
+        """Read the release. It is downloaded first if necessary.
 
         Raises:
-            DataError: if it cannot be found or used; names file, column and line.
+            DataError: if it cannot be found or used. Names file, column and line.
         """
         path = self.path or fetch_release(self.name, self.cache_path / "downloads")
         store = self._store(path)
@@ -425,8 +421,8 @@ class MovieLens:
             name=self.name,
             duplicates=self.duplicates,
             min_interactions=self.min_interactions,
-            users=_read_if_there(layout.users, store),
-            items=_read_if_there(layout.items, store),
+            users=_read_if_present(layout.users, store),
+            items=_read_if_present(layout.items, store),
         )
 
     @property
@@ -447,15 +443,15 @@ class MovieLens:
         )
 
     def _check_facts(self, ratings: RawTable) -> None:
-        """Check what was fetched against what its publisher says it is."""
+        """Check the number of ratings and users against the published figures."""
         found = (len(ratings.frame), ratings.frame["user"].nunique())
         published = (self._release.num_interactions, self._release.num_users)
         if found != published:
             raise DataError(
                 f"{ratings.file} holds {found[0]} ratings by {found[1]} users where {self.name} "
-                f"has {published[0]} by {published[1]}: to use it all the same, set dataset.path"
+                f"has {published[0]} by {published[1]}: to use it anyway, set dataset.path"
             )
 
 
-def _read_if_there(file: TextFile | None, store: Store) -> RawTable | None:
+def _read_if_present(file: TextFile | None, store: Store) -> RawTable | None:
     return None if file is None or file.name not in store.members else file.read(store)

@@ -1,8 +1,7 @@
-"""Text tables of any separator, read fast, and line by line only when a line is to blame.
+"""Readers of delimited text, Parquet and RecBole files; errors name the line of a row.
 
-Tables as files hold them, and the way back from a row to its place in the file.
-
-Which ending of a file means which format.
+Arrow reads a text file at once. Only after an error is the file read line by line, to find the
+line.
 """
 
 import csv
@@ -26,13 +25,13 @@ from fedrec_flower.core.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class RawTable:
-    """Rows as a file holds them, able to say where in the file each one stands.
+    """Rows of a file with their positions in the file.
 
     Attributes:
-        frame: one row per record, in file order, with a RangeIndex; columns in our words.
-        file: what to call the file in messages.
-        columns: what the file calls each of our columns.
-        place: gives the place of a row, such as "line 7" (1-based, header counted).
+        frame: one row per record, in file order, with a RangeIndex; columns have our names.
+        file: name of the file in messages.
+        columns: our name of a column -> its name in the file.
+        place: returns the position of a row, such as "line 7" (1-based, header counted).
     """
 
     frame: pd.DataFrame
@@ -41,13 +40,13 @@ class RawTable:
     place: Callable[[int], str]
 
     def error(self, row: int, column: str, problem: str) -> DataError:
-        """The complaint about one cell; `problem` says what is wrong and how to mend it."""
+        """Return the error of one cell. `problem` names the fault and the fix."""
         return DataError(f"{self.file}, {self.place(row)}: {self.columns[column]} {problem}")
 
 
 @contextmanager
 def explain_read_errors(file: str) -> Iterator[None]:
-    """Turn whatever the system says about a missing or broken file into one sentence.
+    """Turn errors of a missing or damaged file into one sentence.
 
     Raises:
         DataError: if reading inside the block fails.
@@ -62,15 +61,15 @@ def explain_read_errors(file: str) -> Iterator[None]:
 
 
 def check_columns(file: str, columns: Mapping[str, str], present: Sequence[str]) -> None:
-    """Check that a file has the columns wanted of it, each once.
+    """Check that a file has each wanted column exactly once.
 
     Args:
-        file: what to call the file in messages.
-        columns: our word for each column wanted -> the file's.
+        file: name of the file in messages.
+        columns: our name of each wanted column -> its name in the file.
         present: the file's columns.
 
     Raises:
-        DataError: naming the first column that is missing or doubled.
+        DataError: names the first column that is missing or repeated.
     """
     for ours, theirs in columns.items():
         if present.count(theirs) != 1:
@@ -82,12 +81,12 @@ def check_columns(file: str, columns: Mapping[str, str], present: Sequence[str])
 
 
 def parquet_columns(path: str) -> tuple[str, ...]:
-    """The columns of a Parquet file.
+    """Return the columns of a Parquet file.
 
     Raises:
-        DataError: if it is no sound Parquet file or cannot be read.
+        DataError: if it is not a valid Parquet file or cannot be read.
     """
-    with _sound(path) as stream:
+    with _open_parquet(path) as stream:
         return tuple(pq.read_schema(stream).names)
 
 
@@ -96,52 +95,52 @@ def read_parquet(path: str, columns: Mapping[str, str]) -> RawTable:
 
     Args:
         path: the file.
-        columns: our word for each column wanted -> the file's.
+        columns: our name of each wanted column -> its name in the file.
 
     Raises:
-        DataError: if a column is missing or the file is no sound Parquet file.
+        DataError: if a column is missing or the file is not a valid Parquet file.
     """
     check_columns(path, columns, parquet_columns(path))
-    with _sound(path) as stream:
+    with _open_parquet(path) as stream:
         table = pq.read_table(stream, columns=list(columns.values()))
     return RawTable(to_frame(table, columns), path, columns, lambda row: f"row {row + 1}")
 
 
 @contextmanager
-def _sound(path: str) -> Iterator[IO[bytes]]:
+def _open_parquet(path: str) -> Iterator[IO[bytes]]:
     try:
         with explain_read_errors(path), Path(path).open("rb") as stream:
             yield stream
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path} is no sound Parquet file ({error}): write it again") from error
+        raise DataError(f"{path} is not a valid Parquet file ({error}): write it again") from error
 
 
 def to_frame(table: "pa.Table", columns: Mapping[str, str]) -> pd.DataFrame:
-    """Columns of an Arrow table, in our words and order.
+    """Return columns of an Arrow table with our names, in our order.
 
     Args:
         table: an Arrow table with at least those columns.
-        columns: our word for each column wanted -> the table's.
+        columns: our name of each wanted column -> its name in the table.
     """
     wanted = table.select(list(columns.values())).rename_columns(list(columns))
     frame: pd.DataFrame = wanted.to_pandas(split_blocks=True, self_destruct=True)
     return frame
 
 
-_STAND_IN = b"\x1f"  # ASCII "unit separator": no text holds it
+_STAND_IN = b"\x1f"  # ASCII "unit separator", which text does not contain
 
 
 @dataclass(frozen=True, slots=True)
 class DelimitedFile:
-    """A text table that can be opened again, because finding a line takes a second look.
+    """A delimited text file. It can be opened repeatedly: finding a line needs a second pass.
 
     Attributes:
-        file: what to call it in messages.
-        open: gives its bytes from the start.
-        separator: what stands between two cells, one or more characters.
-        names: its columns from left to right; None where its first line says so.
-        encoding: how its text is encoded.
-        quoted: whether a cell may stand in double quotes.
+        file: name of the file in messages.
+        open: opens the file for reading bytes.
+        separator: text between two cells, one or more characters.
+        names: columns from left to right; None: the first line has them.
+        encoding: encoding of the text.
+        quoted: whether a cell may be in double quotes.
     """
 
     file: str
@@ -152,10 +151,10 @@ class DelimitedFile:
     quoted: bool
 
     def header(self) -> tuple[str, ...]:
-        """Its columns from left to right.
+        """Return the columns from left to right.
 
         Raises:
-            DataError: if it is empty or cannot be read.
+            DataError: if the file is empty or cannot be read.
         """
         if self.names is not None:
             return self.names
@@ -168,12 +167,12 @@ class DelimitedFile:
         return tuple(first.split(self.separator))
 
     def read(self, columns: Mapping[str, str], types: Mapping[str, str]) -> RawTable:
-        """Read some columns; a blank line is no row.
+        """Read some columns. Blank lines are skipped.
 
         Args:
-            columns: our word for each column wanted -> the file's.
-            types: Arrow's name of each column's type, text where absent. If any cell does not
-                fit its type, all columns come as text: whoever uses the cell says where it is.
+            columns: our name of each wanted column -> its name in the file.
+            types: Arrow's name of each column's type, text where absent. If a cell does not fit its
+                type, all columns are returned as text, and the caller reports the cell.
 
         Raises:
             DataError: if a column is missing, a line has too few or too many cells, or the
@@ -201,8 +200,8 @@ class DelimitedFile:
 
     def _odd_row(self, row: Any) -> DataError:
         return DataError(
-            f"{self.file}, line {self._line(row.number - 1)}: {row.actual_columns} cells stand "
-            f"where {row.expected_columns} are expected: correct or remove that line"
+            f"{self.file}, line {self._line(row.number - 1)}: {row.actual_columns} cells "
+            f"instead of {row.expected_columns}: correct or remove that line"
         )
 
     def _no_text(self, error: Exception) -> DataError:
@@ -212,16 +211,16 @@ class DelimitedFile:
                     line.decode(self.encoding)
                 except UnicodeDecodeError:
                     where, what = f"{self.file}, line {number}", self.encoding
-                    return DataError(f"{where} is no {what} text: save the file as {what}")
+                    return DataError(f"{where} is not {what} text: save the file as {what}")
         reason = str(error).splitlines()[0]
-        return DataError(f"{self.file} is no table of text ({reason}): mend it")
+        return DataError(f"{self.file} is not a text table ({reason}): correct it")
 
     def _parse(self, types: Mapping[str, str], note: Callable[[Any], str] | None = None) -> Any:
         with explain_read_errors(self.file), self.open() as stream:
             separator, source = self._single(stream)
             return pacsv.read_csv(
                 source,
-                # Rows are numbered only when one thread reads them.
+                # Arrow numbers rows only with one thread.
                 pacsv.ReadOptions(
                     column_names=self.names, encoding=self.encoding, use_threads=note is None
                 ),
@@ -233,13 +232,13 @@ class DelimitedFile:
                 pacsv.ConvertOptions(
                     include_columns=list(types),
                     column_types={name: pa.type_for_alias(kind) for name, kind in types.items()},
-                    null_values=[""],  # nothing else: "NA" may be somebody's id
+                    null_values=[""],  # not "NA", which may be an id
                     strings_can_be_null=True,
                 ),
             )
 
     def _single(self, stream: IO[bytes]) -> tuple[str, IO[bytes]]:
-        """The file with a separator of one character, which is all that Arrow can take."""
+        """Return a separator of one character and the file with it: Arrow takes no longer one."""
         if len(self.separator) == 1:
             return self.separator, stream
         text = stream.read().replace(self.separator.encode(), _STAND_IN)
@@ -247,7 +246,7 @@ class DelimitedFile:
 
     @contextmanager
     def _lines(self) -> Iterator[Iterator[tuple[int, str]]]:
-        """Lines that are not blank, each after its 1-based number."""
+        """Yield (1-based number, line) of the lines that are not blank."""
         encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
         with (
             explain_read_errors(self.file),
@@ -272,20 +271,20 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t", **dict.fromkeys(_ATOMIC, "\t")}
 
 
 def is_atomic(path: Path) -> bool:
-    """Whether a file is one of RecBole's, whose header says `name:type`."""
+    """Return whether a file is an atomic file of RecBole, with the header `name:type`."""
     return path.suffix.lower() in _ATOMIC
 
 
 def column_names(path: Path, separator: str | None) -> dict[str, str]:
-    """The columns of a file: their names, without RecBole's types -> as the file has them.
+    """Return the columns of a file: name without RecBole's type -> name in the file.
 
     Args:
         path: the file.
-        separator: what stands between two cells; None goes by the ending.
+        separator: text between two cells; None: by the file extension.
 
     Raises:
         DataError: if the file is empty or cannot be read.
-        ConfigError: if its ending says nothing and `separator` is None.
+        ConfigError: if the file extension is unknown and `separator` is None.
     """
     if path.suffix.lower() in _PARQUET:
         return {name: name for name in parquet_columns(str(path))}
@@ -296,17 +295,17 @@ def column_names(path: Path, separator: str | None) -> dict[str, str]:
 def read_columns(
     path: Path, columns: Mapping[str, str], types: Mapping[str, str], separator: str | None
 ) -> RawTable:
-    """Read some columns of a file of any known format.
+    """Read some columns of a file in any supported format.
 
     Args:
         path: the file.
-        columns: our word for each column wanted -> the file's, without RecBole's types.
-        types: Arrow's name of each column's type, text where absent; Parquet knows its own.
-        separator: what stands between two cells; None goes by the ending.
+        columns: our name of each wanted column -> its name in the file, without RecBole's types.
+        types: Arrow's name of each column's type, text where absent; ignored for Parquet.
+        separator: text between two cells; None: by the file extension.
 
     Raises:
         DataError: if the file cannot be read or lacks a column.
-        ConfigError: if its ending says nothing and `separator` is None.
+        ConfigError: if the file extension is unknown and `separator` is None.
     """
     written = column_names(path, separator)
     columns = {ours: written.get(theirs, theirs) for ours, theirs in columns.items()}
@@ -325,7 +324,7 @@ def _text(path: Path, separator: str | None) -> DelimitedFile:
     if separator is None:
         endings = ", ".join(sorted({*_SEPARATORS, *_PARQUET}))
         raise ConfigError(
-            f"{path} ends in none of {endings}: set dataset.separator to what is between its cells"
+            f"{path} ends in none of {endings}: set dataset.separator to the text between its cells"
         )
     return DelimitedFile(
         str(path), lambda: path.open("rb"), separator, None, "utf-8", not is_atomic(path)

@@ -1,12 +1,10 @@
-"""Interactions drawn from a known law, of any size: for tests and for work at scale.
+"""Synthetic interactions of any size from a known distribution, for tests and work at scale.
 
-Every user mixes a few tastes, every taste is a popularity-skewed law over the items, and a user's
-items are distinct draws from the mixture: latent factors in their probabilistic form.
-Source of the form: Hofmann 2004, Latent semantic models for collaborative filtering, ACM TOIS 22.
+Every user is a mixture of a few factors ("tastes"). Every factor is a popularity-skewed
+distribution over the items. A user's items are distinct draws from the mixture. Many users are
+drawn at once.
 
-The law behind the synthetic data: who is active, what items are like, what users think.
-
-Drawing many users' distinct items at once from mixtures of laws, without a loop over users.
+Source: Hofmann 2004, "Latent semantic models for collaborative filtering", ACM TOIS 22.
 """
 
 from dataclasses import asdict, dataclass
@@ -25,20 +23,20 @@ from fedrec_flower.data.sources.base import Fingerprint, cache_root
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-# Users who still lack items after so many rounds want a large share of the catalogue: for them
-# drawing from all items at once is cheaper than drawing until a new one comes.
+# Users who lack items after so many rounds need a large share of the catalogue. For them,
+# drawing from all items at once is cheaper than repeated draws.
 _ROUNDS = 12
-_CELLS = 4_000_000  # users times items looked at at once, 32 MB an array
+_CELLS = 4_000_000  # users times items per block, 32 MB an array
 
 
 @dataclass(frozen=True, slots=True)
 class Categoricals:
-    """Probability laws over the same columns, one per row, ready to draw from.
+    """Categorical distributions over the same columns, one per row.
 
     Attributes:
         weights: float64 (num_laws, num_columns), rows sum to one.
-        edges: float64 (num_laws * num_columns,), ascending; law r ends its column c at the
-            row's r plus the cumulated weight of columns 0 to c.
+        edges: float64 (num_laws * num_columns,), ascending. Column c of row r ends at r plus the
+            cumulated weight of columns 0 to c.
     """
 
     weights: Floats
@@ -46,14 +44,14 @@ class Categoricals:
 
     @classmethod
     def of(cls, weights: Floats) -> "Categoricals":
-        """Laws in proportion to weights (num_laws, num_columns), each row with a positive one."""
+        """Normalise weights (num_laws, num_columns); each row has a positive one."""
         cumulated = weights.cumsum(axis=1)
         total = cumulated[:, -1:]
         rows = np.arange(len(weights))[:, np.newaxis]
         return cls(weights / total, (cumulated / total + rows).ravel())
 
     def draw(self, rng: np.random.Generator, rows: Counts) -> Counts:
-        """One column for each entry of rows (n,), drawn by that row's law; int64 (n,)."""
+        """Draw one column for each entry of rows (n,), by that row's distribution; int64 (n,)."""
         columns = self.weights.shape[1]
         found = np.searchsorted(self.edges, rows + rng.random(len(rows)), side="right")
         # The sum above may round up to the next row.
@@ -64,13 +62,13 @@ class Categoricals:
 def distinct_items(
     rng: np.random.Generator, sizes: Counts, mixtures: Categoricals, tastes: Categoricals
 ) -> tuple[Counts, Counts]:
-    """Draw items for every user, one after another, until each has as many distinct ones as asked.
+    """Draw distinct items for every user, until each user has the requested number.
 
     Args:
         rng: the only source of randomness.
-        sizes: (num_users,), how many items each user gets, at most the number of items.
-        mixtures: one law per user over the tastes.
-        tastes: one law per taste over the items.
+        sizes: (num_users,), number of items of each user, at most the number of items.
+        mixtures: one distribution over the factors per user.
+        tastes: one distribution over the items per factor.
 
     Returns:
         Users and items, int64 (sizes.sum(),) each, ascending by user, then item.
@@ -85,7 +83,7 @@ def distinct_items(
         items = tastes.draw(rng, mixtures.draw(rng, users))
         drawn = np.unique(users * num_items + items)
         drawn = drawn[~_contains(pairs, drawn)]
-        # Never more than lacking are drawn, so none need be chosen for removal afterwards.
+        # No more than the lacking number is drawn, so no draw has to be removed afterwards.
         lacking -= np.bincount(drawn // num_items, minlength=len(sizes))
         pairs = _merged(pairs, drawn)
     if lacking.any():
@@ -102,14 +100,14 @@ def _contains(ascending: Counts, values: Counts) -> NDArray[np.bool_]:
 
 
 def _merged(one: Counts, other: Counts) -> Counts:
-    # The stable sort sees two ascending runs and merges them in one pass.
+    # The stable sort merges two ascending runs in one pass.
     return np.sort(np.concatenate((one, other)), kind="stable")
 
 
 def _rest(
     rng: np.random.Generator, lacking: Counts, pairs: Counts, mixtures: Floats, tastes: Floats
 ) -> Counts:
-    """The pairs still lacking, unordered: a race of exponential clocks among all other items.
+    """Draw the lacking pairs by exponential clocks over all other items; ascending.
 
     Source: Efraimidis & Spirakis 2006, Weighted random sampling with a reservoir.
     """
@@ -117,7 +115,7 @@ def _rest(
     users = np.flatnonzero(lacking)
     found = []
     for block in np.array_split(users, -(-len(users) * num_items // _CELLS)):
-        rates = np.maximum(mixtures[block] @ tastes, 1e-15)  # an item nobody likes comes last
+        rates = np.maximum(mixtures[block] @ tastes, 1e-15)  # items without weight come last
         clocks = rng.standard_exponential(rates.shape) / rates
         first, last = np.searchsorted(pairs, (block[0] * num_items, (block[-1] + 1) * num_items))
         held_by, held = np.divmod(pairs[first:last], num_items)
@@ -130,20 +128,20 @@ def _rest(
     return np.sort(np.concatenate(found))
 
 
-_GENRE_SHARE = 0.25  # an item belongs to each genre that makes up this share of it
+_GENRE_SHARE = 0.25  # an item belongs to each genre with at least this share
 
 
 def activity(
     rng: np.random.Generator, num_users: int, total: int, least: int, most: int, sigma: float
 ) -> Counts:
-    """How many interactions each user has.
+    """Draw the number of interactions of each user.
 
     Args:
         rng: the only source of randomness.
         num_users: number of users.
         total: interactions of all users together.
-        least: interactions of every user, before the log-normal share of the rest.
-        most: what no user exceeds; at least total / num_users.
+        least: minimum of every user, before the log-normal share of the rest.
+        most: maximum of every user; at least total / num_users.
         sigma: standard deviation of the log of the share.
 
     Returns:
@@ -151,12 +149,12 @@ def activity(
     """
     weights = np.exp(sigma * rng.standard_normal(num_users))
     shares = _capped_shares(weights, total - num_users * least, most - least)
-    # Rounding the running sum, not each share, keeps the total.
+    # Rounding the cumulated sum instead of each share keeps the total.
     return least + np.diff(np.rint(np.cumsum(shares)), prepend=0.0).astype(np.int64)
 
 
 def _capped_shares(weights: Floats, total: int, cap: int) -> Floats:
-    """Split a total in proportion to weights (n,), what exceeds the cap going to the others."""
+    """Split a total in proportion to weights (n,); the excess over the cap goes to the others."""
     capped = np.zeros(len(weights), np.bool_)
     while not capped.all():
         rate = (total - cap * capped.sum()) / weights[~capped].sum()
@@ -168,20 +166,20 @@ def _capped_shares(weights: Floats, total: int, cap: int) -> Floats:
 
 
 def genre_names(num_factors: int) -> list[str]:
-    """One name per taste; sorted, they keep their order."""
+    """Return one name per factor; their sorted order is the order of the factors."""
     digits = len(str(num_factors - 1))
     return [f"genre-{factor:0{digits}}" for factor in range(num_factors)]
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What the items are like.
+    """Properties of the items.
 
     Attributes:
-        tastes: one law over the items per taste.
-        directions: float32 (num_items, num_factors), unit vectors: what each item is made of.
-        quality: float32 (num_items,), how good it is to anybody, in standard deviations.
-        genres: one text per item, "|" between genres.
+        tastes: one distribution over the items per factor.
+        directions: float32 (num_items, num_factors), unit vectors: factors of each item.
+        quality: float32 (num_items,), part of the rating that is common to all users, standardised.
+        genres: genres of each item, separated by "|".
     """
 
     tastes: Categoricals
@@ -198,11 +196,11 @@ class Catalogue:
         concentration: float,
         exponent: float,
     ) -> Self:
-        """Items whose popularity, in random order, falls as rank to the power of -exponent."""
+        """Draw items. The popularity falls as rank ** -exponent, in random order of the items."""
         popularity = (1.0 + rng.permutation(num_items)) ** -exponent
         shares = rng.dirichlet(np.full(num_factors, concentration), num_items)
         quality = rng.standard_normal(num_items, np.float32)
-        # A taste that no item serves would have no law: give it all items, faintly.
+        # 1e-9: a factor without items would have no distribution.
         tastes = Categoricals.of((popularity[:, np.newaxis] * (shares + 1e-9)).T)
         return cls(tastes, unit(shares), quality, _genres(shares))
 
@@ -213,17 +211,17 @@ class Catalogue:
         user: Counts,
         item: Counts,
     ) -> NDArray[np.float32]:
-        """What users give items, in whole stars from 1 to 5.
+        """Draw ratings in whole stars from 1 to 5.
 
         Args:
             rng: the only source of randomness.
-            directions: (num_users, num_factors), unit vectors: what each user likes.
+            directions: (num_users, num_factors), unit vectors: factors of each user.
             user: (n,), rows of directions.
             item: (n,), items.
 
         Returns:
-            float32 (n,): more the better user and item agree, plus what the item is to anybody,
-            plus the user's leniency, plus noise.
+            float32 (n,): agreement of user and item, plus the item's quality, plus the user's
+            leniency, plus noise.
         """
         agreement = np.einsum("ij,ij->i", directions[user], self.directions[item])
         leniency = rng.standard_normal(len(directions), np.float32)
@@ -233,13 +231,13 @@ class Catalogue:
         return rounded
 
     def table(self) -> pd.DataFrame:
-        """One row per item: title and genres."""
+        """Return one row per item: title and genres."""
         titles = [f"Item {number}" for number in range(len(self.genres))]
         return pd.DataFrame({"title": titles, "genres": self.genres})
 
 
 def unit(vectors: Floats) -> NDArray[np.float32]:
-    """Non-zero vectors (n, num_factors) scaled to length one."""
+    """Scale non-zero vectors (n, num_factors) to length one."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: NDArray[np.float32] = (vectors / lengths).astype(np.float32)
     return scaled
@@ -257,8 +255,8 @@ _ROWS_PER_CHUNK = 2_000_000  # intermediate arrays of some 500 MB
 _USERS_PER_CHUNK = 50_000
 
 _FIRST_SECOND = 1_500_000_000  # July 2017
-_JOINING = 2 * 365 * 86_400  # seconds within which users join
-_STAYING = 90 * 86_400  # seconds within which a user meets all their items
+_JOINING = 2 * 365 * 86_400  # seconds in which users join
+_STAYING = 90 * 86_400  # seconds in which all interactions of a user happen
 
 _MOST_CODES = 2**31 - 1  # int32
 _RANGES = {
@@ -275,24 +273,24 @@ _RANGES = {
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """Interactions of made-up users: the same fields give the same data.
+    """Interactions of synthetic users. Equal fields give equal data.
 
-    Users have a `group`, their strongest taste; items have a `title` and `genres`, the tastes
-    they are to. Ratings are 1 to 5, higher where user and item agree. No user meets more than
-    half of the catalogue. Some items of a large catalogue may meet nobody.
+    Users have a `group`, their strongest factor. Items have a `title` and `genres`, their
+    factors. Ratings are 1 to 5, higher where user and item agree. No user has more than half of
+    the catalogue. Some items of a large catalogue may have no interaction.
 
     Attributes:
-        name: what to call the data in tables and figures.
+        name: name of the data in tables and figures.
         num_users: number of users.
         num_items: size of the catalogue.
         num_interactions: number of interactions, all users together.
         min_per_user: interactions of the least active user.
-        num_factors: number of tastes, and of genres.
-        factor_concentration: concentration of the Dirichlet law that mixes a user's tastes and
-            an item's genres; the lower, the fewer each has and the more there is to learn.
-        popularity_exponent: exponent of Zipf's law over the items; 0 makes all equally popular.
-        activity_sigma: standard deviation of the log of a user's activity; 0 makes all equal.
-        seed: seed of the data; the experiment's seed does not touch them.
+        num_factors: number of factors, and of genres.
+        factor_concentration: concentration of the Dirichlet distribution of a user's factors and
+            an item's genres. A lower value gives fewer factors each and a stronger signal.
+        popularity_exponent: exponent of Zipf's law over the items; 0: all are equally popular.
+        activity_sigma: standard deviation of the log of a user's activity; 0: all are equal.
+        seed: seed of the data; the experiment's seed does not change them.
         cache_dir: folder for prepared data; None is the user's cache folder.
     """
 
@@ -321,7 +319,7 @@ class Synthetic:
 
     @property
     def lists_items(self) -> bool:
-        """See `base.lists_items`; the number of items is given."""
+        """Whether the catalogue is independent of the interactions: its size is configured."""
         return True
 
     @property
@@ -330,13 +328,13 @@ class Synthetic:
         return cache_root(self.cache_dir)
 
     def fingerprint(self) -> Fingerprint:
-        """Everything that determines what `load` returns."""
+        """Return the values that determine the result of `load`."""
         fields = asdict(self)
         del fields["cache_dir"]
         return {"dataset": "Synthetic", **fields}
 
     def load(self) -> Interactions:
-        """Generate the data, chunk by chunk of users; rows ascend by user, then item."""
+        """Generate the data in chunks of users. Rows ascend by user, then item."""
         catalogue = self._catalogue()
         sizes = self._sizes()
         ends = np.cumsum(sizes)
@@ -384,7 +382,7 @@ class Synthetic:
     def _chunk(
         self, catalogue: Catalogue, sizes: Counts, rng: np.random.Generator
     ) -> tuple[Counts, Counts, NDArray[np.float32], Counts]:
-        """The strongest taste of some users, (len(sizes),); their items, ratings and times."""
+        """Draw some users: their strongest factor (len(sizes),), items, ratings and times."""
         law = np.full(self.num_factors, self.factor_concentration)
         mixtures = rng.dirichlet(law, len(sizes))
         user, item = distinct_items(rng, sizes, Categoricals.of(mixtures), catalogue.tastes)

@@ -1,4 +1,4 @@
-"""From rows of a file to `Interactions`: the one place where data are checked and coded."""
+"""Conversion of file rows to `Interactions`: all checks of the data, and the codes of ids."""
 
 import logging
 import re
@@ -16,13 +16,17 @@ from fedrec_flower.data.sources.readers import RawTable
 
 _log = logging.getLogger("fedrec_flower")
 
-# "007" is a name, not the number 7; more digits than these overflow int64.
+# "007" is a name, not the number 7. More digits would overflow int64.
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 _LARGEST = float(np.finfo(np.float32).max)
 _END_OF_TIME = 2**63  # of int64
-_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # in a second
-_FRACTIONS = (1_000_000, 1_000, 1)  # units of numbers with fractions, the finest that fits
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # per second
+_FRACTIONS = (
+    1_000_000,
+    1_000,
+    1,
+)  # units of fractional numbers per second; the finest that fits is used
 
 Mask = NDArray[np.bool_]
 
@@ -36,19 +40,19 @@ def encode(
     users: RawTable | None = None,
     items: RawTable | None = None,
 ) -> Interactions:
-    """Check interactions and code their ids in sorted order of the original ids.
+    """Check interactions and replace ids by codes in the sorted order of the original ids.
 
-    The catalogue is what at least one remaining interaction names; file order decides nothing
-    but the order of the rows.
+    The catalogue consists of the items with at least one remaining interaction. The file order
+    determines only the order of the rows.
 
     Args:
-        raw: columns `user`, `item` and, where known, `rating` (finite numbers) and `timestamp`
+        raw: columns `user`, `item` and, optionally, `rating` (finite numbers) and `timestamp`
             (seconds since 1970, with or without fractions; or datetimes).
         name: the dataset's name.
-        duplicates: what to do when a user met an item twice: "error", or "last" to keep the
+        duplicates: handling of a repeated (user, item) pair: "error", or "last" to keep the
             latest by time, then by file order.
-        min_interactions: users with fewer, once duplicates are gone, are dropped and counted
-            in the log.
+        min_interactions: users with fewer interactions after the removal of duplicates are
+            dropped; the log counts them.
         users: attributes of users by their original id in column `user`.
         items: attributes of items by their original id in column `item`.
 
@@ -56,8 +60,8 @@ def encode(
         Interactions in file order. Ids are int64 if all are whole numbers, else str.
 
     Raises:
-        DataError: naming file, column and line of the first cell that is missing, no finite
-            number or negative time, or of the first repeated pair; or if nothing remains.
+        DataError: if a cell is missing, is not a finite number or is a negative time, a pair is
+            repeated, or no interaction remains. Names file, column and line.
         ConfigError: if `min_interactions` is below 1.
     """
     if min_interactions < 1:
@@ -86,11 +90,11 @@ def encode(
 
 
 def encode_over_catalogue(items: RawTable, found: Interactions) -> Interactions:
-    """The same interactions over the catalogue of a table, items that nobody met included.
+    """Recode interactions over the catalogue of a table, including items without interactions.
 
     Args:
         items: attributes of items by their original id in column `item`.
-        found: interactions over the items that they name.
+        found: interactions over the items that occur in them.
 
     Returns:
         Interactions whose item codes are the sorted order of the table's ids.
@@ -99,7 +103,7 @@ def encode_over_catalogue(items: RawTable, found: Interactions) -> Interactions:
         DataError: if an id is missing or repeated in the table, or an item is not in it.
     """
     ids = np.sort(_original_ids(items.frame["item"].dropna().to_numpy()))
-    attributes = _attributes(items, "item", ids)  # complains of what is missing or repeated
+    attributes = _attributes(items, "item", ids)  # checks for missing and repeated ids
     code_of = {text: code for code, text in enumerate(ids.astype(np.str_).tolist())}
     codes = np.array([code_of.get(text, -1) for text in found.item_ids.astype(np.str_).tolist()])
     if (codes < 0).any():
@@ -112,7 +116,7 @@ def encode_over_catalogue(items: RawTable, found: Interactions) -> Interactions:
 
 
 def _codes(raw: RawTable, column: str) -> tuple[NDArray[np.int32], Ids]:
-    """The code of each row's id, (n,), and the ids by code."""
+    """Return the code of each row's id, (n,), and the ids by code."""
     found, uniques = pd.factorize(raw.frame[column])
     if (found < 0).any():
         row = int((found < 0).argmax())
@@ -125,28 +129,28 @@ def _codes(raw: RawTable, column: str) -> tuple[NDArray[np.int32], Ids]:
 
 
 def _original_ids(values: NDArray[Any]) -> Ids:
-    """Ids as int64 if all are whole numbers, else as text."""
+    """Return ids as int64 if all are whole numbers, else as text."""
     if values.dtype.kind in "iu":
         return values.astype(np.int64)
     if values.dtype.kind == "f" and bool((values == np.rint(values)).all()):
-        return values.astype(np.int64)  # a column of whole numbers that once had a gap
+        return values.astype(np.int64)  # pandas makes floats of whole numbers with a missing cell
     texts = [str(value) for value in values]
     whole = all(_WHOLE_NUMBER.fullmatch(text) for text in texts)
     return np.array(texts, np.int64 if whole else np.str_)
 
 
 def _numbers(raw: RawTable, column: str, values: "pd.Series[Any]") -> NDArray[Any]:
-    """Values of a column as finite numbers, (n,)."""
+    """Return the values of a column as finite numbers, (n,)."""
     numbers = pd.to_numeric(values, errors="coerce").to_numpy()
     if numbers.dtype.kind in "iub":
         return numbers
-    finite = np.abs(numbers) <= _LARGEST  # not so for NaN
+    finite = np.abs(numbers) <= _LARGEST  # False for NaN
     if not finite.all():
         row = int((~finite).argmax())
         cell = raw.frame[column].iloc[row]
         problem = "is missing" if pd.isna(cell) else f"'{cell}' is not a finite number"
-        mend = "give seconds since 1970" if column == "timestamp" else "correct or remove that line"
-        raise raw.error(row, column, f"{problem}: {mend}")
+        fix = "give seconds since 1970" if column == "timestamp" else "correct or remove that line"
+        raise raw.error(row, column, f"{problem}: {fix}")
     return numbers
 
 
@@ -157,10 +161,10 @@ def _ratings(raw: RawTable) -> NDArray[np.float32] | None:
 
 
 def _timestamps(raw: RawTable) -> tuple[NDArray[np.int64] | None, int]:
-    """Times since 1970, (n,), and how many of their units make a second.
+    """Return times since 1970, (n,), and the number of their units per second.
 
-    Whole seconds stay whole seconds. Fractions decide the order of interactions, so they are kept:
-    datetimes in the unit of their column, numbers in microseconds, the limit of a float64 today.
+    Whole seconds stay whole seconds. Fractions order the interactions, so they are kept: datetimes
+    in the unit of their column, numbers in microseconds, the precision of a float64 today.
     """
     if "timestamp" not in raw.frame:
         return None, 1
@@ -191,7 +195,7 @@ def _require_times(raw: RawTable, seconds: NDArray[Any]) -> None:
     outside = (seconds < 0) | (seconds >= _END_OF_TIME)
     if outside.any():
         row = int(outside.argmax())
-        problem = f"{seconds[row]} is no time: seconds since 1970 are expected"
+        problem = f"{seconds[row]} is not a time: seconds since 1970 are expected"
         raise raw.error(row, "timestamp", problem)
 
 
@@ -202,7 +206,7 @@ def _met_once(
     timestamp: NDArray[np.int64] | None,
     duplicates: Duplicates,
 ) -> Mask:
-    """Which rows stay so that no user meets an item twice, (n,)."""
+    """Return a mask (n,) of the rows that stay, so that no (user, item) pair is repeated."""
     pair = user.astype(np.int64) * (int(item.max()) + 1) + item
     repeated = pd.Series(pair).duplicated().to_numpy()
     if not repeated.any():
@@ -210,8 +214,8 @@ def _met_once(
     if duplicates == "error":
         row = int(repeated.argmax())
         which = f"{raw.frame['item'].iloc[row]} meets user {raw.frame['user'].iloc[row]}"
-        mend = "remove that line or set dataset.duplicates=last"
-        raise raw.error(row, "item", f"{which} a second time: {mend}")
+        fix = "remove that line or set dataset.duplicates=last"
+        raise raw.error(row, "item", f"{which} a second time: {fix}")
     # Stable: rows of one pair and time keep their file order, so the last row is the latest.
     order = np.lexsort((pair,) if timestamp is None else (timestamp, pair))
     ends = np.append(pair[order[1:]] != pair[order[:-1]], True)
@@ -222,7 +226,7 @@ def _met_once(
 
 
 def _active(raw: RawTable, user: NDArray[np.int32], kept: Mask, least: int) -> Mask:
-    """Which of the kept rows belong to users who keep enough of them, (n,)."""
+    """Return a mask (n,) of the kept rows of users with enough kept rows."""
     counts = np.bincount(user[kept])
     few = counts < least
     if few.all():
@@ -238,7 +242,7 @@ def _active(raw: RawTable, user: NDArray[np.int32], kept: Mask, least: int) -> M
 
 
 def _compact(codes: NDArray[np.int32], ids: Ids) -> tuple[NDArray[np.int32], Ids]:
-    """Codes and ids without the ids that no row has any more."""
+    """Remove ids without rows and renumber the codes."""
     present = np.bincount(codes, minlength=len(ids)) > 0
     if present.all():
         return codes, ids
@@ -246,7 +250,7 @@ def _compact(codes: NDArray[np.int32], ids: Ids) -> tuple[NDArray[np.int32], Ids
 
 
 def _attributes(table: RawTable | None, key: str, ids: Ids) -> pd.DataFrame:
-    """One row per id, in the order of the ids; empty cells where the table does not know one."""
+    """Return one row per id, in order; empty cells for ids that are not in the table."""
     if table is None:
         return pd.DataFrame(index=pd.RangeIndex(len(ids)))
     keys = table.frame[key]
@@ -255,9 +259,9 @@ def _attributes(table: RawTable | None, key: str, ids: Ids) -> pd.DataFrame:
         raise table.error(row, key, "is missing: fill it in or remove that line")
     if keys.duplicated().any():
         row = int(keys.duplicated().to_numpy().argmax())
-        problem = f"{keys.iloc[row]} stands a second time: remove that line"
+        problem = f"{keys.iloc[row]} is repeated: remove that line"
         raise table.error(row, key, problem)
-    # As text, for the interactions may make numbers of ids that are text here.
+    # As text: the same ids may be numbers in the interactions.
     known = table.frame.drop(columns=key).set_axis(pd.Index([str(k) for k in keys]), axis=0)
     texts = ids.astype(np.str_)
     absent = int((~np.isin(texts, known.index.to_numpy(np.str_))).sum())

@@ -1,21 +1,14 @@
-"""Splits: which interactions are trained on, which choose the model, which judge it.
+"""Interface of splits, the order of interactions, held-out fractions and the split's digest.
 
-Histories: whether they are long enough, and cutting off their ends.
-
-The order of interactions within each user's history, in time or at random.
-
-Sorting one packed int64 key is several times faster than `np.lexsort` of its parts: seconds
+Order: sorting one packed int64 key is several times faster than `np.lexsort` of its parts: seconds
 instead of half a minute at 25 million interactions.
 
-Splits by fraction: what is possible, and how many interactions a fraction is.
-
-The fingerprint of a split, so that two runs can show they were judged on the same test set.
-
+Digest: two runs show by it that they were tested on the same interactions.
 Byte form: one line per test interaction, `user TAB item TAB timestamp NEWLINE` in UTF-8, with the
-original ids and the timestamp in whole seconds since 1970 (empty where time is unknown; fractions
-of a second are cut here, not where interactions are put in order). Lines ascend by user, then item,
-then timestamp; integer ids by value, strings by code point. For integer ids, any machine can check
-it: `sort -n -k1,1 -k2,2 -k3,3 test.tsv | sha256sum`.
+original ids and the timestamp in whole seconds since 1970 (empty without timestamps; fractions of
+a second are cut in the digest only). Lines ascend by user, then item, then timestamp; integer ids
+by value, strings by code point. For integer ids, a shell can check it: `sort -n -k1,1 -k2,2 -k3,3
+test.tsv | sha256sum`.
 """
 
 from bisect import bisect_left
@@ -29,13 +22,13 @@ from fedrec_flower.core.errors import ConfigError, DataError
 from fedrec_flower.data.interactions import Interactions, Part, Split
 from fedrec_flower.data.tie_breaking import tie_hash
 
-# Which items may become training negatives: those not in train (honest), or those not in the
-# whole data (legacy: leaks the held-out item). The split only carries the word to the training.
+# Candidates for training negatives: items not in train (honest), or items not in the whole data
+# (legacy: leaks the held-out item). The split only stores this setting; training reads it.
 Negatives = Literal["honest", "legacy"]
 
 
 class Splitter(Protocol):
-    """What every class named by a `conf/split/*.yaml` offers."""
+    """Interface of the classes in `conf/split/*.yaml`."""
 
     @property
     def negatives(self) -> Negatives:
@@ -43,12 +36,12 @@ class Splitter(Protocol):
         ...
 
     def split(self, interactions: Interactions, seed: int) -> Split:
-        """Label each interaction; the same seed gives the same labels in any file order."""
+        """Label each interaction. The same seed gives the same labels in any file order."""
         ...
 
 
 def require_length(interactions: Interactions, needed: int) -> None:
-    """Check that there are at least `needed` interactions in all.
+    """Check that the data set has at least `needed` interactions.
 
     Raises:
         DataError: if there are fewer.
@@ -64,7 +57,7 @@ def require_histories(interactions: Interactions, needed: int) -> None:
     """Check that every user has at least `needed` interactions.
 
     Raises:
-        DataError: if a user has fewer; names the first such user by its original id.
+        DataError: if a user has fewer. Names the first such user by its original id.
     """
     counts = np.bincount(interactions.user, minlength=interactions.num_users)
     short = np.flatnonzero(counts < needed)
@@ -78,7 +71,7 @@ def require_histories(interactions: Interactions, needed: int) -> None:
 
 
 def num_later(group: NDArray[np.int32], order: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Count, for each interaction, those of its group that come after it.
+    """Count the later interactions of the same group for each interaction.
 
     Args:
         group: int32 (n,), non-negative, such as the user codes.
@@ -98,11 +91,11 @@ def cut(
     num_validation: NDArray[np.int64] | int,
     num_test: NDArray[np.int64] | int,
 ) -> Split:
-    """Cut the end off each history: the last is test, what stands before it is validation.
+    """Hold out the end of each history: the last part is test, the part before is validation.
 
     Args:
         later: int64 (n,), from `num_later`.
-        num_validation: length of the validation part, one for all or one per interaction (n,).
+        num_validation: length of the validation part: a scalar, or one per interaction (n,).
         num_test: length of the test part, likewise.
 
     Returns:
@@ -120,10 +113,10 @@ _TOO_LARGE = 2**63  # for an int64 key
 
 
 def require_times(interactions: Interactions) -> NDArray[np.int64]:
-    """The timestamps, int64 (n,).
+    """Return the timestamps, int64 (n,).
 
     Raises:
-        DataError: if the dataset has none.
+        DataError: if the data set has no timestamps.
     """
     if interactions.timestamp is None:
         raise DataError(
@@ -138,7 +131,7 @@ def order_in_time(interactions: Interactions, ties: Ties) -> NDArray[np.intp]:
 
     Args:
         interactions: n interactions with timestamps.
-        ties: what orders interactions of one user at one time: "hash", a fixed hash of the
+        ties: order of one user's interactions at equal times: "hash", a fixed hash of the
             original ids; "file_order", the position in the interactions.
 
     Returns:
@@ -161,12 +154,12 @@ def order_in_time(interactions: Interactions, ties: Ties) -> NDArray[np.intp]:
 def order_at_random(
     interactions: Interactions, group: NDArray[np.int32], rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Order the interactions by group, then at random, whatever the file order.
+    """Order the interactions by group, then at random, independent of the file order.
 
     Args:
         interactions: n interactions.
         group: int32 (n,), non-negative, such as the user codes.
-        rng: where the order within a group comes from.
+        rng: random generator for the order within a group.
 
     Returns:
         int64 (n,), positions of the interactions.
@@ -178,23 +171,23 @@ def order_at_random(
 
 
 def _user_and_time(user: NDArray[np.int32], times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One key (n,), non-negative, that sorts by user and then time."""
+    """Return one non-negative key (n,) that sorts by user and then time."""
     elapsed = times - times.min(initial=0)  # times before 1970 are negative
     span = int(elapsed.max(initial=0)) + 1
     if (int(user.max(initial=0)) + 1) * span > _TOO_LARGE:
-        # Nanoseconds, say: number the distinct times instead.
+        # Such as nanoseconds: number the distinct times instead.
         distinct, elapsed = np.unique(times, return_inverse=True)
         span = len(distinct)
     key: NDArray[np.int64] = user.astype(np.int64) * span + elapsed
     return key
 
 
-_LEAST_TRAIN_FRACTION = 1e-6  # leaves room for the rounding of num_held_out
+_LEAST_TRAIN_FRACTION = 1e-6  # margin for the rounding of num_held_out
 _LONGEST_HISTORY = 2**40
 
 
 def check_fractions(validation: float, test: float) -> None:
-    """Check that both are fractions and leave something to train on.
+    """Check that both are fractions and leave training data.
 
     Raises:
         ConfigError: if they are impossible, NaN included.
@@ -207,24 +200,24 @@ def check_fractions(validation: float, test: float) -> None:
 
 
 def num_held_out(lengths: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
-    """How many interactions a fraction of each history is, rounded down but at least one.
+    """Return the size of a fraction of each history, rounded down but at least one.
 
     Args:
-        lengths: int64 (num_histories,), how many interactions each history has.
-        fraction: in [0, 1); 0 holds nothing out.
+        lengths: int64 (num_histories,), number of interactions of each history.
+        fraction: in [0, 1); 0: no interaction is held out.
 
     Returns:
         int64 (num_histories,).
     """
     if fraction == 0:
         return np.zeros_like(lengths)
-    # 0.29 * 100 is 28.999999999999996 in floating point, and means 29.
+    # 0.29 * 100 is 28.999999999999996 in floating point and should be 29.
     whole: NDArray[np.float64] = np.floor(lengths * fraction + 1e-9)
     return np.maximum(whole.astype(np.int64), 1)
 
 
 def least_history(validation: float, test: float) -> int:
-    """The length from which on a history has at least one interaction in every part asked for.
+    """Return the shortest history with at least one interaction in every part.
 
     Args:
         validation: fraction, in [0, 1).
@@ -239,7 +232,7 @@ def least_history(validation: float, test: float) -> int:
         held_out = num_held_out(lengths, validation) + num_held_out(lengths, test)
         return bool(held_out[0] < length)
 
-    # A history that is long enough stays so when it grows, so bisection finds the first.
+    # The condition is monotone in the length, so bisection finds the first length.
     return bisect_left(range(_LONGEST_HISTORY), x=True, key=leaves_train)
 
 
@@ -247,7 +240,7 @@ _CHUNK = 1_000_000  # lines in memory at once
 
 
 def split_sha256(interactions: Interactions, split: Split) -> str:
-    """SHA-256 of the sorted test triples, in the byte form above.
+    """Return the SHA-256 of the sorted test triples, in the byte form of the module docstring.
 
     Args:
         interactions: n interactions.

@@ -1,23 +1,20 @@
-"""Cold items: a share of the catalogue is held out with everything that anybody did with it.
+"""Cold-start splits: items or users without training interactions.
 
-Who trained on such a split has seen no interaction with a held-out item, so only what is known of
-the item itself can find it. The other items remain candidates: a held-out item ranks among all that
-its user has not in train, popular ones included. It is drawn as a training negative like any other
-that the user has not in train; were it spared, a model could learn
-that "never pushed down" means "held out".
+Cold items: a share of the items is held out with all their interactions. A model trained on such a
+split has seen no interaction with a held-out item, so only the item's attributes can rank it. All
+other items remain candidates: a held-out item is ranked among all items that its user does not have
+in train, popular ones included. A held-out item is also drawn as a training negative like any other
+item that the user does not have in train. If it were excluded, a model could learn that "never a
+negative" means "held out".
 
-Source: Schein et al. 2002, "Methods and metrics for cold-start recommendations", section 4.
+Cold users: a share of the users is held out. The last interaction of each held-out user is test, as
+in `leave_one_out`: the same item with the same candidates, so the two figures show the cost of an
+unknown user. The interactions before it are validation. Other users are not evaluated. A held-out
+user has no training data, unless `num_support` keeps its first few interactions in train (few-shot
+users), which are trained on like those of any user.
 
-Cold users: a share of the users is held out, so that the model meets them untrained.
-
-Of each held-out user the last interaction is test, as in `leave_one_out`: the same item against the
-same candidates, so the two figures show what not knowing a user costs. What stands before it is
-validation. Nobody else is evaluated. A held-out user trains on nothing, unless `num_support` lets
-them keep their first few interactions: then they are beginners instead of strangers, and train on
-these as everybody does on theirs.
-
-Source: Schein et al. 2002, "Methods and metrics for cold-start recommendations"; the last
-interaction as in He et al. 2017, section 4.1.
+Source: Schein et al. 2002, "Methods and metrics for cold-start recommendations", section 4; the
+last interaction of a user as in He et al. 2017, section 4.1.
 """
 
 from dataclasses import dataclass
@@ -42,12 +39,12 @@ from fedrec_flower.data.splits.base import (
 
 @dataclass(frozen=True, slots=True)
 class ColdItems:
-    """Hold out items, drawn at random from those that anybody met.
+    """Hold out items, drawn at random from the items with interactions.
 
     Attributes:
         validation_fraction: of these items, rounded down, at least one item; 0 for no validation
             part.
-        test_fraction: of these items, rounded down, at least one item; no item is both.
+        test_fraction: of these items, rounded down, at least one item; the parts are disjoint.
         negatives: the pool of training negatives; "legacy" is leaky.
 
     Raises:
@@ -62,7 +59,7 @@ class ColdItems:
         check_fractions(self.validation_fraction, self.test_fraction)
 
     def split(self, interactions: Interactions, seed: int) -> Split:
-        """Label each interaction as its item; the same seed gives the same in any file order.
+        """Label each interaction by its item. The labels do not depend on the file order.
 
         Raises:
             DataError: if there are too few items for every part.
@@ -93,9 +90,9 @@ class ColdUsers:
 
     Attributes:
         user_fraction: of all users, rounded down, at least one user; above 0 and below 1.
-        num_support: how many of a held-out user's first interactions stand in train.
-        ties: what orders interactions at the same time: "hash" or "file_order" (the later row of
-            the interactions is the later one).
+        num_support: number of a held-out user's first interactions that stay in train.
+        ties: order of interactions at equal times: "hash" or "file_order" (the later row is the
+            later interaction).
         negatives: the pool of training negatives; "legacy" is leaky.
 
     Raises:
@@ -113,11 +110,11 @@ class ColdUsers:
         require(support >= 0, f"split.num_support must not be negative: {support}")
 
     def split(self, interactions: Interactions, seed: int) -> Split:
-        """Label each interaction; the same seed holds out the same users in any file order.
+        """Label each interaction. The same seed holds out the same users in any file order.
 
         Raises:
-            DataError: if there are no timestamps, a user has too few interactions, or there is
-                but one user.
+            DataError: if there are no timestamps, a user has too few interactions, or there is only
+                one user.
         """
         order = order_in_time(interactions, self.ties)
         require_histories(interactions, self.num_support + _HELD_OUT)
@@ -128,7 +125,7 @@ class ColdUsers:
                 f"{_LEAST_USERS}: choose split=leave_one_out"
             )
         share = num_held_out(np.array([num_users]), self.user_fraction)[0]
-        num_cold = min(share, num_users - 1)  # somebody must train
+        num_cold = min(share, num_users - 1)  # at least one user trains
         is_cold = generator(seed, "split").permutation(num_users) < num_cold
         lengths = np.bincount(interactions.user)
         held_out = np.where(is_cold, lengths - self.num_support, 0)[interactions.user]

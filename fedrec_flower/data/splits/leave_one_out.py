@@ -1,13 +1,12 @@
-"""Leave-one-out: each user's last interaction is test, the one before is validation.
+"""Splits that hold out the end of each user's history.
 
-Without validation it is trained on too, as one would before a deployment: what there is to choose
-was chosen before, and the last round is tested.
+Leave-one-out: the last interaction is test, the one before is validation. With `num_validation=0`
+the model is trained on all interactions but the last, as before a deployment: the settings were
+selected earlier, and the last round is tested. 415 of the 943 users of MovieLens-100K have ties at
+their last timestamp; ties are broken by a fixed hash (`data.tie_breaking`).
+Source: He et al. 2017, "Neural collaborative filtering", section 4.1.
 
-Source: He et al. 2017, "Neural collaborative filtering", section 4.1. Ties in time (415 of the 943
-users of MovieLens-100K tie at their last timestamp) break by a fixed hash, see `hashing`.
-
-Leave the last fraction: the end of each user's history, in time, is held out.
-
+Leave-last-fraction: the last fractions of each history are held out.
 Source: Meng et al. 2020, "Exploring data splitting strategies for the evaluation of recommendation
 models" (there: temporal user split).
 """
@@ -33,12 +32,12 @@ from fedrec_flower.data.splits.base import (
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """Hold out the last interaction of every user, and the one before.
+    """Hold out the last interaction of every user for test, and the one before for validation.
 
     Attributes:
-        num_validation: interactions before the last that are held out for validation: 1, or 0.
-        ties: what orders interactions at the same time: "hash" or "file_order" (the later row of
-            the interactions is the later one).
+        num_validation: number of interactions held out for validation: 1, or 0.
+        ties: order of interactions at equal times: "hash" or "file_order" (the later row is the
+            later interaction).
         negatives: the pool of training negatives; "legacy" is leaky.
     """
 
@@ -53,11 +52,10 @@ class LeaveOneOut:
         )
 
     def split(self, interactions: Interactions, seed: int) -> Split:
-        """Label each interaction; `seed` is unused, nothing is drawn.
+        """Label each interaction. `seed` is unused: no random draw.
 
         Raises:
-            DataError: if there are no timestamps, or a user has too few interactions to train on
-                one.
+            DataError: if there are no timestamps, or a user has too few interactions.
         """
         del seed
         order = order_in_time(interactions, self.ties)
@@ -74,8 +72,8 @@ class LeaveLastFraction:
         validation_fraction: of each history, rounded down, at least one interaction; 0 for no
             validation part.
         test_fraction: of each history, rounded down, at least one interaction.
-        ties: what orders interactions at the same time: "hash" or "file_order" (the later row of
-            the interactions is the later one).
+        ties: order of interactions at equal times: "hash" or "file_order" (the later row is the
+            later interaction).
         negatives: the pool of training negatives; "legacy" is leaky.
 
     Raises:
@@ -91,7 +89,7 @@ class LeaveLastFraction:
         check_fractions(self.validation_fraction, self.test_fraction)
 
     def split(self, interactions: Interactions, seed: int) -> Split:
-        """Label each interaction; `seed` is unused, nothing is drawn.
+        """Label each interaction. `seed` is unused: no random draw.
 
         Raises:
             DataError: if there are no timestamps, or a user has too few interactions.

@@ -1,4 +1,4 @@
-"""Cross-validation by the lines of the original file, as MovieLens-100K's u1 to u5 were made."""
+"""Cross-validation folds by the order of the original file, such as u1 to u5 of MovieLens-100K."""
 
 from dataclasses import dataclass
 
@@ -20,19 +20,19 @@ _LEAST_PER_FOLD = 3  # interactions, so that every part has some
 
 @dataclass(frozen=True, slots=True)
 class FileFolds:
-    """Test is one stretch of the file; validation is drawn at random from the rest.
+    """One contiguous block of the file is test. Validation is drawn at random from the rest.
 
-    Of n interactions in file order, fold k of m tests those from (k - 1) * n // m up to but
-    without k * n // m. For MovieLens-100K these are the published u1 to u5.
+    Of n interactions in file order, the test part of fold k of m is [(k - 1) * n // m,
+    k * n // m). For MovieLens-100K these are the published u1 to u5.
 
     Attributes:
-        fold: the fold that is tested, counted from one.
-        num_folds: how many folds there are.
+        fold: the test fold, counted from one.
+        num_folds: number of folds.
         validation_fraction: of the whole file, rounded down, at least one interaction.
         negatives: the pool of training negatives; "legacy" is leaky.
 
     Raises:
-        ConfigError: if there is no such fold, or nothing would be left to train on.
+        ConfigError: if the fold does not exist, or no training data would be left.
     """
 
     fold: int
@@ -49,10 +49,10 @@ class FileFolds:
         check_fractions(self.validation_fraction, 1 / self.num_folds)
 
     def split(self, interactions: Interactions, seed: int) -> Split:
-        """Label each interaction; the seed moves validation alone.
+        """Label each interaction. The seed changes only the validation part.
 
         Raises:
-            DataError: if the dataset is shorter than there are parts to fill.
+            DataError: if the data set has too few interactions for all parts.
         """
         count = len(interactions)
         require_length(interactions, _LEAST_PER_FOLD * self.num_folds)

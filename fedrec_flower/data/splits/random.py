@@ -26,8 +26,8 @@ class Random:
     """Hold out interactions at random.
 
     Attributes:
-        scope: "user" takes the fractions of each user's interactions, so that every user is
-            tested; "global" takes them of all interactions, the usual split for ratings.
+        scope: "user": fractions of each user's interactions, so that every user has a test part;
+            "global": fractions of all interactions, the usual split for ratings.
         validation_fraction: of the whole scope, rounded down, at least one interaction; 0 for no
             validation part.
         test_fraction: of the whole scope, rounded down, at least one interaction.
@@ -46,7 +46,7 @@ class Random:
         check_fractions(self.validation_fraction, self.test_fraction)
 
     def split(self, interactions: Interactions, seed: int) -> Split:
-        """Label each interaction; the same seed gives the same labels in any file order.
+        """Label each interaction. The same seed gives the same labels in any file order.
 
         Raises:
             DataError: if a user (or, with scope "global", the dataset) has too few interactions.
@@ -61,7 +61,7 @@ class Random:
         )
 
     def _groups(self, interactions: Interactions) -> NDArray[np.int32]:
-        """The history each interaction is drawn from: its user's, or the one of everybody."""
+        """Return the group of each interaction: its user, or one group for all."""
         needed = least_history(self.validation_fraction, self.test_fraction)
         if self.scope == "user":
             require_histories(interactions, needed)

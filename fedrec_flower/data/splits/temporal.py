@@ -1,7 +1,7 @@
-"""One global cut in time: train on the past of everyone, test on the future of everyone.
+"""Global temporal split: train on the past of all users, test on the future of all users.
 
 Source: Ji et al. 2023, "A critical study on data leakage in recommender system offline
-evaluation": no other split keeps what other users did later out of the training.
+evaluation": every other split trains on later interactions of other users.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ from fedrec_flower.data.splits.base import (
 class Temporal:
     """Cut at the times after which the given fractions of all interactions lie.
 
-    Interactions at the time of a cut fall after it, so a part may be a little larger than asked.
-    Some users have interactions in one part only; they stay.
+    Interactions at the time of a cut belong to the later part, so a part may be slightly larger
+    than configured. Users with interactions in only one part stay.
 
     Attributes:
         validation_fraction: of all interactions, before the test part; 0 for no validation part.
@@ -45,7 +45,7 @@ class Temporal:
         check_fractions(self.validation_fraction, self.test_fraction)
 
     def split(self, interactions: Interactions, seed: int) -> Split:
-        """Label each interaction; `seed` is unused, nothing is drawn.
+        """Label each interaction. `seed` is unused: no random draw.
 
         Raises:
             DataError: if there are no timestamps, or so few distinct ones that a part is empty.
@@ -61,7 +61,7 @@ class Temporal:
         return Split(part)
 
     def _starts(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The times at which validation and test start, int64 (2,), seconds since 1970."""
+        """Return the start times of validation and test, int64 (2,)."""
         length = np.array([len(times)], dtype=np.int64)
         test = length - num_held_out(length, self.test_fraction)
         validation = test - num_held_out(length, self.validation_fraction)
@@ -69,7 +69,7 @@ class Temporal:
         return starts
 
     def _require_parts(self, part: NDArray[np.int8], times: NDArray[np.int64]) -> None:
-        """Check that no part is empty that was asked for."""
+        """Check that no configured part is empty."""
         train, validation, _ = np.bincount(part, minlength=len(Part))
         if train == 0 or (validation == 0 and self.validation_fraction > 0):
             raise DataError(

@@ -16,16 +16,16 @@ from tests.unit.core.test_checkpoint import checkpoint
 DIGEST = 32  # bytes
 
 
-def _renamed(told: dict[str, Any]) -> None:
-    told["spared_then"] = told.pop("spared")
+def _renamed(facts: dict[str, Any]) -> None:
+    facts["spared_then"] = facts.pop("spared")
 
 
-def _lacking(told: dict[str, Any]) -> None:
-    del told["order"]
+def _lacking(facts: dict[str, Any]) -> None:
+    del facts["order"]
 
 
-def _of_another_kind(told: dict[str, Any]) -> None:
-    told["files"] = list(told["files"])
+def _of_another_kind(facts: dict[str, Any]) -> None:
+    facts["files"] = list(facts["files"])
 
 
 @pytest.mark.parametrize("change", [_renamed, _lacking, _of_another_kind])
@@ -38,9 +38,9 @@ def test_newest_skips_a_checkpoint_of_another_version(
         run.checkpoints.write(checkpoint(round_))
     file = run.path / "checkpoints" / "round-4.checkpoint"
     arrays = load(file.read_bytes()[DIGEST:])
-    told = json.loads(arrays["told"].tobytes())
-    change(told)
-    content = save(arrays | {"told": np.frombuffer(json.dumps(told).encode(), np.uint8)})
+    facts = json.loads(arrays["json"].tobytes())
+    change(facts)
+    content = save(arrays | {"json": np.frombuffer(json.dumps(facts).encode(), np.uint8)})
     file.write_bytes(sha256(content).digest() + content)
     found = run.checkpoints.newest()
     assert found is not None

@@ -127,10 +127,10 @@ def test_null_columns_make_implicit_data_without_time(tmp_path: Path) -> None:
         (ROWS + "8,y,good,5,\n", "line 4: stars 'good' is not a finite number"),
         (ROWS + "8,y,nan,5,\n", "line 4: stars is missing"),
         (ROWS + "8,y,-inf,5,\n", "line 4: stars '-inf' is not a finite number"),
-        (ROWS + "\n\n8,y,3,-5,\n", "line 6: when -5 is no time"),
+        (ROWS + "\n\n8,y,3,-5,\n", "line 6: when -5 is not a time"),
         (ROWS + ",y,3,5,\n", "line 4: who is missing"),
-        (ROWS + "8,y,3\n", "line 4: 3 cells stand where 5 are expected"),
-        (ROWS + "\n8,y,3,4,5,6\n", "line 5: 6 cells stand where 5 are expected"),
+        (ROWS + "8,y,3\n", "line 4: 3 cells instead of 5"),
+        (ROWS + "\n8,y,3,4,5,6\n", "line 5: 6 cells instead of 5"),
         (ROWS + "8,z,3,5,\n7,x,1,30,\n", "line 5: what x meets user 7 a second time"),
     ],
 )
@@ -141,12 +141,12 @@ def test_bad_text_is_named_by_file_and_line(text: str, complaint: str, tmp_path:
 
 def test_text_in_another_encoding_and_false_parquet_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(ROWS.encode() + b"\xe9,y,3,5,\n")
-    with pytest.raises(DataError, match=r"a\.csv, line 4 is no utf-8 text: save the file as"):
+    with pytest.raises(DataError, match=r"a\.csv, line 4 is not utf-8 text: save the file as"):
         dataset(tmp_path / "a.csv").load()
     (tmp_path / "b.csv").write_bytes(b"\xe9" + ROWS.encode())
     with pytest.raises(DataError, match=r"b\.csv has no column 'who'"):
         dataset(tmp_path / "b.csv").load()
-    with pytest.raises(DataError, match=r"a\.parquet is no sound Parquet file"):
+    with pytest.raises(DataError, match=r"a\.parquet is not a valid Parquet file"):
         dataset(written(tmp_path, "a.parquet", ROWS)).load()
     with pytest.raises(DataError, match=r"none\.parquet cannot be read .No such file"):
         dataset(tmp_path / "none.parquet").load()
@@ -161,11 +161,11 @@ def test_a_parquet_row_is_named_by_its_number(tmp_path: Path) -> None:
 
 def test_wrong_options_are_told(tmp_path: Path) -> None:
     path = written(tmp_path, "a.csv", ROWS)
-    with pytest.raises(ConfigError, match=r"dataset\.columns\.usr means nothing"):
+    with pytest.raises(ConfigError, match=r"dataset\.columns\.usr is unknown"):
         dataset(path, {**COLUMNS, "usr": "who"})
     with pytest.raises(ConfigError, match=r"dataset\.columns\.item is missing"):
         dataset(path, {**COLUMNS, "item": None})
-    with pytest.raises(ConfigError, match=r"dataset\.item_columns\.name means nothing"):
+    with pytest.raises(ConfigError, match=r"dataset\.item_columns\.name is unknown"):
         dataset(path, item_columns={"name": "film"})
     with pytest.raises(ConfigError, match=r"a\.log ends in none of .*dataset\.separator"):
         dataset(written(tmp_path, "a.log", ROWS)).load()

@@ -151,5 +151,5 @@ def test_an_edited_file_changes_the_fingerprint(write_movielens: WriteMovieLens)
 
 
 def test_an_unknown_release_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"ml-2m is no release.*ml-100k, ml-1m"):
+    with pytest.raises(ConfigError, match=r"ml-2m is not a release.*ml-100k, ml-1m"):
         MovieLens("ml-2m", None, None, "error", 1)

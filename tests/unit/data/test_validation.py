@@ -108,8 +108,8 @@ def test_absent_ratings_and_times_are_none() -> None:
         ("rating", [1, 1e300], "some.csv, line 3: their rating '1e.300' is not a finite number"),
         ("timestamp", [3, None], "some.csv, line 3: their timestamp is missing"),
         ("timestamp", ["3", "May"], "some.csv, line 3: their timestamp 'May' is not a finite"),
-        ("timestamp", [3, -1], "some.csv, line 3: their timestamp -1 is no time"),
-        ("timestamp", [1e30, 1], "some.csv, line 2: their timestamp 1e.30 is no time"),
+        ("timestamp", [3, -1], "some.csv, line 3: their timestamp -1 is not a time"),
+        ("timestamp", [1e30, 1], "some.csv, line 2: their timestamp 1e.30 is not a time"),
         ("timestamp", [pd.Timestamp(3), pd.NaT], "some.csv, line 3: their timestamp is missing"),
     ],
 )
@@ -228,7 +228,7 @@ def test_without_a_table_there_is_a_row_per_code_and_no_column() -> None:
 
 @pytest.mark.parametrize(
     ("ids", "complaint"),
-    [([5, 5], "line 3: their item 5 stands a second time"), ([5, None], "line 3: their item is")],
+    [([5, 5], "line 3: their item 5 is repeated"), ([5, None], "line 3: their item is")],
 )
 def test_an_attribute_table_names_each_id_once(ids: list[Any], complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
