@@ -59,7 +59,12 @@ def _job(config: DictConfig) -> float | None:
 
 def _run(config: DictConfig) -> float | None:
     # Imported here, so that --help and a misspelt option return quickly.
-    from fedrec_flower.experiment.resume import claimed, read_summary, resume, told_before
+    from fedrec_flower.experiment.resume import (
+        lock_run_folder,
+        read_summary,
+        recorded_overrides,
+        resume,
+    )
     from fedrec_flower.experiment.run_folder import RunFolder
     from fedrec_flower.experiment.summary import selected_validation
 
@@ -69,10 +74,10 @@ def _run(config: DictConfig) -> float | None:
     for line in preset_lines(config, settings.runtime.choices):
         _LOG.info("%s", line)
     path = Path(settings.runtime.output_dir)
-    overrides = list(settings.overrides.task) if config.resume is None else told_before(path)
+    overrides = list(settings.overrides.task) if config.resume is None else recorded_overrides(path)
     may_exist = config.resume is not None or settings.mode is RunMode.MULTIRUN
     try:
-        with claimed(path):
+        with lock_run_folder(path):
             folder = resume(path, text) if may_exist else RunFolder.create(path, text)
             if folder is not None:
                 _fill(folder, resolved | {"overrides": overrides})

@@ -16,11 +16,11 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Compose the configuration and run the experiment over the given grid."""
     from fedrec_flower.experiment.composition import compose_deployment
-    from fedrec_flower.experiment.resume import claimed
+    from fedrec_flower.experiment.resume import lock_run_folder
     from fedrec_flower.experiment.run import run
     from fedrec_flower.experiment.run_folder import RunFolder
 
     words = shlex.split(str(context.run_config.get("overrides", "")))
     config, folder, text = compose_deployment(words)
-    with claimed(folder):
+    with lock_run_folder(folder):
         run(config, RunFolder.create(folder, text), grid=grid)

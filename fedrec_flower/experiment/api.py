@@ -10,7 +10,7 @@ import pandas as pd
 
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.experiment.composition import compose_unresolved, config_yaml, resolve
-from fedrec_flower.experiment.resume import claimed
+from fedrec_flower.experiment.resume import lock_run_folder
 from fedrec_flower.experiment.run import run as run_experiment
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.reports.load import load_runs
@@ -52,7 +52,7 @@ def run(overrides: Sequence[str] = ()) -> Run:
         raise FedrecError("resume= works on the command line only: leave it out")
     resolved = resolve(config) | {"overrides": list(overrides)}
     folder = Path(resolved["output_dir"]).expanduser()
-    with claimed(folder):
+    with lock_run_folder(folder):
         run_experiment(resolved, RunFolder.create(folder, config_yaml(config)))
     return load_run(folder)
 

@@ -1,8 +1,6 @@
-"""What a run ran on, as far as numbers depend on it: versions, machine, commit.
+"""Environment of a run (versions, machine, commit), and its peak memory.
 
-No path, host name or environment variable enters: run folders are published.
-
-Peak memory of a run, worker processes included.
+Paths, host names and environment variables are not recorded, because run folders are published.
 """
 
 import platform
@@ -41,21 +39,21 @@ def environment() -> dict[str, Any]:
 
 
 def commit(checkout: Path = _CHECKOUT) -> str | None:
-    """Name the git commit that a checkout stands at.
+    """Return the git commit of a checkout.
 
     Args:
-        checkout: the checkout's top folder; default the one this file lies in.
+        checkout: the top folder of the checkout; by default the one with this file.
 
     Returns:
-        40 hex digits, "-dirty" behind them if tracked files were changed since; None where the
-        folder is not the top of a checkout (an installed wheel) or git is missing.
+        40 hex digits, followed by "-dirty" if tracked files have changed; None if the folder is not
+        the top of a checkout (an installed wheel) or git is missing.
     """
-    # A wheel may lie inside a virtual environment inside somebody else's checkout.
+    # A wheel may be in a virtual environment inside the checkout of another project.
     if not (checkout / ".git").exists():
         return None
     try:
         done = subprocess.run(
-            # S607 wants a full path, but where git lies is the user's affair.
+            # S607 requires a full path, but the path of git depends on the machine.
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607
             cwd=checkout,
             capture_output=True,
@@ -75,31 +73,35 @@ def _version(package: str) -> str | None:
 
 
 _KIBIBYTE = 1024
-_PRIVATE, _SHARED = (b"Private_Clean:", b"Private_Dirty:"), (b"Shared_Clean:", b"Shared_Dirty:")
+_PRIVATE = (b"Private_Clean:", b"Private_Dirty:")
+_SHARED = (b"Shared_Clean:", b"Shared_Dirty:")
 _File = tuple[bytes, ...]  # device and inode
 
 
 class PeakMemory:
-    """Looks at the memory of this process and its children while the context lasts.
+    """Samples the memory of this process and its children while the context lasts.
 
-    Two figures, each the highest seen. *Resident* adds up resident sets: a page of a library
-    counts once for every process of the run that uses it. *Distinct* counts it once for the run,
-    which is what the run takes of the machine. (Proportional set sizes would do so too, but they
-    shrink when strangers on the machine use the same library.) Only Linux tells the latter.
+    It records the maximum of two measures. *Resident* is the sum of resident sets: a page of a
+    library counts once for every process of the run that uses it. *Distinct* counts it once for
+    the run, which is the memory that the run takes from the machine. (Proportional set sizes are
+    not used, because they shrink when other users of the machine use the same library.) *Distinct*
+    is available on Linux only.
 
     Args:
-        interval: seconds between looks.
+        interval: seconds between samples.
     """
 
     measure: Literal["distinct", "resident"] = "distinct" if psutil.LINUX else "resident"
 
     def __init__(self, interval: float = 0.5) -> None:
-        self._interval, self._resident, self._distinct = interval, 0, 0
+        self._interval = interval
+        self._resident = 0  # bytes
+        self._distinct = 0  # bytes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to look."""
+        """Start sampling."""
         self._thread.start()
         return self
 
@@ -109,32 +111,32 @@ class PeakMemory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Look a last time."""
+        """Stop, after a last sample."""
         self._stop.set()
         self._thread.join()
-        self._look()
+        self._sample()
 
     @property
     def resident_megabytes(self) -> float:
-        """The highest sum of resident sets, in megabytes (10**6 bytes)."""
+        """Maximum of the sum of resident sets, in megabytes (10**6 bytes)."""
         return self._resident / 1e6
 
     @property
     def megabytes(self) -> float:
-        """The same by `measure`, in megabytes (10**6 bytes)."""
+        """Maximum of the measure `measure`, in megabytes (10**6 bytes)."""
         return (self._distinct if self.measure == "distinct" else self._resident) / 1e6
 
     def _watch(self) -> None:
         while not self._stop.wait(self._interval):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         this = psutil.Process()
         processes = [this, *this.children(recursive=True)]
         resident = sum(_resident(process) for process in processes)
         if resident > self._resident:
             self._resident = resident
-            # Takes milliseconds a process, and so is asked for at new heights only.
+            # It takes milliseconds per process, so it is measured only at a new maximum.
             if self.measure == "distinct":
                 self._distinct = max(self._distinct, _distinct(processes))
 
@@ -142,29 +144,31 @@ class PeakMemory:
 def _resident(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
-    except psutil.Error:  # it ended between being listed and being asked
+    except psutil.Error:  # the process has ended
         return 0
 
 
 def _distinct(processes: Iterable[psutil.Process]) -> int:
-    """Bytes of all processes, what they share of a file counted once."""
-    total, shared = 0, Counter[_File]()
+    """Bytes of all processes; shared pages of a file count once."""
+    total = 0
+    shared: Counter[_File] = Counter()
     for process in processes:
         try:
             private, of_files = _mapped(process.pid)
-        except OSError:  # it ended between being listed and being asked
+        except OSError:  # the process has ended
             continue
         total += private
-        shared |= of_files  # the larger of two counts
+        shared |= of_files  # the maximum of both counts
     return total + shared.total()
 
 
 def _mapped(pid: int) -> tuple[int, Counter[_File]]:
-    """Bytes that a process has for itself, and by file those that it shares with any other.
+    """Private bytes of a process, and by file the bytes that it shares with other processes.
 
     Source: proc(5), /proc/pid/smaps.
     """
-    private, shared = 0, Counter[_File]()
+    private = 0
+    shared: Counter[_File] = Counter()
     file: _File = ()
     with Path(f"/proc/{pid}/smaps").open("rb") as lines:
         for line in lines:

@@ -1,4 +1,4 @@
-"""A run or a sweep goes on where it stopped: what stands in a folder decides."""
+"""Resumes runs and sweeps, depending on the content of the run folder."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ from fedrec_flower.reports.settings import (
 
 _LOG = logging.getLogger(__name__)
 
-# What a run writes, but for its configuration: by that an unfinished run is known, to the last.
+# Files and folders that a run writes, except config.yaml, which identifies an unfinished run.
 _WRITTEN = (
     "summary.json", "rounds.csv", "per_user.csv", "recommendations.csv", "clients.csv",
     "environment.json", "model.safetensors", "flower.log", "clients", "checkpoints", "figures",
@@ -31,11 +31,11 @@ _WRITTEN = (
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder while the context lasts, even if it is killed.
+def lock_run_folder(path: Path) -> Iterator[None]:
+    """Lock a run folder against other processes while the context lasts; a killed process unlocks.
 
     Raises:
-        ConfigError: if another process is at work there, or the folder cannot be written.
+        ConfigError: if another process has the lock, or the folder cannot be written.
     """
     lock = FileLock(path / ".lock")
     try:
@@ -59,69 +59,68 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def resume(path: Path, configuration: str) -> RunFolder | None:
-    """Take the folder of a run, whatever an earlier process left there.
+    """Open the folder of a new, unfinished or completed run.
 
-    Whether the code has changed since is not asked: `commit` in the summary tells.
+    A change of the code since the start is not checked; the summary records the `commit`.
 
     Args:
-        path: the folder; claimed.
+        path: the folder; locked by `lock_run_folder`.
         configuration: the text of the run's `config.yaml`.
 
     Returns:
-        The folder, ready to be written to. An unfinished run of the same configuration goes on
-        from its last sound checkpoint; without one it is removed. None if the finished run of
-        the same configuration is there.
+        The folder, ready for writing. An unfinished run of the same configuration continues from
+        its last valid checkpoint; without one its files are removed. None if the run is completed.
 
     Raises:
-        ConfigError: if a run of another configuration is there; nothing of it is touched.
+        ConfigError: if the folder contains a run of another configuration; it is not changed.
     """
     if holds_a_run(path):
         _require_same(path, configuration)
         if _is_finished(path):
-            _LOG.info("%s holds this very run, finished: not run again", path)
-            RunFolder(path).tidy()  # it may have been killed at its very end
+            _LOG.info("%s contains this run, completed: not run again", path)
+            RunFolder(path).tidy()  # it may have been killed just before its end
             return None
         if (saved := RunFolder(path).checkpoints.newest()) is not None:
-            _record_patience(path / "config.yaml", configuration)
-            _LOG.info(
-                "%s holds this very run, unfinished: goes on after round %d", path, saved.round
-            )
+            _record_failure_limits(path / "config.yaml", configuration)
+            _LOG.info("%s contains this run, unfinished: resumed after round %d", path, saved.round)
             return RunFolder(path)
-        _LOG.info("%s holds this very run, unfinished: started anew", path)
+        _LOG.info("%s contains this run, without a checkpoint: started again", path)
         for name in _WRITTEN:
             _remove(path / name)
     return RunFolder.create(path, configuration)
 
 
-def told_before(path: Path) -> list[str]:
-    """The overrides that an unfinished run was started with, as far as it could tell."""
+def recorded_overrides(path: Path) -> list[str]:
+    """Read the overrides that a run was started with; empty if they were not written."""
     return list(read_summary(path).get("overrides", []))
 
 
 def _require_same(path: Path, configuration: str) -> None:
     there = path / "config.yaml"
     if not there.exists() and not (path / "summary.json").exists():
-        return  # it ended before it began
+        return  # it was killed before it wrote anything
     try:
         earlier = parse(there.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path} holds a run whose config.yaml does not tell which ({error}): set output_dir= "
-            "to another folder, or remove that run"
+            f"{path} contains a run whose config.yaml cannot be read ({error}): set output_dir= to "
+            "another folder, or remove that run"
         ) from error
     wanted = parse(configuration)
     may_differ = RESULT_NEUTRAL | FAILURE_LIMITS
     if names := [name for name in differing([earlier, wanted]) if name not in may_differ]:
-        there, asked = (as_override(settings, names[0]) for settings in (earlier, wanted))
+        existing = as_override(earlier, names[0])
+        requested = as_override(wanted, names[0])
         raise ConfigError(
-            f"{path} holds a run with {there}, but {asked} is asked for: "
-            "set output_dir= to another folder, or remove that run"
+            f"{path} contains a run with {existing} instead of {requested}: set output_dir= to "
+            "another folder, or remove that run"
         )
 
 
-def _record_patience(file: Path, configuration: str) -> None:
-    """Let the folder tell the patience that the run goes on with, if it is another."""
-    earlier, wanted = (parse(text) for text in (file.read_text("utf-8"), configuration))
+def _record_failure_limits(file: Path, configuration: str) -> None:
+    """Write the new config.yaml if the limits on failures have changed."""
+    earlier = parse(file.read_text("utf-8"))
+    wanted = parse(configuration)
     if any(earlier.get(name) != wanted.get(name) for name in FAILURE_LIMITS):
         with atomic_write(file) as partial:
             partial.write_text(configuration, encoding="utf-8")
@@ -129,7 +128,7 @@ def _record_patience(file: Path, configuration: str) -> None:
 
 def _is_finished(path: Path) -> bool:
     summary = read_summary(path)
-    # A run measures its memory to the end: before that is known, figures may be missing.
+    # The memory is written last: without it, figures may be missing.
     return summary.get("status") == "completed" and "peak_memory_mb" in summary
 
 

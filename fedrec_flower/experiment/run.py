@@ -30,7 +30,7 @@ from fedrec_flower.experiment.privacy_setup import Guard
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.shadow_federations import Shadows
 from fedrec_flower.experiment.summary import RunSummary
-from fedrec_flower.experiment.transfer import SavedModel, taken_over
+from fedrec_flower.experiment.transfer import SavedModel, transfer_parameters
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome, Plan, Unobserved
 from fedrec_flower.federation.transport.base import Transport, federate
@@ -121,7 +121,7 @@ class Setup:
         drawn = self.model.initial(names, generator(self.seed, "initial-shared"))
         if self.source is None:
             return drawn
-        return taken_over(drawn, self.source, self.data.item_ids, self.model.item_rows)
+        return transfer_parameters(drawn, self.source, self.data.item_ids, self.model.item_rows)
 
     def facts(self) -> dict[str, Any]:
         """Facts on data and privacy for the summary."""

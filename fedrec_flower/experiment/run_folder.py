@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: text tables that a killed run leaves readable."""
+"""Writes the run folder: text tables that stay readable if the run is killed."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ from fedrec_flower.experiment.transfer import MODEL, VERSIONS, metadata
 
 Phase = Literal["train", "validation", "test"]
 
-# Any of them means that a run was here.
+# Each of them shows that the folder contains a run.
 _A_RUN = ("summary.json", "rounds.csv", "clients", "checkpoints")
 _RUN_ID = "run_id"
 _ROUND_COLUMNS = ("round", "phase", "metric", "value", "num_clients")
@@ -35,7 +35,7 @@ _ROUND_COLUMNS = ("round", "phase", "metric", "value", "num_clients")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run's folder; make it with `create`.
+    """The folder of one run; `create` makes a new one.
 
     Every method that writes raises `FedrecError`, naming the file, if the disk is full or the
     file cannot be written.
@@ -52,14 +52,14 @@ class RunFolder:
 
         Args:
             path: the folder; it may exist already, with other files, but not with a run.
-            configuration: see `write_configuration`; written first, so that whatever is killed
-                later can be gone on with.
+            configuration: see `write_configuration`; written first, so that a killed run can be
+                resumed.
 
         Returns:
-            The folder, ready to be written to.
+            The folder, ready for writing.
 
         Raises:
-            ConfigError: if the folder holds a run already or cannot be written.
+            ConfigError: if the folder contains a run or cannot be written.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -78,13 +78,13 @@ class RunFolder:
         if taken:
             raise ConfigError(
                 f"{path} already holds a run: set output_dir= to another folder, remove that run, "
-                f"or go on with it by resume={path}"
+                f"or continue it with resume={path}"
             )
         return cls(path)
 
     @property
     def run_id(self) -> str:
-        """What nodes of their own disks know the run by; it survives an interruption."""
+        """Identity of the run on deployed nodes; it stays the same when the run is resumed."""
         file = self.path / _RUN_ID
         with explain_os_errors(file):
             if not file.exists():
@@ -95,31 +95,31 @@ class RunFolder:
 
     @property
     def figures(self) -> Path:
-        """Where figures go; made by the first figure saved."""
+        """Folder of the figures; created when the first figure is saved."""
         return self.path / "figures"
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """What an unfinished run goes on from."""
+        """Checkpoints for resuming the run."""
         return Checkpoints(self.path)
 
     def add_round(
         self, round_: int, phase: Phase, metrics: Mapping[str, float], num_clients: int
     ) -> None:
-        """Append one row per metric to `rounds.csv` and hand them to the operating system.
+        """Append one row per metric to `rounds.csv` and close the file.
 
         Args:
-            round_: the round the metrics belong to; 0 is before any training.
-            phase: which part of the data they were measured on.
-            metrics: metric name to value; written in full, so the same run gives the same bytes.
-            num_clients: how many clients they are averaged over.
+            round_: the round of the metrics; 0 is the untrained model.
+            phase: part of the data on which they were measured.
+            metrics: metric name to value; written in full precision.
+            num_clients: number of clients over which they are averaged.
         """
         rows = [
             (round_, phase, name, repr(float(value)), num_clients)
             for name, value in metrics.items()
         ]
         rounds = self.path / "rounds.csv"
-        # Opened anew for every round: once closed, no row is lost with the process.
+        # Opened and closed for every round, so that no row is lost if the process is killed.
         with explain_os_errors(rounds), rounds.open("ab") as file:
             file.write(_csv_lines(rows))
 
@@ -145,23 +145,23 @@ class RunFolder:
         """Write `environment.json`.
 
         Returns:
-            What was written, for `versions` and `commit` of the summary; see `environment`.
+            The content, of which the summary repeats `versions` and `commit`; see `environment`.
         """
         described = environment()
         self._write_json("environment.json", described)
         return described
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
-        """Write a table about users, the index left out; only the owner of the run may read it.
+        """Write a table of users, without its index; only the owner of the run may read it.
 
         Args:
             name: the file's name without ".csv", such as "per_user" or "clients".
             frame: any columns; floats are written in full.
         """
         with atomic_write(self.path / f"{name}.csv", private=True) as partial:
-            # The csv module quotes a line feed, but not a carriage return, which readers break at.
-            broken = _has_returns(frame)
-            quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+            # The csv module does not quote a carriage return, but readers end a line there.
+            has_returns = _has_returns(frame)
+            quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if has_returns else csv.QUOTE_MINIMAL
             frame.to_csv(partial, index=False, lineterminator="\n", quoting=quoting)
 
     def write_model(
@@ -172,12 +172,12 @@ class RunFolder:
     ) -> None:
         """Write the shared parameters to `model.safetensors`.
 
-        Only the owner may read it where it tells which version each client was given.
+        Only the owner may read it if it contains the version of each client.
 
         Args:
             parameters: tensor name to array, any shapes.
             item_ids: original ids of the items, in the order of the tables' rows; a later run
-                may start from here: see `transfer`.
+                may start from them: see `transfer`.
             privacy: the guarantee that covers them, as in summary.json; empty without one.
         """
         whole = {name: np.ascontiguousarray(array) for name, array in parameters.items()}
@@ -185,9 +185,9 @@ class RunFolder:
             partial.write_bytes(save(whole, metadata(item_ids, privacy)))
 
     def tidy(self) -> None:
-        """Remove what only an unfinished run needs, all at once or where it was cut short."""
+        """Remove the files that only an unfinished run needs; can be repeated when interrupted."""
         clients = self.path / "clients"
-        (clients / "secret").unlink(missing_ok=True)  # nobody draws by it any more
+        (clients / "secret").unlink(missing_ok=True)  # not used after the run
         for folder in (self.path / "checkpoints", *clients.glob("*/")):
             if folder.is_dir():
                 shutil.rmtree(folder)
@@ -199,12 +199,12 @@ class RunFolder:
 
 
 def holds_a_run(path: Path) -> bool:
-    """Whether a run, finished or not, has left anything in a folder."""
+    """True if a folder contains files of a run, completed or not."""
     return any((path / name).exists() for name in _A_RUN)
 
 
 def _has_returns(frame: pd.DataFrame) -> bool:
-    """Whether a text in a table holds a carriage return."""
+    """True if a text in a table contains a carriage return."""
     columns = (column for _, column in frame.items() if not is_numeric_dtype(column))
     return any(column.astype(str).str.contains("\r").any() for column in columns)
 
@@ -216,7 +216,7 @@ def _csv_lines(rows: Iterable[Iterable[Any]]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy values into Python's own, and what JSON cannot say (NaN, infinity) into None."""
+    """Convert numpy values to Python values, and NaN and infinity, which JSON lacks, to None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Starting from what another run has learnt, though its catalogue may be another."""
+"""Initialises a run from the model of another run, whose catalogue may differ."""
 
 import json
 import logging
@@ -21,8 +21,8 @@ Tensors = dict[str, NDArray[np.float32]]
 
 MODEL = "model.safetensors"
 ITEM_IDS = "item_ids"  # in the file's metadata: JSON, the original id of each row of item tables
-_PRIVACY = "privacy"  # likewise: what a `SavedModel` says of the guarantee, where there is one
-VERSIONS = "versions"  # among parameters of several versions: which one each client was given
+_PRIVACY = "privacy"  # in the metadata: JSON, `SavedModel.privacy`, if there is a guarantee
+VERSIONS = "versions"  # array: the version of each client, if there are several versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class SavedModel:
     """The shared parameters of a completed run.
 
     Attributes:
-        path: the file they come from.
-        parameters: by name; of several versions the mean over the clients.
+        path: the file that was read.
+        parameters: by name; the mean over the clients if there are several versions.
         item_ids: the original id, as text, of each row of the tables with a row per item.
         privacy: the guarantee that covers the parameters: `epsilon`, `delta`, `neighbours` (the
-            data sets that it makes alike), `does_not_cover` (what it leaves out, sentences), and
-            whether its noise was `seeded`; None without one.
+            relation of neighbouring data sets), `does_not_cover` (sentences on exceptions), and
+            whether its noise was `seeded`; None without a guarantee.
     """
 
     path: Path
@@ -45,67 +45,68 @@ class SavedModel:
 
     @classmethod
     def read(cls, source: str) -> "SavedModel":
-        """Read what a run has left behind.
+        """Read the model of a run.
 
         Args:
             source: a run's folder, or a file like its model.safetensors.
 
         Raises:
-            ConfigError: if there is no such file, or it is not one that a run has written.
+            ConfigError: if there is no such file, or a run has not written it.
         """
         path = Path(source).expanduser()
         path = path / MODEL if path.is_dir() else path
         require(
             path.is_file(),
-            f"init_from={source} holds no model: name a completed run's folder, or its {MODEL}",
+            f"init_from={source} contains no model: give the folder of a completed run, or its "
+            f"{MODEL}",
         )
         try:
             with safe_open(path, framework="numpy") as file:
-                beside = file.metadata() or {}
+                metadata_ = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         except SafetensorError as error:
             raise ConfigError(
-                f"init_from={source} cannot be read ({error}): name a run's {MODEL}"
+                f"init_from={source} cannot be read ({error}): give the {MODEL} of a run"
             ) from error
-        if (told := beside.get(ITEM_IDS)) is None:
+        if (ids := metadata_.get(ITEM_IDS)) is None:
             raise ConfigError(
-                f"init_from={source} does not tell which items its rows are of: run it again with "
-                "this version"
+                f"init_from={source} contains no item ids: repeat that run with this version"
             )
-        item_ids = [str(item) for item in json.loads(told)]
-        return cls(path, _one_version(arrays), item_ids, json.loads(beside.get(_PRIVACY, "null")))
+        item_ids = [str(item) for item in json.loads(ids)]
+        privacy = json.loads(metadata_.get(_PRIVACY, "null"))
+        return cls(path, _one_version(arrays), item_ids, privacy)
 
 
 def metadata(item_ids: Ids, privacy: Mapping[str, Any]) -> dict[str, str]:
-    """What the file of a model tells beside the parameters.
+    """Metadata of a model file: item ids, and the privacy guarantee if there is one.
 
     Args:
         item_ids: see `RunFolder.write_model`.
         privacy: see `RunFolder.write_model`.
     """
-    told = {ITEM_IDS: json.dumps(item_ids.tolist())}
+    content = {ITEM_IDS: json.dumps(item_ids.tolist())}
     if not isfinite(privacy.get("epsilon", inf)):
-        return told
+        return content
     guarantee = {name: privacy[name] for name in ("epsilon", "delta")}
-    more = privacy["privacy"]
-    guarantee |= {name: more[name] for name in ("neighbours", "does_not_cover")}
-    guarantee["seeded"] = more["noise"].startswith("seeded")
-    return told | {_PRIVACY: json.dumps(guarantee)}
+    details = privacy["privacy"]
+    guarantee |= {name: details[name] for name in ("neighbours", "does_not_cover")}
+    guarantee["seeded"] = details["noise"].startswith("seeded")
+    return content | {_PRIVACY: json.dumps(guarantee)}
 
 
-def taken_over(
+def transfer_parameters(
     fresh: Mapping[str, NDArray[np.float32]],
     saved: SavedModel,
     item_ids: Ids,
     tables: Collection[str],
 ) -> Tensors:
-    """Initial parameters that are another run's wherever it has any.
+    """Replace initial parameters by those of another run where it has them.
 
     Args:
-        fresh: freshly drawn parameters by name.
-        saved: the other run's. Parameters are matched by name.
-        item_ids: (num_items,), original ids of the items here; matched as text. The rows of an
-            item that the other run did not know stay as they were drawn.
+        fresh: randomly initialised parameters by name.
+        saved: the model of the other run. Parameters are matched by name.
+        item_ids: (num_items,), original ids of the items of this run; matched as text. The rows of
+            items that the other run does not have keep their initial values.
         tables: names of the parameters with a row per item.
 
     Returns:
@@ -122,22 +123,23 @@ def taken_over(
     )
     row_of = {item: row for row, item in enumerate(saved.item_ids)}
     rows = np.array([row_of.get(str(item), -1) for item in item_ids.tolist()], np.int64)
-    known, result = np.flatnonzero(rows >= 0), {n: value.copy() for n, value in fresh.items()}
+    common_items = np.flatnonzero(rows >= 0)
+    result = {name: value.copy() for name, value in fresh.items()}
     by_item = [name for name in common if name in tables]
     require(
-        len(known) > 0 or not by_item,
-        f"init_from={saved.path} knows none of the items here: their ids must be the same",
+        len(common_items) > 0 or not by_item,
+        f"init_from={saved.path} has no item in common with this run: their ids must be the same",
     )
     for name in common:
         theirs = saved.parameters[name]
         _check_shape(name, saved.path, theirs, result[name], table=name in tables)
         if name in tables:
-            result[name][known] = theirs[rows[known]]
+            result[name][common_items] = theirs[rows[common_items]]
         else:
             result[name][...] = theirs
     _LOG.info(
         "started from %s: %d of %d parameters, %d of %d items",
-        *(saved.path, len(common), len(fresh), len(known), len(rows)),
+        *(saved.path, len(common), len(fresh), len(common_items), len(rows)),
     )
     return result
 
@@ -145,16 +147,18 @@ def taken_over(
 def _check_shape(
     name: str, path: Path, theirs: NDArray[Any], ours: NDArray[Any], *, table: bool
 ) -> None:
-    there, here = (value.shape[table:] for value in (theirs, ours))
-    what = f"{name} has rows" if table else f"{name} is"
+    saved_shape = theirs.shape[table:]
+    shape = ours.shape[table:]
+    subject = f"{name} has rows" if table else f"{name} is"
     require(
-        there == here,
-        f"{what} of shape {there} in init_from={path} and {here} here: choose the model as there",
+        saved_shape == shape,
+        f"{subject} of shape {saved_shape} in init_from={path} and {shape} here: choose the same "
+        "model",
     )
 
 
 def _one_version(arrays: dict[str, NDArray[Any]]) -> Tensors:
-    """The parameters, the mean over the clients where they were given several versions."""
+    """Return the parameters; of several versions, the mean weighted by their clients."""
     if VERSIONS not in arrays:
         return arrays
     weights = np.bincount(arrays.pop(VERSIONS))

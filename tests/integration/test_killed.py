@@ -219,5 +219,5 @@ def test_run_after_a_full_disk_can_be_resumed(
     rest = in_terminal("resume=run", cwd=small_disk)
     _, err = rest.communicate(timeout=120)
     assert rest.returncode == 0, err
-    assert "goes on after round" in err
+    assert "resumed after round" in err
     require_same(uninterrupted(make_run, words), folder)

@@ -91,7 +91,7 @@ def test_completed_sweep_is_skipped(
     assert ended.code == 0, ended.err
     assert _contents(again) == before
     for job in range(4):
-        assert f"{again / str(job)} holds this very run, finished: not run again" in ended.err
+        assert f"{again / str(job)} contains this run, completed: not run again" in ended.err
     assert ended.out.splitlines() == [str(again / str(job)) for job in range(4)]
 
 
@@ -105,8 +105,8 @@ def test_interrupted_sweep_is_resumed(
     shutil.rmtree(again / "2")
     ended = command("-m", *smoke, *GRID, f"output_dir={again}")
     assert ended.code == 0, ended.err
-    assert ended.err.count("finished: not run again") == 2
-    assert ended.err.count("unfinished: started anew") == 1
+    assert ended.err.count("completed: not run again") == 2
+    assert ended.err.count("without a checkpoint: started again") == 1
     assert set(load_summaries(again)["status"]) == {"completed"}
     same = [name for name in whole if name.endswith((".csv", ".safetensors", "config.yaml"))]
     now = _contents(again)
@@ -126,7 +126,7 @@ def test_extended_sweep_runs_only_new_jobs(
     grid = ("model=mf,ncf,popularity", "seed=1,2", "num_rounds=2")
     ended = command("-m", *smoke, *grid, f"output_dir={again}")
     assert ended.code == 0, ended.err
-    assert ended.err.count("finished: not run again") == 4
+    assert ended.err.count("completed: not run again") == 4
     models = load_summaries(again).set_index("run")["model"]
     assert dict(models[["4", "5"]]) == {"4": "popularity", "5": "popularity"}
 
@@ -141,7 +141,7 @@ def test_sweep_does_not_overwrite_another_sweep(
     assert ended.code == 1
     said = ended.err.splitlines()[-1]
     assert said.startswith(
-        f"error: {again / '0'} holds a run with num_rounds=2, but num_rounds=1 is asked for: set "
+        f"error: {again / '0'} contains a run with num_rounds=2 instead of num_rounds=1: set "
     )
     now = _contents(again)
     assert {name: now[name] for name in before} == before

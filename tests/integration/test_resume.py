@@ -61,9 +61,9 @@ def test_run_can_be_resumed_several_times(
             go_on(words, folder, messages=5)
     go_on(words, folder)
     require_same(whole, folder)
-    told = [m for m in caplog.messages if "unfinished" in m]
-    assert told[0] == f"{folder} holds this very run, unfinished: started anew"
-    assert told[1] == f"{folder} holds this very run, unfinished: goes on after round 2"
+    told = [m for m in caplog.messages if "contains this run" in m]
+    assert told[0] == f"{folder} contains this run, without a checkpoint: started again"
+    assert told[1] == f"{folder} contains this run, unfinished: resumed after round 2"
     seconds = json.loads((folder / "summary.json").read_text())["seconds"]
     assert seconds["total"] >= seconds["setup"] + seconds["train"] + seconds["evaluate"] - 1e-6
 

@@ -42,7 +42,7 @@ def test_resume_continues_a_run(command: "Command", unfinished: Path) -> None:
     told = json.loads((unfinished / "summary.json").read_text())["overrides"]
     ended = command("resume=unfinished", cwd=unfinished.parent)
     assert ended.code == 0, ended.err
-    assert "unfinished: goes on after round 4" in ended.err
+    assert "unfinished: resumed after round 4" in ended.err
     assert ended.out.splitlines()[-1] == "unfinished"
     summary = json.loads((unfinished / "summary.json").read_text())
     assert (summary["status"], summary["resumed_after"]) == ("completed", [4])
@@ -54,7 +54,7 @@ def test_resume_continues_a_run(command: "Command", unfinished: Path) -> None:
 def test_resume_accepts_new_failure_limits(command: "Command", unfinished: Path) -> None:
     ended = command("resume=unfinished", "min_completion=0.1", cwd=unfinished.parent)
     assert ended.code == 0, ended.err
-    assert "unfinished: goes on after round 4" in ended.err
+    assert "unfinished: resumed after round 4" in ended.err
     assert "min_completion: 0.1\n" in (unfinished / "config.yaml").read_text()
 
 
@@ -63,7 +63,7 @@ def test_resume_of_a_completed_run_changes_nothing(command: "Command", unfinishe
     before = {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}
     ended = command("resume=unfinished", cwd=unfinished.parent)
     assert ended.code == 0
-    assert "finished: not run again" in ended.err
+    assert "completed: not run again" in ended.err
     assert {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()} == before
 
 
@@ -113,7 +113,7 @@ def test_sweep_resumes_an_unfinished_job(
     words = (*smoke, *ROUNDS, "num_rounds=5", "checkpoint_every=4", "seed=1,2")
     ended = command("-m", *words, f"output_dir={sweep}")
     assert ended.code == 0, ended.err
-    assert "unfinished: goes on after round 4" in ended.err
+    assert "unfinished: resumed after round 4" in ended.err
     after = [json.loads((sweep / job / "summary.json").read_text()) for job in "01"]
     assert [summary["resumed_after"] for summary in after] == [[4], []]
     assert {summary["status"] for summary in after} == {"completed"}

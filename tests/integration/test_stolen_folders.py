@@ -201,7 +201,7 @@ def test_a10_paths_accept_tilde_and_any_letters(
     assert command(*words, cwd=here).code == 0
     assert list(here.iterdir()) == []
     assert (home / "übung 1" / "summary.json").is_file()
-    assert "finished" in command("resume=~/übung 1", cwd=here).err
+    assert "completed" in command("resume=~/übung 1", cwd=here).err
     assert load_runs("~")["run"].unique().tolist() == ["übung 1"]
     assert SavedModel.read("~/übung 1").parameters
     started = command(*smoke, "num_rounds=0", "init_from=~/übung 1", "output_dir=r", cwd=here)

@@ -10,7 +10,7 @@ import pytest
 
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.core.errors import ConfigError
-from fedrec_flower.experiment.resume import claimed, resume, told_before
+from fedrec_flower.experiment.resume import lock_run_folder, recorded_overrides, resume
 from fedrec_flower.experiment.run_folder import RunFolder
 from tests.helpers.run_folders import write_run
 
@@ -41,7 +41,7 @@ def test_a_finished_run_is_left_as_it_is(run: RunFolder, caplog: pytest.LogCaptu
     before = _contents(run.path)
     assert resume(run.path, CONFIG) is None
     assert _contents(run.path) == before
-    assert caplog.messages == [f"{run.path} holds this very run, finished: not run again"]
+    assert caplog.messages == [f"{run.path} contains this run, completed: not run again"]
 
 
 def _interrupt(run: RunFolder) -> None:
@@ -69,7 +69,7 @@ def test_an_unfinished_run_is_started_anew_and_nothing_of_it_stays(
     left = {path.name for path in run.path.iterdir()} - {"config.yaml"}
     assert left == {"rounds.csv", "notes.txt"}
     assert len((run.path / "rounds.csv").read_text().splitlines()) == 1
-    assert caplog.messages == [f"{run.path} holds this very run, unfinished: started anew"]
+    assert caplog.messages == [f"{run.path} contains this run, without a checkpoint: started again"]
 
 
 def test_an_unfinished_run_with_a_checkpoint_keeps_all_it_has(
@@ -82,7 +82,7 @@ def test_an_unfinished_run_with_a_checkpoint_keeps_all_it_has(
     folder = resume(run.path, CONFIG)
     assert folder == run
     assert _contents(run.path) == before
-    assert caplog.messages == [f"{run.path} holds this very run, unfinished: goes on after round 7"]
+    assert caplog.messages == [f"{run.path} contains this run, unfinished: resumed after round 7"]
 
 
 def test_how_often_checkpoints_are_written_makes_no_other_run(run: RunFolder) -> None:
@@ -91,9 +91,9 @@ def test_how_often_checkpoints_are_written_makes_no_other_run(run: RunFolder) ->
 
 def test_what_a_run_was_told_is_known_as_far_as_it_could_tell(run: RunFolder) -> None:
     run.write_summary({"status": "running", "overrides": ["model=mf"]})
-    assert told_before(run.path) == ["model=mf"]
+    assert recorded_overrides(run.path) == ["model=mf"]
     (run.path / "summary.json").write_text("{")
-    assert told_before(run.path) == []
+    assert recorded_overrides(run.path) == []
 
 
 def _finish(run: RunFolder) -> None:
@@ -106,9 +106,9 @@ def test_a_run_of_another_configuration_is_refused_and_left_alone(
 ) -> None:
     end(run)
     before = _contents(run.path)
-    with pytest.raises(ConfigError, match=r"model\.rate=0\.1, but model\.rate=0\.2 is asked for"):
+    with pytest.raises(ConfigError, match=r"model\.rate=0\.1 instead of model\.rate=0\.2"):
         resume(run.path, CONFIG.replace("0.1", "0.2"))
-    with pytest.raises(ConfigError, match="seed=1, but seed=2"):
+    with pytest.raises(ConfigError, match="seed=1 instead of seed=2"):
         resume(run.path, CONFIG.replace("seed: 1", "seed: 2"))
     assert _contents(run.path) == before
 
@@ -122,7 +122,7 @@ def test_a_run_that_does_not_tell_which_it_is_is_refused(
     else:
         run.write_configuration(config)
     before = _contents(run.path)
-    with pytest.raises(ConfigError, match=r"config\.yaml does not tell which"):
+    with pytest.raises(ConfigError, match=r"config\.yaml cannot be read"):
         resume(run.path, CONFIG)
     assert _contents(run.path) == before
 
@@ -130,9 +130,9 @@ def test_a_run_that_does_not_tell_which_it_is_is_refused(
 def test_a_claimed_folder_is_refused_to_others_and_free_afterwards(tmp_path: Path) -> None:
     place = tmp_path / "run"
     refused = pytest.raises(ConfigError, match="is being written by another run")
-    with claimed(place), refused, claimed(place):
+    with lock_run_folder(place), refused, lock_run_folder(place):
         pass
-    with claimed(place):
+    with lock_run_folder(place):
         pass
     assert list(place.iterdir()) == []
 
@@ -141,17 +141,20 @@ def test_the_claim_of_a_killed_process_dies_with_it(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from fedrec_flower.experiment.resume import claimed\n"
-        "with claimed(Path(sys.argv[1])):\n"
+        "from fedrec_flower.experiment.resume import lock_run_folder\n"
+        "with lock_run_folder(Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
     assert killed.returncode == -signal.SIGKILL
-    with claimed(tmp_path):
+    with lock_run_folder(tmp_path):
         pass
 
 
 def test_a_place_that_cannot_be_claimed_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="set output_dir="), claimed(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(ConfigError, match="set output_dir="),
+        lock_run_folder(tmp_path / "file" / "run"),
+    ):
         pass

@@ -17,7 +17,7 @@ from fedrec_flower.data.sources.synthetic import Synthetic
 from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.experiment.transfer import SavedModel, taken_over
+from fedrec_flower.experiment.transfer import SavedModel, transfer_parameters
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate
@@ -40,7 +40,7 @@ def test_every_item_gets_its_own_row_or_keeps_what_was_drawn(
         return
     fresh = {"table": np.full((len(here), 2), -1, np.float32), "rest": np.zeros(3, np.float32)}
     theirs = np.repeat(np.array(there, np.float32)[:, None], 2, 1)
-    result = taken_over(fresh, saved(there, table=theirs), np.array(here), TABLES)
+    result = transfer_parameters(fresh, saved(there, table=theirs), np.array(here), TABLES)
     expected = [item if item in there else -1 for item in here]
     assert_array_equal(result["table"][:, 0], expected)
     assert_array_equal(result["rest"], fresh["rest"])  # the other run had none
@@ -50,7 +50,7 @@ def test_every_item_gets_its_own_row_or_keeps_what_was_drawn(
 def test_dense_parameters_are_taken_over_whole_and_the_drawn_ones_stay_as_they_were() -> None:
     fresh = {"dense": np.zeros((2, 2), np.float32)}
     source = saved(["a"], dense=np.arange(4, dtype=np.float32).reshape(2, 2))
-    result = taken_over(fresh, source, np.array(["b"]), TABLES)
+    result = transfer_parameters(fresh, source, np.array(["b"]), TABLES)
     assert_array_equal(result["dense"], source.parameters["dense"])
     assert not fresh["dense"].any()
 
@@ -82,14 +82,14 @@ def test_of_several_versions_the_mean_over_clients_is_taken(tmp_path: Path) -> N
             saved([1], other=np.zeros((1, 2))),
             r"shares no parameter with this run: it has \['other'",
         ),
-        (saved([9], table=np.zeros((1, 2))), r"knows none of the items here"),
+        (saved([9], table=np.zeros((1, 2))), r"has no item in common"),
         (
             saved([1], table=np.zeros((1, 3))),
             r"table has rows of shape \(3,\) in .* and \(2,\) here",
         ),
         (
             saved([1], table=np.zeros((1, 2)), dense=np.zeros(4)),
-            r"dense is of shape \(4,\) in init_from=there and \(3,\) here: choose the model",
+            r"dense is of shape \(4,\) in init_from=there and \(3,\) here: choose the same model",
         ),
     ],
     ids=["no parameter", "no item", "other rows", "other shape"],
@@ -97,17 +97,17 @@ def test_of_several_versions_the_mean_over_clients_is_taken(tmp_path: Path) -> N
 def test_what_does_not_fit_is_refused_in_a_sentence(source: SavedModel, complaint: str) -> None:
     fresh = {"table": np.zeros((2, 2), np.float32), "dense": np.zeros(3, np.float32)}
     with pytest.raises(ConfigError, match=complaint):
-        taken_over(fresh, source, np.array([1, 2]), TABLES)
+        transfer_parameters(fresh, source, np.array([1, 2]), TABLES)
 
 
 def test_a_file_that_is_none_of_a_run_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("no tensors")
     save_file({"table": np.zeros(2)}, tmp_path / "old.safetensors")
     for name, complaint in (
-        ("missing", "holds no model: name a completed run's folder"),
-        ("", "holds no model"),
+        ("missing", "contains no model: give the folder of a completed run"),
+        ("", "contains no model"),
         ("text.safetensors", "cannot be read"),
-        ("old.safetensors", "does not tell which items its rows are of"),
+        ("old.safetensors", "contains no item ids"),
     ):
         with pytest.raises(ConfigError, match=complaint):
             SavedModel.read(str(tmp_path / name))
@@ -217,7 +217,7 @@ def test_frozen_personal_parameters_stay_at_their_initial_values(
         (("freeze=[user_,item_]",), r"freeze=.* leaves MF nothing to train: name fewer"),
         (("model=ease", "freeze=[item_]"), r"freeze=.* does not fit EASE, which is solved in"),
         (("model=ease", "init_from=there"), r"init_from=there does not fit EASE"),
-        (("init_from=nowhere",), r"init_from=nowhere holds no model"),
+        (("init_from=nowhere",), r"init_from=nowhere contains no model"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(
