@@ -156,7 +156,7 @@ class TrainRequest(Request):
 
     Attributes:
         attempt: number of earlier attempts at the round.
-        clip_norm: see `privacy.mechanism.Curator.clip_norm`.
+        clip_norm: see `privacy.mechanism.ServerMechanism.clip_norm`.
     """
 
     attempt: int

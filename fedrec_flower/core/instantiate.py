@@ -53,16 +53,16 @@ class _Kind:
 
 
 _KINDS = {
-    "attack": _Kind("threats", "threats.NoAttack"),
+    "attack": _Kind("threats", "threats.Attack"),
     "compression": _Kind("communication.compression", "communication.compression.Compression"),
     "dataset": _Kind("data.sources", methods=("load", "fingerprint")),
     "evaluation": _Kind("evaluation", methods=("evaluate", "finish")),
-    "faults": _Kind("threats", "threats.NoFaults"),
+    "faults": _Kind("threats", "threats.FaultModel"),
     "federation": _Kind("federation.transport", methods=("run",)),
     "local": _Kind("strategies", "strategies.client_updates.Plain"),
     "model": _Kind("models", "models.Recommender"),
     "partition": _Kind("data.partitions", methods=("assign",)),
-    "privacy": _Kind("privacy", "privacy.NoPrivacy"),
+    "privacy": _Kind("privacy", "privacy.PrivacyMechanism"),
     "secure_aggregation": _Kind(
         "communication.secure_aggregation", methods=("check", "check_strategy")
     ),

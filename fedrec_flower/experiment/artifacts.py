@@ -27,7 +27,8 @@ from fedrec_flower.experiment.summary import RunSummary
 from fedrec_flower.federation.server.plan import Evaluated, Outcome
 from fedrec_flower.reports.activity import by_activity
 from fedrec_flower.reports.load import load_per_user, load_runs
-from fedrec_flower.threats.base import LOWER_BOUND, NoAttack
+from fedrec_flower.threats.base import LOWER_BOUND, Attack
+from fedrec_flower.threats.poisoning import Poisoning
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ written.npy marks the clients that have trained: the rows of all other clients a
 
 
 def write_artifacts(
-    record: RunSummary, data: Prepared, outcome: Outcome, attack: NoAttack, *, deployed: bool
+    record: RunSummary, data: Prepared, outcome: Outcome, attack: Attack, *, deployed: bool
 ) -> dict[str, Any]:
     """Write every table and figure of a completed run, and its summary.
 
@@ -72,7 +73,7 @@ def write_artifacts(
 
 
 def _publish_users(
-    record: RunSummary, data: Prepared, outcome: Outcome, attack: NoAttack
+    record: RunSummary, data: Prepared, outcome: Outcome, attack: Attack
 ) -> pd.DataFrame:
     """Write the tables of users and clients, and update the summary; returns the client table."""
     folder = record.folder
@@ -84,7 +85,8 @@ def _publish_users(
     _keep_selected(folder.path / "clients", outcome.selected.slot)
     test = record.summary["test"] | _beyond(data, notes)
     record.update({"test": test, "fairness": _fairness(data, notes)})
-    if achieved := attack.measured(data, _recommended(notes)):
+    if isinstance(attack, Poisoning):
+        achieved = attack.poisoning_metrics(data, _recommended(notes))
         record.update({"attack": achieved | LOWER_BOUND})
     return clients
 

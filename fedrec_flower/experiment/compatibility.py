@@ -23,11 +23,11 @@ from fedrec_flower.models.abilities import HistoryBased, ServerPostprocess, Side
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
-from fedrec_flower.privacy.mechanism import NoPrivacy
+from fedrec_flower.privacy.mechanism import PrivacyMechanism
 from fedrec_flower.strategies.baselines import Centralized
 from fedrec_flower.strategies.fedbuff import FedBuff
 from fedrec_flower.strategies.sufficient_statistics import Sums
-from fedrec_flower.threats.faults import NoFaults
+from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.config import LocalTraining
 from fedrec_flower.training.factory import check_trainer
 
@@ -134,7 +134,7 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     """
     training: LocalTraining = build("training", config["training"])
     sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
-    faults: NoFaults = build("faults", config["faults"], seed=config["seed"], **sizes)
+    faults: FaultModel = build("faults", config["faults"], seed=config["seed"], **sizes)
     _check_faults(faults, model)
     _check_silence(build("privacy", config["privacy"]), faults, config)
     _check_compression(config, model)
@@ -271,7 +271,7 @@ def _check_exact(config: Config, model: ClosedFormRecommender) -> None:
         )
 
 
-def _check_faults(faults: NoFaults, model: Recommender) -> None:
+def _check_faults(faults: FaultModel, model: Recommender) -> None:
     """Check that faults change no sums, in which single clients cannot be distinguished.
 
     Raises:
@@ -285,14 +285,14 @@ def _check_faults(faults: NoFaults, model: Recommender) -> None:
     )
 
 
-def _check_silence(privacy: NoPrivacy, faults: NoFaults, config: Config) -> None:
+def _check_silence(privacy: PrivacyMechanism, faults: FaultModel, config: Config) -> None:
     """Check that faults do not reveal client properties that the privacy mechanism hides.
 
     Raises:
         ConfigError: names the value and the fix.
     """
     require(
-        not (privacy.guarantees and faults.tells_activity),
+        not (privacy.has_guarantee and faults.reveals_activity),
         "faults.deadline leaves out clients with long training, which reveals how much data they "
         f"have, and privacy={config['privacy']['name']} hides that: set faults.deadline=null",
     )

@@ -25,7 +25,7 @@ from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns, Prepared
-from fedrec_flower.experiment.privacy_setup import Guard
+from fedrec_flower.experiment.privacy_setup import PrivacySetup
 from fedrec_flower.federation.client.cohort_client import CohortClient
 from fedrec_flower.federation.client.node import Node, open_node
 from fedrec_flower.federation.client.state_store import share_secret
@@ -36,17 +36,25 @@ from fedrec_flower.federation.server.sampling import sample_clients
 from fedrec_flower.models.abilities import BilinearForm, ServerPostprocess, bilinear_form
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
-from fedrec_flower.privacy.mechanism import Curator
+from fedrec_flower.privacy.mechanism import ServerMechanism
 from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
-from fedrec_flower.threats.base import LOWER_BOUND, NoAttack
-from fedrec_flower.threats.observation import Circumstances, Claims, Moment, Seen, Shadow, Sum, View
+from fedrec_flower.threats.base import LOWER_BOUND, Attack, InferenceAttack
+from fedrec_flower.threats.observation import (
+    AttackedRound,
+    AttackedRun,
+    Exposure,
+    KnownHistories,
+    Observation,
+    ObservedSum,
+    ShadowModel,
+)
 from fedrec_flower.training.model_versions import Versions
 
 _LOG = logging.getLogger(__name__)
 
 
 def check_attack(
-    attack: NoAttack, strategy: FederatedStrategy, model: Recommender, data: Prepared
+    attack: Attack, strategy: FederatedStrategy, model: Recommender, data: Prepared
 ) -> None:
     """Check that an attack is possible on a run.
 
@@ -59,6 +67,8 @@ def check_attack(
     Raises:
         ConfigError: gives the reason and the fix.
     """
+    if not isinstance(attack, InferenceAttack):
+        return
     shapes = {name: model.get_parameter(name).shape for name in model.shared_names()}
     tables = [shapes[name] for name in shapes if name in model.item_rows - model.frozen]
     plain = all(
@@ -67,7 +77,7 @@ def check_attack(
     )
     solved = isinstance(model, ClosedFormRecommender)
     attack.check(
-        Circumstances(
+        AttackedRun(
             strategy=type(strategy).__name__,
             model=type(model).__name__,
             shares=strategy.shares,
@@ -106,8 +116,8 @@ def _num_strangers(data: Prepared) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class RunScene:
-    """A finished run; implements `threats.observation.Scene`.
+class TrainedRun:
+    """A finished run; implements `threats.observation.AttackTarget`.
 
     Attributes:
         data: the prepared data.
@@ -116,19 +126,19 @@ class RunScene:
         outcome: result of the run.
         initial: the initial shared parameters.
         store: folder of the clients' personal state.
-        shadow: trains shadow federations; see `Scene.shadow`.
+        shadow: trains shadow federations; see `AttackTarget.shadow`.
     """
 
     data: Prepared
-    guard: Guard
+    privacy_setup: PrivacySetup
     strategy: FederatedStrategy
     outcome: Outcome
     initial: Tensors
     store: Path
-    shadow: Callable[[int, Claims, NDArray[np.bool_]], Shadow]
+    shadow: Callable[[int, KnownHistories, NDArray[np.bool_]], ShadowModel]
 
     @property
-    def shared(self) -> Seen:
+    def shared(self) -> Observation:
         """The shared parameters that the run publishes."""
         return {n: v.astype(np.float64) for n, v in self.outcome.selected.parameters.items()}
 
@@ -150,21 +160,21 @@ class RunScene:
         return _factors(plan.model, self.data) if solvable else None
 
     @contextmanager
-    def another_round(self, at: Moment, *, remember: bool) -> Iterator["PlayedRound"]:
+    def replay_round(self, at: AttackedRound, *, with_history: bool) -> Iterator["ReplayedRound"]:
         """Replay a round of the run, or train one more round after the last.
 
-        With `remember`, the round after the last is preceded by a replay of all rounds.
+        With history, the round after the last is preceded by a replay of all rounds.
         """
         plan = self.strategy.plan
         selected = self.outcome.selected
         round_ = plan.num_rounds + 1 if at == "last" else at
-        curator = self.guard.curator()
+        curator = self.privacy_setup.server_mechanism()
         global_params = self.initial
         state: Path | None = None
-        earlier: list[Sum] = []
-        earlier_released: list[Sum] = []
+        earlier: list[ObservedSum] = []
+        earlier_released: list[ObservedSum] = []
         with TemporaryDirectory(prefix="spied-", dir=self.store) as scratch:
-            if at == "last" and not remember:
+            if at == "last" and not with_history:
                 global_params = selected.parameters
                 state = self.store / selected.slot
                 curator.restore(plan.curator.state())
@@ -173,7 +183,7 @@ class RunScene:
                 node = self._node(state.parent, None)
                 for whole, released, after in self._replay(node, round_ - 1, curator):
                     global_params = after
-                    if remember:
+                    if with_history:
                         earlier.append(whole)
                         earlier_released += [released] if released else []
             # Training changes the personal state, so the two nodes have separate copies.
@@ -182,11 +192,11 @@ class RunScene:
             request = _RoundRequest.of(plan, curator, round_, global_params)
             whole, released, _ = request.train(together)
             exposed = _exposed(curator, secure=isinstance(plan.secure, SecAgg))
-            yield PlayedRound(request, exposed, whole, released, earlier, earlier_released, alone)
+            yield ReplayedRound(request, exposed, whole, released, earlier, earlier_released, alone)
 
     def _replay(
-        self, node: Node, num_rounds: int, curator: Curator
-    ) -> Iterator[tuple[Sum, Sum | None, Tensors]]:
+        self, node: Node, num_rounds: int, curator: ServerMechanism
+    ) -> Iterator[tuple[ObservedSum, ObservedSum | None, Tensors]]:
         """Replay the first rounds; yields the sum, the release and the parameters after each."""
         strategy = self.strategy
         plan = strategy.plan
@@ -207,7 +217,7 @@ class RunScene:
         strategy.restore(state)
 
     @contextmanager
-    def imitation(self) -> Iterator["NodeImitation | None"]:
+    def simulator(self) -> Iterator["NodeSimulator | None"]:
         """A simulator of the clients; None if their draws come from a secret."""
         if self.factors is None or self.strategy.plan.job["randomness"] != "seeded":
             yield None
@@ -215,7 +225,7 @@ class RunScene:
         with TemporaryDirectory(prefix="imitated-", dir=self.store) as scratch:
             node = self._node(Path(scratch) / "all", None)
             if isinstance(node.trainer, GradientTrainer):
-                yield NodeImitation(node, node.trainer, self.factors.user)
+                yield NodeSimulator(node, node.trainer, self.factors.user)
             else:
                 yield None
 
@@ -230,7 +240,7 @@ class RunScene:
         return open_node(json.dumps({**plan.job, **plan.place, **about, **place}))
 
 
-def _exposed(curator: Curator, *, secure: bool) -> View:
+def _exposed(curator: ServerMechanism, *, secure: bool) -> Exposure:
     """The values that the mechanism in force leaves to an attacker."""
     if curator.noisy:
         return "release"
@@ -251,11 +261,11 @@ class _RoundRequest:
     cohort: NDArray[np.int64]
     round: int
     global_params: Tensors
-    curator: Curator
+    curator: ServerMechanism
 
     @classmethod
     def of(
-        cls, plan: Plan, curator: Curator, round_: int, global_params: Tensors
+        cls, plan: Plan, curator: ServerMechanism, round_: int, global_params: Tensors
     ) -> "_RoundRequest":
         """The request of the run in a round."""
         sampled = sample_clients(plan, "cohort", round_, plan.clients_per_round)
@@ -267,12 +277,12 @@ class _RoundRequest:
         settings: dict[str, Any] = {"round": self.round, "clip_norm": self.curator.clip_norm}
         return CohortClient(node, clients).train(parameters, settings)
 
-    def train(self, node: Node) -> tuple[Sum, Sum | None, UpdateSum]:
+    def train(self, node: Node) -> tuple[ObservedSum, ObservedSum | None, UpdateSum]:
         """The sum over the cohort, its release if noise is added, and the sum that is applied."""
         std = self.curator.noise_std  # of this round: a release may change the bound
         clip_norm = self.curator.clip_norm
         total = _summed(self.reply(node, self.cohort.tolist()))
-        whole = Sum(
+        whole = ObservedSum(
             round=self.round,
             cohort=self.cohort,
             given=self.global_params,
@@ -289,25 +299,25 @@ class _RoundRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class PlayedRound:
-    """A replayed round; implements `threats.observation.Round`.
+class ReplayedRound:
+    """A replayed round; implements `threats.observation.TargetRound`.
 
     Attributes:
         request: the cohort and the parameters that it started from.
-        exposed: see `Round.exposed`.
-        whole: see `Round.whole`.
-        released: see `Round.released`.
-        earlier: see `Round.earlier`.
-        earlier_released: see `Round.earlier_released`.
+        exposed: see `TargetRound.exposed`.
+        whole: see `TargetRound.whole`.
+        released: see `TargetRound.released`.
+        earlier: see `TargetRound.earlier`.
+        earlier_released: see `TargetRound.earlier_released`.
         alone: the node that trains single clients for `message`.
     """
 
     request: _RoundRequest
-    exposed: View
-    whole: Sum
-    released: Sum | None
-    earlier: list[Sum]
-    earlier_released: list[Sum]
+    exposed: Exposure
+    whole: ObservedSum
+    released: ObservedSum | None
+    earlier: list[ObservedSum]
+    earlier_released: list[ObservedSum]
     alone: Node
 
     @property
@@ -315,15 +325,15 @@ class PlayedRound:
         """int64 (n,): the sampled clients."""
         return self.request.cohort
 
-    def message(self, client: int) -> Seen | None:
+    def message(self, client: int) -> Observation | None:
         """The message of one client of the cohort; None if there is none. Call once per client."""
         reply = self.request.reply(self.alone, [client])
         return _summed(reply).tensors if reply.replied else None
 
 
 @dataclass(frozen=True, slots=True)
-class NodeImitation:
-    """A node that trains on guessed histories; implements `threats.observation.Imitation`.
+class NodeSimulator:
+    """A node that trains on guessed histories; implements `threats.observation.ClientSimulator`.
 
     Attributes:
         node: a node with the seed of the run and without personal parameters of real clients.
@@ -341,7 +351,7 @@ class NodeImitation:
         return self.node.store.load(all_clients)[self.user][clients].astype(np.float64)
 
     def updates(
-        self, played: Sum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
+        self, played: ObservedSum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
     ) -> Updates:
         """The updates that clients would send, after clipping, if these were their histories."""
         trainer = self.trainer
@@ -372,20 +382,22 @@ def _summed(reply: TrainResult) -> UpdateSum:
     return reply.total
 
 
-def spy(attack: NoAttack, scene: RunScene) -> dict[str, Any]:
+def run_inference(attack: Attack, target: TrainedRun) -> dict[str, Any]:
     """Run an inference attack on a finished run, and log its result in one sentence.
 
     Args:
         attack: the attack.
-        scene: the finished run.
+        target: the finished run.
 
     Returns:
         The entry "attack" of the summary, with a caveat if the clients' draws came from the seed;
         empty if the attack infers nothing.
     """
-    figures = attack.spied(scene)
+    if not isinstance(attack, InferenceAttack):
+        return {}
+    figures = attack.infer(target)
     if not figures:
         return {}
-    caveat = {"randomness": SEEDED_CAVEAT} if scene.seeded else {}
-    _LOG.info("%s", "; ".join([attack.said(figures), *caveat.values()]))
+    caveat = {"randomness": SEEDED_CAVEAT} if target.seeded else {}
+    _LOG.info("%s", "; ".join([attack.describe(figures), *caveat.values()]))
     return {"attack": figures | LOWER_BOUND | caveat}

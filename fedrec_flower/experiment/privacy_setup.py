@@ -20,16 +20,16 @@ from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Release
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
-from fedrec_flower.privacy.ledger import LEDGER, Ledger, Spent
-from fedrec_flower.privacy.mechanism import Curator, NoPrivacy
-from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.privacy.requirements import Circumstances, Published, Way
+from fedrec_flower.privacy.ledger import LEDGER, InitialGuarantee, Ledger
+from fedrec_flower.privacy.mechanism import PrivacyMechanism, ServerMechanism
+from fedrec_flower.privacy.noise import NoiseSource
+from fedrec_flower.privacy.requirements import AggregationFacts, Published, RunFacts
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class PrivacySetup:
     """A privacy mechanism and the facts of the run that it protects.
 
     Attributes:
@@ -37,27 +37,27 @@ class Guard:
         privacy: the mechanism.
         secure: the secure aggregation.
         run: facts of the run.
-        chance: source of randomness.
+        noise_source: source of randomness.
         deployed: whether the federation is a deployment.
         release: which evaluated round is released.
         budget: the epsilon that the run may cost; infinity for no limit.
-        most_weight: the largest weight of one client's message.
+        max_weight: the largest weight of one client's message.
     """
 
     node: Mapping[str, Any]
-    privacy: NoPrivacy
+    privacy: PrivacyMechanism
     secure: SecureAggregation
-    run: Circumstances
-    chance: Chance
+    run: RunFacts
+    noise_source: NoiseSource
     deployed: bool
     release: Release
     budget: float
-    most_weight: float
+    max_weight: float
 
     @classmethod
-    def of(
+    def from_config(
         cls, config: Mapping[str, Any], data: Prepared, model: Recommender, *, deployed: bool
-    ) -> "Guard":
+    ) -> "PrivacySetup":
         """Set up the mechanism of a configuration.
 
         Args:
@@ -66,17 +66,17 @@ class Guard:
             model: the recommender, without users.
             deployed: whether the federation is a deployment, where noise must not repeat.
         """
-        chosen: NoPrivacy = build("privacy", config["privacy"])
+        chosen: PrivacyMechanism = build("privacy", config["privacy"])
         solved = isinstance(model, ClosedFormRecommender)
         users = data.most_users if solved else 1
-        most = chosen.most_weight(data.most_examples, users)
+        most = chosen.max_weight(data.most_examples, users)
         if config["secure_aggregation"].get("weights") == "equal" and not solved:
             most = 1.0
         secure = build("secure_aggregation", config["secure_aggregation"], client_weight=most)
         # Noise must also cover the error that rounding adds to a contribution.
-        rounded = secure.max_rounding_error(data.num_clients) if chosen.draws else 0.0
+        rounded = secure.max_rounding_error(data.num_clients) if chosen.is_random else 0.0
         measures = chosen.trusts_server or not deployed
-        release: Release = config["release"] or ("last" if chosen.guarantees else "validation")
+        release: Release = config["release"] or ("last" if chosen.has_guarantee else "validation")
         _check_release(config, release, measures=measures)
         repeats = config["randomness"] == "seeded" and not deployed
         published = Published(
@@ -85,19 +85,21 @@ class Guard:
             catalogue=not lists_items(build("dataset", config["dataset"])),
             seed=repeats,
         )
-        run = _circumstances(config, data, model, secure.max_abs_value, rounded, published)
-        node = {**config["privacy"], **chosen.settle(run)}
-        chance = Chance(config["seed"] if repeats else None)
-        privacy: NoPrivacy = build("privacy", node)
+        run = _run_facts(config, data, model, secure.max_abs_value, rounded, published)
+        node = {**config["privacy"], **chosen.resolve(run)}
+        noise_source = NoiseSource(config["seed"] if repeats else None)
+        privacy: PrivacyMechanism = build("privacy", node)
         budget = _budget(config["privacy"])
-        return cls(node, privacy, secure, run, chance, deployed, release, budget, most)
+        return cls(node, privacy, secure, run, noise_source, deployed, release, budget, most)
 
     @property
     def measures(self) -> bool:
         """Whether clients are evaluated; their exact sums would reveal too much to the server."""
         return self.run.published.metrics
 
-    def curator(self, folder: Path | None = None, source: SavedModel | None = None) -> Curator:
+    def server_mechanism(
+        self, folder: Path | None = None, source: SavedModel | None = None
+    ) -> ServerMechanism:
         """The server side of the mechanism, before the first round.
 
         Args:
@@ -109,9 +111,9 @@ class Guard:
                 releases in the folder would be repeated with the same noise and other clients.
             DataError: if the ledger cannot be read.
         """
-        repeats = self.chance.seed is not None
+        repeats = self.noise_source.seed is not None
         masked = isinstance(self.secure, SecAgg) and self.privacy.trusts_server
-        needs_ledger = self.privacy.draws and (masked or not repeats)
+        needs_ledger = self.privacy.is_random and (masked or not repeats)
         path = folder / LEDGER if folder is not None and needs_ledger else None
         require(
             not repeats or path is None or not path.exists(),
@@ -120,17 +122,17 @@ class Guard:
             "new run in another folder, with randomness=private if it is to be resumed",
         )
         ledger = Ledger(path, self.budget, self._spent_by(source))
-        return self.privacy.curator(self.run, self.chance, ledger)
+        return self.privacy.server_mechanism(self.run, self.noise_source, ledger)
 
-    def _spent_by(self, source: SavedModel | None) -> Spent:
+    def _spent_by(self, source: SavedModel | None) -> InitialGuarantee:
         """The guarantee of the model that the run starts from, which is added to that of the run.
 
         Raises:
             ConfigError: if the model has no guarantee, or one for other units.
         """
-        guarantees = self.privacy.guarantees and self.node.get("noise_multiplier") != 0
-        if source is None or not guarantees:
-            return Spent()
+        has_guarantee = self.privacy.has_guarantee and self.node.get("noise_multiplier") != 0
+        if source is None or not has_guarantee:
+            return InitialGuarantee()
         saved = source.privacy
         if saved is None:
             raise ConfigError(
@@ -144,11 +146,13 @@ class Guard:
             "again with this version",
         )
         require(
-            self.chance.seed is not None or not saved["seeded"],
+            self.noise_source.seed is not None or not saved["seeded"],
             f"init_from={source.path} has seeded noise, which can be removed with the seed, and "
             "this run has randomness=private: start from a run with randomness=private",
         )
-        neighbours = self.privacy.curator(self.run, self.chance).facts()["privacy"]["neighbours"]
+        neighbours = self.privacy.server_mechanism(self.run, self.noise_source).facts()["privacy"][
+            "neighbours"
+        ]
         require(
             saved["neighbours"] == neighbours,
             f"init_from={source.path} protects that {saved['neighbours']}, this run that "
@@ -161,7 +165,7 @@ class Guard:
             saved["epsilon"],
             saved["delta"],
         )
-        return Spent(saved["epsilon"], saved["delta"], tuple(saved["does_not_cover"]))
+        return InitialGuarantee(saved["epsilon"], saved["delta"], tuple(saved["does_not_cover"]))
 
     def facts(self) -> dict[str, Any]:
         """Entries of the summary that do not come from the server side of the mechanism."""
@@ -178,14 +182,14 @@ class Guard:
         Raises:
             ConfigError: names the conflicting setting, the reason and the fix.
         """
-        way = Way(
+        aggregation = AggregationFacts(
             strategy=type(strategy).__name__,
             shares=strategy.shares,
             by_sum_alone=strategy.by_sum_alone,
             by_row=strategy.aggregation == "touched_clients",
         )
-        self.privacy.check(self.run, way)
-        if self.privacy.draws and self.chance.seed is not None:
+        self.privacy.check(self.run, aggregation)
+        if self.privacy.is_random and self.noise_source.seed is not None:
             _LOG.warning(
                 "the noise of privacy is seeded, so that the run repeats: anyone who knows the "
                 "seed can remove it; randomness=private draws it from the operating system"
@@ -196,20 +200,20 @@ class Guard:
                 "knows the seed, as it does, can separate masked sums; randomness=private uses "
                 "secrets of the nodes"
             )
-        if isinstance(self.secure, SecAgg) and not self.privacy.guarantees:
+        if isinstance(self.secure, SecAgg) and not self.privacy.has_guarantee:
             _LOG.warning(
                 "masks hide single updates, but not the information in exact sums: the sums of "
                 "many rounds reveal single clients, and so does a sum of few clients; "
                 "privacy=central_dp limits what released values reveal, privacy=local_dp what "
                 "sent values reveal"
             )
-        if self.privacy.guarantees and self.run.published.catalogue:
+        if self.privacy.has_guarantee and self.run.published.catalogue:
             _LOG.warning(
                 "the catalogue is made from the items in interactions, and its ids are published: "
                 "an item of a single user reveals something about that user; dataset=file takes "
                 "the catalogue from a table by dataset.items_path and dataset.catalogue=items"
             )
-        if self.privacy.guarantees and self.run.published.choice:
+        if self.privacy.has_guarantee and self.run.published.choice:
             _LOG.warning(
                 "the released round is chosen by exact validation, which privacy does not cover: "
                 "release=last releases the last"
@@ -241,19 +245,19 @@ def _check_release(config: Mapping[str, Any], release: Release, *, measures: boo
     )
 
 
-def _circumstances(
+def _run_facts(
     config: Mapping[str, Any],
     data: Prepared,
     model: Recommender,
     clip_range: float,
     rounded: float,
     published: Published,
-) -> Circumstances:
+) -> RunFacts:
     """Facts of a run; `rounded`: the largest error of each value by rounding."""
     cohort = config["clients_per_round"]
-    return Circumstances(
+    return RunFacts(
         num_clients=data.num_clients,
-        most_users=data.most_users,
+        max_users=data.most_users,
         clients_per_round=data.num_clients if cohort is None else cohort,
         num_rounds=config["num_rounds"],
         model=type(model).__name__,

@@ -25,8 +25,8 @@ from fedrec_flower.evaluation.metric_sums import Bounds
 from fedrec_flower.experiment import compatibility as checking
 from fedrec_flower.experiment.artifacts import write_artifacts
 from fedrec_flower.experiment.callbacks import Progress
-from fedrec_flower.experiment.privacy_audit import RunScene, check_attack, spy
-from fedrec_flower.experiment.privacy_setup import Guard
+from fedrec_flower.experiment.privacy_audit import TrainedRun, check_attack, run_inference
+from fedrec_flower.experiment.privacy_setup import PrivacySetup
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.shadow_federations import Shadows
 from fedrec_flower.experiment.summary import RunSummary
@@ -36,8 +36,8 @@ from fedrec_flower.federation.server.plan import Outcome, Plan, Unobserved
 from fedrec_flower.federation.transport.base import Transport, federate
 from fedrec_flower.federation.transport.in_process import InProcess
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.privacy.mechanism import Curator
-from fedrec_flower.threats.base import NoAttack
+from fedrec_flower.privacy.mechanism import ServerMechanism
+from fedrec_flower.threats.base import Attack
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def run(
             strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
             checking.check_centralized(config, setup.data)
             checking.check_strategy(strategy, setup.model)
-            setup.guard.check(strategy)
+            setup.privacy_setup.check(strategy)
             check_attack(setup.attack, strategy, setup.model, setup.data)
             if saved is not None:
                 folder.checkpoints.restore(saved)
@@ -80,8 +80,10 @@ def run(
             outcome = federate(engine or setup.engine, strategy, initial, log)
         client_state = folder.path / "clients"
         shadows = Shadows(config, setup.data, run_quietly)
-        scene = RunScene(setup.data, setup.guard, strategy, outcome, initial, client_state, shadows)
-        record.update(spy(setup.attack, scene))
+        scene = TrainedRun(
+            setup.data, setup.privacy_setup, strategy, outcome, initial, client_state, shadows
+        )
+        record.update(run_inference(setup.attack, scene))
         write_artifacts(record, setup.data, outcome, setup.attack, deployed=grid is not None)
     folder.tidy()
     return record.summary
@@ -99,7 +101,7 @@ class Setup:
         num_nodes: number of nodes that host the clients; 0 in a deployment, where it is not known.
         seed: the experiment's seed.
         source: the model of another run to start from; None for a random initialisation.
-        guard: privacy mechanism and secure aggregation.
+        privacy_setup: privacy mechanism and secure aggregation.
         attack: poisoning or inference attack.
         left_out: a sentence on each evaluation setting that was changed to fit the data.
     """
@@ -111,8 +113,8 @@ class Setup:
     num_nodes: int
     seed: int
     source: SavedModel | None
-    guard: Guard
-    attack: NoAttack
+    privacy_setup: PrivacySetup
+    attack: Attack
     left_out: list[str]
 
     def initial(self, strategy: FederatedStrategy) -> Tensors:
@@ -130,7 +132,7 @@ class Setup:
             "num_users": self.data.num_users,
             "num_items": self.data.num_items,
             "split_sha256": self.data.split_sha256,
-            **self.guard.facts(),
+            **self.privacy_setup.facts(),
         }
         if self.left_out:
             facts["left_out"] = self.left_out
@@ -181,13 +183,13 @@ def set_up(
     model.freeze(config["freeze"])
     config, evaluator, left_out = fit_evaluation(config, data, known)
     checking.check(config, data, model, evaluator)
-    guard = Guard.of(config, data, model, deployed=grid is not None)
-    attack: NoAttack = build(
-        "attack", config["attack"], seed=config["seed"], data=data, model=model
-    )
-    curator = guard.curator(folder.path, source)
+    privacy_setup = PrivacySetup.from_config(config, data, model, deployed=grid is not None)
+    attack: Attack = build("attack", config["attack"], seed=config["seed"], data=data, model=model)
+    curator = privacy_setup.server_mechanism(folder.path, source)
     deployed = grid is not None
-    plan = make_plan(config, data, model, evaluator, folder, guard, curator, deployed=deployed)
+    plan = make_plan(
+        config, data, model, evaluator, folder, privacy_setup, curator, deployed=deployed
+    )
     if grid is None:
         nodes = _num_nodes(config, data)
         plan.secure.check(nodes, plan.clients_per_round)
@@ -195,7 +197,9 @@ def set_up(
     else:
         nodes = 0  # the nodes register with Flower
         engine = build("federation", config["federation"], grid=grid)
-    return Setup(data, model, plan, engine, nodes, config["seed"], source, guard, attack, left_out)
+    return Setup(
+        data, model, plan, engine, nodes, config["seed"], source, privacy_setup, attack, left_out
+    )
 
 
 def fit_evaluation(
@@ -269,8 +273,8 @@ def make_plan(
     model: Recommender,
     evaluator: Evaluator,
     folder: RunFolder,
-    guard: Guard,
-    curator: Curator,
+    privacy_setup: PrivacySetup,
+    curator: ServerMechanism,
     *,
     deployed: bool,
 ) -> Plan:
@@ -285,7 +289,7 @@ def make_plan(
     checking.require_some("clients_per_round", cohort, data.num_clients)
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
     checking.require_some("evaluation.num_clients", sampled, data.num_clients)
-    job = make_job(config, data, guard, folder.run_id)
+    job = make_job(config, data, privacy_setup, folder.run_id)
     return Plan(
         job=job,
         place={} if deployed else make_place(data, folder.path / "clients"),
@@ -296,8 +300,8 @@ def make_plan(
         clients_per_round=cohort,
         num_rounds=config["num_rounds"],
         evaluator=evaluator,
-        release=guard.release,
-        measures=guard.measures,
+        release=privacy_setup.release,
+        measures=privacy_setup.measures,
         bounds=Bounds.of(evaluator, data),
         item_tables=frozenset(model.item_rows),
         model=model,
@@ -306,25 +310,27 @@ def make_plan(
         max_retries=config["max_retries"],
         reply_timeout=config["reply_timeout"],
         node_patience=config["federation"].get("patience", 0.0),
-        checkpoint_every=guard.secure.checkpoint_every(config["checkpoint_every"]),
+        checkpoint_every=privacy_setup.secure.checkpoint_every(config["checkpoint_every"]),
         patience=config["patience"],
         curator=curator,
-        secure=guard.secure,
+        secure=privacy_setup.secure,
     )
 
 
-def make_job(config: Config, data: Prepared, guard: Guard, run_id: str) -> dict[str, Any]:
+def make_job(
+    config: Config, data: Prepared, privacy_setup: PrivacySetup, run_id: str
+) -> dict[str, Any]:
     """Build the job description that every node receives; see `client.node.open_node`.
 
     Args:
         config: the resolved configuration.
         data: the prepared data.
-        guard: privacy mechanism and secure aggregation.
+        privacy_setup: privacy mechanism and secure aggregation.
         run_id: see `RunFolder.run_id`.
     """
     groups = ("model", "training", "evaluation", "compression", "faults", "attack")
     return {group: dict(config[group]) for group in (*groups, "secure_aggregation")} | {
-        **guard.job(),
+        **privacy_setup.job(),
         "task": config["task"],
         "negatives": config["split"]["negatives"],
         "seed": config["seed"],
@@ -332,7 +338,7 @@ def make_job(config: Config, data: Prepared, guard: Guard, run_id: str) -> dict[
         "num_rounds": config["num_rounds"],
         "freeze": list(config["freeze"]),
         "finetune_epochs": config["finetune_epochs"],
-        "limits": asdict(Limits(guard.most_weight, HUGE)),
+        "limits": asdict(Limits(privacy_setup.max_weight, HUGE)),
         "data": data.digest,
         # A deployed node keeps the state of a run, also after an interruption.
         "run": run_id,

@@ -30,7 +30,7 @@ from fedrec_flower.data.prepare import reassign_training_users
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.server.plan import Outcome
-from fedrec_flower.threats.observation import Claims, Shadow
+from fedrec_flower.threats.observation import KnownHistories, ShadowModel
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,8 +57,10 @@ class Shadows:
     data: Prepared
     run: Run
 
-    def __call__(self, number: int, claims: Claims, inside: NDArray[np.bool_]) -> Shadow:
-        """Train a shadow federation, or load it from the cache; see `Scene.shadow`.
+    def __call__(
+        self, number: int, claims: KnownHistories, inside: NDArray[np.bool_]
+    ) -> ShadowModel:
+        """Train a shadow federation, or load it from the cache; see `AttackTarget.shadow`.
 
         Raises:
             FedrecError: if the cache folder cannot be written.
@@ -68,9 +70,11 @@ class Shadows:
             self._train(path, number, claims, inside)
         tensors = load_file(path)
         trained = tensors.pop(_TRAINED)
-        return Shadow({name: t.astype(np.float64) for name, t in tensors.items()}, trained)
+        return ShadowModel({name: t.astype(np.float64) for name, t in tensors.items()}, trained)
 
-    def _train(self, path: Path, number: int, claims: Claims, inside: NDArray[np.bool_]) -> None:
+    def _train(
+        self, path: Path, number: int, claims: KnownHistories, inside: NDArray[np.bool_]
+    ) -> None:
         """Train a shadow federation and write its shared parameters to a file."""
         began = perf_counter()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +89,7 @@ class Shadows:
             save_file({**outcome.selected.parameters, _TRAINED: trained}, partial)
         _LOG.info("shadow federation %d: %.0f s", number + 1, perf_counter() - began)
 
-    def _folder(self, claims: Claims) -> Path:
+    def _folder(self, claims: KnownHistories) -> Path:
         """The cache folder of the shadow federations of this configuration and these histories."""
         config = {name: value for name, value in self.config.items() if name not in _IGNORED_KEYS}
         text = json.dumps([__version__, config], sort_keys=True, default=str)

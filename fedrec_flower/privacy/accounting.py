@@ -136,7 +136,7 @@ def default_delta(num_units: int) -> float:
     return float(max(num_units, 2) ** -1.1)
 
 
-def joined(history: History, step: Stretch) -> History:
+def append_release(history: History, step: Stretch) -> History:
     """The history with more releases appended; equal neighbours are merged."""
     if history and history[-1][:2] == step[:2]:
         noise, rate, count = history[-1]

@@ -19,15 +19,15 @@ from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.accounting import default_delta, noise_multiplier_for
-from fedrec_flower.privacy.clipping import clipped, norms, whole_norms
-from fedrec_flower.privacy.gaussian import GaussianCurator
+from fedrec_flower.privacy.clipping import clip_updates, tensor_norms, total_norms
+from fedrec_flower.privacy.gaussian import CentralDPServer
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
-from fedrec_flower.privacy.mechanism import NoPrivacy
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.mechanism import PrivacyMechanism
+from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.privacy.requirements import (
-    Circumstances,
+    AggregationFacts,
+    RunFacts,
     Unit,
-    Way,
     check_budget,
     check_clipping,
     check_cost,
@@ -44,7 +44,7 @@ _ROUNDING_MARGIN = 1 - 2.0**-20  # the bound must also hold after rounding to fl
 
 
 @dataclass(frozen=True)
-class CentralDP(NoPrivacy):
+class CentralDP(PrivacyMechanism):
     """Central differential privacy: the released model is protected, the server is trusted.
 
     Attributes:
@@ -100,12 +100,17 @@ class CentralDP(NoPrivacy):
 
     @property
     @override
-    def guarantees(self) -> bool:
+    def has_guarantee(self) -> bool:
         return True
 
     @property
     @override
-    def draws(self) -> bool:
+    def trusts_server(self) -> bool:
+        return True
+
+    @property
+    @override
+    def is_random(self) -> bool:
         return True
 
     @property
@@ -115,13 +120,13 @@ class CentralDP(NoPrivacy):
 
     @property
     @override
-    def beside(self) -> dict[str, tuple[int, ...]]:
+    def extra_tensors(self) -> dict[str, tuple[int, ...]]:
         return {UNCLIPPED: (1,)} if self.adaptive_clipping else {}
 
     @override
-    def check(self, run: Circumstances, way: Way) -> None:
+    def check(self, run: RunFacts, aggregation: AggregationFacts) -> None:
         require_unit(self.unit, run)
-        require_sum_alone(way)
+        require_sum_alone(aggregation)
         require_no_retries(run)
         require_statistics(run)
         require(
@@ -138,13 +143,12 @@ class CentralDP(NoPrivacy):
             )
 
     @override
-    def most_weight(self, most_examples: int, most_users: int) -> float:
+    def max_weight(self, max_examples: int, max_users: int) -> float:
         """Every message has weight 1, for any number of interactions."""
-        del most_examples, most_users
         return 1.0
 
     @override
-    def settle(self, run: Circumstances) -> Mapping[str, Any]:
+    def resolve(self, run: RunFacts) -> Mapping[str, Any]:
         delta = default_delta(run.num_clients) if self.delta is None else self.delta
         rate = run.rate if self.sampling == "poisson" else 1.0
         multiplier = self.noise_multiplier
@@ -178,18 +182,18 @@ class CentralDP(NoPrivacy):
         return float((multiplier**-2 - (2 * noise) ** -2) ** -0.5)
 
     @override
-    def curator(
-        self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER
-    ) -> GaussianCurator:
+    def server_mechanism(
+        self, run: RunFacts, noise_source: NoiseSource, ledger: Ledger = NO_LEDGER
+    ) -> CentralDPServer:
         """The mechanism must have all values set."""
-        return GaussianCurator(self, run, chance, ledger, UNCLIPPED)
+        return CentralDPServer(self, run, noise_source, ledger, UNCLIPPED)
 
     @override
     def apply(self, updates: Updates, tables: Collection[str], clip_norm: float) -> Updates:
-        sent = clipped(updates, tables, clip_norm, per_tensor=self.clipping == "per_tensor")
+        sent = clip_updates(updates, tables, clip_norm, per_tensor=self.clipping == "per_tensor")
         if not self.adaptive_clipping:
             return sent
-        short = whole_norms(norms(updates, tables)) <= clip_norm
+        short = total_norms(tensor_norms(updates, tables)) <= clip_norm
         # Plus or minus 0.5, so that one client changes the sum by at most 0.5.
         votes = (short - 0.5).astype(np.float32)[:, None]
         return replace(sent, tensors=sent.tensors | {UNCLIPPED: votes})
@@ -208,5 +212,4 @@ class CentralDP(NoPrivacy):
     @override
     def statistics_weight(self, history: Columns, num_clients: int) -> float:
         """1 for each client, for any number of interactions."""
-        del history
         return float(num_clients)

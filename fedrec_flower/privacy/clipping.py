@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 _ROUNDING_MARGIN = 1 - 2.0**-20  # the bound must also hold after float32 products are rounded
 
 
-def norms(updates: Updates, tables: Collection[str], order: int = 2) -> Floats:
+def tensor_norms(updates: Updates, tables: Collection[str], order: int = 2) -> Floats:
     """The norm of each tensor of each client's update.
 
     Args:
@@ -38,12 +38,12 @@ def norms(updates: Updates, tables: Collection[str], order: int = 2) -> Floats:
     return np.stack(columns, axis=1) if columns else np.zeros((num_clients, 0))
 
 
-def whole_norms(lengths: Floats, order: int = 2) -> Floats:
+def total_norms(lengths: Floats, order: int = 2) -> Floats:
     """The norms of whole updates, from the norms of their tensors: float64 (num_clients,)."""
     return np.asarray(np.linalg.norm(lengths, order, axis=1), np.float64)
 
 
-def clipped(
+def clip_updates(
     updates: Updates,
     tables: Collection[str],
     bound: float,
@@ -61,17 +61,17 @@ def clipped(
         tables: names of the parameters with a row per item.
         bound: the largest norm of a client's message; infinity clips no update.
         per_tensor: whether each tensor is clipped to an equal share of the bound.
-        order: of the norm; see `norms`.
+        order: of the norm; see `tensor_norms`.
 
     Returns:
         Updates of weight 1; no norm exceeds the bound.
     """
-    lengths = norms(updates, tables, order)
+    lengths = tensor_norms(updates, tables, order)
     share = 1.0
     if per_tensor:
         share = max(lengths.shape[1], 1) ** (-1 / order)
     else:
-        lengths = np.broadcast_to(whole_norms(lengths, order)[:, None], lengths.shape)
+        lengths = np.broadcast_to(total_norms(lengths, order)[:, None], lengths.shape)
     not_finite = (~np.isfinite(lengths)).any(axis=1, keepdims=True)
     scales = np.where(not_finite, 0.0, _scales(lengths, bound * share))
     tensors = {}

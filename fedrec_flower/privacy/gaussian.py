@@ -10,12 +10,17 @@ from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.updates import HUGE, UpdateSum
-from fedrec_flower.privacy.accounting import History, accountant, epsilon_of, joined
+from fedrec_flower.privacy.accounting import History, accountant, append_release, epsilon_of
 from fedrec_flower.privacy.ledger import Account, Ledger
-from fedrec_flower.privacy.mechanism import Curator, State
-from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.privacy.requirements import Circumstances
-from fedrec_flower.privacy.statement import about_noise, before_this_run, central_scope, outside
+from fedrec_flower.privacy.mechanism import ServerMechanism, State
+from fedrec_flower.privacy.noise import NoiseSource
+from fedrec_flower.privacy.requirements import RunFacts
+from fedrec_flower.privacy.statement import (
+    central_scope,
+    initial_guarantee,
+    noise_origin,
+    not_covered,
+)
 
 # A node rounds its sum to float32, with a relative error of at most 2^-24. The sums with and
 # without one client are rounded separately, and neither norm exceeds num_clients * clip_norm.
@@ -29,13 +34,13 @@ _MISSED_SHARE_OF_DELTA = 1e-3  # share of delta that rounds without a sum may ad
 _MAX_EPSILONS = 100  # number of rounds of a run for which rounds.csv has an epsilon
 
 
-class GaussianCurator(Curator):
+class CentralDPServer(ServerMechanism):
     """Releases the sum with Gaussian noise, divided by the expected size of the cohort.
 
     Args:
         privacy: the mechanism, with all values set.
         run: facts of the run.
-        chance: source of the randomness of noise and cohorts.
+        noise_source: source of the randomness of noise and cohorts.
         ledger: stores the account; it also counts releases after the last checkpoint.
         votes: name of the extra tensor that clients send with adaptive clipping.
     """
@@ -43,14 +48,14 @@ class GaussianCurator(Curator):
     def __init__(
         self,
         privacy: "CentralDP",
-        run: Circumstances,
-        chance: Chance,
+        run: RunFacts,
+        noise_source: NoiseSource,
         ledger: Ledger,
         votes: str,
     ) -> None:
         self._privacy = privacy
         self._run = run
-        self._chance = chance
+        self._noise_source = noise_source
         self._ledger = ledger
         self._votes = votes
         self._multiplier = privacy.noise_multiplier or 0.0
@@ -73,8 +78,8 @@ class GaussianCurator(Curator):
 
     @property
     @override
-    def beside(self) -> dict[str, tuple[int, ...]]:
-        return self._privacy.beside
+    def extra_tensors(self) -> dict[str, tuple[int, ...]]:
+        return self._privacy.extra_tensors
 
     @property
     @override
@@ -105,12 +110,12 @@ class GaussianCurator(Curator):
     @property
     def epsilon(self) -> float:
         """The epsilon spent, including that of the model that the run started from."""
-        return epsilon_of(self._history, self._delta) + self._ledger.before.epsilon
+        return epsilon_of(self._history, self._delta) + self._ledger.initial.epsilon
 
     @property
     def delta(self) -> float:
         """The delta of the guarantee, including that of the model that the run started from."""
-        return self._delta + self._ledger.before.delta
+        return self._delta + self._ledger.initial.delta
 
     @property
     def _num_releases(self) -> int:
@@ -120,12 +125,14 @@ class GaussianCurator(Curator):
     def cohort(self, sampled: NDArray[np.int64], round_: int) -> NDArray[np.int64]:
         """With Poisson sampling, each client is sampled independently."""
         if self._privacy.sampling == "poisson":
-            draws = self._chance.source("privacy-cohort", round_).uniform((self._run.num_clients,))
-            sampled = np.flatnonzero(draws < self._run.rate)
+            uniform = self._noise_source.stream("privacy-cohort", round_).uniform(
+                (self._run.num_clients,)
+            )
+            sampled = np.flatnonzero(uniform < self._run.rate)
         self._participated[sampled] += 1
         return sampled
 
-    def check_masked(self, num_groups: int, num_clients: int, least: int) -> None:
+    def check_secure_aggregation(self, num_groups: int, num_clients: int, least: int) -> None:
         """Check that Poisson sampling rarely leaves a group below the minimum of clients.
 
         If the sampling of one client decides whether there is a sum, the client changes the
@@ -161,7 +168,7 @@ class GaussianCurator(Curator):
         for name, shape in shapes.items():
             value = total.tensors.get(name, np.zeros(shape))
             scale = (self._privacy.count_noise or 0.0) if name == self._votes else std
-            source = self._chance.source(f"privacy-noise/{name}", round_)
+            source = self._noise_source.stream(f"privacy-noise/{name}", round_)
             noisy[name] = value + scale * source.normal(shape) if scale else value
         if self._votes in noisy:
             self._adapt(float(noisy.pop(self._votes)[0]))
@@ -178,7 +185,7 @@ class GaussianCurator(Curator):
     def _after_another(self) -> History:
         """The history after one more release, for any cohort."""
         if self._privacy.sampling == "poisson":
-            return joined(self._history, (self._multiplier, self._run.rate, 1))
+            return append_release(self._history, (self._multiplier, self._run.rate, 1))
         return self._largest_participation(more=1)
 
     def _largest_participation(self, more: int = 0) -> History:
@@ -193,12 +200,12 @@ class GaussianCurator(Curator):
         self._clip_norm = min(self._clip_norm * exp(-step), HUGE)
 
     @override
-    def figures(self) -> dict[str, float]:
-        figures = {"clip_norm": self._clip_norm} if self._privacy.adaptive_clipping else {}
+    def round_metrics(self) -> dict[str, float]:
+        round_metrics = {"clip_norm": self._clip_norm} if self._privacy.adaptive_clipping else {}
         # An epsilon costs a Fourier transform: in a long run only some rounds and the last have it.
         if self._num_releases % ceil(self._run.num_rounds / _MAX_EPSILONS) and not self._is_last:
-            return figures
-        return {"epsilon": self.epsilon, "delta": self.delta, **figures}
+            return round_metrics
+        return {"epsilon": self.epsilon, "delta": self.delta, **round_metrics}
 
     @property
     def _is_last(self) -> bool:
@@ -220,10 +227,10 @@ class GaussianCurator(Curator):
                 "sampling": privacy.sampling,
                 "sampling_rate": self._run.rate,
                 "num_releases": self._num_releases,
-                **before_this_run(self._ledger.before),
-                "noise": about_noise(self._chance),
-                "does_not_cover": outside(
-                    self._run, trusts_server=True, before=self._ledger.before.does_not_cover
+                **initial_guarantee(self._ledger.initial),
+                "noise": noise_origin(self._noise_source),
+                "does_not_cover": not_covered(
+                    self._run, trusts_server=True, initial=self._ledger.initial.does_not_cover
                 ),
             },
         }

@@ -30,7 +30,7 @@ Account = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class InitialGuarantee:
     """The guarantee of the model that the run starts from.
 
     Attributes:
@@ -51,14 +51,14 @@ class Ledger:
     Attributes:
         path: the file; None if every release repeats.
         budget: the epsilon that this run's releases may cost; infinity for no limit.
-        before: the guarantee of the initial model. It is added to every epsilon and delta:
+        initial: the guarantee of the initial model. It is added to every epsilon and delta:
             guarantees for the same units add up (basic composition; Dwork and Roth 2014,
             theorem 3.16).
     """
 
     path: Path | None = None
     budget: float = inf
-    before: Spent = Spent()
+    initial: InitialGuarantee = InitialGuarantee()
 
     def read(self) -> Account | None:
         """The last account written; None if there was no release.

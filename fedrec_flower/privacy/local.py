@@ -24,27 +24,32 @@ from fedrec_flower.privacy.accounting import (
     epsilon_of,
     noise_multiplier_for,
 )
-from fedrec_flower.privacy.clipping import clipped
+from fedrec_flower.privacy.clipping import clip_updates
 from fedrec_flower.privacy.ledger import NO_LEDGER, Account, Ledger
-from fedrec_flower.privacy.mechanism import Curator, NoPrivacy, State
-from fedrec_flower.privacy.noise import Chance, Source, laplace
+from fedrec_flower.privacy.mechanism import PrivacyMechanism, ServerMechanism, State
+from fedrec_flower.privacy.noise import NoiseSource, NoiseStream, laplace
 from fedrec_flower.privacy.requirements import (
-    Circumstances,
+    AggregationFacts,
+    RunFacts,
     Unit,
-    Way,
     check_budget,
     check_clipping,
     check_cost,
     require_sum_alone,
     require_unit,
 )
-from fedrec_flower.privacy.statement import about_noise, before_this_run, local_scope, outside
+from fedrec_flower.privacy.statement import (
+    initial_guarantee,
+    local_scope,
+    noise_origin,
+    not_covered,
+)
 
 _SENSITIVITY = 2.0  # largest distance between the updates of two clients, in clip norms
 
 
 @dataclass(frozen=True)
-class LocalDP(NoPrivacy):
+class LocalDP(PrivacyMechanism):
     """Local differential privacy: the messages of a client are protected; no server is trusted.
 
     Attributes:
@@ -77,7 +82,7 @@ class LocalDP(NoPrivacy):
 
     @property
     @override
-    def guarantees(self) -> bool:
+    def has_guarantee(self) -> bool:
         return True
 
     @property
@@ -87,7 +92,7 @@ class LocalDP(NoPrivacy):
 
     @property
     @override
-    def draws(self) -> bool:
+    def is_random(self) -> bool:
         return True
 
     @property
@@ -102,9 +107,9 @@ class LocalDP(NoPrivacy):
         return self.noise_multiplier * self.clip_norm if self.noise_multiplier else 0.0
 
     @override
-    def check(self, run: Circumstances, way: Way) -> None:
+    def check(self, run: RunFacts, aggregation: AggregationFacts) -> None:
         require_unit(self.unit, run)
-        require_sum_alone(way)
+        require_sum_alone(aggregation)
         require(
             not run.statistics,
             f"noise on every statistic of every user makes model={run.model} useless: choose "
@@ -112,13 +117,12 @@ class LocalDP(NoPrivacy):
         )
 
     @override
-    def most_weight(self, most_examples: int, most_users: int) -> float:
+    def max_weight(self, max_examples: int, max_users: int) -> float:
         """Every update has weight 1; statistics have the number of their users."""
-        del most_examples
-        return float(most_users)
+        return float(max_users)
 
     @override
-    def settle(self, run: Circumstances) -> Mapping[str, Any]:
+    def resolve(self, run: RunFacts) -> Mapping[str, Any]:
         """A client may be sampled in every round."""
         delta = default_delta(run.num_clients) if self.delta is None else self.delta
         multiplier = self.noise_multiplier
@@ -145,19 +149,18 @@ class LocalDP(NoPrivacy):
         return times * _SENSITIVITY / multiplier if multiplier else inf
 
     @override
-    def curator(
-        self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER
-    ) -> "LocalCurator":
+    def server_mechanism(
+        self, run: RunFacts, noise_source: NoiseSource, ledger: Ledger = NO_LEDGER
+    ) -> "LocalDPServer":
         """The mechanism must have all values set."""
-        return LocalCurator(self, run, chance, ledger)
+        return LocalDPServer(self, run, noise_source, ledger)
 
     @override
     def apply(self, updates: Updates, tables: Collection[str], clip_norm: float) -> Updates:
         """Clip by `self.clip_norm`; the bound that the server sends is not used."""
-        del clip_norm
         order = 2 if self.mechanism == "gaussian" else 1
         per_tensor = self.clipping == "per_tensor"
-        return clipped(updates, tables, self.clip_norm, per_tensor=per_tensor, order=order)
+        return clip_updates(updates, tables, self.clip_norm, per_tensor=per_tensor, order=order)
 
     @override
     def add_noise(
@@ -165,7 +168,7 @@ class LocalDP(NoPrivacy):
         total: UpdateSum,
         clients: NDArray[np.int64],
         round_: int,
-        chance: Chance,
+        noise_source: NoiseSource,
         attempt: int = 0,
     ) -> None:
         """Add noise that is different in each attempt, seeded or not.
@@ -174,32 +177,32 @@ class LocalDP(NoPrivacy):
         """
         role = f"local-noise/{attempt}" if attempt else "local-noise"
         for client in clients if self.noise_scale else ():
-            source = chance.source(role, round_, int(client))
+            source = noise_source.stream(role, round_, int(client))
             for name, value in total.tensors.items():
                 total.tensors[name] += self.noise_scale * self._drawn(source, value.shape)
 
-    def _drawn(self, source: Source, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def _drawn(self, source: NoiseStream, shape: tuple[int, ...]) -> NDArray[np.float64]:
         if self.mechanism == "gaussian":
             return source.normal(shape)
         return laplace(source, shape)
 
 
-class LocalCurator(Curator):
+class LocalDPServer(ServerMechanism):
     """Adds up private updates, and counts the messages of each client.
 
     Args:
         privacy: the mechanism, with all values set.
         run: facts of the run.
-        chance: source of the noise, for the summary.
+        noise_source: source of the noise, for the summary.
         ledger: stores the account; it also counts messages after the last checkpoint.
     """
 
     def __init__(
-        self, privacy: LocalDP, run: Circumstances, chance: Chance, ledger: Ledger
+        self, privacy: LocalDP, run: RunFacts, noise_source: NoiseSource, ledger: Ledger
     ) -> None:
         self._privacy = privacy
         self._run = run
-        self._chance = chance
+        self._noise_source = noise_source
         self._ledger = ledger
         self._participated = np.zeros(run.num_clients, np.int64)
         if (account := ledger.read()) is not None:
@@ -221,13 +224,13 @@ class LocalCurator(Curator):
         """The epsilon of the client that was sampled most often, plus that of the initial model."""
         most = int(self._participated.max(initial=0))
         epsilon = self._privacy.epsilon(most) if most else 0.0
-        return epsilon + self._ledger.before.epsilon
+        return epsilon + self._ledger.initial.epsilon
 
     @property
     def delta(self) -> float:
         """The delta of the guarantee, including that of the initial model."""
         delta = (self._privacy.delta or 0.0) if self._privacy.mechanism == "gaussian" else 0.0
-        return delta + self._ledger.before.delta
+        return delta + self._ledger.initial.delta
 
     @property
     def _has_budget(self) -> NDArray[np.bool_]:
@@ -242,14 +245,13 @@ class LocalCurator(Curator):
 
         A client without budget is never sampled, even if rounds are repeated many times.
         """
-        del round_
         cohort = sampled[self._has_budget[sampled]]
         self._participated[cohort] += 1
         self._ledger.write(self.state())
         return cohort
 
     @override
-    def figures(self) -> dict[str, float]:
+    def round_metrics(self) -> dict[str, float]:
         return {"epsilon": self.epsilon, "delta": self.delta}
 
     @override
@@ -266,10 +268,10 @@ class LocalCurator(Curator):
                 "noise_multiplier": privacy.noise_multiplier,
                 "clip_norm": privacy.clip_norm,
                 "most_messages_of_a_client": int(self._participated.max(initial=0)),
-                **before_this_run(self._ledger.before),
-                "noise": about_noise(self._chance),
-                "does_not_cover": outside(
-                    self._run, trusts_server=False, before=self._ledger.before.does_not_cover
+                **initial_guarantee(self._ledger.initial),
+                "noise": noise_origin(self._noise_source),
+                "does_not_cover": not_covered(
+                    self._run, trusts_server=False, initial=self._ledger.initial.does_not_cover
                 ),
             },
         }

@@ -1,24 +1,33 @@
-"""Interfaces of privacy mechanisms: the client side and the server side, and no privacy."""
+"""The interface of privacy mechanisms, with a client side and a server side; and no privacy."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.prepared import ClientData, Columns
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
-from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.privacy.requirements import Circumstances, Way
+from fedrec_flower.privacy.noise import NoiseSource
+from fedrec_flower.privacy.requirements import AggregationFacts, RunFacts
 
 State = dict[str, NDArray[Any]]
 
 
-class Curator:
-    """The server side of `privacy=none`: releases the sum unchanged, without a guarantee."""
+class ServerMechanism(ABC):
+    """The server side of a privacy mechanism: samples clients, releases sums, counts the cost.
+
+    By default the sampled clients are the cohort and the sum is released unchanged.
+    """
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Entries of summary.json about privacy: the guarantee, its cost and its exceptions."""
 
     @property
     def noisy(self) -> bool:
@@ -31,7 +40,7 @@ class Curator:
         return False
 
     @property
-    def beside(self) -> dict[str, tuple[int, ...]]:
+    def extra_tensors(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the extra tensors that are sent with an update."""
         return {}
 
@@ -55,17 +64,22 @@ class Curator:
         """The probability that a user's answer about an item was flipped."""
         return 0.0
 
-    def cohort(self, sampled: NDArray[np.int64], round_: int) -> NDArray[np.int64]:
+    def cohort(
+        self,
+        sampled: NDArray[np.int64],
+        round_: int,  # noqa: ARG002  # for mechanisms that draw their own cohort
+    ) -> NDArray[np.int64]:
         """The cohort of a round: the sampled clients, or a cohort that the mechanism draws.
 
         Args:
             sampled: int64 (clients_per_round,), ascending client codes.
             round_: the round.
         """
-        del round_
         return sampled
 
-    def check_masked(self, num_groups: int, num_clients: int, least: int) -> None:
+    def check_secure_aggregation(  # noqa: B027  # optional
+        self, num_groups: int, num_clients: int, least: int
+    ) -> None:
         """Check that the sampled cohort does not decide whether secure aggregation gives a sum.
 
         Args:
@@ -76,10 +90,12 @@ class Curator:
         Raises:
             ConfigError: names the values and the fix.
         """
-        del num_groups, num_clients, least
 
     def release(
-        self, total: UpdateSum, shapes: Mapping[str, tuple[int, ...]], round_: int
+        self,
+        total: UpdateSum,
+        shapes: Mapping[str, tuple[int, ...]],  # noqa: ARG002  # for mechanisms with noise
+        round_: int,  # noqa: ARG002  # for mechanisms with noise
     ) -> UpdateSum:
         """The released sum of a cohort; all later values of the server are computed from it.
 
@@ -88,47 +104,53 @@ class Curator:
             shapes: the shape of every tensor that a client sends, by name.
             round_: the round.
         """
-        del shapes, round_
         return total
 
-    def figures(self) -> dict[str, float]:
+    def round_metrics(self) -> dict[str, float]:
         """Columns of rounds.csv for the round just released."""
-        return {}
-
-    def facts(self) -> dict[str, Any]:
-        """Entries of summary.json about privacy."""
         return {}
 
     def state(self) -> State:
         """The state to save in a checkpoint."""
         return {}
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027  # optional
         """Restore the state that `state` returned."""
-        del state
 
 
-class NoPrivacy:
-    """The identity: a client sends its update unchanged."""
+class NoPrivacyServer(ServerMechanism):
+    """The server side of `privacy=none`: releases the sum unchanged, without a guarantee."""
+
+    @override
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+
+class PrivacyMechanism(ABC):
+    """The client side of a privacy mechanism, applied to each client's data and update.
+
+    A mechanism declares what it draws and guarantees, checks whether it covers a run, and has a
+    server side. By default, the hooks change no data, update or sum.
+    """
 
     @property
-    def draws(self) -> bool:
+    @abstractmethod
+    def is_random(self) -> bool:
         """Whether the mechanism draws random numbers."""
-        return False
 
     @property
-    def guarantees(self) -> bool:
+    @abstractmethod
+    def has_guarantee(self) -> bool:
         """Whether the mechanism gives a guarantee.
 
         A node then sends no value that the guarantee does not cover: no loss, no weight except a
         constant, and it drops no client because of its data.
         """
-        return False
 
     @property
+    @abstractmethod
     def trusts_server(self) -> bool:
         """Whether the server may see more than the values that it releases."""
-        return True
 
     @property
     def hides_rows(self) -> bool:
@@ -136,60 +158,68 @@ class NoPrivacy:
         return False
 
     @property
-    def answers_all(self) -> bool:
-        """Whether `disguise` makes histories of catalogue length, to be processed in chunks."""
+    def has_dense_histories(self) -> bool:
+        """Whether `training_data` makes histories of catalogue length, processed in chunks."""
         return False
 
     @property
-    def beside(self) -> dict[str, tuple[int, ...]]:
+    def extra_tensors(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the extra tensors that are sent with an update."""
         return {}
 
-    def check(self, run: Circumstances, way: Way) -> None:
+    @abstractmethod
+    def check(self, run: RunFacts, aggregation: AggregationFacts) -> None:
         """Check that the mechanism covers a run.
 
         Args:
             run: facts of the run.
-            way: facts of its aggregation.
+            aggregation: facts of its aggregation.
 
         Raises:
             ConfigError: gives the reason and the fix.
         """
-        del run, way
 
-    def most_weight(self, most_examples: int, most_users: int) -> float:
+    @abstractmethod
+    def max_weight(self, max_examples: int, max_users: int) -> float:
         """The largest weight of one client's message.
 
         Args:
-            most_examples: the largest number of training interactions of a client.
-            most_users: the largest number of users whose statistics one client adds up; 1 if
+            max_examples: the largest number of training interactions of a client.
+            max_users: the largest number of users whose statistics one client adds up; 1 if
                 clients send updates.
         """
-        del most_users
-        return float(most_examples)
 
-    def settle(self, run: Circumstances) -> Mapping[str, Any]:
+    def resolve(self, run: RunFacts) -> Mapping[str, Any]:  # noqa: ARG002  # optional
         """Configuration values that depend on the run, such as a noise multiplier."""
-        del run
         return {}
 
-    def curator(self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER) -> Curator:
+    @abstractmethod
+    def server_mechanism(
+        self, run: RunFacts, noise_source: NoiseSource, ledger: Ledger = NO_LEDGER
+    ) -> ServerMechanism:
         """The server side for one run; it stores its account in the ledger."""
-        del run, chance, ledger
-        return Curator()
 
-    def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:
+    def training_data(
+        self,
+        data: ClientData,
+        num_items: int,  # noqa: ARG002  # for mechanisms that change histories
+        noise_source: NoiseSource,  # noqa: ARG002  # for mechanisms that change histories
+    ) -> ClientData:
         """The data that a client trains on, or computes its statistics from.
 
         Args:
             data: the client's data; not changed.
             num_items: size of the catalogue.
-            chance: source of randomness.
+            noise_source: source of randomness.
         """
-        del num_items, chance
         return data
 
-    def apply(self, updates: Updates, tables: Collection[str], clip_norm: float) -> Updates:
+    def apply(
+        self,
+        updates: Updates,
+        tables: Collection[str],  # noqa: ARG002  # for mechanisms that clip
+        clip_norm: float,  # noqa: ARG002  # for mechanisms that clip
+    ) -> Updates:
         """The updates that the clients send, for example clipped ones.
 
         Args:
@@ -197,15 +227,14 @@ class NoPrivacy:
             tables: names of the parameters with a row per item.
             clip_norm: the server's bound for this round, in units of the parameters.
         """
-        del tables, clip_norm
         return updates
 
-    def add_noise(
+    def add_noise(  # noqa: B027  # optional
         self,
         total: UpdateSum,
         clients: NDArray[np.int64],
         round_: int,
-        chance: Chance,
+        noise_source: NoiseSource,
         attempt: int = 0,
     ) -> None:
         """Add the noise of each client to the sum of updates, in place and on all rows.
@@ -217,35 +246,72 @@ class NoPrivacy:
             total: the sum over the clients of a node so far.
             clients: int64 (num_clients,), codes of the clients whose updates were just added.
             round_: the round.
-            chance: source of randomness.
+            noise_source: source of randomness.
             attempt: number of earlier attempts of the round.
         """
-        del total, clients, round_, chance, attempt
 
     def user_weights(
-        self, model: ClosedFormRecommender, history: Columns, user_offsets: NDArray[np.int64]
+        self,
+        model: ClosedFormRecommender,  # noqa: ARG002  # for mechanisms that clip statistics
+        history: Columns,  # noqa: ARG002  # for mechanisms that clip statistics
+        user_offsets: NDArray[np.int64],  # noqa: ARG002  # for mechanisms that clip statistics
     ) -> NDArray[np.float64] | None:
         """The factor of each user's statistics.
 
         Args:
             model: the recommender.
-            history: the users' interactions, as returned by `disguise`.
+            history: the users' interactions, as returned by `training_data`.
             user_offsets: int64 (num_clients + 1,), index of each client's first user.
 
         Returns:
             float64 (num_users,), from 0 to 1; None means 1 for every user.
         """
-        del model, history, user_offsets
         return None
 
-    def statistics_weight(self, history: Columns, num_clients: int) -> float:
+    def statistics_weight(
+        self,
+        history: Columns,
+        num_clients: int,  # noqa: ARG002  # for mechanisms with a weight per client
+    ) -> float:
         """The weight of the clients' statistics: here the number of their interactions.
 
         Args:
-            history: the users' interactions, as returned by `disguise`.
+            history: the users' interactions, as returned by `training_data`.
             num_clients: number of clients that hold these users.
         """
-        del num_clients
         if self.hides_rows:
             return float(len(history.offsets) - 1)
         return float(len(history.item))
+
+
+class NoPrivacy(PrivacyMechanism):
+    """The identity: a client sends its update unchanged."""
+
+    @property
+    @override
+    def is_random(self) -> bool:
+        return False
+
+    @property
+    @override
+    def has_guarantee(self) -> bool:
+        return False
+
+    @property
+    @override
+    def trusts_server(self) -> bool:
+        return True
+
+    @override
+    def check(self, run: RunFacts, aggregation: AggregationFacts) -> None:
+        return
+
+    @override
+    def max_weight(self, max_examples: int, max_users: int) -> float:
+        return float(max_examples)
+
+    @override
+    def server_mechanism(
+        self, run: RunFacts, noise_source: NoiseSource, ledger: Ledger = NO_LEDGER
+    ) -> ServerMechanism:
+        return NoPrivacyServer()

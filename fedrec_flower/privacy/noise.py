@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 _BITS = 53  # of a float64's fraction
 
 
-class Source(Protocol):
+class NoiseStream(Protocol):
     """A stream of random draws for one purpose."""
 
     def uniform(self, shape: Shape) -> Floats:
@@ -39,7 +39,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
+class NoiseSource:
     """Creates one random stream for each purpose.
 
     Attributes:
@@ -50,13 +50,13 @@ class Chance:
 
     seed: Seed | None
 
-    def source(self, role: str, round_: int = 0, client: int = 0) -> Source:
+    def stream(self, role: str, round_: int = 0, client: int = 0) -> NoiseStream:
         """The stream of one purpose; it repeats only if `seed` is the experiment's seed."""
         if isinstance(self.seed, int):
             return _Seeded(generator(self.seed, role, round_, client))
         return _System()
 
-    def lasting(self, role: str, client: int) -> Source:
+    def persistent_stream(self, role: str, client: int) -> NoiseStream:
         """The stream that a client repeats in every round, from the node's secret or the seed.
 
         Raises:
@@ -120,7 +120,7 @@ def _normal(uniform: Floats) -> Floats:
     return numbers
 
 
-def laplace(source: Source, shape: Shape) -> Floats:
+def laplace(source: NoiseStream, shape: Shape) -> Floats:
     """Laplace noise of scale 1, by inversion."""
     centred = source.uniform(shape) - 0.5
     numbers: Floats = -np.sign(centred) * np.log1p(-2 * np.abs(centred))

@@ -17,14 +17,14 @@ from typing_extensions import override
 from fedrec_flower.core.errors import require
 from fedrec_flower.data.prepared import ClientData, Columns, starts
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
-from fedrec_flower.privacy.mechanism import Curator, NoPrivacy
-from fedrec_flower.privacy.noise import Chance, Source
-from fedrec_flower.privacy.requirements import Circumstances, Way
+from fedrec_flower.privacy.mechanism import PrivacyMechanism, ServerMechanism
+from fedrec_flower.privacy.noise import NoiseSource, NoiseStream
+from fedrec_flower.privacy.requirements import AggregationFacts, RunFacts
 from fedrec_flower.privacy.statement import pseudo_items_scope
 
 
 @dataclass(frozen=True)
-class PseudoItems(NoPrivacy):
+class PseudoItems(PrivacyMechanism):
     """Clients train on their own items and on sampled ones.
 
     Attributes:
@@ -44,7 +44,17 @@ class PseudoItems(NoPrivacy):
 
     @property
     @override
-    def draws(self) -> bool:
+    def has_guarantee(self) -> bool:
+        return False
+
+    @property
+    @override
+    def trusts_server(self) -> bool:
+        return True
+
+    @property
+    @override
+    def is_random(self) -> bool:
         return True
 
     @property
@@ -53,34 +63,39 @@ class PseudoItems(NoPrivacy):
         return self.dense
 
     @override
-    def check(self, run: Circumstances, way: Way) -> None:
+    def check(self, run: RunFacts, aggregation: AggregationFacts) -> None:
         """Dense messages do not allow a division by the clients that touched a row."""
-        del run
         require(
-            not (self.dense and way.by_row),
+            not (self.dense and aggregation.by_row),
             "privacy.dense=true hides which clients touched a row, but "
             "strategy.aggregation=touched_clients divides by their number: set "
             "strategy.aggregation=all_clients",
         )
 
     @override
-    def most_weight(self, most_examples: int, most_users: int) -> float:
+    def max_weight(self, max_examples: int, max_users: int) -> float:
         """Pseudo items are counted as interactions."""
-        del most_users
-        return float(most_examples + round(self.ratio * most_examples))
+        return float(max_examples + round(self.ratio * max_examples))
 
     @override
-    def curator(self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER) -> "Masked":
+    def server_mechanism(
+        self, run: RunFacts, noise_source: NoiseSource, ledger: Ledger = NO_LEDGER
+    ) -> "PseudoItemsServer":
         """The server side has no account."""
-        del run, ledger
-        return Masked(seeded=isinstance(chance.seed, int))
+        return PseudoItemsServer(seeded=isinstance(noise_source.seed, int))
 
     @override
-    def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:
+    def training_data(
+        self, data: ClientData, num_items: int, noise_source: NoiseSource
+    ) -> ClientData:
         cuts = data.train.offsets
         users = [data.train.slice(user, user + 1) for user in range(len(cuts) - 1)]
         filled = [
-            self._filled(history, num_items, chance.lasting("pseudo-items", data.first + user))
+            self._filled(
+                history,
+                num_items,
+                noise_source.persistent_stream("pseudo-items", data.first + user),
+            )
             for user, history in enumerate(users)
         ]
         ratings = [history.rating for history in filled if history.rating is not None]
@@ -92,7 +107,7 @@ class PseudoItems(NoPrivacy):
         )
         return replace(data, train=whole)
 
-    def _filled(self, history: Columns, num_items: int, source: Source) -> Columns:
+    def _filled(self, history: Columns, num_items: int, source: NoiseStream) -> Columns:
         """One user's history with sampled items at random places; the user's items keep order."""
         unseen = np.setdiff1d(np.arange(num_items, dtype=np.int32), history.item)
         num_added = min(round(self.ratio * len(history.item)), len(unseen))
@@ -110,7 +125,7 @@ class PseudoItems(NoPrivacy):
         return Columns(starts([size]), item, rating)
 
 
-class Masked(Curator):
+class PseudoItemsServer(ServerMechanism):
     """The server side of pseudo items: it gives no guarantee, and the summary says so.
 
     Args:
@@ -125,6 +140,6 @@ class Masked(Curator):
         return {"privacy": pseudo_items_scope(seeded=self._seeded)}
 
 
-def _sampled(source: Source, size: int, count: int) -> NDArray[np.int64]:
+def _sampled(source: NoiseStream, size: int, count: int) -> NDArray[np.int64]:
     """`count` integers below `size`, without repetition."""
     return np.argsort(source.uniform((size,)))[:count]

@@ -31,19 +31,23 @@ from typing_extensions import override
 from fedrec_flower.core.errors import require
 from fedrec_flower.data.prepared import ClientData, Columns, starts
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
-from fedrec_flower.privacy.mechanism import Curator, NoPrivacy
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.mechanism import PrivacyMechanism, ServerMechanism
+from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.privacy.requirements import (
-    Circumstances,
-    Way,
+    AggregationFacts,
+    RunFacts,
     require_statistics,
     require_sum_alone,
 )
-from fedrec_flower.privacy.statement import about_lasting, outside, randomized_response_scope
+from fedrec_flower.privacy.statement import (
+    not_covered,
+    persistent_noise_origin,
+    randomized_response_scope,
+)
 
 
 @dataclass(frozen=True)
-class RandomizedResponse(NoPrivacy):
+class RandomizedResponse(PrivacyMechanism):
     """Randomized response of users about items, for closed-form models only.
 
     Attributes:
@@ -64,7 +68,7 @@ class RandomizedResponse(NoPrivacy):
 
     @property
     @override
-    def guarantees(self) -> bool:
+    def has_guarantee(self) -> bool:
         return True
 
     @property
@@ -74,7 +78,7 @@ class RandomizedResponse(NoPrivacy):
 
     @property
     @override
-    def draws(self) -> bool:
+    def is_random(self) -> bool:
         return True
 
     @property
@@ -85,14 +89,13 @@ class RandomizedResponse(NoPrivacy):
 
     @property
     @override
-    def answers_all(self) -> bool:
+    def has_dense_histories(self) -> bool:
         return True
 
     @override
-    def most_weight(self, most_examples: int, most_users: int) -> float:
+    def max_weight(self, max_examples: int, max_users: int) -> float:
         """Every report has weight 1, and the number of reports is public."""
-        del most_examples
-        return float(most_users)
+        return float(max_users)
 
     @property
     def flip_rate(self) -> float:
@@ -100,8 +103,8 @@ class RandomizedResponse(NoPrivacy):
         return 0.0 if isinf(self.epsilon) else 1 / (1 + exp(self.epsilon / (2 * self.max_items)))
 
     @override
-    def check(self, run: Circumstances, way: Way) -> None:
-        require_sum_alone(way)
+    def check(self, run: RunFacts, aggregation: AggregationFacts) -> None:
+        require_sum_alone(aggregation)
         require_statistics(run)
         require(
             run.statistics,
@@ -115,30 +118,31 @@ class RandomizedResponse(NoPrivacy):
         )
 
     @override
-    def curator(
-        self, run: Circumstances, chance: Chance, ledger: Ledger = NO_LEDGER
-    ) -> "ResponseCurator":
+    def server_mechanism(
+        self, run: RunFacts, noise_source: NoiseSource, ledger: Ledger = NO_LEDGER
+    ) -> "RandomizedResponseServer":
         """The ledger is not used, because a user answers once."""
-        del ledger
-        return ResponseCurator(self, run, chance)
+        return RandomizedResponseServer(self, run, noise_source)
 
     @override
-    def disguise(self, data: ClientData, num_items: int, chance: Chance) -> ClientData:
+    def training_data(
+        self, data: ClientData, num_items: int, noise_source: NoiseSource
+    ) -> ClientData:
         """The client's data with the users' reports as histories."""
         offsets = data.train.offsets
         reports = []
         for user in range(data.num_users):
             item = data.train.item[offsets[user] : offsets[user + 1]]
-            reports.append(self._report(item, num_items, chance, data.first + user))
+            reports.append(self._report(item, num_items, noise_source, data.first + user))
         items = np.concatenate([np.zeros(0, np.int32), *reports])
         return replace(data, train=Columns(starts([len(r) for r in reports]), items, None))
 
     def _report(
-        self, item: NDArray[np.int32], num_items: int, chance: Chance, user: int
+        self, item: NDArray[np.int32], num_items: int, noise_source: NoiseSource, user: int
     ) -> NDArray[np.int32]:
         """The items that one user reports after flipping, ascending."""
         distinct = np.unique(item)
-        source = chance.lasting(self._role(distinct, num_items), user)
+        source = noise_source.persistent_stream(self._role(distinct, num_items), user)
         kept = distinct[np.argsort(source.uniform((len(distinct),)))[: self.max_items]]
         answers = np.zeros(num_items, np.bool_)
         answers[kept] = True
@@ -155,19 +159,21 @@ class RandomizedResponse(NoPrivacy):
         return f"randomized-response/{self.epsilon!r}/{self.max_items}/{num_items}/{history}"
 
 
-class ResponseCurator(Curator):
+class RandomizedResponseServer(ServerMechanism):
     """Gives the flip probability, with which the model debiases its sums.
 
     Args:
         privacy: the mechanism.
         run: facts of the run.
-        chance: source of the flips, for the summary.
+        noise_source: source of the flips, for the summary.
     """
 
-    def __init__(self, privacy: RandomizedResponse, run: Circumstances, chance: Chance) -> None:
+    def __init__(
+        self, privacy: RandomizedResponse, run: RunFacts, noise_source: NoiseSource
+    ) -> None:
         self._privacy = privacy
         self._run = run
-        self._chance = chance
+        self._noise_source = noise_source
 
     @property
     @override
@@ -180,7 +186,7 @@ class ResponseCurator(Curator):
         return self._privacy.flip_rate
 
     @override
-    def figures(self) -> dict[str, float]:
+    def round_metrics(self) -> dict[str, float]:
         return {"epsilon": self._privacy.epsilon, "delta": 0.0}
 
     @override
@@ -193,7 +199,7 @@ class ResponseCurator(Curator):
                 "unit": "user",
                 "flip_rate": self.flip_rate,
                 "max_items": self._privacy.max_items,
-                "noise": about_lasting(self._chance),
-                "does_not_cover": outside(self._run, trusts_server=False),
+                "noise": persistent_noise_origin(self._noise_source),
+                "does_not_cover": not_covered(self._run, trusts_server=False),
             },
         }

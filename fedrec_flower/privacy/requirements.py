@@ -29,12 +29,12 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class RunFacts:
     """Facts of the run that a mechanism protects.
 
     Attributes:
         num_clients: number of clients of the federation.
-        most_users: the largest number of users that one client holds.
+        max_users: the largest number of users that one client holds.
         clients_per_round: size of a cohort.
         num_rounds: number of training rounds.
         model: name of the model, for messages.
@@ -47,7 +47,7 @@ class Circumstances:
     """
 
     num_clients: int
-    most_users: int
+    max_users: int
     clients_per_round: int
     num_rounds: int
     model: str
@@ -65,7 +65,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class AggregationFacts:
     """Facts of how a strategy computes new parameters from the clients' messages.
 
     Attributes:
@@ -81,43 +81,43 @@ class Way:
     by_row: bool
 
 
-def require_unit(unit: Unit, run: Circumstances) -> None:
+def require_unit(unit: Unit, run: RunFacts) -> None:
     """Check that the protected unit is the unit that is clipped.
 
     Raises:
         ConfigError: if users are to be protected and a client holds several of them.
     """
     require(
-        unit == "client" or run.most_users == 1,
+        unit == "client" or run.max_users == 1,
         "privacy.unit=user is not protected, because clipping is by client and a client holds up "
-        f"to {run.most_users} users: choose partition=user, or set privacy.unit=client, which "
+        f"to {run.max_users} users: choose partition=user, or set privacy.unit=client, which "
         "protects a client's users together",
     )
 
 
-def require_sum_alone(way: Way) -> None:
+def require_sum_alone(aggregation: AggregationFacts) -> None:
     """Check that the server uses only the plain sum over a cohort.
 
     Raises:
         ConfigError: names the conflicting setting, the reason and the fix.
     """
     require(
-        way.shares,
-        f"{way.strategy} sends no values that privacy could protect: choose privacy=none",
+        aggregation.shares,
+        f"{aggregation.strategy} sends no values that privacy could protect: choose privacy=none",
     )
     require(
-        way.by_sum_alone,
-        f"{way.strategy} uses more of the clients than the sum of their updates, and the "
+        aggregation.by_sum_alone,
+        f"{aggregation.strategy} uses more of the clients than the sum of their updates, and the "
         "mechanism does not cover that: choose a strategy that averages, such as strategy=fedadam",
     )
     require(
-        not way.by_row,
+        not aggregation.by_row,
         "privacy hides which clients have an item, but strategy.aggregation=touched_clients "
         "divides by their number: set strategy.aggregation=all_clients",
     )
 
 
-def require_no_retries(run: Circumstances) -> None:
+def require_no_retries(run: RunFacts) -> None:
     """Check that no round is repeated with a new cohort, because it was accounted for once.
 
     Raises:
@@ -129,7 +129,7 @@ def require_no_retries(run: Circumstances) -> None:
     )
 
 
-def require_range(clip_norm: float, run: Circumstances) -> None:
+def require_range(clip_norm: float, run: RunFacts) -> None:
     """Check that a node's sum is not clipped by value.
 
     The bound of one client would otherwise depend on the other clients in the sum.
@@ -138,7 +138,7 @@ def require_range(clip_norm: float, run: Circumstances) -> None:
         ConfigError: names the setting to raise.
     """
     # One user's count of an item is 0 or 1. Counts of several users are bounded only by the norm.
-    largest = min(clip_norm, 1.0) if run.statistics and run.most_users == 1 else clip_norm
+    largest = min(clip_norm, 1.0) if run.statistics and run.max_users == 1 else clip_norm
     require(
         largest <= run.clip_range,
         f"privacy.clip_norm={clip_norm:g} allows values that secure aggregation would clip again: "
@@ -146,7 +146,7 @@ def require_range(clip_norm: float, run: Circumstances) -> None:
     )
 
 
-def require_statistics(run: Circumstances) -> None:
+def require_statistics(run: RunFacts) -> None:
     """Check that the statistics of a closed-form model have a bounded norm.
 
     Raises:

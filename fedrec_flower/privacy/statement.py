@@ -5,9 +5,9 @@ Saved models are compared by `neighbours`, also across versions: those texts mus
 
 from collections.abc import Sequence
 
-from fedrec_flower.privacy.ledger import Spent
-from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.privacy.requirements import Circumstances, Unit
+from fedrec_flower.privacy.ledger import InitialGuarantee
+from fedrec_flower.privacy.noise import NoiseSource
+from fedrec_flower.privacy.requirements import RunFacts, Unit
 
 _ALWAYS_OUTSIDE = (
     "per-user and per-client tables and files of the run folder (per_user.csv, "
@@ -111,20 +111,20 @@ def pseudo_items_scope(*, seeded: bool) -> dict[str, str]:
     Args:
         seeded: whether the sampled items are derived from the experiment's seed.
     """
-    outside = "anyone who can distinguish sampled items from the user's own"
+    sentence = "anyone who can distinguish sampled items from the user's own"
     if seeded:
-        outside += ": anyone who knows the seed (randomness=seeded), as the server does, can"
-    return {"mechanism": "pseudo items: hiding, not a guarantee", "does_not_cover": outside}
+        sentence += ": anyone who knows the seed (randomness=seeded), as the server does, can"
+    return {"mechanism": "pseudo items: hiding, not a guarantee", "does_not_cover": sentence}
 
 
-def outside(run: Circumstances, *, trusts_server: bool, before: Sequence[str] = ()) -> list[str]:
+def not_covered(run: RunFacts, *, trusts_server: bool, initial: Sequence[str] = ()) -> list[str]:
     """The values that a guarantee does not cover, one sentence for each kind.
 
     Args:
         run: facts of the run.
         trusts_server: whether the guarantee concerns only the values that the server releases; if
             not, it concerns the messages of the nodes too.
-        before: the sentences of the guarantee of the model that the run started from.
+        initial: the sentences of the guarantee of the model that the run started from.
     """
     published = run.published
     sentences: list[str] = []
@@ -141,23 +141,23 @@ def outside(run: Circumstances, *, trusts_server: bool, before: Sequence[str] = 
     sentences += _ALWAYS_OUTSIDE
     if not trusts_server:
         sentences.append(_SERVER_SETTINGS)
-    return list(dict.fromkeys([*sentences, *before]))
+    return list(dict.fromkeys([*sentences, *initial]))
 
 
-def before_this_run(spent: Spent) -> dict[str, float]:
+def initial_guarantee(spent: InitialGuarantee) -> dict[str, float]:
     """The epsilon and delta of the model that the run started from."""
-    if spent == Spent():
+    if spent == InitialGuarantee():
         return {}
     return {"epsilon_of_init_from": spent.epsilon, "delta_of_init_from": spent.delta}
 
 
-def about_noise(chance: Chance) -> str:
+def noise_origin(noise_source: NoiseSource) -> str:
     """The origin of the noise."""
-    seeded = isinstance(chance.seed, int)
+    seeded = isinstance(noise_source.seed, int)
     return _SEEDED_NOISE if seeded else "from the operating system's generator"
 
 
-def about_lasting(chance: Chance) -> str:
+def persistent_noise_origin(noise_source: NoiseSource) -> str:
     """The origin of draws that a client repeats."""
-    seeded = isinstance(chance.seed, int)
+    seeded = isinstance(noise_source.seed, int)
     return _SEEDED_NOISE if seeded else "from a secret of each node, the same for every report"

@@ -9,7 +9,7 @@ from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.models.closed_form import ClosedFormRecommender, Noise
 from fedrec_flower.models.ops.cooccurrence import SIGNIFICANT
-from fedrec_flower.privacy.mechanism import Curator
+from fedrec_flower.privacy.mechanism import ServerMechanism
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def require_signal(model: ClosedFormRecommender, plan: Plan) -> None:
 
 
 def solved(
-    model: ClosedFormRecommender, total: UpdateSum, parameters: Tensors, curator: Curator
+    model: ClosedFormRecommender, total: UpdateSum, parameters: Tensors, curator: ServerMechanism
 ) -> Tensors:
     """The solution of an exact model from what a curator released.
 

@@ -1,5 +1,6 @@
-"""The interface of attacks, and the run without an attack."""
+"""The interfaces of attacks: poisoning by malicious clients, and inference; and no attack."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -7,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.updates import Tensors, Updates
-from fedrec_flower.data.prepared import ClientData, Prepared
-from fedrec_flower.threats.observation import Circumstances, Scene
+from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.threats.observation import AttackedRun, AttackTarget
 
 LOWER_BOUND = {"bound": "lower"}
 """Entry of the summary for every inference attack: a stronger attack may achieve more."""
 
 
-class NoAttack:
-    """`attack=none`: all clients are honest, and no observer infers private data."""
+class Attack:
+    """An attack on a run. By default, all clients are honest."""
 
     @property
-    def liars(self) -> NDArray[np.int64]:
+    def malicious_clients(self) -> NDArray[np.int64]:
         """int64 (num_malicious,): codes of malicious clients, ascending; all others are honest."""
         return np.zeros(0, np.int64)
 
@@ -29,10 +30,10 @@ class NoAttack:
     def poison(
         self,
         updates: Updates,
-        given: Callable[[int], Tensors],
-        own: Callable[[str, int], NDArray[np.float32]],
-        tables: Collection[str],
-        round_: int,
+        given: Callable[[int], Tensors],  # noqa: ARG002  # the arguments serve poisoning attacks
+        own: Callable[[str, int], NDArray[np.float32]],  # noqa: ARG002
+        tables: Collection[str],  # noqa: ARG002
+        round_: int,  # noqa: ARG002
     ) -> Updates:
         """The updates that the clients send; malicious clients replace theirs.
 
@@ -44,38 +45,32 @@ class NoAttack:
             tables: names of the parameters with a row per item.
             round_: the round.
         """
-        del given, own, tables, round_
         return updates
 
-    def measured(self, data: Prepared, recommended: NDArray[np.int32]) -> dict[str, Any]:
-        """The effect of a poisoning attack, for the summary.
 
-        Args:
-            data: the prepared data.
-            recommended: int32 (num_users, k), each user's best unseen items, best first; -1 if a
-                user has fewer.
-        """
-        del data, recommended
-        return {}
+class NoAttack(Attack):
+    """`attack=none`: all clients are honest, and no observer infers private data."""
 
-    def check(self, run: Circumstances) -> None:
+
+class InferenceAttack(Attack, ABC):
+    """An attack that infers private data from a finished run; all clients are honest."""
+
+    @abstractmethod
+    def check(self, run: AttackedRun) -> None:
         """Check that the attack is possible on a run.
 
         Raises:
             ConfigError: gives the reason and the fix.
         """
-        del run
 
-    def spied(self, scene: Scene) -> dict[str, Any]:
-        """The results of an inference attack, for the summary; the run is not changed.
+    @abstractmethod
+    def infer(self, target: AttackTarget) -> dict[str, Any]:
+        """The results of the attack, for the summary; the run is not changed.
 
         Args:
-            scene: the finished run.
+            target: the finished run.
         """
-        del scene
-        return {}
 
-    def said(self, figures: Mapping[str, Any]) -> str:
-        """One sentence about the results of `spied`."""
-        del figures
-        return ""
+    @abstractmethod
+    def describe(self, figures: Mapping[str, Any]) -> str:
+        """One sentence about the results of `infer`."""

@@ -52,7 +52,7 @@ def scaled(
     return replace(updates, tensors=tensors)
 
 
-def drawn_liars(seed: int, num_clients: int, share: float) -> NDArray[np.bool_]:
+def sample_byzantine_clients(seed: int, num_clients: int, share: float) -> NDArray[np.bool_]:
     """Sample the malicious clients: a fixed share, rounded, the same in every round.
 
     Args:

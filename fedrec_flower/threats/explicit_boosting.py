@@ -18,7 +18,13 @@ from typing_extensions import override
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.threats.item_gradients import Own, Rows, Scoring, Sent, rewritten
+from fedrec_flower.threats.item_gradients import (
+    BilinearScores,
+    ItemRows,
+    Own,
+    Rows,
+    replace_item_rows,
+)
 from fedrec_flower.threats.poisoning import Poisoning
 
 
@@ -39,13 +45,13 @@ class ExplicitBoosting(Poisoning):
 
     boost: float
     model: Recommender
-    scoring: Scoring = field(init=False)
+    scoring: BilinearScores = field(init=False)
 
     def __post_init__(self) -> None:
         """Validate the values."""
         super().__post_init__()
         require(self.boost > 0, f"attack.boost must be above 0: {self.boost}")
-        object.__setattr__(self, "scoring", Scoring.of(self.model))
+        object.__setattr__(self, "scoring", BilinearScores.of(self.model))
 
     @override
     def poison(
@@ -56,8 +62,7 @@ class ExplicitBoosting(Poisoning):
         tables: Collection[str],
         round_: int,
     ) -> Updates:
-        del round_
-        places = self.lying(updates)
+        places = self.malicious_places(updates)
         if self.scoring.factors.item not in updates.tensors or not len(places):
             return updates
         sent = {}
@@ -66,9 +71,9 @@ class ExplicitBoosting(Poisoning):
             targets = self.scoring.rows(shared)[self.promoted]
             faces = self.scoring.faces(client, shared, own)
             step = self.scoring.changes(self.boost * ascent(faces, targets))
-            honest = Sent.of(updates, place, tables)
-            sent[place] = Sent(self.promoted, step).over(honest)
-        return rewritten(updates, sent, tables)
+            honest = ItemRows.of(updates, place, tables)
+            sent[place] = ItemRows(self.promoted, step).over(honest)
+        return replace_item_rows(updates, sent, tables)
 
 
 def ascent(faces: Rows, targets: Rows) -> Rows:

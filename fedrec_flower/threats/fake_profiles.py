@@ -49,7 +49,7 @@ class Profiles(Poisoning):
 
     @override
     def tamper(self, data: ClientData) -> ClientData:
-        if data.client not in self.liars:
+        if data.client not in self.malicious_clients:
             return data
         rng = generator(self.seed, "profile", 0, data.client)
         profiles = [self._profile(int(length), rng) for length in np.diff(data.train.offsets)]

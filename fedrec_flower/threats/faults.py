@@ -3,6 +3,7 @@
 Faults occur at configured rates; the same seed gives the same faults.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,40 +18,41 @@ from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.prepared import ClientData
-from fedrec_flower.threats.byzantine import drawn_liars, labels_flipped, scaled
+from fedrec_flower.threats.byzantine import labels_flipped, sample_byzantine_clients, scaled
 from fedrec_flower.threats.latency import latency, uniform
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class MalformedReply:
     """A reply whose tensors have wrong shapes, or a second reply of a client.
 
     Attributes:
         client: code of the client.
         weight: weight in the reply.
         tensors: tensors in the reply, by name.
-        again: whether the client has already replied.
+        duplicate: whether the client has already replied.
     """
 
     client: int
     weight: float
     tensors: Tensors
-    again: bool
+    duplicate: bool
 
 
-class NoFaults:
-    """`faults=none`: every client replies in time with a valid update."""
+class FaultModel(ABC):
+    """Faults of clients in a run."""
 
     @property
+    @abstractmethod
     def only_absences(self) -> bool:
         """Whether absence is the only fault of clients."""
-        return True
 
     @property
-    def tells_activity(self) -> bool:
+    @abstractmethod
+    def reveals_activity(self) -> bool:
         """Whether a client's number of interactions influences whether it replies."""
-        return False
 
+    @abstractmethod
     def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, Failure]:
         """The clients that do not reply, with the reason; their personal state is not changed.
 
@@ -60,14 +62,12 @@ class NoFaults:
             round_: the round.
             attempt: number of earlier attempts of the round.
         """
-        del clients, round_, attempt
-        return {}
 
-    def tamper(self, data: ClientData, round_: int) -> ClientData:
+    @abstractmethod
+    def tamper(self, data: ClientData) -> ClientData:
         """The data that a client trains on."""
-        del round_
-        return data
 
+    @abstractmethod
     def late(
         self,
         clients: NDArray[np.int64],
@@ -83,12 +83,11 @@ class NoFaults:
             round_: the round.
             attempt: number of earlier attempts of the round.
         """
-        del clients, num_examples, round_, attempt
-        return {}
 
-    def spoil(
+    @abstractmethod
+    def corrupt(
         self, updates: Updates, tables: Collection[str], round_: int, attempt: int
-    ) -> tuple[Updates, list[Odd]]:
+    ) -> tuple[Updates, list[MalformedReply]]:
         """The updates and malformed replies that arrive.
 
         Args:
@@ -100,7 +99,43 @@ class NoFaults:
         Returns:
             Updates with the expected shapes, and the malformed replies.
         """
-        del tables, round_, attempt
+
+
+class NoFaults(FaultModel):
+    """`faults=none`: every client replies in time with a valid update."""
+
+    @property
+    @override
+    def only_absences(self) -> bool:
+        return True
+
+    @property
+    @override
+    def reveals_activity(self) -> bool:
+        return False
+
+    @override
+    def absent(self, clients: Sequence[int], round_: int, attempt: int) -> dict[int, Failure]:
+        return {}
+
+    @override
+    def tamper(self, data: ClientData) -> ClientData:
+        return data
+
+    @override
+    def late(
+        self,
+        clients: NDArray[np.int64],
+        num_examples: NDArray[np.int64],
+        round_: int,
+        attempt: int,
+    ) -> dict[int, Failure]:
+        return {}
+
+    @override
+    def corrupt(
+        self, updates: Updates, tables: Collection[str], round_: int, attempt: int
+    ) -> tuple[Updates, list[MalformedReply]]:
         return updates, []
 
 
@@ -109,7 +144,7 @@ ENORMOUS = 1e30  # larger than every valid value or weight, and still a finite f
 VALUES = {"not_a_number": float("nan"), "infinite": float("inf"), "huge": ENORMOUS}
 
 
-def overwritten(
+def overwrite(
     updates: Updates, tables: Collection[str], broken: NDArray[np.bool_], value: float
 ) -> Updates:
     """Set all values of some clients' updates to one value.
@@ -126,7 +161,7 @@ def overwritten(
     return replace(updates, tensors=tensors)
 
 
-def reweighed(updates: Updates, broken: NDArray[np.bool_]) -> Updates:
+def wrong_weight(updates: Updates, broken: NDArray[np.bool_]) -> Updates:
     """Set some clients' weights to a negative, zero or very large value, by the client's code."""
     zeros = np.zeros(len(broken))
     wrong = np.stack([-updates.weights, zeros, zeros + ENORMOUS])
@@ -134,18 +169,18 @@ def reweighed(updates: Updates, broken: NDArray[np.bool_]) -> Updates:
     return replace(updates, weights=np.where(broken, by_client, updates.weights))
 
 
-def misshapen(updates: Updates, place: int, tables: Collection[str]) -> Odd:
+def wrong_shape(updates: Updates, place: int, tables: Collection[str]) -> MalformedReply:
     """The reply of the client at a place, with one axis too many in every tensor."""
-    reply = again(updates, place, tables)
+    reply = duplicate(updates, place, tables)
     tensors = {name: np.stack([array, array]) for name, array in reply.tensors.items()}
-    return replace(reply, tensors=tensors, again=False)
+    return replace(reply, tensors=tensors, duplicate=False)
 
 
-def again(updates: Updates, place: int, tables: Collection[str]) -> Odd:
+def duplicate(updates: Updates, place: int, tables: Collection[str]) -> MalformedReply:
     """A second reply of the client at a place, equal to its first."""
     one = updates.select(np.array([place]), tables)
     tensors = {name: v if name in tables else v[0] for name, v in one.tensors.items()}
-    return Odd(int(one.clients[0]), float(one.weights[0]), tensors, again=True)
+    return MalformedReply(int(one.clients[0]), float(one.weights[0]), tensors, duplicate=True)
 
 
 _ABSENT = {"dropout": FailureKind.DROPPED_OUT, "crash": FailureKind.CRASHED}
@@ -153,7 +188,7 @@ _KINDS = (*_ABSENT, *VALUES, "wrong_shape", "wrong_weight", "repeated")
 
 
 @dataclass(frozen=True)
-class Faults(NoFaults):
+class Faults(FaultModel):
     """Clients that are absent or late, send invalid replies, or attack.
 
     A client has at most one fault in a round, drawn again in every round and attempt: the rates
@@ -227,7 +262,7 @@ class Faults(NoFaults):
 
     @property
     @override
-    def tells_activity(self) -> bool:
+    def reveals_activity(self) -> bool:
         """True with a deadline, because clients with more interactions are late more often."""
         return self.deadline is not None
 
@@ -238,8 +273,7 @@ class Faults(NoFaults):
         return {client: Failure(_ABSENT[kind]) for client, kind in pairs if kind in _ABSENT}
 
     @override
-    def tamper(self, data: ClientData, round_: int) -> ClientData:
-        del round_
+    def tamper(self, data: ClientData) -> ClientData:
         if self.attack != "label_flip" or not self._attackers[data.client]:
             return data
         rng = generator(self.seed, "label-flip", 0, data.client)
@@ -263,9 +297,9 @@ class Faults(NoFaults):
         }
 
     @override
-    def spoil(
+    def corrupt(
         self, updates: Updates, tables: Collection[str], round_: int, attempt: int
-    ) -> tuple[Updates, list[Odd]]:
+    ) -> tuple[Updates, list[MalformedReply]]:
         if not updates.tensors:  # the strategy sends no parameters
             return updates, []
         kinds = self._kinds(updates.clients, round_, attempt)
@@ -274,12 +308,12 @@ class Faults(NoFaults):
             updates = scaled(updates, tables, is_attacker, self.factor)
         for kind, value in VALUES.items():
             if (kinds == kind).any():
-                updates = overwritten(updates, tables, kinds == kind, value)
-        updates = reweighed(updates, kinds == "wrong_weight")
+                updates = overwrite(updates, tables, kinds == kind, value)
+        updates = wrong_weight(updates, kinds == "wrong_weight")
         with_wrong_shape = np.flatnonzero(kinds == "wrong_shape")
-        replies = [misshapen(updates, int(place), tables) for place in with_wrong_shape]
+        replies = [wrong_shape(updates, int(place), tables) for place in with_wrong_shape]
         replies += [
-            again(updates, int(place), tables) for place in np.flatnonzero(kinds == "repeated")
+            duplicate(updates, int(place), tables) for place in np.flatnonzero(kinds == "repeated")
         ]
         if len(with_wrong_shape):
             updates = updates.select(np.flatnonzero(kinds != "wrong_shape"), tables)
@@ -295,7 +329,7 @@ class Faults(NoFaults):
 
     @cached_property
     def _attackers(self) -> NDArray[np.bool_]:
-        return drawn_liars(self.seed, self.num_clients, self.attackers)
+        return sample_byzantine_clients(self.seed, self.num_clients, self.attackers)
 
     def _kinds(self, clients: NDArray[np.int64], round_: int, attempt: int) -> NDArray[np.str_]:
         """The kind of each client's fault in the round: (num_clients,), "" for no fault."""

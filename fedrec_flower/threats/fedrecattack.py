@@ -26,7 +26,14 @@ from fedrec_flower.core.random import generator
 from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.threats.item_gradients import Own, Rows, Scoring, Sent, faced, rewritten
+from fedrec_flower.threats.item_gradients import (
+    BilinearScores,
+    ItemRows,
+    Own,
+    Rows,
+    faced,
+    replace_item_rows,
+)
 from fedrec_flower.threats.poisoning import Poisoning
 
 _USERS_PER_CHUNK = 1000  # users whose scores of the whole catalogue are in memory together
@@ -75,7 +82,7 @@ class FedRecAttack(Poisoning):
     steps: int
     learning_rate: float
     model: Recommender
-    scoring: Scoring = field(init=False)
+    scoring: BilinearScores = field(init=False)
     directions: dict[tuple[int, int], Rows] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,7 +98,7 @@ class FedRecAttack(Poisoning):
         for name in ("max_row_norm", "steps", "learning_rate"):
             value = getattr(self, name)
             require(value > 0, f"attack.{name} must be above 0: {value}")
-        object.__setattr__(self, "scoring", Scoring.of(self.model))
+        object.__setattr__(self, "scoring", BilinearScores.of(self.model))
 
     @cached_property
     def known(self) -> Public:
@@ -110,17 +117,16 @@ class FedRecAttack(Poisoning):
         tables: Collection[str],
         round_: int,
     ) -> Updates:
-        del own  # the attack does not use the malicious clients' own users
-        places = self.lying(updates)
+        places = self.malicious_places(updates)
         if self.scoring.factors.item not in updates.tensors or not len(places):
             return updates
         sent = {}
         for place, client in zip(places, updates.clients[places].tolist(), strict=True):
             direction = self._direction(self.scoring.rows(given(client)), round_)
             sent[place] = self._sent(direction, client, round_)
-        return rewritten(updates, sent, tables)
+        return replace_item_rows(updates, sent, tables)
 
-    def _sent(self, direction: Rows, client: int, round_: int) -> Sent:
+    def _sent(self, direction: Rows, client: int, round_: int) -> ItemRows:
         """The targets' rows, and other rows sampled with probabilities proportional to norms."""
         lengths = np.linalg.norm(direction, axis=1).astype(np.float64)
         lengths[self.promoted] = 0
@@ -128,7 +134,7 @@ class FedRecAttack(Poisoning):
         rng = generator(self.seed, "poisoned-rows", round_, client)
         others = rng.choice(len(lengths), count, replace=False, p=_probabilities(lengths))
         rows = np.sort(np.concatenate([self.promoted, others]))
-        return Sent(rows, self.scoring.changes(bounded(direction[rows], self.max_row_norm)))
+        return ItemRows(rows, self.scoring.changes(clip_rows(direction[rows], self.max_row_norm)))
 
     def _direction(self, rows: Rows, round_: int) -> Rows:
         """Minus the gradient of the loss: float32 (num_items, d + 1).
@@ -144,18 +150,18 @@ class FedRecAttack(Poisoning):
 
     def _compute_direction(self, rows: Rows, round_: int) -> Rows:
         rng = generator(self.seed, "public-negatives", round_)
-        faces = faced(explained(rows, self.known, self.steps, self.learning_rate, rng))
+        faces = faced(fit_user_vectors(rows, self.known, self.steps, self.learning_rate, rng))
         direction = np.zeros_like(rows)
         for start in range(0, self.known.users, _USERS_PER_CHUNK):
             users = np.arange(start, min(start + _USERS_PER_CHUNK, self.known.users))
             had = np.zeros((len(users), len(rows)), bool)
             in_chunk = np.isin(self.known.user, users)
             had[self.known.user[in_chunk] - start, self.known.item[in_chunk]] = True
-            direction += promotion(faces[users], rows, had, self.promoted, self.top_k)
+            direction += promotion_direction(faces[users], rows, had, self.promoted, self.top_k)
         return direction
 
 
-def explained(
+def fit_user_vectors(
     rows: Rows, known: Public, steps: int, learning_rate: float, rng: np.random.Generator
 ) -> Rows:
     """Fit user vectors to public interactions by the BPR loss, with fixed item rows.
@@ -190,7 +196,7 @@ def explained(
     return fitted
 
 
-def promotion(
+def promotion_direction(
     faces: Rows, rows: Rows, had: NDArray[np.bool_], targets: NDArray[np.int64], top_k: int
 ) -> Rows:
     """Minus the gradient of a loss that ranks targets in the users' lists.
@@ -223,7 +229,7 @@ def promotion(
     return direction
 
 
-def bounded(rows: Rows, longest: float) -> Rows:
+def clip_rows(rows: Rows, longest: float) -> Rows:
     """Scale rows, (n, d), with a norm above `longest` to that norm."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     scaled: Rows = rows * np.minimum(1, longest / np.maximum(length, longest)).astype(np.float32)

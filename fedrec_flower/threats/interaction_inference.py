@@ -26,11 +26,24 @@ from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
-from fedrec_flower.threats.base import NoAttack
-from fedrec_flower.threats.leakage_metrics import Matching, Pairs, auc, guess, readings
+from fedrec_flower.threats.base import InferenceAttack
+from fedrec_flower.threats.leakage_metrics import (
+    Matching,
+    Pairs,
+    auc,
+    inferred_items,
+    leakage_scores,
+)
 from fedrec_flower.threats.least_squares import LeastSquares
-from fedrec_flower.threats.multi_round import regressed, separated, told_apart
-from fedrec_flower.threats.observation import Circumstances, Moment, Round, Scene, Sum, View
+from fedrec_flower.threats.multi_round import regression_scores, separate_sums, separation_scores
+from fedrec_flower.threats.observation import (
+    AttackedRound,
+    AttackedRun,
+    AttackTarget,
+    Exposure,
+    ObservedSum,
+    TargetRound,
+)
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -60,7 +73,7 @@ class Victim:
 
 
 @dataclass(frozen=True)
-class InteractionInference(NoAttack):
+class InteractionInference(InferenceAttack):
     """`attack=interaction_inference`: infers a client's items from messages, sums and releases.
 
     Attributes:
@@ -79,7 +92,7 @@ class InteractionInference(NoAttack):
     """
 
     method: Method
-    round: Moment
+    round: AttackedRound
     side_knowledge: Literal["none", "activities"]
     num_victims: int
     seed: int
@@ -93,7 +106,7 @@ class InteractionInference(NoAttack):
         )
 
     @override
-    def check(self, run: Circumstances) -> None:
+    def check(self, run: AttackedRun) -> None:
         fix = "choose another strategy, or attack=none"
         require(
             run.shares and run.num_clients > 1,
@@ -145,11 +158,11 @@ class InteractionInference(NoAttack):
             "attack.method=reading",
         )
 
-    def spied(self, scene: Scene) -> dict[str, Any]:
+    def infer(self, target: AttackTarget) -> dict[str, Any]:
         """Attack one round.
 
         Args:
-            scene: the finished run.
+            target: the finished run.
 
         Returns:
             For each attacked view, means over victims as "view/metric": auc among equally popular
@@ -164,53 +177,55 @@ class InteractionInference(NoAttack):
             public knowledge: auc_of_popularity, among all items, and auc_of_counts, of exact
             counts in the cohort, the same scores for all its clients.
         """
-        solves = self.method != "reading" and scene.factors is not None
-        with scene.another_round(self.round, remember=solves) as played:
-            scores = _VictimScores(self._victims(scene.data, played.cohort), scene.data.num_items)
+        solves = self.method != "reading" and target.factors is not None
+        with target.replay_round(self.round, with_history=solves) as played:
+            scores = _VictimScores(self._victims(target.data, played.cohort), target.data.num_items)
             messages = scores.messages(played)
             if not messages:  # the cohort is empty, or has no client with items to infer
                 return {"exposed": played.exposed, "num_victims": 0}
             scores.read_messages(messages)
             if self._uses("reading"):
                 scores.read_sums(played, messages)
-            anonymous = self._solve(scene, played, scores) if solves else {}
+            anonymous = self._solve(target, played, scores) if solves else {}
             figures = scores.figures() | anonymous
             exposed = _exposed(played.exposed, figures)
             return {
                 **_headline(exposed, figures),
                 "exposed": exposed,
                 "num_victims": len(scores.victims),
-                **_public_knowledge(scene.data, played.cohort, scores.victims),
+                **_public_knowledge(target.data, played.cohort, scores.victims),
                 **figures,
             }
 
-    def _solve(self, scene: Scene, played: Round, scores: "_VictimScores") -> dict[str, float]:
+    def _solve(
+        self, target: AttackTarget, played: TargetRound, scores: "_VictimScores"
+    ) -> dict[str, float]:
         """Attack sums and releases by the methods that solve for clients' vectors.
 
         Returns:
             The AUC of anonymous sources, by "view/metric".
         """
-        factors = scene.factors
+        factors = target.factors
         if factors is None:
             return {}
         views = {"sum": [*played.earlier, played.whole]}
         if played.released is not None:
             views["release"] = [*played.earlier_released, played.released]
-        activities = scene.data.num_examples if self.side_knowledge == "activities" else None
+        activities = target.data.num_examples if self.side_knowledge == "activities" else None
         clients = np.array([victim.client for victim in scores.victims])
-        num_clients = scene.data.num_clients
+        num_clients = target.data.num_clients
         anonymous: dict[str, float] = {}
         for view, sums in views.items():
             if self._uses("least_squares"):
-                self._least_squares(scene, view, sums, scores, activities)
+                self._least_squares(target, view, sums, scores, activities)
             if len(sums) > 1 and self._uses("regression"):
-                score = regressed(sums, factors, clients, activities, num_clients)
+                score = regression_scores(sums, factors, clients, activities, num_clients)
                 scores.add(f"{view}s", "regression", score, _top(sums))
             if self._uses("separation"):
                 rng = generator(self.seed, "attack-separation")
-                rounds = separated(sums, factors, rng)
+                rounds = separate_sums(sums, factors, rng)
                 if len(rounds) > 1:
-                    score = told_apart(rounds, clients, num_clients)
+                    score = separation_scores(rounds, clients, num_clients)
                     scores.add(f"{view}s", "separation", score, _top(sums))
                 sources = rounds[-1].sources.T
                 anonymous[f"{view}/auc_anonymous"] = scores.auc_of_best(sources)
@@ -220,19 +235,19 @@ class InteractionInference(NoAttack):
 
     def _least_squares(
         self,
-        scene: Scene,
+        target: AttackTarget,
         view: str,
-        sums: Sequence[Sum],
+        sums: Sequence[ObservedSum],
         scores: "_VictimScores",
         activities: Codes | None,
     ) -> None:
         """Attack a sum and the sums before it by least squares, if clients can be simulated."""
-        factors = scene.factors
-        with scene.imitation() as imitation:
-            if imitation is None or factors is None:
+        factors = target.factors
+        with target.simulator() as simulator:
+            if simulator is None or factors is None:
                 return
-            num_items = scene.data.num_items
-            attack = LeastSquares(imitation, factors, num_items, _NUM_REFINEMENTS, activities)
+            num_items = target.data.num_items
+            attack = LeastSquares(simulator, factors, num_items, _NUM_REFINEMENTS, activities)
             for earlier in sums[:-1]:
                 attack.read(earlier)
             score = attack.read(sums[-1])
@@ -244,7 +259,7 @@ class InteractionInference(NoAttack):
         return self.method in (method, "strongest")
 
     @override
-    def said(self, figures: Mapping[str, Any]) -> str:
+    def describe(self, figures: Mapping[str, Any]) -> str:
         if not figures["num_victims"]:
             return "interaction inference: the cohort has no client to attack"
         if "auc" not in figures:
@@ -302,7 +317,7 @@ class _VictimScores:
         self._rows: dict[tuple[str, str], Floats] = {}  # view, method -> (victims, metrics)
         self._without: dict[str, Floats] = {}
 
-    def messages(self, played: Round) -> list[Mapping[str, Floats]]:
+    def messages(self, played: TargetRound) -> list[Mapping[str, Floats]]:
         """The victims' messages; a client without a message is no longer a victim."""
         messages = [(victim, played.message(victim.client)) for victim in self.victims]
         self.victims = [victim for victim, message in messages if message is not None]
@@ -314,7 +329,7 @@ class _VictimScores:
         rows = [self._readings(message, [victim]) for message, victim in pairs]
         self._keep_better("update", np.concatenate(rows, axis=1))
 
-    def read_sums(self, played: Round, messages: Sequence[Mapping[str, Floats]]) -> None:
+    def read_sums(self, played: TargetRound, messages: Sequence[Mapping[str, Floats]]) -> None:
         """Attack the sum and the release by "reading", with and without each victim."""
         views = {"sum": played.whole.seen}
         if played.released is not None:
@@ -327,17 +342,19 @@ class _VictimScores:
             ]
             self._without[view] = np.concatenate(without, axis=1)[best]
 
-    def add(self, view: str, method: str, scores: Floats, guess: Callable[[Floats], Codes]) -> None:
+    def add(
+        self, view: str, method: str, scores: Floats, inferred_items: Callable[[Floats], Codes]
+    ) -> None:
         """Evaluate a method's scores on a view.
 
         Args:
             view: the view.
             method: the method.
             scores: float64 (victims, num_items).
-            guess: returns the items that the method infers from the scores of one victim.
+            inferred_items: returns the items that the method infers from the scores of one victim.
         """
         self._rows[view, method] = np.array(
-            [_metrics(s, guess(s), v) for s, v in zip(scores, self.victims, strict=True)]
+            [_metrics(s, inferred_items(s), v) for s, v in zip(scores, self.victims, strict=True)]
         )
 
     def auc_of_best(self, sources: Floats) -> float:
@@ -372,8 +389,8 @@ class _VictimScores:
 
     def _readings(self, seen: Mapping[str, Floats], victims: Sequence[Victim]) -> Floats:
         """The metrics of the two scores of "reading": float64 (2, victims, metrics)."""
-        scores = readings(seen, self._num_items)
-        guessed = guess(scores)
+        scores = leakage_scores(seen, self._num_items)
+        guessed = inferred_items(scores)
         return np.array(
             [[_metrics(score, guessed, victim) for victim in victims] for score in scores]
         )
@@ -402,14 +419,14 @@ def _above_half(score: Floats) -> Codes:
     return np.flatnonzero(score > 0.5)  # noqa: PLR2004
 
 
-def _top(sums: Sequence[Sum]) -> Callable[[Floats], Codes]:
+def _top(sums: Sequence[ObservedSum]) -> Callable[[Floats], Codes]:
     """Returns as many best items as a client has on average, according to the weights."""
     weight = sum(each.weight for each in sums) / max(sum(len(each.cohort) for each in sums), 1)
     count = max(round(weight), 1)
     return lambda score: np.argsort(-score, kind="stable")[:count].astype(np.int64)
 
 
-def _exposed(view: View, figures: Mapping[str, Any]) -> str:
+def _exposed(view: Exposure, figures: Mapping[str, Any]) -> str:
     """The exposed view: one sum or the sums of all rounds, whichever has the higher AUC.
 
     It is never a view that the mechanism hides, even if no method applies to the exposed one.

@@ -25,7 +25,7 @@ Own = Callable[[str, int], Rows]  # name of a table, code of a client -> rows of
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class BilinearScores:
     """The bilinear form of a model's scores.
 
     Attributes:
@@ -75,7 +75,7 @@ def faced(vectors: Rows) -> Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class ItemRows:
     """The item rows that a client sends.
 
     Attributes:
@@ -87,13 +87,13 @@ class Sent:
     tensors: Tensors
 
     @classmethod
-    def of(cls, updates: Updates, place: int, tables: Collection[str]) -> "Sent":
+    def of(cls, updates: Updates, place: int, tables: Collection[str]) -> "ItemRows":
         """The item rows in the update of the client at a place, as views."""
         client_rows = slice(int(updates.offsets[place]), int(updates.offsets[place + 1]))
         tensors = {name: v[client_rows] for name, v in updates.tensors.items() if name in tables}
-        return Sent(updates.rows[client_rows], tensors)
+        return ItemRows(updates.rows[client_rows], tensors)
 
-    def over(self, other: "Sent") -> "Sent":
+    def over(self, other: "ItemRows") -> "ItemRows":
         """The union of these rows and those of another; these rows replace equal ones."""
         rows = np.union1d(self.rows, other.rows)
         tensors = {}
@@ -102,10 +102,12 @@ class Sent:
             merged[np.searchsorted(rows, other.rows)] = values
             merged[np.searchsorted(rows, self.rows)] = self.tensors.get(name, 0)
             tensors[name] = merged
-        return Sent(rows, tensors)
+        return ItemRows(rows, tensors)
 
 
-def rewritten(updates: Updates, sent: Mapping[int, Sent], tables: Collection[str]) -> Updates:
+def replace_item_rows(
+    updates: Updates, sent: Mapping[int, ItemRows], tables: Collection[str]
+) -> Updates:
     """Replace the item rows of some clients; all other values are the same, bit for bit.
 
     Args:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.threats.observation import Seen
+from fedrec_flower.threats.observation import Observation
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -115,7 +115,7 @@ class Matching:
 _NUM_ITERATIONS = 50  # of power iteration: a client's change has almost rank one
 
 
-def by_item(seen: Seen, num_items: int) -> list[Floats]:
+def by_item(seen: Observation, num_items: int) -> list[Floats]:
     """The observed tensors with a row per item: float64 (num_items, ...) each.
 
     Counts of pairs of items are sent as the lower triangle of a matrix, row by row; its diagonal,
@@ -132,7 +132,7 @@ def by_item(seen: Seen, num_items: int) -> list[Floats]:
     return tables
 
 
-def readings(seen: Seen, num_items: int) -> Floats:
+def leakage_scores(seen: Observation, num_items: int) -> Floats:
     """Two scores of the items, higher for items that the client has more probably.
 
     Args:
@@ -151,9 +151,9 @@ def readings(seen: Seen, num_items: int) -> Floats:
     return np.stack([along, along + np.linalg.norm(rows, axis=1)])
 
 
-def guess(readings: Floats) -> NDArray[np.int64]:
+def inferred_items(leakage_scores: Floats) -> NDArray[np.int64]:
     """Codes of the inferred items: those with a positive component along the direction."""
-    return np.flatnonzero(readings[0] > 0)
+    return np.flatnonzero(leakage_scores[0] > 0)
 
 
 def _principal_direction(rows: Floats) -> Floats:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fedrec_flower.core.scatter import scatter_add_rows
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.models.abilities import BilinearForm
-from fedrec_flower.threats.observation import Imitation, Sum
+from fedrec_flower.threats.observation import ClientSimulator, ObservedSum
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -41,7 +41,7 @@ _ITEMS_PER_CHUNK = 64  # items whose systems are solved together
 
 
 @dataclass(frozen=True, slots=True)
-class Imitated:
+class SimulatedUpdates:
     """The updates of simulated clients with guessed histories.
 
     Attributes:
@@ -57,7 +57,7 @@ class Imitated:
     @classmethod
     def of(
         cls, updates: Updates, cohort: Codes, factors: BilinearForm, num_items: int
-    ) -> "Imitated":
+    ) -> "SimulatedUpdates":
         """Arrange updates by client."""
         weights = updates.row_weights
         vectors = updates.tensors[factors.item] * weights[:, None]
@@ -96,14 +96,14 @@ class LeastSquares:
         histories: estimated item codes by client.
     """
 
-    imitation: Imitation
+    simulator: ClientSimulator
     factors: BilinearForm
     num_items: int
     refinements: int
     activities: Codes | None
     histories: dict[int, Codes] = field(default_factory=dict)
 
-    def read(self, played: Sum) -> Floats:
+    def read(self, played: ObservedSum) -> Floats:
         """Score the items of a cohort from its sum and the sums read before.
 
         Args:
@@ -114,7 +114,7 @@ class LeastSquares:
         """
         names = (self.factors.item, self.factors.item_bias)
         rows = np.concatenate([played.seen[name] for name in names], axis=1)
-        vectors = self.imitation.vectors(played.cohort)
+        vectors = self.simulator.vectors(played.cohort)
         # The equation of the bias has the same weight as the mean equation of the vector.
         scale = np.append(np.ones(vectors.shape[1]), np.sqrt(np.mean(vectors**2)))
         slopes = _loss_slopes(played.given, self.factors, vectors)
@@ -127,13 +127,13 @@ class LeastSquares:
             for place, client in enumerate(played.cohort.tolist())
         }
         self.histories |= histories
-        self.imitation.updates(played, histories, keep=True)
+        self.simulator.updates(played, histories, keep=True)
         return score
 
-    def imitated(self, played: Sum, histories: Mapping[int, Codes]) -> Imitated:
+    def simulate(self, played: ObservedSum, histories: Mapping[int, Codes]) -> SimulatedUpdates:
         """Simulate the clients of a cohort with guessed histories."""
-        updates = self.imitation.updates(played, histories, keep=False)
-        return Imitated.of(updates, played.cohort, self.factors, self.num_items)
+        updates = self.simulator.updates(played, histories, keep=False)
+        return SimulatedUpdates.of(updates, played.cohort, self.factors, self.num_items)
 
 
 class _Estimate:
@@ -151,7 +151,7 @@ class _Estimate:
     """
 
     def __init__(
-        self, attack: LeastSquares, played: Sum, rows: Floats, scale: Floats, slopes: Floats
+        self, attack: LeastSquares, played: ObservedSum, rows: Floats, scale: Floats, slopes: Floats
     ) -> None:
         self._attack = attack
         self._played = played
@@ -191,7 +191,7 @@ class _Estimate:
             else rng.choice(attack.num_items, int(size), replace=False)
             for client, size in zip(self._cohort, self.sizes, strict=True)
         }
-        typical = attack.imitated(self._played, histories)
+        typical = attack.simulate(self._played, histories)
         is_new = np.array([client not in attack.histories for client in self._cohort])
         # For a new client only the mean and the variance of its changes are known.
         mean = np.where(is_new[:, None], typical.change.mean(axis=1)[:, None], typical.change)
@@ -222,7 +222,7 @@ class _Estimate:
             client: _best(score[place], int(self.sizes[place]))
             for place, client in enumerate(self._cohort)
         }
-        simulated = self._attack.imitated(self._played, histories)
+        simulated = self._attack.simulate(self._played, histories)
         has_item = np.zeros_like(simulated.change)
         for place, client in enumerate(self._cohort):
             has_item[place, histories[client]] = 1.0
@@ -288,7 +288,7 @@ class _Estimate:
         one = np.zeros(1, np.int64)  # the histories repeat one item, whose change is removed
         histories = {c: np.repeat(one, int(m)) for c, m in zip(self._cohort, sizes, strict=True)}
         attack = self._attack
-        updates = attack.imitation.updates(self._played, histories, keep=False)
+        updates = attack.simulator.updates(self._played, histories, keep=False)
         change = changes(updates, self._played.cohort, attack.factors, attack.num_items)
         change[:, one] = 0.0
         return change
@@ -332,7 +332,7 @@ def _loss_slopes(
     return np.maximum(2.0 / (1.0 + np.exp(np.minimum(scores, 30.0))), 0.05)
 
 
-def _mean_activity(played: Sum, num_items: int) -> int:
+def _mean_activity(played: ObservedSum, num_items: int) -> int:
     """The mean number of items of a client; a default if all weights are 1."""
     mean = round(played.weight / max(len(played.cohort), 1))
     return int(np.clip(mean if mean > 1 else num_items // 20, 1, num_items // 2))

@@ -26,10 +26,10 @@ from typing_extensions import override
 from fedrec_flower.core.errors import require
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Columns, Prepared
-from fedrec_flower.threats.base import NoAttack
+from fedrec_flower.threats.base import InferenceAttack
 from fedrec_flower.threats.leakage_metrics import auc, auc_error, by_item
 from fedrec_flower.threats.likelihood import Flags, calibrated, halves
-from fedrec_flower.threats.observation import Circumstances, Claims, Scene, Seen
+from fedrec_flower.threats.observation import AttackedRun, AttackTarget, KnownHistories, Observation
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ _MIN_SHADOWS = 4  # two with each user and two without, for a variance
 
 
 @dataclass(frozen=True)
-class MembershipInference(NoAttack):
+class MembershipInference(InferenceAttack):
     """`attack=membership_inference`: infers from the shared parameters which users trained.
 
     Members are users that trained; non-members are users whose whole history is held out.
@@ -73,7 +73,7 @@ class MembershipInference(NoAttack):
         require(self.ridge > 0, f"attack.ridge must be above 0: {self.ridge}")
 
     @override
-    def check(self, run: Circumstances) -> None:
+    def check(self, run: AttackedRun) -> None:
         require(
             run.shares and run.vectors,
             f"attack=membership_inference needs trained item vectors, and model={run.model} with "
@@ -85,11 +85,11 @@ class MembershipInference(NoAttack):
             f"there are {run.num_strangers}: choose split=cold_users",
         )
 
-    def spied(self, scene: Scene) -> dict[str, Any]:
+    def infer(self, target: AttackTarget) -> dict[str, Any]:
         """Infer the membership of users.
 
         Args:
-            scene: the finished run.
+            target: the finished run.
 
         Returns:
             auc over users, its standard error auc_se, advantage (2 auc - 1), and the numbers of
@@ -98,8 +98,8 @@ class MembershipInference(NoAttack):
             highest AUC, to which the first three values belong. It is chosen on the same users, so
             its AUC exceeds 0.5 by about a standard error even if no score separates the users.
         """
-        claims, num_items = claimed(scene.data), scene.data.num_items
-        membership = _membership(scene.data, claims, scene.participated)
+        claims, num_items = claimed(target.data), target.data.num_items
+        membership = _membership(target.data, claims, target.participated)
         targets = np.flatnonzero(membership >= 0)
         member = membership[targets] == 1
         counts: dict[str, Any] = {
@@ -108,9 +108,9 @@ class MembershipInference(NoAttack):
         }
         if min(counts.values()) < _MIN_USERS:
             return counts
-        scores = {"familiarity": self._scores(scene.shared, num_items, claims, targets)}
+        scores = {"familiarity": self._scores(target.shared, num_items, claims, targets)}
         if self.method == "shadow":
-            scores |= self._by_shadows(scene, claims, targets, scores["familiarity"])
+            scores |= self._by_shadows(target, claims, targets, scores["familiarity"])
         each = {way: _figures(score, member) for way, score in scores.items()}
         if self.method == "familiarity":
             return {**each["familiarity"], **counts}
@@ -125,7 +125,7 @@ class MembershipInference(NoAttack):
         }
 
     @override
-    def said(self, figures: Mapping[str, Any]) -> str:
+    def describe(self, figures: Mapping[str, Any]) -> str:
         if "auc" not in figures:
             return "membership inference: too few members or non-members to compare"
         method = ""
@@ -141,20 +141,28 @@ class MembershipInference(NoAttack):
         )
 
     def _by_shadows(
-        self, scene: Scene, claims: Claims, targets: NDArray[np.int64], score: Floats
+        self,
+        target: AttackTarget,
+        claims: KnownHistories,
+        targets: NDArray[np.int64],
+        score: Floats,
     ) -> dict[str, Floats]:
         """Scores of the targets, calibrated by shadow federations; see `calibrated`."""
-        data = scene.data
+        data = target.data
         shadow_scores = []
         trained = []
         for number in range(self.num_shadows):
-            shadow = scene.shadow(number, claims, halves(number, data.num_users))
+            shadow = target.shadow(number, claims, halves(number, data.num_users))
             shadow_scores.append(self._scores(shadow.shared, data.num_items, claims, targets))
             trained.append(shadow.trained[targets])
         return calibrated(score, np.stack(shadow_scores), np.stack(trained))
 
     def _scores(
-        self, shared: Seen, num_items: int, claims: Claims, targets: NDArray[np.int64]
+        self,
+        shared: Observation,
+        num_items: int,
+        claims: KnownHistories,
+        targets: NDArray[np.int64],
     ) -> Floats:
         """float64 (num_targets,): minus the logarithm of the error of each target's history."""
         histories = [claims.slice(user, user + 1).item for user in targets.tolist()]
@@ -189,7 +197,7 @@ class MembershipInference(NoAttack):
         return np.array(familiarities)
 
 
-def claimed(data: Prepared) -> Claims:
+def claimed(data: Prepared) -> KnownHistories:
     """The users' histories that an attacker has: training items, or all held-out items if none.
 
     Args:

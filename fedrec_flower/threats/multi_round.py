@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.models.abilities import BilinearForm
-from fedrec_flower.threats.observation import Sum
-from fedrec_flower.threats.source_separation import Separated, linked, separate
+from fedrec_flower.threats.observation import ObservedSum
+from fedrec_flower.threats.source_separation import Separated, assign_sources, separate
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -31,8 +31,8 @@ _RIDGE = 1.0  # multiple of the mean variance of a round under D
 LATEST = 45  # number of separated rounds, the last ones: longer vectors are easier to separate
 
 
-def regressed(
-    sums: Sequence[Sum],
+def regression_scores(
+    sums: Sequence[ObservedSum],
     factors: BilinearForm,
     clients: Codes,
     activities: Codes | None,
@@ -67,8 +67,8 @@ def regressed(
     return scores
 
 
-def separated(
-    sums: Sequence[Sum], factors: BilinearForm, rng: np.random.Generator
+def separate_sums(
+    sums: Sequence[ObservedSum], factors: BilinearForm, rng: np.random.Generator
 ) -> list[Separated]:
     """The sources of the last `LATEST` sums; sums of empty cohorts are skipped."""
     return [
@@ -78,11 +78,11 @@ def separated(
     ]
 
 
-def told_apart(rounds: Sequence[Separated], clients: Codes, num_clients: int) -> Floats:
+def separation_scores(rounds: Sequence[Separated], clients: Codes, num_clients: int) -> Floats:
     """The sum of the sources that are assigned to each client.
 
     Args:
-        rounds: separated sums; see `separated`.
+        rounds: separated sums; see `separate_sums`.
         clients: int64 (m,), codes of the clients to score.
         num_clients: number of clients of the federation.
 
@@ -90,7 +90,7 @@ def told_apart(rounds: Sequence[Separated], clients: Codes, num_clients: int) ->
         float64 (m, num_items): higher for items that the client has more probably.
     """
     scores = np.zeros((num_clients, len(rounds[0].sources)))
-    for each, source_of in zip(rounds, linked(rounds, num_clients), strict=True):
+    for each, source_of in zip(rounds, assign_sources(rounds, num_clients), strict=True):
         spread = each.sources.std(axis=0)
         scaled = each.sources / np.where(spread > 0, spread, 1.0)
         is_assigned = source_of >= 0

@@ -12,14 +12,14 @@ from fedrec_flower.core.updates import Tensors, Updates
 from fedrec_flower.data.prepared import Columns, Prepared
 from fedrec_flower.models.abilities import BilinearForm
 
-Seen = Mapping[str, NDArray[np.float64]]  # sent or released tensors, by name
-Claims = Columns  # the users' histories that an attacker has
-Moment = int | Literal["last"]  # a round of the run, or one more after its last round
-View = Literal["update", "sum", "release", "sums", "releases"]
+Observation = Mapping[str, NDArray[np.float64]]  # sent or released tensors, by name
+KnownHistories = Columns  # the users' histories that an attacker has
+AttackedRound = int | Literal["last"]  # a round of the run, or one more after its last round
+Exposure = Literal["update", "sum", "release", "sums", "releases"]
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class AttackedRun:
     """Facts of the attacked run, before its first round.
 
     Attributes:
@@ -54,7 +54,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class ObservedSum:
     """The sum of one round, which a server has under secure aggregation, or its noisy release.
 
     Attributes:
@@ -70,13 +70,13 @@ class Sum:
     round: int
     cohort: NDArray[np.int64]
     given: Tensors
-    seen: Seen
+    seen: Observation
     weight: float
     clip_norm: float
     noise_std: float
 
 
-class Imitation(Protocol):
+class ClientSimulator(Protocol):
     """A simulator of the clients, run by a server that has the seed of their draws.
 
     It has no data of real clients: it trains on guessed histories.
@@ -87,7 +87,7 @@ class Imitation(Protocol):
         ...
 
     def updates(
-        self, played: Sum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
+        self, played: ObservedSum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
     ) -> Updates:
         """The updates that clients would send, after clipping, if these were their histories.
 
@@ -99,26 +99,26 @@ class Imitation(Protocol):
         ...
 
 
-class Round(Protocol):
+class TargetRound(Protocol):
     """A replayed round of the run, or one more round after the last."""
 
     @property
-    def earlier(self) -> Sequence[Sum]:
+    def earlier(self) -> Sequence[ObservedSum]:
         """The sums of the earlier rounds, in order, if they were requested."""
         ...
 
     @property
-    def earlier_released(self) -> Sequence[Sum]:
+    def earlier_released(self) -> Sequence[ObservedSum]:
         """The noisy releases of the earlier rounds; empty if no noise is added."""
         ...
 
     @property
-    def whole(self) -> Sum:
+    def whole(self) -> ObservedSum:
         """The sum over the cohort: the only value that a server has under secure aggregation."""
         ...
 
     @property
-    def released(self) -> Sum | None:
+    def released(self) -> ObservedSum | None:
         """The sum with the server's noise; None if the server adds no noise."""
         ...
 
@@ -128,17 +128,17 @@ class Round(Protocol):
         ...
 
     @property
-    def exposed(self) -> View:
+    def exposed(self) -> Exposure:
         """The values that an attacker can observe under the mechanism in force."""
         ...
 
-    def message(self, client: int) -> Seen | None:
+    def message(self, client: int) -> Observation | None:
         """The message of one client of the cohort; None if there is none. Call once per client."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Shadow:
+class ShadowModel:
     """The published model of a shadow federation.
 
     Attributes:
@@ -146,11 +146,11 @@ class Shadow:
         trained: bool (num_users,), true for users that trained.
     """
 
-    shared: Seen
+    shared: Observation
     trained: NDArray[np.bool_]
 
 
-class Scene(Protocol):
+class AttackTarget(Protocol):
     """A finished run under attack."""
 
     @property
@@ -159,7 +159,7 @@ class Scene(Protocol):
         ...
 
     @property
-    def shared(self) -> Seen:
+    def shared(self) -> Observation:
         """The shared parameters that the run publishes."""
         ...
 
@@ -177,20 +177,22 @@ class Scene(Protocol):
         """
         ...
 
-    def another_round(self, at: Moment, *, remember: bool) -> AbstractContextManager[Round]:
+    def replay_round(
+        self, at: AttackedRound, *, with_history: bool
+    ) -> AbstractContextManager[TargetRound]:
         """Replay a round of the run, or train one more from the published parameters.
 
         Args:
             at: the round.
-            remember: whether the sums of the earlier rounds are needed.
+            with_history: whether the sums of the earlier rounds are needed.
         """
         ...
 
-    def imitation(self) -> AbstractContextManager[Imitation | None]:
+    def simulator(self) -> AbstractContextManager[ClientSimulator | None]:
         """A simulator of the clients with their draws; None if these come from a secret."""
         ...
 
-    def shadow(self, number: int, claims: Claims, inside: NDArray[np.bool_]) -> Shadow:
+    def shadow(self, number: int, claims: KnownHistories, inside: NDArray[np.bool_]) -> ShadowModel:
         """Train a shadow federation with the run's configuration, or load it from the cache.
 
         Args:

@@ -21,14 +21,14 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.evaluation.metrics.base import Ranks
 from fedrec_flower.evaluation.metrics.ranking import NDCG
-from fedrec_flower.threats.base import NoAttack
-from fedrec_flower.threats.byzantine import drawn_liars
+from fedrec_flower.threats.base import Attack
+from fedrec_flower.threats.byzantine import sample_byzantine_clients
 
 _LIST_LENGTH = 10  # items of a recommendation list
 
 
 @dataclass(frozen=True)
-class Poisoning(NoAttack):
+class Poisoning(Attack):
     """Samples the targets and measures their exposure; subclasses implement the attack.
 
     Without a subclass the clients stay honest, so the measured exposure is the baseline.
@@ -67,9 +67,9 @@ class Poisoning(NoAttack):
 
     @cached_property
     @override
-    def liars(self) -> NDArray[np.int64]:
+    def malicious_clients(self) -> NDArray[np.int64]:
         clients = self.data.num_clients
-        return np.flatnonzero(drawn_liars(self.seed, clients, self.malicious))
+        return np.flatnonzero(sample_byzantine_clients(self.seed, clients, self.malicious))
 
     @cached_property
     def promoted(self) -> NDArray[np.int64]:
@@ -87,16 +87,17 @@ class Poisoning(NoAttack):
         count = np.bincount(train.item, minlength=self.data.num_items)
         return np.argsort(-count, kind="stable")
 
-    def lying(self, updates: Updates) -> NDArray[np.int64]:
+    def malicious_places(self, updates: Updates) -> NDArray[np.int64]:
         """int64 (n,): places of malicious clients in the updates."""
-        return np.flatnonzero(np.isin(updates.clients, self.liars))
+        return np.flatnonzero(np.isin(updates.clients, self.malicious_clients))
 
-    def measured(self, data: Prepared, recommended: NDArray[np.int32]) -> dict[str, Any]:
+    def poisoning_metrics(self, data: Prepared, recommended: NDArray[np.int32]) -> dict[str, Any]:
         """Exposure of the targets to honest users, and the recommendation quality of these users.
 
         Args:
             data: the prepared data.
-            recommended: see `NoAttack.measured`.
+            recommended: int32 (num_users, k), each user's best unseen items, best first; -1 if a
+                user has fewer.
 
         Returns:
             exposure@10: the share of honest users without a target in their data who have it in
@@ -105,7 +106,7 @@ class Poisoning(NoAttack):
             Source: Zhang et al. 2022 (one target); Rong et al. 2022 (mean over targets).
         """
         client = np.repeat(np.arange(data.num_clients), np.diff(data.client_offsets))
-        honest = ~np.isin(client, self.liars)
+        honest = ~np.isin(client, self.malicious_clients)
         listed = recommended[:, :_LIST_LENGTH]
         k = listed.shape[1]
         shown = self._shown(listed, honest)
@@ -113,7 +114,7 @@ class Poisoning(NoAttack):
             f"exposure@{k}": float(np.mean(shown)) if shown else 0.0,
             f"ndcg@{k}_honest": _ndcg(data, listed, honest),
             "num_targets": len(self.promoted),
-            "malicious": len(self.liars),
+            "malicious": len(self.malicious_clients),
         }
 
     def _shown(self, listed: NDArray[np.int32], honest: NDArray[np.bool_]) -> list[float]:

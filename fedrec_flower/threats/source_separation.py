@@ -87,7 +87,7 @@ def _directions(data: Floats, rng: np.random.Generator) -> Floats:
     return directions.astype(np.float64)
 
 
-def linked(rounds: Sequence[Separated], num_clients: int) -> list[Codes]:
+def assign_sources(rounds: Sequence[Separated], num_clients: int) -> list[Codes]:
     """Assign the sources of each round to clients, by participation over the rounds.
 
     The vectors of one client are similar in all rounds. A source is first assigned to the client

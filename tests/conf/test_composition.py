@@ -17,7 +17,7 @@ from fedrec_flower.experiment.composition import CONF, compose
 from fedrec_flower.federation.client.app import app
 from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.transport.in_process import InProcessGrid
-from fedrec_flower.privacy.mechanism import Curator
+from fedrec_flower.privacy.mechanism import NoPrivacyServer
 
 # Files of these groups set values of other groups, so their choices interact.
 INTERACTING = ("model", "task", "federation")
@@ -115,7 +115,7 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
         node_patience=0.0,
         checkpoint_every=None,
         patience=None,
-        curator=Curator(),
+        curator=NoPrivacyServer(),
         secure=NoSecureAggregation(),
     )
     yield build("strategy", config["strategy"], plan=plan, observer=None)

@@ -19,8 +19,8 @@ FEW = ("attack.num_targets=2", "attack.least_popular=0.3")
 def exposure(run: "Federated") -> float:
     """Share of honest users who are shown a target."""
     recommended = np.load(run.store / "notes" / "per_user_recommended.npy")
-    measured = run.setup.attack.measured(run.setup.data, recommended)
-    value: float = measured["exposure@10"]
+    poisoning_metrics = run.setup.attack.poisoning_metrics(run.setup.data, recommended)
+    value: float = poisoning_metrics["exposure@10"]
     return value
 
 

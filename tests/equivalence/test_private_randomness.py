@@ -16,7 +16,7 @@ from fedrec_flower.core import random as seeding
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Secret, Seed
 from fedrec_flower.experiment.composition import compose
-from fedrec_flower.experiment.privacy_audit import RunScene, spy
+from fedrec_flower.experiment.privacy_audit import TrainedRun, run_inference
 from fedrec_flower.experiment.run import run, run_quietly
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.shadow_federations import Shadows
@@ -117,12 +117,12 @@ def sent(ran: "Federated") -> dict[str, bytes]:
     }
 
 
-def scene(ran: "Federated") -> RunScene:
+def scene(ran: "Federated") -> TrainedRun:
     """What an attack looks at."""
     initial = ran.setup.initial(ran.strategy)
     shadows = Shadows(ran.config, ran.setup.data, run_quietly)
-    told = (ran.setup.data, ran.setup.guard, ran.strategy, ran.outcome, initial, ran.store)
-    return RunScene(*told, shadows)
+    told = (ran.setup.data, ran.setup.privacy_setup, ran.strategy, ran.outcome, initial, ran.store)
+    return TrainedRun(*told, shadows)
 
 
 # --- the finding: the seed in the job is a trapdoor ---------------------------------------------
@@ -177,8 +177,8 @@ def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "F
     """Item 1: the server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf", PRIVATE)
     trainer: Any = nodes.open_node(ran.job).trainer
-    for chance in (ran.setup.guard.chance, trainer.pipeline.steps[0].chance):
-        one, again = (chance.source("noise", 1, 2).normal((4,)) for _ in "ab")
+    for chance in (ran.setup.privacy_setup.noise_source, trainer.pipeline.steps[0].noise_source):
+        one, again = (chance.stream("noise", 1, 2).normal((4,)) for _ in "ab")
         assert not np.intersect1d(one, again).size
         assert about_noise(chance) == "from the operating system's generator"
 
@@ -237,7 +237,7 @@ def test_a_private_run_that_was_interrupted_goes_on_with_its_secret(tmp_path: Pa
 
 def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federate") -> None:
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, PRIVATE)
-    with scene(ran).another_round(1, remember=False) as played:
+    with scene(ran).replay_round(1, remember=False) as played:
         total = played.whole.seen["item_embedding.weight"]
     (reply,) = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     update = reply.content.array_records["update"]["item_embedding.weight"].numpy()
@@ -252,7 +252,7 @@ def test_an_attack_on_a_seeded_run_says_that_the_server_knows_the_seed(
     """Item 1: the server knows no draw of a client."""
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, f"randomness={randomness}")
     with caplog.at_level("INFO", "fedrec_flower"):
-        found = spy(ran.setup.attack, scene(ran))["attack"]
+        found = run_inference(ran.setup.attack, scene(ran))["attack"]
     assert (found.get("randomness") == SEEDED_CAVEAT) == (randomness == "seeded")
     assert (SEEDED_CAVEAT in caplog.text) == (randomness == "seeded")
 

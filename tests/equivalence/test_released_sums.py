@@ -315,5 +315,7 @@ def test_central_noise_reserves_no_room_for_weights_that_are_one(federate: "Fede
     )
     secure = (*SHIPPED, "secure_aggregation.clip_range=10000", "federation.num_nodes=4")
     plain, masked = (federate(*private, *words) for words in ((), secure))
-    before, after = (ran.setup.guard.curator().noise_std for ran in (plain, masked))
+    before, after = (
+        ran.setup.privacy_setup.server_mechanism().noise_std for ran in (plain, masked)
+    )
     assert before < after < 1.02 * before

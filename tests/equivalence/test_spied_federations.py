@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.experiment.composition import compose
-from fedrec_flower.experiment.privacy_audit import RunScene, check_attack, spy
+from fedrec_flower.experiment.privacy_audit import TrainedRun, check_attack, run_inference
 from fedrec_flower.experiment.run import run, run_quietly
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.shadow_federations import Shadows
@@ -29,16 +29,18 @@ CENTRAL = (*ALL, "privacy=central_dp", "min_completion=0.0", *LOUD)
 LOCAL = (*ALL, "privacy=local_dp", *LOUD)
 
 
-def scene(ran: "Federated") -> RunScene:
+def target(ran: "Federated") -> TrainedRun:
     setup = ran.setup
     initial = setup.initial(ran.strategy)
     shadows = Shadows(ran.config, setup.data, run_quietly)
-    return RunScene(setup.data, setup.guard, ran.strategy, ran.outcome, initial, ran.store, shadows)
+    return TrainedRun(
+        setup.data, setup.privacy_setup, ran.strategy, ran.outcome, initial, ran.store, shadows
+    )
 
 
-def spied(ran: "Federated") -> dict[str, Any]:
+def infer(ran: "Federated") -> dict[str, Any]:
     check_attack(ran.setup.attack, ran.strategy, ran.setup.model, ran.setup.data)
-    return spy(ran.setup.attack, scene(ran))["attack"]  # type: ignore[no-any-return]  # figures
+    return run_inference(ran.setup.attack, target(ran))["attack"]  # type: ignore[no-any-return]  # figures
 
 
 # --- what is seen where -----------------------------------------------------------------------
@@ -49,7 +51,7 @@ def spied(ran: "Federated") -> dict[str, Any]:
 def test_a_plain_message_tells_what_its_client_has(
     federate: "Federate", model: str, at: str
 ) -> None:
-    found = spied(federate(f"model={model}", SPY, READ, f"attack.round={at}"))
+    found = infer(federate(f"model={model}", SPY, READ, f"attack.round={at}"))
     assert found["exposed"] == "update"
     assert found["auc"] == found["update/auc"] > 0.95
     assert found["advantage"] == pytest.approx(2 * found["auc"] - 1)
@@ -60,14 +62,14 @@ def test_a_plain_message_tells_what_its_client_has(
 
 @pytest.mark.parametrize("model", ["popularity", "ease", "ials"])
 def test_statistics_of_one_client_tell_all_of_it(federate: "Federate", model: str) -> None:
-    found = spied(federate(f"model={model}", "num_rounds=1", SPY))
+    found = infer(federate(f"model={model}", "num_rounds=1", SPY))
     assert (found["auc"], found["precision"], found["recall"]) == pytest.approx((1.0, 1.0, 1.0))
     assert found["sum/auc"] < 0.7
 
 
 def test_a_mechanism_decides_what_is_exposed(federate: "Federate") -> None:
     ways = (SECRET, CENTRAL, LOCAL)
-    secret, central, local = (spied(federate(*words, SPY, READ)) for words in ways)
+    secret, central, local = (infer(federate(*words, SPY, READ)) for words in ways)
     assert (secret["exposed"], secret["auc"]) == ("sum", secret["sum/auc"])
     assert (central["exposed"], central["auc"]) == ("release", central["release/auc"])
     assert (local["exposed"], local["auc"]) == ("update", local["update/auc"])
@@ -78,8 +80,8 @@ def test_a_mechanism_decides_what_is_exposed(federate: "Federate") -> None:
 
 
 def test_pseudo_items_are_named_as_often_as_those_that_they_hide(federate: "Federate") -> None:
-    plain = spied(federate(*ALL, SPY, READ, "attack.round=1"))
-    masked = spied(federate(*ALL, "privacy=pseudo_items", SPY, READ, "attack.round=1"))
+    plain = infer(federate(*ALL, SPY, READ, "attack.round=1"))
+    masked = infer(federate(*ALL, "privacy=pseudo_items", SPY, READ, "attack.round=1"))
     assert masked["recall"] > 0.9
     assert masked["precision"] == pytest.approx(plain["precision"] / 2, abs=0.1)
 
@@ -87,7 +89,7 @@ def test_pseudo_items_are_named_as_often_as_those_that_they_hide(federate: "Fede
 def test_messages_add_up_to_the_sum_that_is_read(federate: "Federate") -> None:
     for words in (("model=mf",), ("model=ncf", "strategy=median"), ("model=ease", "num_rounds=1")):
         ran = federate(*words, SPY, "clients_per_round=7")
-        with scene(ran).another_round("last", remember=False) as played:
+        with target(ran).replay_round("last", with_history=False) as played:
             total = played.whole.seen
             messages = [played.message(client) for client in played.cohort.tolist()]
             assert len(messages) == 7
@@ -99,7 +101,7 @@ def test_messages_add_up_to_the_sum_that_is_read(federate: "Federate") -> None:
 
 def test_the_first_round_is_played_as_it_was(federate: "Federate") -> None:
     ran = federate("model=mf", SPY, "num_rounds=1", "evaluation.every=1", "clients_per_round=9")
-    with scene(ran).another_round(1, remember=False) as played:
+    with target(ran).replay_round(1, with_history=False) as played:
         cohort, total = played.cohort, played.whole.seen
     assert_array_equal(cohort, np.flatnonzero(ran.outcome.rounds_participated))
     (reply,) = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
@@ -114,7 +116,7 @@ def test_a_round_after_the_last_one_is_the_one_that_would_have_followed(
     words = ("model=mf", SPY, "evaluation.every=2", "training.learning_rate=5.0")
     ran, longer = (federate(*words, f"num_rounds={rounds}") for rounds in (2, 3))
     assert ran.outcome.selected.round == 2  # what is published is where training ended
-    with scene(ran).another_round("last", remember=False) as played:
+    with target(ran).replay_round("last", with_history=False) as played:
         total = played.whole.seen
     *_, reply = [m for m in longer.tap.replies if m.metadata.message_type == "train"]
     sent = reply.content.array_records["update"]
@@ -124,7 +126,7 @@ def test_a_round_after_the_last_one_is_the_one_that_would_have_followed(
 
 def test_what_is_released_is_the_sum_with_the_noise_of_the_mechanism(federate: "Federate") -> None:
     ran = federate(*CENTRAL, SPY)
-    with scene(ran).another_round("last", remember=False) as played:
+    with target(ran).replay_round("last", with_history=False) as played:
         total, released = played.whole.seen, played.released
     assert released is not None
     noise = np.concatenate([(released.seen[name] - total[name]).ravel() for name in total])
@@ -153,14 +155,14 @@ def test_one_sum_is_solved_by_a_server_that_knows_the_seed(
     """Item 1: sums of one round or many are attacked by the strongest means."""
     solved = ("attack.method=least_squares", f"attack.round={round_}")
     for known, least in (("none", 0.8), ("activities", 0.9)):
-        found = spied(federate(SPY, *WIDE, *WHOLE, *solved, f"attack.side_knowledge={known}"))
+        found = infer(federate(SPY, *WIDE, *WHOLE, *solved, f"attack.side_knowledge={known}"))
         assert (found["exposed"], found["method"]) == ("sum", "least_squares")
         assert found["auc"] == found["sum/least_squares/auc"] > least
 
 
 def test_one_sum_is_not_solved_where_draws_follow_from_a_secret(federate: "Federate") -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
-    found = spied(federate(SPY, *WIDE, *WHOLE, "randomness=private", "attack.round=1"))
+    found = infer(federate(SPY, *WIDE, *WHOLE, "randomness=private", "attack.round=1"))
     assert "sum/least_squares/auc" not in found
     assert found["sum/auc"] < 0.65
     assert found["sum/auc"] < found["auc_of_counts"] + 0.05
@@ -173,7 +175,7 @@ def test_noise_on_the_sum_does_not_hide_it_from_the_server_that_adds_it(
     loud = ("privacy=central_dp", "min_completion=0.0", "privacy.sampling=fixed", *LOUD)
     wide = [word for word in WIDE if "aggregation=touched" not in word]
     solved = ("attack.method=least_squares", "attack.round=1", "strategy.aggregation=all_clients")
-    found = spied(federate(SPY, *wide, *loud, *solved))
+    found = infer(federate(SPY, *wide, *loud, *solved))
     assert found["exposed"] == "release"
     assert found["sum/least_squares/auc"] > 0.8
     assert found["release/least_squares/auc"] == pytest.approx(0.5, abs=0.1)
@@ -184,7 +186,7 @@ def test_a_server_sees_the_sums_of_all_rounds_and_the_strongest_view_is_headline
 ) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
     longer = ("num_rounds=6", "randomness=private", "attack.side_knowledge=activities")
-    found = spied(federate(SPY, *WIDE, *longer))
+    found = infer(federate(SPY, *WIDE, *longer))
     views = {"sum/auc", "sums/auc", "sums/regression/auc", "sums/separation/auc"}
     assert views <= found.keys()
     assert found["auc"] == max(found["sum/auc"], found["sums/auc"])
@@ -195,7 +197,7 @@ def test_the_sums_of_earlier_rounds_are_those_of_the_run(federate: "Federate") -
     """Item 1: sums of one round or many are attacked by the strongest means."""
     ran = federate(SPY, "model=mf", "strategy=fedadam", "clients_per_round=9", "randomness=private")
     state = ran.strategy.state()
-    with scene(ran).another_round(3, remember=True) as played:
+    with target(ran).replay_round(3, with_history=True) as played:
         sums = [*played.earlier, played.whole]
     replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     assert [each.round for each in sums] == [1, 2, 3]
@@ -225,24 +227,24 @@ def test_spying_changes_nothing_of_a_run(tmp_path: Path) -> None:
 def test_the_budget_that_is_told_is_that_of_the_run(federate: "Federate") -> None:
     ran = federate(*CENTRAL, SPY)
     before = ran.strategy.plan.curator.facts()
-    spied(ran)
+    infer(ran)
     assert ran.strategy.plan.curator.facts() == before
 
 
 def test_the_same_seed_finds_the_same(federate: "Federate") -> None:
-    one, again = (spied(federate(*CENTRAL, SPY)) for _ in "ab")
-    assert one == again
+    one, duplicate = (infer(federate(*CENTRAL, SPY)) for _ in "ab")
+    assert one == duplicate
 
 
 def test_no_more_victims_are_looked_at_than_asked_for(federate: "Federate") -> None:
-    few = spied(federate("model=mf", SPY, READ, "attack.num_victims=3"))
+    few = infer(federate("model=mf", SPY, READ, "attack.num_victims=3"))
     assert few["num_victims"] == 3
-    assert spied(federate("model=mf", SPY, READ))["num_victims"] <= 24
+    assert infer(federate("model=mf", SPY, READ))["num_victims"] <= 24
 
 
 def test_clients_that_send_nothing_are_no_victims(federate: "Federate") -> None:
     gone = ("faults=custom", "faults.dropout=1.0", "min_completion=0.0", "max_retries=0")
-    found = spied(federate("model=mf", SPY, READ, *gone))
+    found = infer(federate("model=mf", SPY, READ, *gone))
     assert (found["exposed"], found["num_victims"], found["bound"]) == ("update", 0, "lower")
     assert "auc" not in found
 
@@ -257,7 +259,7 @@ def test_who_trained_is_known_by_a_model_that_learnt_them_by_heart(federate: "Fe
     by_heart = ("model=mf", "model.embedding_dim=32", "num_rounds=60", "evaluation.every=60")
     rates = ("training.learning_rate=20.0", "training.batch_size=null", "training.weight_decay=0.0")
     longer = ("dataset.num_interactions=600", "dataset.num_items=120")
-    found = spied(federate(*by_heart, *rates, *longer, *MEMBERS))
+    found = infer(federate(*by_heart, *rates, *longer, *MEMBERS))
     assert (found["num_members"], found["num_strangers"]) == (15, 9)
     assert found["auc"] > 0.75
     assert found["auc_se"] > 0
@@ -275,7 +277,7 @@ def test_shadow_federations_find_members_that_familiarity_alone_does_not(
     federate: "Federate",
 ) -> None:
     """Item 13: membership inference calibrated by shadow federations."""
-    found = spied(federate(*FEW, "training.learning_rate=20.0"))
+    found = infer(federate(*FEW, "training.learning_rate=20.0"))
     assert found["online/auc"] > found["familiarity/auc"] + 0.02
     ways = [found[f"{way}/auc"] for way in ("familiarity", "online", "offline", "centered")]
     assert found["auc"] == max(ways) == found[f"{found['strongest']}/auc"]
@@ -289,7 +291,7 @@ def test_shadow_federations_find_nobody_in_a_model_that_learnt_from_nobody(
     """Item 13: membership inference calibrated by shadow federations."""
     rates = ("training.learning_rate=0.0", "training.dense_learning_rate=0.0")
     many = ("dataset.num_users=200", "dataset.num_interactions=3000", "num_rounds=1")
-    found = spied(federate(*FEW, *rates, *many, "attack.num_shadows=4"))
+    found = infer(federate(*FEW, *rates, *many, "attack.num_shadows=4"))
     for way in ("familiarity", "online", "offline", "centered"):
         assert abs(found[f"{way}/auc"] - 0.5) < 2 * found[f"{way}/auc_se"] < 0.1
 
@@ -318,7 +320,7 @@ def test_a_shadow_federation_repeats_is_kept_and_depends_on_no_seed_of_the_run(
 ) -> None:
     """Item 13: membership inference calibrated by shadow federations."""
     words = (*FEW, "num_rounds=2", "evaluation.every=2")
-    one, other = (scene(federate(*words, f"seed={seed}")) for seed in (1, 2))
+    one, other = (target(federate(*words, f"seed={seed}")) for seed in (1, 2))
     assert (one.participated > 0).all()
     claims, inside = claimed(one.data), halves(0, 40)
     trained = one.shadow(0, claims, inside)
@@ -331,15 +333,15 @@ def test_a_shadow_federation_repeats_is_kept_and_depends_on_no_seed_of_the_run(
     one.shadow(0, claims, inside)
     assert kept.read_bytes() == before
     monkeypatch.setattr(Shadows, "_train", None)
-    again = other.shadow(0, claimed(other.data), inside)
+    duplicate = other.shadow(0, claimed(other.data), inside)
     for name, value in trained.shared.items():
-        assert_array_equal(again.shared[name], value)
+        assert_array_equal(duplicate.shared[name], value)
 
 
 def test_who_never_trained_is_no_member(federate: "Federate") -> None:
     ran = federate("model=mf", *MEMBERS, "clients_per_round=2", "num_rounds=1")
     trained = ran.outcome.rounds_participated * ran.setup.data.num_examples
-    assert spied(ran)["num_members"] == np.count_nonzero(trained)
+    assert infer(ran)["num_members"] == np.count_nonzero(trained)
 
 
 # --- refusals and words -----------------------------------------------------------------------
@@ -374,7 +376,7 @@ def test_a_run_with_nothing_to_see_is_refused_in_one_sentence(
     federate: "Federate", words: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        spied(federate(*words))
+        infer(federate(*words))
 
 
 def test_a_victim_is_needed(federate: "Federate") -> None:
@@ -391,10 +393,10 @@ def test_one_sentence_says_what_was_found(
     federate: "Federate", caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "fedrec_flower"):
-        spied(federate("model=mf", SPY, READ))
-        spied(federate("model=mf", *MEMBERS))
-    said = [r.getMessage() for r in caplog.records if " inference from " in r.getMessage()]
-    assert [sentence.partition(":")[0] for sentence in said] == [
+        infer(federate("model=mf", SPY, READ))
+        infer(federate("model=mf", *MEMBERS))
+    describe = [r.getMessage() for r in caplog.records if " inference from " in r.getMessage()]
+    assert [sentence.partition(":")[0] for sentence in describe] == [
         "interaction inference from one client's message by reading",
         "membership inference from the published model",
     ]
@@ -402,13 +404,13 @@ def test_one_sentence_says_what_was_found(
 
 def test_nobody_spies_unless_asked_to(federate: "Federate") -> None:
     ran = federate("model=mf")
-    assert spy(ran.setup.attack, scene(ran)) == {}
+    assert run_inference(ran.setup.attack, target(ran)) == {}
 
 
 def test_a_hidden_view_is_no_headline(federate: "Federate") -> None:
     """A method that reads no sum of one round was reported with the figure of a plain update."""
     regression = (SPY, "attack.method=regression", "clients_per_round=12")
-    found = spied(federate(*SECRET, *regression, "attack.round=2"))
+    found = infer(federate(*SECRET, *regression, "attack.round=2"))
     assert (found["exposed"], found["method"]) == ("sums", "regression")
     with pytest.raises(ConfigError, match="compares the sums of several rounds"):
-        spied(federate(*SECRET, *regression, "attack.round=1"))
+        infer(federate(*SECRET, *regression, "attack.round=1"))

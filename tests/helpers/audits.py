@@ -33,7 +33,7 @@ from fedrec_flower.federation.client.deployed import app
 from fedrec_flower.federation.transport.base import federate
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 from fedrec_flower.privacy.central import UNCLIPPED
-from fedrec_flower.privacy.noise import Chance, Source
+from fedrec_flower.privacy.noise import NoiseSource, NoiseStream
 from fedrec_flower.training.trainer import LocalTrainer, Trained
 from tests.helpers.federations import Meddle, Tap, Watcher
 
@@ -126,16 +126,16 @@ class Deployed:
                 learnt[key] = list(train(self, clients, given, personal, round_, guide))
             return learnt[key]
 
-        lasting = Chance.lasting
+        persistent_stream = NoiseSource.persistent_stream
 
         def sent() -> list[Message]:
             """One trial: whatever a node repeats follows from a secret of this trial."""
             secret = Secret(urandom(32))
 
-            def drawn(self: Chance, role: str, client: int) -> Source:
-                return lasting(replace(self, seed=secret), role, client)
+            def drawn(self: NoiseSource, role: str, client: int) -> NoiseStream:
+                return persistent_stream(replace(self, seed=secret), role, client)
 
-            with patch.object(Chance, "lasting", drawn):
+            with patch.object(NoiseSource, "persistent_stream", drawn):
                 return [app(message, context) for message in requests]
 
         with patch.object(LocalTrainer, "train", remembered):
@@ -169,7 +169,7 @@ def deployed(
             setup = experiment.set_up(config, place, grid)
         plan = replace(setup.plan, job={**setup.plan.job, "run": "one"})  # it goes on, in one store
         strategy = build("strategy", config["strategy"], plan=plan, observer=watcher)
-        setup.guard.check(strategy)
+        setup.privacy_setup.check(strategy)
         for checkpoint in watcher.checkpoints[-1:]:
             strategy.resume(checkpoint)
         try:
@@ -282,23 +282,25 @@ class Released:
         return np.array([self._trial(replies) for _ in range(count)])
 
     def _trial(self, replies: list[TrainReply]) -> Floats:
-        guard, plan = self.ran.setup.guard, self.ran.setup.plan
-        curator = guard.privacy.curator(guard.run, Chance(None))
+        privacy_setup, plan = self.ran.setup.privacy_setup, self.ran.setup.plan
+        curator = privacy_setup.privacy.server_mechanism(privacy_setup.run, NoiseSource(None))
         everyone, row = np.arange(plan.num_clients), np.zeros(5)
         for round_ in range(1, plan.num_rounds + 1):
-            std, before = max(curator.noise_std, 1e-30), curator.clip_norm
+            std, initial = max(curator.noise_std, 1e-30), curator.clip_norm
             cohort = curator.cohort(everyone, round_)
             total = update_sum([replies[client] for client in cohort.tolist()])
             out = curator.release(total, self._shapes, round_)
             along = sum(float((out.tensors[n] * self._added(n)).sum()) for n in out.tensors)
             size = sum(float((self._added(n) ** 2).sum()) for n in out.tensors)
             ratio = (along - size / 2) / std**2
-            if before != curator.clip_norm:  # Andrew et al. 2021: half a vote on the bound
-                settled: Any = guard.privacy
-                share = np.log(before / curator.clip_norm) / settled.clip_learning_rate
-                votes = (share + settled.target_quantile - 0.5) * guard.run.clients_per_round
+            if initial != curator.clip_norm:  # Andrew et al. 2021: half a vote on the bound
+                settled: Any = privacy_setup.privacy
+                share = np.log(initial / curator.clip_norm) / settled.clip_learning_rate
+                votes = (
+                    share + settled.target_quantile - 0.5
+                ) * privacy_setup.run.clients_per_round
                 ratio += (votes * self._added(UNCLIPPED)[0] - 0.125) / settled.count_noise**2
-            taken_part = np.log1p(guard.run.rate * np.expm1(ratio))
+            taken_part = np.log1p(privacy_setup.run.rate * np.expm1(ratio))
             row += [taken_part, along, out.weight, len(cohort), curator.clip_norm]
         return row
 

@@ -193,7 +193,7 @@ def run(folder: Path, cache: Path, overrides: Sequence[str], meddle: Meddle | No
     place = RunFolder(folder) if holds_a_run(folder) else RunFolder.create(folder)
     setup, watcher = set_up(config, place), Watcher()
     strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
-    setup.guard.check(strategy)
+    setup.privacy_setup.check(strategy)
     if (saved := place.checkpoints.newest()) is not None:
         place.checkpoints.restore(saved)
         strategy.resume(saved)

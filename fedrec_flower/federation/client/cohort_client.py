@@ -49,7 +49,7 @@ class CohortClient(NumPyClient):
                 follows.
             config: `round`, int; `attempt`, int, how often the round was tried before; and
                 `versions`, the version that each client is given, if there are several; and
-                `clip_norm`, see `Curator.clip_norm`.
+                `clip_norm`, see `ServerMechanism.clip_norm`.
 
         Returns:
             The arrays of `TrainResult.arrays`; the summed weight, `num_examples`; and

@@ -41,13 +41,13 @@ from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.training.factory import choose_trainer
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 from fedrec_flower.training.trainer import LocalTrainer
 
 if TYPE_CHECKING:
-    from fedrec_flower.privacy.mechanism import NoPrivacy
+    from fedrec_flower.privacy.mechanism import PrivacyMechanism
 
 _PLAIN = {"_target_": "fedrec_flower.strategies.client_updates.Plain"}
 
@@ -155,7 +155,7 @@ def open_node(job: str) -> Node:
         epochs = spec["finetune_epochs"]
         engine = _engine(spec, model, data.num_items, seed, local_epochs=epochs)
         finetuning = Finetuning(model, engine, store)
-    privacy: NoPrivacy = build("privacy", spec["privacy"])
+    privacy: PrivacyMechanism = build("privacy", spec["privacy"])
     scores = privacy.trusts_server or not spec["deployed"]
     return Node(
         data,
@@ -203,8 +203,8 @@ def _learning(
     # What goes wrong and who attacks is the simulation's world, no client's draw.
     faults = build("faults", spec["faults"], seed=spec["seed"], **sizes)
     attack = build("attack", spec["attack"], seed=spec["seed"], data=data, model=model)
-    privacy: NoPrivacy = build("privacy", spec["privacy"])
-    chance = Chance(_lasting(spec))
+    privacy: PrivacyMechanism = build("privacy", spec["privacy"])
+    chance = NoiseSource(_lasting(spec))
     if isinstance(model, ClosedFormRecommender):
         kept = model.personal_names()
         rounds, shares = spec["num_rounds"], spec["shares"]
@@ -230,7 +230,7 @@ def _learning(
     )
     if privacy.hides_rows:
         compress = DenseMessageStep(
-            Cost.from_shapes(shapes | privacy.beside, tables, data.num_items)
+            Cost.from_shapes(shapes | privacy.extra_tensors, tables, data.num_items)
         )
     pipeline = UpdatePipeline(
         steps=[
@@ -244,7 +244,7 @@ def _learning(
         ],
         mechanism=privacy,
         tables=tables,
-        names=[*shapes, *privacy.beside],
+        names=[*shapes, *privacy.extra_tensors],
         sends_individual_updates=spec["stacked"],
     )
     trainer = GradientTrainer(

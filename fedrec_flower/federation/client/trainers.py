@@ -21,12 +21,12 @@ from fedrec_flower.federation.client.state_store import ClientStore
 from fedrec_flower.federation.client.update_pipeline import TrainContext, UpdatePipeline
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
-from fedrec_flower.privacy.mechanism import NoPrivacy
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.mechanism import PrivacyMechanism
+from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.strategies.client_updates import Guided, Plain
-from fedrec_flower.threats.base import NoAttack
-from fedrec_flower.threats.faults import NoFaults
+from fedrec_flower.threats.base import Attack
+from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.model_versions import Versions
 from fedrec_flower.training.trainer import LocalTrainer, Trained
 
@@ -65,7 +65,7 @@ class Trainer(Protocol):
             round_: the round.
             attempt: how often the round was tried before.
             beside: what the strategy gives beside the parameters, in message order.
-            clip_norm: what the server says of privacy; see `Curator.clip_norm`.
+            clip_norm: what the server says of privacy; see `ServerMechanism.clip_norm`.
         """
         ...
 
@@ -99,7 +99,7 @@ class GradientTrainer:
     engine: LocalTrainer
     store: ClientStore
     pipeline: UpdatePipeline
-    faults: NoFaults
+    faults: FaultModel
     trained: list[str]
     method: Plain
     kept: ClientState
@@ -138,7 +138,8 @@ class GradientTrainer:
             self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
             # Who diverged knows it, and so neither sends nor keeps anything of it.
             learnt, diverged = trained.split_diverged(self.tables)
-            if diverged and self.pipeline.mechanism.guarantees:  # to be lost would tell of the data
+            # A failure would reveal something about the data.
+            if diverged and self.pipeline.mechanism.has_guarantee:
                 _LOG.warning(
                     "round %d: the loss of %d clients is not finite, and they send a zero update, "
                     "for privacy hides who diverged: lower training.learning_rate or "
@@ -214,7 +215,7 @@ class ExactTrainer:
         attack: who claims to have had something else.
         faults: who is absent.
         privacy: how users bound or disguise what they tell.
-        chance: where the randomness of privacy comes from.
+        noise_source: where the randomness of privacy comes from.
     """
 
     data: Prepared
@@ -222,10 +223,10 @@ class ExactTrainer:
     shares: bool
     num_rounds: int
     seed: Seed
-    attack: NoAttack
-    faults: NoFaults
-    privacy: NoPrivacy
-    chance: Chance
+    attack: Attack
+    faults: FaultModel
+    privacy: PrivacyMechanism
+    noise_source: NoiseSource
 
     @property
     def names(self) -> list[str]:
@@ -269,7 +270,7 @@ class ExactTrainer:
         In one piece, unless histories are as long as the catalogue.
         """
         claims = list(self._claims(clients))
-        if not (self.privacy.answers_all and claims):
+        if not (self.privacy.has_dense_histories and claims):
             held, sizes = np.diff(self.data.client_offsets), [np.zeros(0, np.int64)]
             sizes += [held[data.client : data.client + data.num_clients] for data in claims]
             histories = [self._disguised(data).train for data in claims]
@@ -283,14 +284,14 @@ class ExactTrainer:
 
     def _claims(self, clients: Sequence[int]) -> Iterator[ClientData]:
         """What clients say that they had: honest neighbours as one, each liar by itself."""
-        liars = np.intersect1d(clients, self.attack.liars)
-        for run in neighbours(np.setdiff1d(clients, liars)):
+        malicious = np.intersect1d(clients, self.attack.malicious_clients)
+        for run in neighbours(np.setdiff1d(clients, malicious)):
             yield self.data.client(run.start, len(run))
-        for client in liars.tolist():
+        for client in malicious.tolist():
             yield self.attack.tamper(self.data.client(client))
 
     def _disguised(self, data: ClientData) -> ClientData:
-        return self.privacy.disguise(data, self.data.num_items, self.chance)
+        return self.privacy.training_data(data, self.data.num_items, self.noise_source)
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:
         """See `Trainer.finish`."""
@@ -305,9 +306,9 @@ class ExactTrainer:
         return self.model.solve_alone(data.train, initial, self.num_rounds)
 
 
-def protects_from_server(privacy: NoPrivacy) -> bool:
+def protects_from_server(privacy: PrivacyMechanism) -> bool:
     """Whether clients protect their data from the server, so that no error may tell of them."""
-    return privacy.guarantees and not privacy.trusts_server
+    return privacy.has_guarantee and not privacy.trusts_server
 
 
 def neighbours(clients: Sequence[int] | NDArray[np.int64]) -> list[range]:

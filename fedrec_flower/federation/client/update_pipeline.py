@@ -21,11 +21,11 @@ from fedrec_flower.core.random import Seed, generator
 from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.prepared import ClientData
-from fedrec_flower.privacy.mechanism import NoPrivacy
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.mechanism import PrivacyMechanism
+from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.strategies.client_state import ClientState
-from fedrec_flower.threats.base import NoAttack
-from fedrec_flower.threats.faults import NoFaults, Odd
+from fedrec_flower.threats.base import Attack
+from fedrec_flower.threats.faults import FaultModel, MalformedReply
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 from fedrec_flower.training.model_versions import Versions
 from fedrec_flower.training.trainer import Trained
@@ -41,7 +41,7 @@ class TrainContext:
     Attributes:
         round: the round.
         attempt: number of earlier attempts at the round.
-        clip_norm: clipping bound of the round from the server; see `Curator.clip_norm`.
+        clip_norm: clipping bound of the round from the server; see `ServerMechanism.clip_norm`.
         global_params: the shared parameters that each client starts from.
     """
 
@@ -130,16 +130,16 @@ class PrivacyStep(UpdateStep):
     Attributes:
         mechanism: the privacy mechanism.
         num_items: size of the catalogue.
-        chance: source of randomness.
+        noise_source: source of randomness.
     """
 
-    mechanism: NoPrivacy
+    mechanism: PrivacyMechanism
     num_items: int
-    chance: Chance
+    noise_source: NoiseSource
 
     @override
     def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
-        return self.mechanism.disguise(data, self.num_items, self.chance)
+        return self.mechanism.training_data(data, self.num_items, self.noise_source)
 
     @override
     def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
@@ -147,7 +147,7 @@ class PrivacyStep(UpdateStep):
 
     @override
     def on_sum(self, total: UpdateSum, clients: IndexArray, context: TrainContext) -> None:
-        self.mechanism.add_noise(total, clients, context.round, self.chance, context.attempt)
+        self.mechanism.add_noise(total, clients, context.round, self.noise_source, context.attempt)
         if self.mechanism.hides_rows:  # a dense message counts as touching every row
             total.row_weight[:] = total.weight
 
@@ -218,11 +218,11 @@ class ClientFaultsStep(UpdateStep):
         faults: the fault model.
     """
 
-    faults: NoFaults
+    faults: FaultModel
 
     @override
     def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
-        return self.faults.tamper(data, context.round)
+        return self.faults.tamper(data)
 
     @override
     def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
@@ -239,7 +239,7 @@ class PoisoningStep(UpdateStep):
         attack: the poisoning attack.
     """
 
-    attack: NoAttack
+    attack: Attack
 
     @override
     def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
@@ -265,19 +265,19 @@ class MessageFaultsStep(UpdateStep):
         limits: limits of a valid update.
     """
 
-    faults: NoFaults
+    faults: FaultModel
     limits: Limits
 
     @override
     def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
-        batch.updates, malformed = self.faults.spoil(
+        batch.updates, malformed = self.faults.corrupt(
             batch.updates, batch.tables, context.round, context.attempt
         )
         for reply in malformed:
             batch.failures[reply.client] = self._failure(reply, batch)
 
-    def _failure(self, reply: Odd, batch: UpdateBatch) -> Failure:
-        if reply.again:
+    def _failure(self, reply: MalformedReply, batch: UpdateBatch) -> Failure:
+        if reply.duplicate:
             return _REPEATED
         shapes = batch.shapes(reply.client)
         violation = self.limits.violation(reply.tensors, reply.weight, shapes)
@@ -323,7 +323,7 @@ class UpdatePipeline:
     """
 
     steps: Sequence[UpdateStep]
-    mechanism: NoPrivacy
+    mechanism: PrivacyMechanism
     tables: frozenset[str]
     names: list[str]
     sends_individual_updates: bool
@@ -335,13 +335,13 @@ class UpdatePipeline:
             ConfigError: if individual updates are sent although noise is added to their sum.
         """
         require(
-            not (self.sends_individual_updates and self.mechanism.guarantees),
+            not (self.sends_individual_updates and self.mechanism.has_guarantee),
             "updates are asked for one by one, and privacy protects their sum: choose a strategy "
             "that averages, such as strategy=fedadam",
         )
         if self.sends_individual_updates:
             return TrainResult()
-        extra_shapes = self.mechanism.beside
+        extra_shapes = self.mechanism.extra_tensors
         shapes = {
             name: global_params.tensors[name.removeprefix(CONTROL_VARIATE_PREFIX)].shape[1:]
             for name in self.names
@@ -365,7 +365,7 @@ class UpdatePipeline:
         updates = batch.updates
         losses = batch.losses()
         result.replied += len(updates.clients)
-        if not self.mechanism.guarantees:  # a loss has no noise and would reveal the data
+        if not self.mechanism.has_guarantee:  # a loss has no noise and would reveal the data
             result.loss += float(losses @ updates.weights)
         if result.total is None:
             result.parts.append(updates)

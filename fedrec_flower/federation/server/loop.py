@@ -150,7 +150,7 @@ class FederatedStrategy(ResumableStrategy):
         self.plan.secure.check(len(hosts.clients), self.plan.clients_per_round)
         if isinstance(self.plan.secure, SecAgg):
             counted = self.plan.secure.counted([*map(len, hosts.clients.values())])
-            self.plan.curator.check_masked(*counted, self.plan.secure.min_clients)
+            self.plan.curator.check_secure_aggregation(*counted, self.plan.secure.min_clients)
         self._post = wire.Post(address, hosts)
         if not self._round:  # no checkpoint was taken up
             self._parameters = self.begin(initial)
@@ -271,7 +271,7 @@ class FederatedStrategy(ResumableStrategy):
             loss = sum(reply.loss for reply in sound.replies) / weight
         self._lost += self._losses.kinds
         tried = {"attempts": self._attempt + 1.0} if self._attempt else {}
-        more = {**self.measured(), **self.plan.curator.figures(), **tried}
+        more = {**self.measured(), **self.plan.curator.round_metrics(), **tried}
         # The size of a cohort tells of the coins, by which noise is accounted for.
         noisy, expected = self.plan.curator.noisy, self.plan.clients_per_round
         num_clients = expected if noisy else self.replied
@@ -301,7 +301,7 @@ class FederatedStrategy(ResumableStrategy):
             if name not in frozen
         }
         shapes |= {name: value.shape for name, value in self.beside().items()}
-        shapes |= plan.curator.beside
+        shapes |= plan.curator.extra_tensors
         solved = isinstance(plan.model, ClosedFormRecommender)
         hidden = isinstance(plan.secure, SecAgg) and not self.by_row
         return ReplySchema(

@@ -15,7 +15,7 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.metric_sums import Bounds, MetricSums
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.privacy.mechanism import Curator
+from fedrec_flower.privacy.mechanism import ServerMechanism
 
 Release = Literal["validation", "last"]
 Metrics = dict[Part, dict[str, float]]
@@ -74,7 +74,7 @@ class Plan:
     node_patience: float
     checkpoint_every: int | None
     patience: int | None
-    curator: Curator
+    curator: ServerMechanism
     secure: SecureAggregation
 
 

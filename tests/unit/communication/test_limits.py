@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.train_result import TrainResult
@@ -24,7 +25,7 @@ from fedrec_flower.federation.client.update_pipeline import (
     UpdatePipeline,
 )
 from fedrec_flower.privacy.mechanism import NoPrivacy
-from fedrec_flower.threats.faults import NoFaults, Odd
+from fedrec_flower.threats.faults import FaultModel, MalformedReply, NoFaults
 from fedrec_flower.training.batches import ActiveRows
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.model_versions import Versions
@@ -48,7 +49,7 @@ class Spoilt:
     place: int = 0
     value: float = 0.0
     weight: float | None = None
-    odd: Odd | None = None
+    odd: MalformedReply | None = None
 
     @property
     def bad(self) -> bool:
@@ -107,7 +108,9 @@ def fates(draw: st.DrawFn, updates: Updates, place: int) -> Spoilt:
             )
         )
         client = int(updates.clients[place])
-        return Spoilt(odd=Odd(client, float(updates.weights[place]), wrong, again=False))
+        return Spoilt(
+            odd=MalformedReply(client, float(updates.weights[place]), wrong, duplicate=False)
+        )
     return Spoilt()
 
 
@@ -117,11 +120,10 @@ class Mischief(NoFaults):
 
     lots: dict[int, Spoilt]
 
-    def spoil(
+    @override
+    def corrupt(
         self, updates: Updates, tables: Collection[str], round_: int, attempt: int
-    ) -> tuple[Updates, list[Odd]]:
-        """See `NoFaults.spoil`."""
-        del round_, attempt
+    ) -> tuple[Updates, list[MalformedReply]]:
         tensors = {name: value.copy() for name, value in updates.tensors.items()}
         weights, odd, whole = updates.weights.copy(), [], []
         for place, client in enumerate(updates.clients.tolist()):
@@ -141,7 +143,7 @@ class Mischief(NoFaults):
         return spoilt.select(np.array(whole, np.int64), tables), odd
 
 
-def pipeline(faults: NoFaults, *, individual: bool) -> UpdatePipeline:
+def pipeline(faults: FaultModel, *, individual: bool) -> UpdatePipeline:
     return UpdatePipeline(
         steps=[MessageFaultsStep(faults, LIMITS), LimitsStep(LIMITS)],
         mechanism=NoPrivacy(),

@@ -206,7 +206,7 @@ def _never(name: str) -> None:
         ("model", "fedrec_flower.models.ncf.F.relu"),
         ("model", "fedrec_flower.models.base.nn.Module"),
         ("model", "fedrec_flower.models.base.generator"),
-        ("privacy", "fedrec_flower.privacy.noise.Chance"),
+        ("privacy", "fedrec_flower.privacy.noise.NoiseSource"),
         ("split", "fedrec_flower.data.splits.base.split_sha256"),
         ("dataset", "fedrec_flower.data.sources.download.Source"),
         ("federation", "fedrec_flower.federation.transport.simulation.Path"),

@@ -89,7 +89,7 @@ def test_a_deployed_node_has_one_secret_for_all_runs(
         assert node.store.folder == tmp_path / "store" / run
         privacy = node.trainer.pipeline.steps[0]
         assert isinstance(privacy, PrivacyStep)
-        source = privacy.chance.lasting("pseudo-items", 3)
+        source = privacy.noise_source.persistent_stream("pseudo-items", 3)
         lasting.append(source.uniform((4,)).tolist())
         training.append(generator(node.seed, "shuffle", 1, 3).random(4).tolist())
     assert lasting[0] == lasting[1] == lasting[2]

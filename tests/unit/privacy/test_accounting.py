@@ -9,9 +9,9 @@ import pytest
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.privacy.accounting import (
     LEAST_DELTA,
+    append_release,
     default_delta,
     epsilon_of,
-    joined,
     noise_multiplier_for,
 )
 from fedrec_flower.privacy.requirements import check_budget, check_cost
@@ -75,9 +75,9 @@ def test_delta_is_below_one_in_the_number_of_users() -> None:
 
 
 def test_equal_releases_become_one_stretch() -> None:
-    history = joined(joined((), (1.0, 0.5, 1)), (1.0, 0.5, 1))
+    history = append_release(append_release((), (1.0, 0.5, 1)), (1.0, 0.5, 1))
     assert history == ((1.0, 0.5, 2),)
-    assert joined(history, (2.0, 0.5, 1)) == ((1.0, 0.5, 2), (2.0, 0.5, 1))
+    assert append_release(history, (2.0, 0.5, 1)) == ((1.0, 0.5, 2), (2.0, 0.5, 1))
 
 
 def lowest_epsilon(noise: float, rate: float, times: int, delta: float, mesh: float) -> float:

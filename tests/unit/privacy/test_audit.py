@@ -13,7 +13,7 @@ from flwr.app import Message
 
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.audit import LowerBound, epsilon_lower_bound, most_provable
-from fedrec_flower.privacy.gaussian import GaussianCurator
+from fedrec_flower.privacy.gaussian import CentralDPServer
 from fedrec_flower.privacy.local import LocalDP
 from tests.helpers.audits import (
     GRADIENTS,
@@ -73,7 +73,7 @@ def test_trials_that_do_not_fit_are_refused() -> None:
 # --- nodes and servers --------------------------------------------------------------------------
 
 
-def told_apart(ran: Deployed, count: int, aimed: Any = by_bias) -> LowerBound:
+def separation_scores(ran: Deployed, count: int, aimed: Any = by_bias) -> LowerBound:
     """How well the messages of the first client are told from those of the second."""
     one, other = (scores(ran.trials(client, count), aimed) for client in (0, 1))
     return epsilon_lower_bound(one, other, ran.facts["delta"], ALMOST_SURE)
@@ -89,7 +89,7 @@ def released(ran: Deployed, count: int) -> LowerBound:
 @contextmanager
 def losses_sent() -> Iterator[None]:
     """As before the finding: a loss without noise beside each noisy update."""
-    with patch.object(LocalDP, "guarantees", PropertyMock(return_value=False)):
+    with patch.object(LocalDP, "has_guarantee", PropertyMock(return_value=False)):
         yield
 
 
@@ -97,9 +97,9 @@ def test_an_exact_loss_beside_a_noisy_update_breaks_the_claim(tmp_path: Path) ->
     """Item 4: nothing that depends on data leaves a node without noise."""
     ran = deployed(tmp_path, USERS, 2, [*LOCAL, "privacy.target_epsilon=0.5", "num_rounds=1"])
     claimed = ran.facts["epsilon"]
-    assert told_apart(ran, 150).epsilon < claimed < 0.51
+    assert separation_scores(ran, 150).epsilon < claimed < 0.51
     with losses_sent():
-        assert told_apart(ran, 150).epsilon > claimed
+        assert separation_scores(ran, 150).epsilon > claimed
 
 
 def honest(asked: list[Message], replies: list[Message]) -> list[Message]:
@@ -148,7 +148,7 @@ def test_everything_a_node_sends_tells_less_than_is_claimed(case: str, tmp_path:
     meddle = {"twice": retried, "killed": killed_once()}
     happens = next((meddle[word] for word in meddle if word in case), honest)
     ran = deployed(tmp_path, clients, 2, [*LOCAL, *words], happens)
-    found = told_apart(ran, 10_000)
+    found = separation_scores(ran, 10_000)
     report(case, ran.facts["epsilon"], found)
     assert 0 < found.epsilon < ran.facts["epsilon"]
 
@@ -163,9 +163,9 @@ def test_a_run_that_is_killed_and_gone_on_with_counts_every_message(tmp_path: Pa
 @pytest.mark.slow
 def test_a_third_of_the_noise_breaks_a_local_claim(tmp_path: Path) -> None:
     ran = deployed(tmp_path, USERS, 2, [*LOCAL, "privacy.target_epsilon=2.0", "num_rounds=1"])
-    third = PropertyMock(return_value=ran.setup.guard.privacy.noise_scale / 3)  # type: ignore[attr-defined]  # LocalDP
+    third = PropertyMock(return_value=ran.setup.privacy_setup.privacy.noise_scale / 3)  # type: ignore[attr-defined]  # LocalDP
     with patch.object(LocalDP, "noise_scale", third):
-        found = told_apart(ran, 10_000)
+        found = separation_scores(ran, 10_000)
     report("broken: a third of the noise, local", ran.facts["epsilon"], found)
     assert found.epsilon > ran.facts["epsilon"]
 
@@ -178,7 +178,7 @@ def test_randomized_answers_tell_less_than_is_claimed(tmp_path: Path) -> None:
         ClosedFormRecommender, "largest_std", return_value=0.0
     ):  # else refused as useless
         ran = deployed(tmp_path, HALF_A_CATALOGUE, 4, [*words, *more])
-    found = told_apart(ran, 10_000, by_answers)
+    found = separation_scores(ran, 10_000, by_answers)
     report("randomized response", ran.facts["epsilon"], found)
     assert 1.0 < found.epsilon < ran.facts["epsilon"]
 
@@ -214,8 +214,8 @@ def test_what_a_trusted_server_releases_tells_less_than_is_claimed(
 def test_half_the_noise_breaks_a_central_claim(tmp_path: Path) -> None:
     clients, words = CENTRAL_CASES["fixed cohort"]
     ran = deployed(tmp_path, clients, 2, _sampled(words))
-    std = ran.setup.guard.curator().noise_std
-    with patch.object(GaussianCurator, "noise_std", PropertyMock(return_value=std / 2)):
+    std = ran.setup.privacy_setup.server_mechanism().noise_std
+    with patch.object(CentralDPServer, "noise_std", PropertyMock(return_value=std / 2)):
         found = released(ran, 10_000)
     report("broken: half the noise, central", ran.facts["epsilon"], found)
     assert found.epsilon > ran.facts["epsilon"]

@@ -18,14 +18,14 @@ from fedrec_flower.models.itemknn import ItemKNN
 from fedrec_flower.models.popularity import Popularity
 from fedrec_flower.privacy.accounting import epsilon_of
 from fedrec_flower.privacy.central import CentralDP
-from fedrec_flower.privacy.gaussian import GaussianCurator
-from fedrec_flower.privacy.noise import Chance
-from fedrec_flower.privacy.requirements import Circumstances, Published, Way
+from fedrec_flower.privacy.gaussian import CentralDPServer
+from fedrec_flower.privacy.noise import NoiseSource
+from fedrec_flower.privacy.requirements import AggregationFacts, Published, RunFacts
 from tests.helpers.federations import _composed
 
-RUN = Circumstances(
+RUN = RunFacts(
     num_clients=1000,
-    most_users=1,
+    max_users=1,
     clients_per_round=100,
     num_rounds=10,
     model="MF",
@@ -36,23 +36,23 @@ RUN = Circumstances(
     rounding=0.0,
     published=Published(metrics=True, choice=False, catalogue=True, seed=False),
 )
-WAY = Way(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)
+WAY = AggregationFacts(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)
 SHAPES = {"table": (30, 4), "bias": (5,)}
 
 
-def make(run: Circumstances = RUN, **changes: Any) -> CentralDP:
+def make(run: RunFacts = RUN, **changes: Any) -> CentralDP:
     """The mechanism of the yaml but for some values, settled."""
     node = _composed(("privacy=central_dp",))["privacy"]
     if "noise_multiplier" in changes:
         node = node | {"target_epsilon": None}
     node = node | changes
     built: CentralDP = build("privacy", node)
-    settled: CentralDP = build("privacy", {**node, **built.settle(run)})
+    settled: CentralDP = build("privacy", {**node, **built.resolve(run)})
     return settled
 
 
-def curator(run: Circumstances = RUN, seed: int = 1, **changes: Any) -> GaussianCurator:
-    return make(run, **changes).curator(run, Chance(seed))
+def curator(run: RunFacts = RUN, seed: int = 1, **changes: Any) -> CentralDPServer:
+    return make(run, **changes).server_mechanism(run, NoiseSource(seed))
 
 
 def test_noise_has_the_stated_variance_and_not_half_of_it() -> None:
@@ -142,7 +142,7 @@ def test_epsilon_is_the_accountants_for_what_happened() -> None:
     for round_ in range(3):
         keeper.release(nothing(), SHAPES, round_)
     assert keeper.epsilon == epsilon_of(((1.0, 0.1, 3),), 1e-3)
-    assert keeper.figures() == {"epsilon": keeper.epsilon, "delta": 1e-3}
+    assert keeper.round_metrics() == {"epsilon": keeper.epsilon, "delta": 1e-3}
 
 
 def test_a_fixed_cohort_is_accounted_for_by_who_was_asked_most() -> None:
@@ -164,7 +164,7 @@ def test_a_target_is_kept_by_the_last_round(sampling: str) -> None:
 
 def test_after_an_interruption_it_goes_on_where_it_was() -> None:
     whole, first, second = (curator(adaptive_clipping=True, noise_multiplier=1.0) for _ in range(3))
-    shapes = SHAPES | whole.beside
+    shapes = SHAPES | whole.extra_tensors
     told = UpdateSum({"unclipped": np.array([20.0])}, 100.0, np.zeros(0))
     for round_ in range(4):
         if round_ == 2:
@@ -172,7 +172,7 @@ def test_after_an_interruption_it_goes_on_where_it_was() -> None:
         for keeper in (whole, first if round_ < 2 else second):
             keeper.cohort(np.arange(3), round_)
             keeper.release(told, shapes, round_)
-    assert second.figures() == whole.figures()
+    assert second.round_metrics() == whole.round_metrics()
     assert second.epsilon > first.epsilon
 
 
@@ -194,14 +194,14 @@ def test_votes_tell_half_for_short_updates_and_against_long_ones() -> None:
 
 
 def test_the_bound_settles_at_the_quantile() -> None:
-    norms = np.linspace(0.0, 10.0, 100)
+    tensor_norms = np.linspace(0.0, 10.0, 100)
     keeper = curator(
         adaptive_clipping=True, noise_multiplier=0.5, target_quantile=0.3, count_noise=1.0
     )
     for round_ in range(60):
-        votes = np.where(norms <= keeper.clip_norm, 0.5, -0.5).sum()
+        votes = np.where(tensor_norms <= keeper.clip_norm, 0.5, -0.5).sum()
         told = UpdateSum({"unclipped": np.array([votes])}, 100.0, np.zeros(0))
-        keeper.release(told, keeper.beside, round_)
+        keeper.release(told, keeper.extra_tensors, round_)
     assert keeper.clip_norm == pytest.approx(3.0, abs=0.4)
     alike = make(adaptive_clipping=True, noise_multiplier=0.5, count_noise=1.0)
     bound = keeper.clip_norm * (1 + RUN.num_clients * 2**-23)
@@ -243,7 +243,7 @@ def test_shares_of_one_change_nothing(model: EASE | ItemKNN | Popularity) -> Non
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = [
     (
         {},
-        {"most_users": 7},
+        {"max_users": 7},
         {},
         r"up to 7 users: choose partition=user, or set privacy.unit=client",
     ),
@@ -261,17 +261,17 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "run", "way", "reason"), REFUSED)
+@pytest.mark.parametrize(("changes", "run", "aggregation", "reason"), REFUSED)
 def test_what_the_mechanism_does_not_cover_is_refused(
-    changes: dict[str, Any], run: dict[str, Any], way: dict[str, Any], reason: str
+    changes: dict[str, Any], run: dict[str, Any], aggregation: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        make(**changes).check(replace(RUN, **run), replace(WAY, **way))
+        make(**changes).check(replace(RUN, **run), replace(WAY, **aggregation))
     make().check(RUN, WAY)
 
 
 def test_clients_with_several_users_may_be_protected_as_clients() -> None:
-    make(unit="client").check(replace(RUN, most_users=7), WAY)
+    make(unit="client").check(replace(RUN, max_users=7), WAY)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_an_impossible_value_names_itself_and_the_mend(
 def test_an_infinite_budget_with_no_bound_is_no_privacy() -> None:
     privacy = make(target_epsilon=inf, clip_norm=inf)
     assert privacy.noise_multiplier == 0.0
-    keeper = privacy.curator(RUN, Chance(1))
+    keeper = privacy.server_mechanism(RUN, NoiseSource(1))
     keeper.release(nothing(), SHAPES, 1)
     assert keeper.noise_std == 0.0
     assert keeper.epsilon == inf
@@ -322,18 +322,18 @@ def test_coins_decide_whether_a_masked_sum_comes_out_less_often_than_delta_allow
     keeper = curator(noise_multiplier=1.0, delta=1e-3)
     if RUN.num_rounds * groups * too_few > 1e-3 * 1e-3:
         with pytest.raises(ConfigError, match="gives no sum if fewer sampled clients"):
-            keeper.check_masked(groups, hosted, least)
+            keeper.check_secure_aggregation(groups, hosted, least)
     else:
-        keeper.check_masked(groups, hosted, least)
-    curator(noise_multiplier=1.0, sampling="fixed").check_masked(groups, hosted, least)
-    curator(noise_multiplier=0.0).check_masked(groups, hosted, least)
+        keeper.check_secure_aggregation(groups, hosted, least)
+    curator(noise_multiplier=1.0, sampling="fixed").check_secure_aggregation(groups, hosted, least)
+    curator(noise_multiplier=0.0).check_secure_aggregation(groups, hosted, least)
 
 
 def test_a_client_without_which_a_masked_sum_never_comes_out_is_not_protected() -> None:
     sure = replace(RUN, clients_per_round=RUN.num_clients)
-    curator(sure, noise_multiplier=1.0).check_masked(1, 11, 10)
+    curator(sure, noise_multiplier=1.0).check_secure_aggregation(1, 11, 10)
     with pytest.raises(ConfigError, match="with probability up to 1, more"):
-        curator(sure, noise_multiplier=1.0).check_masked(1, 10, 10)
+        curator(sure, noise_multiplier=1.0).check_secure_aggregation(1, 10, 10)
 
 
 def test_a_node_counts_the_clients_of_itself_and_its_neighbours() -> None:

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from fedrec_flower.core.updates import Updates, UpdateSum
-from fedrec_flower.privacy.clipping import clipped, norms
+from fedrec_flower.privacy.clipping import clip_updates, tensor_norms
 
 TABLES = {"table"}
 FINITE = st.floats(-(2.0**127), 2.0**127, width=32)
@@ -50,7 +50,7 @@ def test_no_contribution_exceeds_the_bound(
     per_tensor: bool,  # noqa: FBT001  # hypothesis passes it by place
     order: Literal[1, 2],
 ) -> None:
-    released = clipped(sent, TABLES, bound, per_tensor=per_tensor, order=order)
+    released = clip_updates(sent, TABLES, bound, per_tensor=per_tensor, order=order)
     for place in range(len(sent.clients)):
         assert contribution(released, place, order) <= bound
     assert all(np.isfinite(value).all() for value in released.tensors.values())
@@ -62,7 +62,7 @@ def test_an_infinite_bound_changes_nothing_but_weights(
     sent: Updates,
     per_tensor: bool,  # noqa: FBT001  # hypothesis passes it by place
 ) -> None:
-    released = clipped(sent, TABLES, inf, per_tensor=per_tensor)
+    released = clip_updates(sent, TABLES, inf, per_tensor=per_tensor)
     for name, value in sent.tensors.items():
         assert released.tensors[name] is value
     assert_array_equal(released.weights, 1.0)
@@ -71,14 +71,14 @@ def test_an_infinite_bound_changes_nothing_but_weights(
 def test_a_long_update_keeps_its_direction_and_a_short_one_its_length() -> None:
     table = np.array([[3.0, 0.0], [0.0, 0.1]], np.float32)
     sent = make([1, 1], table, np.array([[4.0, 0, 0], [0, 0, 0]], np.float32))
-    released = clipped(sent, TABLES, 1.0, per_tensor=False)
+    released = clip_updates(sent, TABLES, 1.0, per_tensor=False)
     assert_allclose(released.tensors["table"], [[3 / 5, 0], [0, 0.1]], rtol=1e-5)
     assert_allclose(released.tensors["dense"][0], [4 / 5, 0, 0], rtol=1e-5)
 
 
 def test_per_tensor_each_has_an_equal_share_of_the_square() -> None:
     sent = make([1], np.array([[3.0, 4.0]], np.float32), np.array([[0.0, 0.5, 0.0]], np.float32))
-    released = clipped(sent, TABLES, 1.0, per_tensor=True)
+    released = clip_updates(sent, TABLES, 1.0, per_tensor=True)
     share = (1 / 2) ** 0.5
     assert_allclose(released.tensors["table"], [[3 / 5 * share, 4 / 5 * share]], rtol=1e-5)
     assert_array_equal(released.tensors["dense"], sent.tensors["dense"])
@@ -86,7 +86,7 @@ def test_per_tensor_each_has_an_equal_share_of_the_square() -> None:
 
 def test_what_is_not_finite_is_left_out_and_harms_no_neighbour() -> None:
     table = np.array([[np.nan, 1.0], [1.0, 0.0]], np.float32)
-    released = clipped(
+    released = clip_updates(
         make([1, 1], table, np.ones((2, 3), np.float32)), TABLES, 1.0, per_tensor=False
     )
     assert_array_equal(released.tensors["table"][0], 0.0)
@@ -97,13 +97,13 @@ def test_what_is_not_finite_is_left_out_and_harms_no_neighbour() -> None:
 def test_norms_are_of_each_client_and_tensor() -> None:
     table = np.array([[3.0, 4.0], [0.0, 12.0], [1.0, 1.0]], np.float32)
     sent = make([2, 0, 1], table, np.array([[1, 2, 2], [0, 0, 0], [0, 3, 4]], np.float32))
-    assert_allclose(norms(sent, TABLES), [[13.0, 3.0], [0.0, 0.0], [2**0.5, 5.0]])
-    assert_allclose(norms(sent, TABLES, order=1), [[19.0, 5.0], [0.0, 0.0], [2.0, 7.0]])
+    assert_allclose(tensor_norms(sent, TABLES), [[13.0, 3.0], [0.0, 0.0], [2**0.5, 5.0]])
+    assert_allclose(tensor_norms(sent, TABLES, order=1), [[19.0, 5.0], [0.0, 0.0], [2.0, 7.0]])
 
 
 @pytest.mark.parametrize("per_tensor", [False, True])
 def test_the_originals_are_left_as_they_are(per_tensor: bool) -> None:  # noqa: FBT001  # by pytest
     sent = make([1], np.full((1, 2), 9.0, np.float32), np.full((1, 3), 9.0, np.float32))
-    clipped(sent, TABLES, 1.0, per_tensor=per_tensor)
+    clip_updates(sent, TABLES, 1.0, per_tensor=per_tensor)
     assert_array_equal(sent.tensors["table"], 9.0)
     assert_array_equal(sent.weights, [1.0])

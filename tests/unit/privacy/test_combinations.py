@@ -20,7 +20,7 @@ from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.client.deployed import app as deployed_app
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 from fedrec_flower.privacy.local import LocalDP
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.privacy.randomized_response import RandomizedResponse
 from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.negative_sampling import Sampler
@@ -40,7 +40,7 @@ MECHANISMS = pytest.mark.parametrize(
 )
 
 
-def beside(reply: Message) -> dict[str, Any]:
+def extra_tensors(reply: Message) -> dict[str, Any]:
     """Everything that a training reply holds but the protected values, comparable."""
     content = reply.content
     arrays = {n: array.numpy() for n, array in content.array_records["update"].items()}
@@ -55,7 +55,7 @@ def beside(reply: Message) -> dict[str, Any]:
 
 
 def trained(replies: list[Message]) -> list[dict[str, Any]]:
-    return [beside(r) for r in replies if r.metadata.message_type == "train"]
+    return [extra_tensors(r) for r in replies if r.metadata.message_type == "train"]
 
 
 @MECHANISMS
@@ -95,7 +95,7 @@ def test_a_client_without_data_sends_noise_like_any_other(federate: "Federate") 
     assert (ran.setup.data.num_examples == 0).any()
     replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     assert len(replies) == 24
-    assert all(beside(reply) == beside(replies[0]) for reply in replies)
+    assert all(extra_tensors(reply) == extra_tensors(replies[0]) for reply in replies)
     sent = [m.content.array_records["update"]["item_embedding.weight"].numpy() for m in replies]
     assert all(value.all() for value in sent)
 
@@ -151,7 +151,7 @@ def test_the_text_of_an_error_tells_no_data_under_local_privacy(
         raise ValueError("item 7 of user 3")
 
     monkeypatch.setattr(LocalDP, "apply", fail)
-    monkeypatch.setattr(RandomizedResponse, "disguise", fail)
+    monkeypatch.setattr(RandomizedResponse, "training_data", fail)
     with pytest.raises(TrainingError, match="read the log of the node for the reason") as told:
         federate(*mechanism)
     assert "item 7" not in str(told.value)
@@ -180,7 +180,7 @@ def test_a_round_tried_again_has_noise_of_its_own() -> None:
 
     def noise(attempt: int) -> np.ndarray[Any, Any]:
         total = UpdateSum.zeros({"bias": (5,)}, 0)
-        privacy.add_noise(total, np.array([3]), 1, Chance(1), attempt)
+        privacy.add_noise(total, np.array([3]), 1, NoiseSource(1), attempt)
         return total.tensors["bias"]
 
     assert not np.isclose(noise(0), noise(1)).any()
@@ -355,7 +355,9 @@ def test_a_catalogue_that_interactions_name_is_named_and_warned_of(
         caplog.clear()
         config, _ = compose([*LOCAL, *file, *here, *more])
         setup = set_up(config, RunFolder.create(tmp_path / name))
-        setup.guard.check(build("strategy", config["strategy"], plan=setup.plan, observer=None))
+        setup.privacy_setup.check(
+            build("strategy", config["strategy"], plan=setup.plan, observer=None)
+        )
         named = " ".join(setup.plan.curator.facts()["privacy"]["does_not_cover"])
         told[name] = ("the catalogue is made from the items" in caplog.text, "item ids" in named)
         assert setup.data.num_items == (60 if more else 24)

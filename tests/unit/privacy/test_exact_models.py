@@ -25,8 +25,8 @@ from fedrec_flower.models.itemknn import ItemKNN
 from fedrec_flower.models.ops.cooccurrence import debiased, symmetric
 from fedrec_flower.models.popularity import Popularity
 from fedrec_flower.privacy.central import CentralDP
-from fedrec_flower.privacy.mechanism import Curator
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.mechanism import NoPrivacyServer
+from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.privacy.randomized_response import RandomizedResponse
 from fedrec_flower.strategies.sufficient_statistics import solved
 from tests.unit.privacy.test_central import make
@@ -206,17 +206,17 @@ def test_answers_are_debiased_by_the_number_of_users_and_not_of_items(
 
 def test_estimates_of_pairs_vary_as_their_noise_says() -> None:
     """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
-    num_users, rate, draws = 60, 0.3, 3000
+    num_users, rate, is_random = 60, 0.3, 3000
     rng = np.random.default_rng(1)
     had = rng.random((num_users, 4)) < [0.9, 0.5, 0.1, 0.0]
     lower, drawn = np.tri(4, dtype=np.bool_), []
-    for _ in range(draws):
+    for _ in range(is_random):
         told = (had ^ (rng.random(had.shape) < rate)).astype(np.float64)
         drawn.append(debiased((told.T @ told)[lower], 4, rate, num_users))
     values = np.array(drawn)
     std = Noise.of_answers(rate, num_users).of_pairs(had.sum(axis=0).astype(np.float64))[lower]
-    assert values.std(axis=0) == pytest.approx(std, rel=5 / (2 * draws) ** 0.5)
-    error = std / draws**0.5
+    assert values.std(axis=0) == pytest.approx(std, rel=5 / (2 * is_random) ** 0.5)
+    error = std / is_random**0.5
     truth = (had.astype(np.float64).T @ had)[lower]
     assert (np.abs(values.mean(axis=0) - truth) < 4.5 * error).all()
 
@@ -265,7 +265,7 @@ def test_a_centralized_solution_debiases_too(federate: "Federate", model: str) -
         assert_array_equal(value, expected[name])
 
 
-class _Loud(Curator):
+class _Loud(NoPrivacyServer):
     @property
     def noise_std(self) -> float:
         return 4.0
@@ -306,7 +306,7 @@ HAD = [[0, 2, 3], [1], [], [4, 5, 6, 0]]
 def test_a_report_is_the_same_whenever_a_node_is_asked() -> None:
     """Item 6: Each answer with fresh flips would cost epsilon again: 6 after 3 attempts of 2."""
     privacy = RandomizedResponse(2.0, 2)
-    node, other = (Chance(Secret(bytes([byte]) * 32)) for byte in (1, 2))
+    node, other = (NoiseSource(Secret(bytes([byte]) * 32)) for byte in (1, 2))
     first = report(privacy, node)
     assert all(same(first, report(privacy, node)) for _ in range(5))
     assert any(not same(report(privacy, node, [own]), report(privacy, other, [own])) for own in HAD)
@@ -330,8 +330,10 @@ def test_a_retried_round_hears_the_same_reports(federate: "Federate") -> None:
             assert_array_equal(first, second)
 
 
-def report(privacy: RandomizedResponse, chance: Chance, items: list[list[int]] = HAD) -> Columns:
-    return privacy.disguise(client(items), NUM_ITEMS, chance).train
+def report(
+    privacy: RandomizedResponse, noise_source: NoiseSource, items: list[list[int]] = HAD
+) -> Columns:
+    return privacy.training_data(client(items), NUM_ITEMS, noise_source).train
 
 
 def same(one: Columns, other: Columns) -> bool:
@@ -344,10 +346,10 @@ def test_other_settings_and_other_histories_share_no_flips() -> None:
 
     With shared draws two reports would tell by their difference which answers were flipped.
     """
-    wide, chance = 400, Chance(1)
+    wide, noise_source = 400, NoiseSource(1)
 
     def flips(privacy: RandomizedResponse, own: list[int]) -> NDArray[np.bool_]:
-        told = privacy.disguise(client([own]), wide, chance).train.item
+        told = privacy.training_data(client([own]), wide, noise_source).train.item
         found: NDArray[np.bool_] = np.isin(np.arange(wide), told) ^ np.isin(np.arange(wide), own)
         return found
 
@@ -373,7 +375,7 @@ def test_no_report_is_likelier_of_one_history_than_its_epsilon_allows() -> None:
     counts = np.zeros((2, 8), np.int64)
     for which, own in enumerate(([0], [1, 2])):
         for seed in range(trials):
-            told = privacy.disguise(client([own]), 3, Chance(seed)).train.item
+            told = privacy.training_data(client([own]), 3, NoiseSource(seed)).train.item
             counts[which, int((1 << told.astype(np.int64)).sum())] += 1
     leaks = []
     for seen, compared in ((counts[0], counts[1]), (counts[1], counts[0])):

@@ -15,10 +15,10 @@ from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.transfer import SavedModel
 from fedrec_flower.privacy.accounting import epsilon_of
-from fedrec_flower.privacy.gaussian import GaussianCurator
+from fedrec_flower.privacy.gaussian import CentralDPServer
 from fedrec_flower.privacy.ledger import LEDGER, Ledger
 from fedrec_flower.privacy.local import LocalDP
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.noise import NoiseSource
 from tests.helpers.federations import Tap, _configured, _defaults
 from tests.unit.privacy.test_central import RUN
 
@@ -73,13 +73,13 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
 def released(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rounds of all releases that are made."""
     rounds: list[int] = []
-    original = GaussianCurator.release
+    original = CentralDPServer.release
 
-    def release(self: GaussianCurator, total: Any, shapes: Any, round_: int) -> Any:
+    def release(self: CentralDPServer, total: Any, shapes: Any, round_: int) -> Any:
         rounds.append(round_)
         return original(self, total, shapes, round_)
 
-    monkeypatch.setattr(GaussianCurator, "release", release)
+    monkeypatch.setattr(CentralDPServer, "release", release)
     return rounds
 
 
@@ -101,15 +101,15 @@ def test_item_7_a_release_is_counted_before_it_is_made(
 ) -> None:
     seen: list[int] = []
 
-    def source(self: Any, *role: Any) -> Any:
+    def stream(self: Any, *role: Any) -> Any:
         if role[0].startswith("privacy-noise"):
             account = json.loads((tmp_path / "run" / LEDGER).read_text())
             seen.append(int(account["history"][0][2]))
             raise KeyboardInterrupt
         return original(self, *role)
 
-    original = Chance.source
-    monkeypatch.setattr(Chance, "source", source)
+    original = NoiseSource.stream
+    monkeypatch.setattr(NoiseSource, "stream", stream)
     with pytest.raises(KeyboardInterrupt):
         deployed(*CENTRAL, *NOISE)
     assert seen == [1]
@@ -173,7 +173,7 @@ def test_item_7_no_client_is_asked_beyond_its_budget(deployed: Begin) -> None:
 
 def test_item_7_a_client_whose_budget_is_spent_is_left_out_of_cohorts() -> None:
     privacy = LocalDP("gaussian", 1.0, "flat", 1.0, None, 1e-3, "user")
-    keeper = privacy.curator(RUN, Chance(1), Ledger(budget=8.0))
+    keeper = privacy.server_mechanism(RUN, NoiseSource(1), Ledger(budget=8.0))
     for _ in range(RUN.num_rounds):
         assert keeper.cohort(np.arange(2), 1).tolist() == [0, 1]
     assert keeper.cohort(np.arange(4), 1).tolist() == [2, 3]

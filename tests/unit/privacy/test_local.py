@@ -17,15 +17,15 @@ from fedrec_flower.models.ease import EASE
 from fedrec_flower.models.popularity import Popularity
 from fedrec_flower.privacy.accounting import epsilon_of
 from fedrec_flower.privacy.local import LocalDP
-from fedrec_flower.privacy.noise import Chance
+from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.privacy.pseudo_items import PseudoItems
 from fedrec_flower.privacy.randomized_response import RandomizedResponse
-from fedrec_flower.privacy.requirements import Circumstances, Published, Way
+from fedrec_flower.privacy.requirements import AggregationFacts, Published, RunFacts
 from tests.helpers.federations import _composed
 
-RUN = Circumstances(
+RUN = RunFacts(
     num_clients=500,
-    most_users=1,
+    max_users=1,
     clients_per_round=100,
     num_rounds=6,
     model="MF",
@@ -37,7 +37,7 @@ RUN = Circumstances(
     published=Published(metrics=True, choice=False, catalogue=True, seed=False),
 )
 SUMS = replace(RUN, model="EASE", statistics=True, bounded_statistics=True, num_rounds=1)
-WAY = Way(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)
+WAY = AggregationFacts(strategy="FedAvg", shares=True, by_sum_alone=True, by_row=False)
 
 
 def make(**changes: Any) -> LocalDP:
@@ -46,13 +46,13 @@ def make(**changes: Any) -> LocalDP:
     if "noise_multiplier" in changes:
         node = node | {"target_epsilon": None}
     built: LocalDP = build("privacy", node | changes)
-    settled: LocalDP = build("privacy", {**node, **changes, **built.settle(RUN)})
+    settled: LocalDP = build("privacy", {**node, **changes, **built.resolve(RUN)})
     return settled
 
 
 def noise_of(privacy: LocalDP, clients: list[int], round_: int = 1) -> NDArray[np.float64]:
     total = UpdateSum.zeros({"table": (50, 4), "bias": (3,)}, 50)
-    privacy.add_noise(total, np.array(clients, np.int64), round_, Chance(1))
+    privacy.add_noise(total, np.array(clients, np.int64), round_, NoiseSource(1))
     return np.concatenate([value.ravel() for value in total.tensors.values()])
 
 
@@ -83,11 +83,13 @@ def test_a_target_is_kept_by_a_client_that_is_always_asked(mechanism: str) -> No
 
 
 def test_what_is_spent_is_that_of_the_client_asked_most_and_survives() -> None:
-    keeper, again = (make(noise_multiplier=4.0, delta=1e-4).curator(RUN, Chance(1)) for _ in "ab")
+    keeper, again = (
+        make(noise_multiplier=4.0, delta=1e-4).server_mechanism(RUN, NoiseSource(1)) for _ in "ab"
+    )
     assert keeper.epsilon == 0.0
     for round_, cohort in enumerate(([1, 2], [2, 3], [2, 4])):
         keeper.cohort(np.array(cohort), round_)
-    assert keeper.figures() == {"epsilon": epsilon_of(((2.0, 1.0, 3),), 1e-4), "delta": 1e-4}
+    assert keeper.round_metrics() == {"epsilon": epsilon_of(((2.0, 1.0, 3),), 1e-4), "delta": 1e-4}
     again.restore(keeper.state())
     assert again.facts() == keeper.facts()
 
@@ -96,7 +98,7 @@ def test_what_is_spent_is_that_of_the_client_asked_most_and_survives() -> None:
     ("privacy", "run", "reason"),
     [
         (make(), SUMS, r"choose privacy=randomized_response"),
-        (make(), replace(RUN, most_users=3), r"up to 3 users"),
+        (make(), replace(RUN, max_users=3), r"up to 3 users"),
         (RandomizedResponse(8.0, 10), RUN, r"choose privacy=local_dp"),
         (RandomizedResponse(8.0, 10), replace(SUMS, num_rounds=2), r"set num_rounds=1"),
         (
@@ -108,11 +110,11 @@ def test_what_is_spent_is_that_of_the_client_asked_most_and_survives() -> None:
     ],
 )
 def test_what_a_mechanism_does_not_cover_is_refused(
-    privacy: LocalDP | RandomizedResponse | PseudoItems, run: Circumstances, reason: str
+    privacy: LocalDP | RandomizedResponse | PseudoItems, run: RunFacts, reason: str
 ) -> None:
-    way = replace(WAY, by_row=isinstance(privacy, PseudoItems))
+    aggregation = replace(WAY, by_row=isinstance(privacy, PseudoItems))
     with pytest.raises(ConfigError, match=reason):
-        privacy.check(run, way)
+        privacy.check(run, aggregation)
 
 
 ITEMS = [[0, 3, 4], [3], [], [1, 2, 3, 5]]
@@ -130,7 +132,7 @@ def holding(items: list[list[int]], rating: NDArray[np.float32] | None = None) -
 
 def told(epsilon: float, max_items: int, seed: int) -> Columns:
     privacy = RandomizedResponse(epsilon, max_items)
-    return privacy.disguise(holding(ITEMS), NUM_ITEMS, Chance(seed)).train
+    return privacy.training_data(holding(ITEMS), NUM_ITEMS, NoiseSource(seed)).train
 
 
 def test_lies_are_taken_off_on_average() -> None:
@@ -175,7 +177,11 @@ def test_without_lies_a_user_keeps_so_many_items_of_its_own() -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, 9.0])
 def test_pseudo_items_are_strewn_among_a_users_own(ratio: float) -> None:
-    filled = PseudoItems(ratio, dense=False).disguise(holding(ITEMS), NUM_ITEMS, Chance(1)).train
+    filled = (
+        PseudoItems(ratio, dense=False)
+        .training_data(holding(ITEMS), NUM_ITEMS, NoiseSource(1))
+        .train
+    )
     for user, own in enumerate(ITEMS):
         item = filled.slice(user, user + 1).item.tolist()
         added = min(round(ratio * len(own)), NUM_ITEMS - len(own))
@@ -186,7 +192,7 @@ def test_pseudo_items_are_strewn_among_a_users_own(ratio: float) -> None:
 def test_pseudo_items_are_rated_as_the_user_rates_on_average_and_stay_the_same() -> None:
     data = holding([[0, 3], [1]], np.array([2.0, 5.0, 4.0], np.float32))
     privacy = PseudoItems(1.0, dense=False)
-    filled, again = (privacy.disguise(data, NUM_ITEMS, Chance(1)).train for _ in "ab")
+    filled, again = (privacy.training_data(data, NUM_ITEMS, NoiseSource(1)).train for _ in "ab")
     assert_array_equal(filled.item, again.item)
     assert filled.rating is not None
     rated = dict(zip(filled.slice(0, 1).item.tolist(), filled.rating[:4].tolist(), strict=True))
@@ -197,7 +203,7 @@ def test_pseudo_items_are_rated_as_the_user_rates_on_average_and_stay_the_same()
 
 
 def test_hiding_prints_no_epsilon() -> None:
-    facts = PseudoItems(1.0, dense=True).curator(RUN, Chance(1)).facts()
+    facts = PseudoItems(1.0, dense=True).server_mechanism(RUN, NoiseSource(1)).facts()
     assert "epsilon" not in facts
     assert "not a guarantee" in facts["privacy"]["mechanism"]
 

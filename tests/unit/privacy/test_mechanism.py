@@ -8,9 +8,9 @@ import pytest
 from fedrec_flower.core.random import Secret, draw, streams
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.privacy import noise as chance_module
-from fedrec_flower.privacy.mechanism import Curator, NoPrivacy
-from fedrec_flower.privacy.noise import Chance, laplace
-from fedrec_flower.privacy.statement import about_lasting, about_noise
+from fedrec_flower.privacy.mechanism import NoPrivacy, NoPrivacyServer
+from fedrec_flower.privacy.noise import NoiseSource, laplace
+from fedrec_flower.privacy.statement import noise_origin, persistent_noise_origin
 
 
 def test_no_privacy_is_the_identity() -> None:
@@ -22,16 +22,21 @@ def test_no_privacy_is_the_identity() -> None:
 
 def test_its_curator_asks_whom_it_is_told_to_and_releases_what_it_gets() -> None:
     sampled, total = np.array([1, 5]), UpdateSum.zeros({"bias": (2,)}, 3)
-    assert Curator().cohort(sampled, 1) is sampled
-    assert Curator().release(total, {"bias": (2,)}, 1) is total
-    assert Curator().facts() == Curator().figures() == Curator().state() == {}
+    assert NoPrivacyServer().cohort(sampled, 1) is sampled
+    assert NoPrivacyServer().release(total, {"bias": (2,)}, 1) is total
+    assert (
+        NoPrivacyServer().facts()
+        == NoPrivacyServer().round_metrics()
+        == NoPrivacyServer().state()
+        == {}
+    )
 
 
 @pytest.mark.parametrize("seed", [3, None])
 def test_noise_has_the_law_it_says(seed: int | None) -> None:
     from scipy.stats import kstest
 
-    source = Chance(seed).source("test")
+    source = NoiseSource(seed).stream("test")
     size, unlikely = 4000, 1e-6
     assert kstest(source.normal((size,)), "norm").pvalue > unlikely
     assert kstest(source.uniform((size,)), "uniform").pvalue > unlikely
@@ -41,15 +46,15 @@ def test_noise_has_the_law_it_says(seed: int | None) -> None:
 
 def test_a_seed_repeats_and_the_operating_system_does_not() -> None:
     shape = (2, 3)
-    one, again, other = (Chance(s).source("noise", 4, 2).normal(shape) for s in (1, 1, 2))
+    one, again, other = (NoiseSource(s).stream("noise", 4, 2).normal(shape) for s in (1, 1, 2))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
-    first, second = (Chance(None).source("noise", 4, 2).normal(shape) for _ in range(2))
+    first, second = (NoiseSource(None).stream("noise", 4, 2).normal(shape) for _ in range(2))
     assert not np.array_equal(first, second)
 
 
 def test_uniform_draws_are_never_zero_or_one() -> None:
-    drawn = Chance(None).source("test").uniform((10_000,))
+    drawn = NoiseSource(None).stream("test").uniform((10_000,))
     assert 0 < drawn.min() < drawn.max() < 1
 
 
@@ -62,24 +67,26 @@ def test_lasting_draws_under_a_secret_come_from_a_cipher(monkeypatch: pytest.Mon
     secret = Secret(bytes(range(32)))
     with monkeypatch.context() as patch:
         patch.setattr(chance_module, "generator", refuse)
-        source = Chance(secret).lasting("report", 7)
+        source = NoiseSource(secret).persistent_stream("report", 7)
         first, second = source.uniform((2, 3)), source.uniform((4,))
-        once = Chance(secret).lasting("report", 7).uniform((10,))
+        once = NoiseSource(secret).persistent_stream("report", 7).uniform((10,))
     blocks = draw(streams(secret, "report", 0, np.array([7])), np.arange(10))
     assert np.array_equal(once, ((blocks >> np.uint64(11)) + 0.5) * 2.0**-53)
     assert np.array_equal(once, np.concatenate([first.ravel(), second]))
     for role, client in (("report", 8), ("other", 7)):
-        assert not np.isin(Chance(secret).lasting(role, client).uniform((10,)), once).any()
+        assert not np.isin(
+            NoiseSource(secret).persistent_stream(role, client).uniform((10,)), once
+        ).any()
 
 
 def test_lasting_draws_have_the_law_they_say() -> None:
     from scipy.stats import kstest
 
-    source = Chance(Secret(bytes(range(32)))).lasting("test", 1)
+    source = NoiseSource(Secret(bytes(range(32)))).persistent_stream("test", 1)
     for drawn, law in ((source.uniform((4000,)), "uniform"), (source.normal((4000,)), "norm")):
         assert kstest(drawn, law).pvalue > 1e-6
 
 
 def test_the_summary_says_where_the_flips_of_a_report_come_from() -> None:
-    assert "secret of each node" in about_lasting(Chance(None))
-    assert about_lasting(Chance(3)) == about_noise(Chance(3))
+    assert "secret of each node" in persistent_noise_origin(NoiseSource(None))
+    assert persistent_noise_origin(NoiseSource(3)) == noise_origin(NoiseSource(3))

@@ -32,8 +32,8 @@ def test_what_noise_cannot_explain_is_nearer_to_the_truth_than_what_was_released
     for seed in range(5):
         released = noisy_gram(seed)
         cleaned = without_noise(released, STD)
-        before, after = (np.linalg.norm(found - truth) for found in (released, cleaned))
-        assert after < 0.7 * before
+        initial, after = (np.linalg.norm(found - truth) for found in (released, cleaned))
+        assert after < 0.7 * initial
 
 
 def test_what_is_cleaned_is_symmetric_and_positive() -> None:

@@ -150,14 +150,14 @@ def test_whoever_exceeds_the_deadline_is_late_and_nobody_else() -> None:
 )
 def test_a_broken_update_is_found_to_be_what_it_is(name: str, kind: str) -> None:
     sent = updates_of([4, 5, 6])
-    arrived, odd = faults(**{name: 1.0}).spoil(sent, TABLES, 1, 0)
+    arrived, odd = faults(**{name: 1.0}).corrupt(sent, TABLES, 1, 0)
     reasons = LIMITS.violations(arrived, TABLES)
     assert odd == []
     assert {c: failure.kind for c, failure in reasons.items()} == dict.fromkeys((4, 5, 6), kind)
 
 
 def test_wrong_weights_are_negative_zero_and_enormous() -> None:
-    arrived, _ = faults(wrong_weight=1.0).spoil(updates_of([6, 7, 8]), TABLES, 1, 0)
+    arrived, _ = faults(wrong_weight=1.0).corrupt(updates_of([6, 7, 8]), TABLES, 1, 0)
     negative, nothing, enormous = arrived.weights
     assert negative == -1
     assert nothing == 0
@@ -165,18 +165,21 @@ def test_wrong_weights_are_negative_zero_and_enormous() -> None:
 
 
 def test_a_wrong_shape_is_no_part_of_the_rest() -> None:
-    arrived, odd = faults(wrong_shape=1.0).spoil(updates_of([4, 5]), TABLES, 1, 0)
+    arrived, odd = faults(wrong_shape=1.0).corrupt(updates_of([4, 5]), TABLES, 1, 0)
     assert len(arrived.clients) == 0
     assert [reply.client for reply in odd] == [4, 5]
     assert odd[0].tensors["dense"].shape == (2, 3)
-    assert not any(reply.again for reply in odd)
+    assert not any(reply.duplicate for reply in odd)
 
 
 def test_a_repeated_reply_arrives_and_comes_again_as_it_was() -> None:
     sent = updates_of([4, 5])
-    arrived, odd = faults(repeated=1.0).spoil(sent, TABLES, 1, 0)
+    arrived, odd = faults(repeated=1.0).corrupt(sent, TABLES, 1, 0)
     assert_array_equal(arrived.clients, sent.clients)
-    assert [(reply.client, reply.weight, reply.again) for reply in odd] == [(4, 1, 1), (5, 2, 1)]
+    assert [(reply.client, reply.weight, reply.duplicate) for reply in odd] == [
+        (4, 1, 1),
+        (5, 2, 1),
+    ]
     assert_array_equal(odd[1].tensors["item"], sent.tensors["item"][2:])
     assert_array_equal(odd[1].tensors["dense"], sent.tensors["dense"][1])
 
@@ -184,7 +187,7 @@ def test_a_repeated_reply_arrives_and_comes_again_as_it_was() -> None:
 @pytest.mark.parametrize("name", [*RATES[2:], "repeated"])
 def test_what_was_learnt_is_never_spoilt_in_place(name: str) -> None:
     sent, same = updates_of([4, 5, 6]), updates_of([4, 5, 6])
-    faults(**{name: 1.0}, attackers=1.0).spoil(sent, TABLES, 1, 0)
+    faults(**{name: 1.0}, attackers=1.0).corrupt(sent, TABLES, 1, 0)
     assert_array_equal(sent.weights, same.weights)
     for key, value in sent.tensors.items():
         assert_array_equal(value, same.tensors[key])
@@ -192,7 +195,7 @@ def test_what_was_learnt_is_never_spoilt_in_place(name: str) -> None:
 
 def test_where_nothing_travels_nothing_breaks() -> None:
     sent = replace(updates_of([4, 5]), tensors={})
-    arrived, odd = faults(wrong_shape=1.0, attackers=1.0).spoil(sent, TABLES, 1, 0)
+    arrived, odd = faults(wrong_shape=1.0, attackers=1.0).corrupt(sent, TABLES, 1, 0)
     assert arrived is sent
     assert odd == []
 
@@ -202,12 +205,15 @@ def test_where_nothing_travels_nothing_breaks() -> None:
 
 def test_attackers_are_a_fixed_share_and_scale_their_updates_alone() -> None:
     world = faults(attackers=0.2, factor=-10.0)
-    liars = world._attackers
-    assert liars.sum() == 0.2 * len(CLIENTS)
-    clients = [int(np.flatnonzero(liars)[0]), int(np.flatnonzero(~liars)[0])]
+    malicious_clients = world._attackers
+    assert malicious_clients.sum() == 0.2 * len(CLIENTS)
+    clients = [
+        int(np.flatnonzero(malicious_clients)[0]),
+        int(np.flatnonzero(~malicious_clients)[0]),
+    ]
     sent = updates_of(clients)
     for round_ in (1, 2):
-        arrived, odd = world.spoil(sent, TABLES, round_, 0)
+        arrived, odd = world.corrupt(sent, TABLES, round_, 0)
         assert odd == []
         for name, rows in (("item", slice(0, 2)), ("dense", slice(0, 1))):
             first, rest = sent.tensors[name][rows], sent.tensors[name][rows.stop :]
@@ -218,28 +224,28 @@ def test_attackers_are_a_fixed_share_and_scale_their_updates_alone() -> None:
 def test_label_flippers_like_what_their_users_never_touched(make_client: "MakeClient") -> None:
     data = make_client([[1, 2, 3], [4]], [[5], [6]], [[7], [8]], client=9)
     world = faults(attackers=1.0, attack="label_flip")
-    seen = world.tamper(data, 1).train
+    seen = world.tamper(data).train
     mine, other = set(seen.item[:3].tolist()), set(seen.item[3:].tolist())
     assert_array_equal(seen.offsets, data.train.offsets)
     assert len(mine) == 3
     assert not mine & {1, 2, 3, 5, 7}
     assert not other & {4, 6, 8}
-    assert_array_equal(world.tamper(data, 2).train.item, seen.item)
+    assert_array_equal(world.tamper(data).train.item, seen.item)
 
 
 def test_the_honest_train_on_what_they_hold(make_client: "MakeClient") -> None:
     world = faults(attackers=0.5, attack="label_flip")
     honest = int(np.flatnonzero(~world._attackers)[0])
     data = make_client([[1, 2, 3]], client=honest)
-    assert world.tamper(data, 1) is data
+    assert world.tamper(data) is data
     scaling = faults(attackers=1.0)
-    assert scaling.tamper(data, 1) is data
+    assert scaling.tamper(data) is data
 
 
 def test_who_touched_nearly_everything_flips_what_there_is(make_client: "MakeClient") -> None:
     data = make_client([list(range(28))])
     world = faults(attackers=1.0, attack="label_flip")
-    flipped = world.tamper(data, 1).train.item
+    flipped = world.tamper(data).train.item
     assert set(flipped[:2].tolist()) == {28, 29}
     assert_array_equal(flipped[2:], data.train.item[2:])
     assert_array_equal(data.train.item, np.arange(28))

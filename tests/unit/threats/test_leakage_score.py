@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.closed_form import incidence
 from fedrec_flower.models.ops.cooccurrence import cooccurrences
-from fedrec_flower.threats.leakage_metrics import auc, by_item, guess, readings
+from fedrec_flower.threats.leakage_metrics import auc, by_item, inferred_items, leakage_scores
 
 NUM_ITEMS = 40
 OWN = np.array([3, 8, 21, 30])
@@ -26,8 +26,8 @@ def update(direction: list[float]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("turned", [1.0, -1.0], ids=["as it is", "turned"])
 def test_an_update_that_reveals_everything_is_read_whichever_way_it_points(turned: float) -> None:
     vector = [0.3 * turned, -0.2 * turned, 0.1 * turned]
-    read = readings({"item_embedding.weight": update(vector)}, NUM_ITEMS)
-    assert guess(read).tolist() == OWN.tolist()
+    read = leakage_scores({"item_embedding.weight": update(vector)}, NUM_ITEMS)
+    assert inferred_items(read).tolist() == OWN.tolist()
     for score in read:
         assert auc(score[OWN], score[OTHERS]) == 1.0
 
@@ -39,13 +39,13 @@ def test_a_bias_says_which_side_is_liked_even_where_the_liked_are_many() -> None
     bias[many], bias[NEGATIVES] = 0.2, -0.2
     # The vectors alone are read the wrong way round: the rarer side is taken for the liked one.
     alone = {"item_embedding.weight": rows}
-    assert guess(readings(alone, NUM_ITEMS)).tolist() == NEGATIVES.tolist()
+    assert inferred_items(leakage_scores(alone, NUM_ITEMS)).tolist() == NEGATIVES.tolist()
     both = alone | {"item_bias.weight": bias}
-    assert guess(readings(both, NUM_ITEMS)).tolist() == many.tolist()
+    assert inferred_items(leakage_scores(both, NUM_ITEMS)).tolist() == many.tolist()
 
 
 def test_rows_that_were_not_touched_come_after_those_that_were_pulled() -> None:
-    read = readings({"table": update([1.0, 2.0])}, NUM_ITEMS)[1]
+    read = leakage_scores({"table": update([1.0, 2.0])}, NUM_ITEMS)[1]
     untouched = np.setdiff1d(OTHERS, NEGATIVES)
     assert read[OWN].min() > read[untouched].max()
     assert read[NEGATIVES] == pytest.approx(0.0)
@@ -53,7 +53,7 @@ def test_rows_that_were_not_touched_come_after_those_that_were_pulled() -> None:
 
 
 def test_scale_changes_no_reading() -> None:
-    small, large = (readings({"t": update([1.0, 2.0]) * k}, NUM_ITEMS) for k in (1e-3, 1e3))
+    small, large = (leakage_scores({"t": update([1.0, 2.0]) * k}, NUM_ITEMS) for k in (1e-3, 1e3))
     np.testing.assert_allclose(small * 1e6, large, atol=1e-9)
 
 
@@ -62,16 +62,16 @@ def test_noise_is_worth_one_half() -> None:
     areas = []
     for _ in range(200):
         drawn = {"t": rng.normal(size=(NUM_ITEMS, 5)), "b": rng.normal(size=(NUM_ITEMS, 1))}
-        score = readings(drawn, NUM_ITEMS)[0]
+        score = leakage_scores(drawn, NUM_ITEMS)[0]
         areas.append(auc(score[OWN], score[OTHERS]))
     assert np.mean(areas) == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize("sent", [{}, {"dense": np.ones((7, 3))}, {"t": np.zeros((NUM_ITEMS, 2))}])
 def test_nothing_is_read_into_nothing(sent: dict[str, NDArray[np.float64]]) -> None:
-    read = readings(sent, NUM_ITEMS)
+    read = leakage_scores(sent, NUM_ITEMS)
     assert not read.any()
-    assert not len(guess(read))
+    assert not len(inferred_items(read))
 
 
 def test_of_pairs_of_items_the_items_are_read() -> None:

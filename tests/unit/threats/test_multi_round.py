@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fedrec_flower.models.abilities import BilinearForm
-from fedrec_flower.threats.multi_round import regressed, told_apart
-from fedrec_flower.threats.observation import Sum
-from fedrec_flower.threats.source_separation import linked, separate
+from fedrec_flower.threats.multi_round import regression_scores, separation_scores
+from fedrec_flower.threats.observation import ObservedSum
+from fedrec_flower.threats.source_separation import assign_sources, separate
 
 Floats = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ def histories() -> Floats:
 
 
 @pytest.fixture(scope="module")
-def sums(histories: Floats) -> list[Sum]:
+def sums(histories: Floats) -> list[ObservedSum]:
     """Sums of rounds in which clients move items along vectors of their own, known to nobody."""
     rng = np.random.default_rng(2)
     vectors, found = rng.normal(size=(NUM_CLIENTS, DIM)), []
@@ -32,7 +32,7 @@ def sums(histories: Floats) -> list[Sum]:
         negatives = rng.poisson(0.1, (COHORT, NUM_ITEMS))
         change = 4 * histories[cohort] - 2 * negatives
         seen = {"item": change.T @ vectors[cohort], "bias": change.sum(axis=0)[:, None]}
-        found.append(Sum(round_ + 1, cohort, {}, seen, 1.0, np.inf, 0.0))
+        found.append(ObservedSum(round_ + 1, cohort, {}, seen, 1.0, np.inf, 0.0))
         vectors = vectors + 0.1 * rng.normal(size=vectors.shape)
     return found
 
@@ -44,7 +44,7 @@ def accuracy(scores: Floats, histories: Floats) -> float:
 
 
 def test_a_sum_of_fewer_clients_than_dimensions_comes_apart(
-    sums: list[Sum], histories: Floats
+    sums: list[ObservedSum], histories: Floats
 ) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
     first = sums[0]
@@ -55,42 +55,47 @@ def test_a_sum_of_fewer_clients_than_dimensions_comes_apart(
     assert (alike.argmax(axis=0) < COHORT).all()
 
 
-def test_cohorts_tell_whose_each_source_is(sums: list[Sum], histories: Floats) -> None:
+def test_cohorts_tell_whose_each_source_is(sums: list[ObservedSum], histories: Floats) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
     rng = np.random.default_rng(0)
     rounds = [separate(s.seen["item"], s.seen["bias"][:, 0], s.cohort, rng) for s in sums]
-    for each, owned in zip(rounds, linked(rounds, NUM_CLIENTS), strict=True):
+    for each, owned in zip(rounds, assign_sources(rounds, NUM_CLIENTS), strict=True):
         assert np.array_equal(np.sort(owned), np.arange(COHORT))
         assert each.sources.shape == (NUM_ITEMS, COHORT)
     clients = np.arange(NUM_CLIENTS)
-    assert accuracy(told_apart(rounds, clients, NUM_CLIENTS), histories) > 0.7
+    assert accuracy(separation_scores(rounds, clients, NUM_CLIENTS), histories) > 0.7
     # With the cohorts of other rounds, nothing says which source is whose.
     shifted = [
         type(each)(other.cohort, each.sources, each.vectors)
         for each, other in zip(rounds, [*rounds[1:], rounds[0]], strict=True)
     ]
-    assert accuracy(told_apart(shifted, clients, NUM_CLIENTS), histories) < 0.45
+    assert accuracy(separation_scores(shifted, clients, NUM_CLIENTS), histories) < 0.45
 
 
 def test_who_took_part_when_tells_of_items_through_biases_alone(
-    sums: list[Sum], histories: Floats
+    sums: list[ObservedSum], histories: Floats
 ) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
     clients = np.arange(NUM_CLIENTS)
-    plain = regressed(sums, FACTORS, clients, None, NUM_CLIENTS)
+    plain = regression_scores(sums, FACTORS, clients, None, NUM_CLIENTS)
     assert accuracy(plain, histories) > 0.2
     shifted = [
-        Sum(s.round, o.cohort, {}, s.seen, 1.0, np.inf, 0.0)
+        ObservedSum(s.round, o.cohort, {}, s.seen, 1.0, np.inf, 0.0)
         for s, o in zip(sums, [*sums[1:], sums[0]], strict=True)
     ]
-    assert abs(accuracy(regressed(shifted, FACTORS, clients, None, NUM_CLIENTS), histories)) < 0.1
+    assert (
+        abs(accuracy(regression_scores(shifted, FACTORS, clients, None, NUM_CLIENTS), histories))
+        < 0.1
+    )
 
 
-def test_known_activities_weigh_the_clients_of_a_round(sums: list[Sum], histories: Floats) -> None:
+def test_known_activities_weigh_the_clients_of_a_round(
+    sums: list[ObservedSum], histories: Floats
+) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
     clients, known = np.arange(NUM_CLIENTS), np.ones(NUM_CLIENTS, np.int64)
-    even = regressed(sums, FACTORS, clients, known, NUM_CLIENTS)
-    np.testing.assert_allclose(even, regressed(sums, FACTORS, clients, None, NUM_CLIENTS))
+    even = regression_scores(sums, FACTORS, clients, known, NUM_CLIENTS)
+    np.testing.assert_allclose(even, regression_scores(sums, FACTORS, clients, None, NUM_CLIENTS))
     known[0] = 0
-    assert not regressed(sums, FACTORS, clients, known, NUM_CLIENTS)[0].any()
+    assert not regression_scores(sums, FACTORS, clients, known, NUM_CLIENTS)[0].any()
     del histories

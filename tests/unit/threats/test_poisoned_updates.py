@@ -18,8 +18,14 @@ from fedrec_flower.experiment.composition import compose
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.ncf import NCF
 from fedrec_flower.threats.explicit_boosting import ascent
-from fedrec_flower.threats.fedrecattack import FedRecAttack, Public, bounded, explained, promotion
-from fedrec_flower.threats.item_gradients import Scoring, Sent, rewritten
+from fedrec_flower.threats.fedrecattack import (
+    FedRecAttack,
+    Public,
+    clip_rows,
+    fit_user_vectors,
+    promotion_direction,
+)
+from fedrec_flower.threats.item_gradients import BilinearScores, ItemRows, replace_item_rows
 
 if TYPE_CHECKING:
     from tests.conftest import PrepareSmall
@@ -79,7 +85,7 @@ def everyone(data: Prepared) -> Updates:
 def test_rewritten_rows_stand_where_the_clients_stood() -> None:
     before = updates([5, 2, 9], [[1, 4], [], [0]])
     change = {ITEM: normal(3, DIM, seed=4)}
-    after = rewritten(before, {1: Sent(np.array([2, 3, 7]), change)}, TABLES)
+    after = replace_item_rows(before, {1: ItemRows(np.array([2, 3, 7]), change)}, TABLES)
     assert_array_equal(after.offsets, [0, 2, 5, 6])
     assert_array_equal(after.rows, [1, 4, 2, 3, 7, 0])
     assert_array_equal(after.tensors[ITEM][2:5], change[ITEM])
@@ -88,8 +94,8 @@ def test_rewritten_rows_stand_where_the_clients_stood() -> None:
 
 
 def test_what_is_sent_over_what_was_learnt_replaces_its_own_rows_alone() -> None:
-    learnt = Sent(np.array([1, 4]), {ITEM: normal(2, DIM), "control/other": normal(2, 2)})
-    whole = Sent(np.array([4, 6]), {ITEM: normal(2, DIM, seed=5)}).over(learnt)
+    learnt = ItemRows(np.array([1, 4]), {ITEM: normal(2, DIM), "control/other": normal(2, 2)})
+    whole = ItemRows(np.array([4, 6]), {ITEM: normal(2, DIM, seed=5)}).over(learnt)
     assert_array_equal(whole.rows, [1, 4, 6])
     assert_array_equal(whole.tensors[ITEM][0], learnt.tensors[ITEM][0])
     assert_array_equal(whole.tensors[ITEM][1:], normal(2, DIM, seed=5))
@@ -105,7 +111,7 @@ def test_honest_clients_send_what_they_learnt_bit_for_bit(data: Prepared, name: 
     assert_array_equal(after.clients, before.clients)
     assert_array_equal(after.weights, before.weights)
     assert_array_equal(after.tensors["dense"], before.tensors["dense"])
-    honest = np.flatnonzero(~np.isin(before.clients, attack.liars))
+    honest = np.flatnonzero(~np.isin(before.clients, attack.malicious_clients))
     ours, theirs = after.select(honest, TABLES), before.select(honest, TABLES)
     assert_array_equal(ours.rows, theirs.rows)
     for key, value in theirs.tensors.items():
@@ -117,7 +123,7 @@ def test_honest_clients_send_what_they_learnt_bit_for_bit(data: Prepared, name: 
 @pytest.mark.parametrize("name", ["explicit_boosting", "fedrecattack"])
 def test_liars_send_the_targets_rows_ascending_and_nothing_wild(data: Prepared, name: str) -> None:
     attack, after = crafted(data, name, everyone(data))
-    for place in attack.lying(after):
+    for place in attack.malicious_places(after):
         rows = after.rows[after.offsets[place] : after.offsets[place + 1]]
         assert (np.diff(rows) > 0).all()
         assert set(attack.promoted.tolist()) <= set(rows.tolist())
@@ -140,7 +146,7 @@ def test_what_a_liar_sends_does_not_depend_on_who_else_is_on_its_node(
 ) -> None:
     before = everyone(data)
     attack, after = crafted(data, name, before)
-    place = int(attack.lying(before)[-1])
+    place = int(attack.malicious_places(before)[-1])
     alone = crafted(data, name, before.select(np.array([place]), TABLES))[1]
     whole = after.select(np.array([place]), TABLES)
     assert_array_equal(alone.rows, whole.rows)
@@ -161,10 +167,10 @@ def test_boosting_goes_up_the_likelihood_of_the_targets() -> None:
 def test_a_boosted_client_sends_its_boosted_step_and_else_what_it_learnt(data: Prepared) -> None:
     before = everyone(data)
     attack, after = crafted(data, "explicit_boosting", before, boost=7.0)
-    place = int(attack.lying(before)[0])
-    learnt, sent = (Sent.of(each, place, TABLES) for each in (before, after))
+    place = int(attack.malicious_places(before)[0])
+    learnt, sent = (ItemRows.of(each, place, TABLES) for each in (before, after))
     faces = np.append(own(USER, int(before.clients[place])), np.float32(1))[None]
-    rows = Scoring.of(attack.model).rows(shared(data.num_items))[attack.promoted]
+    rows = BilinearScores.of(attack.model).rows(shared(data.num_items))[attack.promoted]
     push = 7.0 * ascent(faces, rows)
     at = np.searchsorted(sent.rows, attack.promoted)
     assert_allclose(sent.tensors[ITEM][at], push[:, :-1], rtol=1e-5)
@@ -200,14 +206,14 @@ def test_promotion_goes_down_the_papers_loss() -> None:
     table = torch.from_numpy(rows).requires_grad_()
     naive_loss(torch.from_numpy(faces), table, had, targets, 3).backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
     assert table.grad is not None
-    down = promotion(faces, rows, had, np.array(targets), 3)
+    down = promotion_direction(faces, rows, had, np.array(targets), 3)
     assert_allclose(down, -table.grad.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_who_had_nearly_everything_urges_nobody() -> None:
     had = np.ones((1, 6), bool)
     had[0, :2] = False  # a target and one other: no list of three
-    down = promotion(normal(1, DIM + 1), normal(6, DIM + 1), had, np.array([0]), 3)
+    down = promotion_direction(normal(1, DIM + 1), normal(6, DIM + 1), had, np.array([0]), 3)
     assert not down.any()
 
 
@@ -215,7 +221,7 @@ def test_vectors_explain_what_users_are_known_to_like() -> None:
     rows = normal(40, DIM + 1)
     liked = np.array([3, 8, 21])
     known = Public(2, np.array([0, 0, 1]), liked)
-    found = explained(rows, known, steps=60, learning_rate=0.1, rng=np.random.default_rng(0))
+    found = fit_user_vectors(rows, known, steps=60, learning_rate=0.1, rng=np.random.default_rng(0))
     scores = found @ rows[:, :-1].T + rows[:, -1]
     for user, item in zip(known.user, liked, strict=True):
         assert (scores[user] < scores[user, item]).mean() > 0.8
@@ -226,7 +232,7 @@ def test_no_bounded_row_is_longer_than_allowed_and_none_is_turned(
     seed: int, longest: float, scale: float
 ) -> None:
     rows = normal(5, DIM, seed=seed) * np.float32(scale)
-    short = bounded(rows, longest)
+    short = clip_rows(rows, longest)
     length = np.linalg.norm(short, axis=1)
     assert (length <= longest * (1 + 1e-5)).all()
     within = np.linalg.norm(rows, axis=1) <= longest
@@ -241,7 +247,7 @@ def test_what_is_sent_keeps_both_bounds(data: Prepared, longest: float) -> None:
         data, "fedrecattack", everyone(data), max_row_norm=longest, max_rows=5, public=0.5
     )
     whole = np.concatenate([after.tensors[ITEM], after.tensors[BIAS]], axis=1)
-    for place in attack.lying(after):
+    for place in attack.malicious_places(after):
         own_rows = whole[after.offsets[place] : after.offsets[place + 1]]
         assert 2 <= len(own_rows) <= 5
         assert (np.linalg.norm(own_rows, axis=1) <= longest * (1 + 1e-5)).all()
@@ -249,9 +255,9 @@ def test_what_is_sent_keeps_both_bounds(data: Prepared, longest: float) -> None:
 
 def test_what_is_public_is_a_fixed_share_of_training(data: Prepared) -> None:
     attack = crafted(data, "fedrecattack", everyone(data), public=0.3)[0]
-    again = crafted(Prepared(data.path), "fedrecattack", everyone(data), public=0.3)[0]
+    duplicate = crafted(Prepared(data.path), "fedrecattack", everyone(data), public=0.3)[0]
     known = attack.known
-    assert_array_equal(known.item, again.known.item)
+    assert_array_equal(known.item, duplicate.known.item)
     pairs = {(c, i) for c in range(12) for i in data.client(c).train.item.tolist()}
     users = generator(3, "public").random(len(pairs)) < 0.3
     assert len(known.item) == users.sum()
@@ -264,7 +270,7 @@ def test_clients_that_are_given_alike_share_one_search_and_others_do_not(data: P
     versions = [shared(data.num_items), {k: v + 1 for k, v in shared(data.num_items).items()}]
     attack.poison(everyone(data), lambda client: versions[client % 2], own, TABLES, 2)
     assert {round_ for round_, _ in attack.directions} == {2}
-    assert len(attack.directions) == len({int(client) % 2 for client in attack.liars})
+    assert len(attack.directions) == len({int(client) % 2 for client in attack.malicious_clients})
 
 
 # --- other models -------------------------------------------------------------------------------
@@ -277,7 +283,7 @@ def test_rows_and_faces_give_the_scores_of_the_model() -> None:
     ):
         values = {n: normal(*p.shape, seed=len(n)) for n, p in model.named_parameters()}
         model.load(values)
-        seen = Scoring.of(model)
+        seen = BilinearScores.of(model)
         faces = seen.faces(0, values, lambda name, _, values=values: values[name])  # type: ignore[misc]  # bound early
         scores = model.score_all(torch.arange(3)).detach().numpy()
         ours = faces @ seen.rows(values).T

@@ -15,7 +15,7 @@ from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.experiment.composition import CONF, compose
 from fedrec_flower.models.mf import MF
 from fedrec_flower.models.popularity import Popularity
-from fedrec_flower.threats.base import NoAttack
+from fedrec_flower.threats.base import Attack
 
 if TYPE_CHECKING:
     from fedrec_flower.threats.fake_profiles import Profiles
@@ -47,17 +47,17 @@ def data(prepare_small: "PrepareSmall") -> Prepared:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "attack").glob("*.yaml")))
 def test_every_attack_is_built_of_its_yaml(data: Prepared, name: str) -> None:
-    assert isinstance(attack(data, name), NoAttack)
+    assert isinstance(attack(data, name), Attack)
 
 
 def test_the_same_clients_promote_the_same_items_whatever_they_do_for_them(data: Prepared) -> None:
     every = [attack(data, name, malicious=0.25, num_targets=2) for name in PROMOTING]
-    again = attack(Prepared(data.path), "watch", malicious=0.25, num_targets=2)
+    duplicate = attack(Prepared(data.path), "watch", malicious=0.25, num_targets=2)
     for one in every:
-        assert_array_equal(one.liars, again.liars)
-        assert_array_equal(one.promoted, again.promoted)
-    assert len(again.liars) == 0.25 * data.num_clients
-    assert len(again.promoted) == 2
+        assert_array_equal(one.malicious_clients, duplicate.malicious_clients)
+        assert_array_equal(one.promoted, duplicate.promoted)
+    assert len(duplicate.malicious_clients) == 0.25 * data.num_clients
+    assert len(duplicate.promoted) == 2
 
 
 def test_attacks_agree_on_what_they_share() -> None:
@@ -130,7 +130,7 @@ def test_a_profile_is_as_long_as_the_users_own_and_holds_every_target_once(
     for client in range(data.num_clients):
         own = data.client(client)
         claimed = fake.tamper(own)
-        if client not in fake.liars:
+        if client not in fake.malicious_clients:
             assert claimed is own
             continue
         items = claimed.train.item
@@ -168,7 +168,7 @@ def test_who_claims_the_most_popular_claims_just_these(data: Prepared) -> None:
 def test_a_client_of_several_users_claims_a_profile_for_each(prepare_small: "PrepareSmall") -> None:
     data = prepare_small([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
     fake = attack(data, "random", malicious=0.25, num_targets=2)
-    (liar,) = fake.liars.tolist()
+    (liar,) = fake.malicious_clients.tolist()
     own = data.client(liar)
     claimed = fake.tamper(own).train
     assert_array_equal(claimed.offsets, own.train.offsets)
@@ -184,14 +184,16 @@ def test_exposure_is_over_honest_users_who_never_had_the_target(data: Prepared) 
     recommended = np.tile(np.arange(10, 20, dtype=np.int32), (data.num_users, 1))
     shown_to = [0, 1, 2, 3, 4, 5, 6]
     recommended[shown_to, 9] = 4
-    strangers = set(range(data.num_users)) - set(watch.liars.tolist())  # a client is a user here
+    strangers = set(range(data.num_users)) - set(
+        watch.malicious_clients.tolist()
+    )  # a client is a user here
     for part in Part:
         columns = data.part(part)
         strangers -= set(columns.users()[columns.item == 4].tolist())
     rate = len(strangers & set(shown_to)) / len(strangers)
-    measured = watch.measured(data, recommended)
-    assert measured["exposure@10"] == pytest.approx((rate + 0) / 2)
-    assert (measured["num_targets"], measured["malicious"]) == (2, 3)
+    poisoning_metrics = watch.poisoning_metrics(data, recommended)
+    assert poisoning_metrics["exposure@10"] == pytest.approx((rate + 0) / 2)
+    assert (poisoning_metrics["num_targets"], poisoning_metrics["malicious"]) == (2, 3)
 
 
 def test_honest_accuracy_is_that_of_the_lists_of_honest_users(data: Prepared) -> None:
@@ -199,8 +201,8 @@ def test_honest_accuracy_is_that_of_the_lists_of_honest_users(data: Prepared) ->
     held_out = data.part(Part.TEST).item  # one a user
     recommended = np.full((data.num_users, 10), -1, np.int32)
     recommended[:, 2] = held_out
-    recommended[watch.liars, 0] = held_out[watch.liars]
-    honest = watch.measured(data, recommended)["ndcg@10_honest"]
+    recommended[watch.malicious_clients, 0] = held_out[watch.malicious_clients]
+    honest = watch.poisoning_metrics(data, recommended)["ndcg@10_honest"]
     assert honest == pytest.approx(1 / np.log2(3 + 1))
 
 
@@ -208,8 +210,8 @@ def test_shorter_lists_are_named_by_their_length_and_longer_ones_cut(data: Prepa
     watch: Poisoning = attack(data, "watch", targets=["item 04"])
     lists = np.tile(np.arange(20, 30, dtype=np.int32), (data.num_users, 1))
     late = np.concatenate([lists, np.full((data.num_users, 1), 4, np.int32)], axis=1)
-    assert watch.measured(data, late)["exposure@10"] == 0
-    assert "exposure@5" in watch.measured(data, lists[:, :5])
+    assert watch.poisoning_metrics(data, late)["exposure@10"] == 0
+    assert "exposure@5" in watch.poisoning_metrics(data, lists[:, :5])
 
 
 def test_a_target_that_everyone_had_exposes_nobody(data: Prepared) -> None:
