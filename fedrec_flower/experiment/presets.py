@@ -11,7 +11,7 @@ from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-GROUPS = ("model", "task", "model_task", "privacy", "faults", "attack", "federation")
+GROUPS = ("model", "task", "model_task", "privacy", "faults", "attack", "federation", "mode")
 """Groups with presets. An experiment is one too, but its name says that it sets everything."""
 
 

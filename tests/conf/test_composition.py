@@ -183,6 +183,15 @@ def test_centralized_has_one_client_for_every_model_and_task(model: str, task: s
     assert config["training"]["batch_size"] == 4096
 
 
+def test_mode_centralized_equals_federation_centralized() -> None:
+    words = ["model=ncf", "task=rating", "output_dir=run"]
+    mode, federation = (
+        composed(f"{choice}=centralized", *words) | {"overrides": words}
+        for choice in ("mode", "federation")
+    )
+    assert mode == federation
+
+
 def test_command_line_overrides_centralized() -> None:
     words = ("partition=silo_random", "strategy=fedadam", "training.learning_rate=3.0")
     config = composed("federation=centralized", *words, "clients_per_round=2")
