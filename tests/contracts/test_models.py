@@ -63,13 +63,13 @@ def test_side_information_is_in_buffers_with_a_row_per_user_or_item(path: Path, 
     if not isinstance(model, SideInformation):
         assert not dict(model.named_buffers())
         return
-    some = model.side_information(ATTRIBUTES, HISTORY, np.array([4, 1]))
-    every = model.side_information(ATTRIBUTES, HISTORY, None)
-    assert some.keys() == every.keys() == dict(model.named_buffers()).keys()
-    for name, value in every.items():
+    for_two_items = model.side_information(ATTRIBUTES, HISTORY, np.array([4, 1]))
+    for_all_items = model.side_information(ATTRIBUTES, HISTORY, None)
+    assert for_two_items.keys() == for_all_items.keys() == dict(model.named_buffers()).keys()
+    for name, value in for_all_items.items():
         assert value.dtype == np.float32
         assert value.shape == model.get_buffer(name).shape
-        assert_array_equal(some[name], value[[4, 1]] if name in model.item_rows else value)
+        assert_array_equal(for_two_items[name], value[[4, 1]] if name in model.item_rows else value)
         assert (name in model.user_rows) != (name in model.item_rows)
 
 

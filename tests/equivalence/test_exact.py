@@ -125,8 +125,8 @@ def test_local_only_equals_each_clients_own_fit(federate: "Federate", model: str
     data = node.data.client(5)
     node.fill(data, {}, "current", {})
     scored = node.model.score_histories(np.arange(data.num_users))
-    begun = generator(ran.setup.seed, "initial-personal", 0, data.client)
-    initial = node.model.initial(node.model.shared_names(), begun)
+    rng = generator(ran.setup.seed, "initial-personal", 0, data.client)
+    initial = node.model.initial(node.model.shared_names(), rng)
     node.model.load(node.model.solve_alone(data.train, initial, 2))
     assert_array_equal(node.model.score_histories(np.arange(data.num_users)), scored)
 
@@ -158,9 +158,11 @@ def test_a_recommender_client_replies_with_its_own_solution(
     ran = federate(f"model={model}", "num_rounds=1", "partition=single")
     node = open_node(json.dumps(json.loads(ran.job) | {"run": "again"}))
     initial = ran.setup.initial(ran.strategy)
-    given = [initial[name] for name in node.shared_names]
-    new, weight, _ = RecommenderClient(node, 0).fit(given, {"round": 1})
-    assert weight == CohortClient(node, [0]).fit(given, {"round": 1})[1] == len(node.data.client(0))
+    arrays = [initial[name] for name in node.shared_names]
+    new, weight, _ = RecommenderClient(node, 0).fit(arrays, {"round": 1})
+    assert (
+        weight == CohortClient(node, [0]).fit(arrays, {"round": 1})[1] == len(node.data.client(0))
+    )
     for name, array in zip(node.shared_names, new, strict=True):
         assert_allclose(array, ran.shared[name], rtol=1e-4, atol=1e-5)
 

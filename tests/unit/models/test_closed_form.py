@@ -41,15 +41,15 @@ def columns(had: Matrix) -> Columns:
 def fitted(model: ClosedFormRecommender, had: Matrix, num_rounds: int = 1) -> Tensors:
     """Solve a model and load it for the same users; returns its shared parameters."""
     initial = model.initial(model.shared_names(), np.random.default_rng(0))
-    found = model.solve_alone(columns(had), initial, num_rounds)
-    model.load(found)
+    result = model.solve_alone(columns(had), initial, num_rounds)
+    model.load(result)
     model.set_history(columns(had))
-    return found
+    return result
 
 
 def scores(model: ClosedFormRecommender) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = model.score_all(torch.arange(NUM_USERS)).numpy(force=True)
-    return found
+    result: NDArray[np.float32] = model.score_all(torch.arange(NUM_USERS)).numpy(force=True)
+    return result
 
 
 SEEDS = pytest.mark.parametrize("seed", range(5))
@@ -61,20 +61,20 @@ SEEDS = pytest.mark.parametrize("seed", range(5))
 @SEEDS
 def test_popularity_counts_the_users_of_each_item(seed: int) -> None:
     had, model = matrix(seed), Popularity(NUM_USERS, NUM_ITEMS)
-    found = fitted(model, had)
+    result = fitted(model, had)
     _, item = np.nonzero(had)
-    assert_array_equal(found["popularity"], np.bincount(item, minlength=NUM_ITEMS))
-    assert_array_equal(scores(model), np.tile(found["popularity"], (NUM_USERS, 1)))
+    assert_array_equal(result["popularity"], np.bincount(item, minlength=NUM_ITEMS))
+    assert_array_equal(scores(model), np.tile(result["popularity"], (NUM_USERS, 1)))
 
 
 def test_random_scores_are_uniform_and_differ_between_users() -> None:
     model = RandomScores(NUM_USERS, 2000)
     model.load(model.initial(["key"], np.random.default_rng(1)))
-    found = scores(model)
-    assert 0 <= found.min() < found.max() < 1
-    quarters, _ = np.histogram(found, bins=4, range=(0, 1))
-    assert_allclose(quarters / found.size, 1 / 4, atol=0.02)  # seven standard errors
-    between: Matrix = np.atleast_2d(np.corrcoef(found))
+    result = scores(model)
+    assert 0 <= result.min() < result.max() < 1
+    quarters, _ = np.histogram(result, bins=4, range=(0, 1))
+    assert_allclose(quarters / result.size, 1 / 4, atol=0.02)  # seven standard errors
+    between: Matrix = np.atleast_2d(np.corrcoef(result))
     assert abs(between - np.eye(NUM_USERS)).max() < 5 / np.sqrt(2000)
 
 
@@ -106,11 +106,11 @@ def test_cooccurrences_equal_the_gram_matrix_for_any_block_size(seed: int, cells
 @SEEDS
 def test_ease_equals_algorithm_1_of_steck(seed: int) -> None:
     had, model = matrix(seed), EASE(NUM_USERS, NUM_ITEMS, regularization=2.5)
-    found = fitted(model, had)
+    result = fitted(model, had)
     inverse = np.linalg.inv(had.T @ had + 2.5 * np.eye(NUM_ITEMS))
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
-    assert_allclose(found["item_weights"], weights, rtol=1e-5, atol=1e-6)
+    assert_allclose(result["item_weights"], weights, rtol=1e-5, atol=1e-6)
     assert_allclose(scores(model), had @ weights, rtol=1e-5, atol=1e-6)
 
 
@@ -148,11 +148,11 @@ def test_itemknn_sums_the_nearest_cosines(seed: int, shrinkage: float, num_neigh
     had = matrix(seed)
     model = ItemKNN(NUM_USERS, NUM_ITEMS, num_neighbours, shrinkage)
     fitted(model, had)
-    kept = cosine(had, shrinkage)
-    for row in kept:
+    nearest_cosines = cosine(had, shrinkage)
+    for row in nearest_cosines:
         nearest = np.lexsort((np.arange(NUM_ITEMS), -row))  # of equal items, the lower code first
         row[nearest[num_neighbours:]] = 0.0
-    assert_allclose(scores(model), had @ kept.T, rtol=1e-5, atol=1e-6)
+    assert_allclose(scores(model), had @ nearest_cosines.T, rtol=1e-5, atol=1e-6)
 
 
 def test_itemknn_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,14 +170,14 @@ def ials() -> IALS:
     return IALS(NUM_USERS, NUM_ITEMS, DIM, ALPHA, LAMBDA, NU, init_std=0.5)
 
 
-def row_by_row(had: Matrix, others: Matrix) -> Matrix:
+def row_by_row(had: Matrix, vectors: Matrix) -> Matrix:
     """One ridge regression per row of the matrix, on all columns with their weights."""
     solved = np.zeros((len(had), DIM))
-    for row, own in enumerate(had):
-        weight = np.diag(own + ALPHA)
-        pull = LAMBDA * (own.sum() + ALPHA * len(others)) ** NU
-        system = others.T @ weight @ others + pull * np.eye(DIM)
-        solved[row] = np.linalg.solve(system, others.T @ own)
+    for row, row_values in enumerate(had):
+        weight = np.diag(row_values + ALPHA)
+        pull = LAMBDA * (row_values.sum() + ALPHA * len(vectors)) ** NU
+        system = vectors.T @ weight @ vectors + pull * np.eye(DIM)
+        solved[row] = np.linalg.solve(system, vectors.T @ row_values)
     return solved
 
 
@@ -193,9 +193,9 @@ def ials_objective(had: Matrix, users: Matrix, items: Matrix) -> float:
 def test_a_round_of_ials_is_a_ridge_regression_per_user_then_per_item(seed: int) -> None:
     had, model = matrix(seed), ials()
     initial = model.initial(["item_vectors"], np.random.default_rng(0))["item_vectors"]
-    found = fitted(model, had)["item_vectors"]
+    result = fitted(model, had)["item_vectors"]
     items = row_by_row(had.T, row_by_row(had, initial.astype(np.float64)))
-    assert_allclose(found, items, rtol=1e-5, atol=1e-6)
+    assert_allclose(result, items, rtol=1e-5, atol=1e-6)
     assert_allclose(scores(model), row_by_row(had, items) @ items.T, rtol=1e-4, atol=1e-5)
 
 

@@ -42,8 +42,8 @@ def noise(model: MF) -> Tensors:
 
 def scores(model: MF, tensors: Tensors) -> NDArray[np.float32]:
     model.load({name: value.copy() for name, value in tensors.items()})
-    given: NDArray[np.float32] = model.score_all(torch.arange(NUM_USERS)).detach().numpy()
-    return given
+    all_scores: NDArray[np.float32] = model.score_all(torch.arange(NUM_USERS)).detach().numpy()
+    return all_scores
 
 
 def gradients(model: MF, tensors: Tensors) -> Tensors:
@@ -88,24 +88,24 @@ def test_after_server_step_treats_versions_separately_with_common_directions(
     one = noise(model)
     two = {name: value[::-1].copy() for name, value in one.items()}
     both = {name: np.stack([one[name], two[name]]) for name in one}
-    settled = model.after_server_step(both, np.random.default_rng(0))
+    versions_after = model.after_server_step(both, np.random.default_rng(0))
     for place, alone in enumerate([one, two]):
         for name, value in model.after_server_step(alone, np.random.default_rng(0)).items():
-            assert_allclose(settled[name][place], value, rtol=1e-6)
+            assert_allclose(versions_after[name][place], value, rtol=1e-6)
 
 
 @EITHER
 def test_gradient_step_at_full_rank_equals_that_of_mf(learns: Learns) -> None:
     model = colr(learns, rank=NUM_ITEMS, dim=NUM_ITEMS)
     names = [name for name, _ in model.named_parameters()]
-    begun = model.initial(names, np.random.default_rng(3))
-    slopes = gradients(model, begun)
+    initial = model.initial(names, np.random.default_rng(3))
+    slopes = gradients(model, initial)
     trained = ITEMS if learns == "items" else DIRECTIONS
-    stepped = begun | {trained: begun[trained] - 0.5 * slopes[trained]}
-    found = model.after_server_step(stepped, np.random.default_rng(4))[VECTORS]
-    plain, theirs = as_mf(begun)
+    stepped = initial | {trained: initial[trained] - 0.5 * slopes[trained]}
+    result = model.after_server_step(stepped, np.random.default_rng(4))[VECTORS]
+    plain, theirs = as_mf(initial)
     expected = theirs[VECTORS] - 0.5 * gradients(plain, theirs)[VECTORS]
-    assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_directions_equal_item_vectors_if_random_factors_are_the_identity() -> None:

@@ -57,9 +57,9 @@ def sequential(kind: str, window: int = WINDOW) -> SequentialRecommender:
 def states(model: SequentialRecommender, history: Columns) -> Tensor:
     """(n, d): states of the first user after 1, 2, ... n items."""
     whole = model.full_history(history, NUM_ITEMS)
-    found = model.encode_history(whole).detach()
+    result = model.encode_history(whole).detach()
     last = int(whole.last[0])
-    return found[last + 1 - int(np.diff(history.offsets)[0]) : last + 1]
+    return result[last + 1 - int(np.diff(history.offsets)[0]) : last + 1]
 
 
 def changed(place: int) -> Columns:
@@ -107,12 +107,12 @@ def test_training_scores_without_dropout_equal_evaluation_scores(kind: Kind) -> 
     drawn(model)
     user, item = HISTORY.users(), HISTORY.item.astype(np.int64)
     nobody, cohort = np.zeros(0, np.int64), np.array([0, 3])
-    known, unsaid = (nobody, nobody), np.zeros((3, 0), np.float32)
+    known, no_attributes = (nobody, nobody), np.zeros((3, 0), np.float32)
     layout = (cohort[:1], cohort[:1], cohort, np.array([0, 8]))
-    one = Cohort(*layout, user, item, None, *known, unsaid)
+    one = Cohort(*layout, user, item, None, *known, no_attributes)
     entries = model.entries(one.history, NUM_ITEMS)
-    kept = np.ones(len(entries.item), np.bool_)
-    reading = HistoryBatches.lay_out(entries, one, entries.item, [kept], [None])
+    mask = np.ones(len(entries.item), np.bool_)
+    reading = HistoryBatches.lay_out(entries, one, entries.item, [mask], [None])
     users, items = np.repeat(np.arange(3), NUM_ITEMS), np.tile(np.arange(NUM_ITEMS), 3)
     context = np.diff(HISTORY.offsets)[users] if model.window else None
     read = reading.history(0, np.zeros_like(users), users, context, 1)
@@ -200,21 +200,21 @@ def test_gru_scan_has_the_gradients_of_its_unrolled_steps(clients: int | None) -
     present = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 1, 1]]).expand(*front, 2, WINDOW)
 
     def steps(inputs: Tensor, present: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        state, found = torch.zeros(2, DIM), []
+        state, result = torch.zeros(2, DIM), []
         for read, here in zip(inputs.unbind(1), present.unbind(1), strict=True):
             of_state = torch.split(state @ weight.T, DIM, -1)
             update, reset, candidate = torch.split(read, DIM, -1)
             update, reset = (update + of_state[0]).sigmoid(), (reset + of_state[1]).sigmoid()
             candidate = (candidate + reset * (of_state[2] + bias)).tanh()
             state = state + here[:, None] * update * (candidate - state)
-            found.append(state)
-        return torch.stack(found, 1)
+            result.append(state)
+        return torch.stack(result, 1)
 
     slope = torch.randn(*front, 2, WINDOW, DIM, generator=rng)
     gradients = []
     for function in (gru_scan, steps):
-        found = (function if clients is None else vmap(function))(inputs, present, weight, bias)
-        gradients.append([found, *torch.autograd.grad((found * slope).sum(), leaves)])
+        result = (function if clients is None else vmap(function))(inputs, present, weight, bias)
+        gradients.append([result, *torch.autograd.grad((result * slope).sum(), leaves)])
     for ours, plain in zip(*gradients, strict=True):
         assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
@@ -225,8 +225,8 @@ def test_fedrecon_fits_users_by_gradient_descent_with_fixed_items(task: str) -> 
     model = FedRecon(3, NUM_ITEMS, (1.0, 5.0), task, DIM, 0.1, steps, rate, 2, 1.0)
     drawn(model)
     whole = model.full_history(HISTORY, NUM_ITEMS)
-    found = model.encode_history(whole)
-    assert not found.requires_grad
+    result = model.encode_history(whole)
+    assert not result.requires_grad
     for user in range(2):
         mine = (whole.user == user) & (whole.weight == 1)
         item, target = whole.item[mine], whole.target[mine]
@@ -244,8 +244,8 @@ def test_fedrecon_fits_users_by_gradient_descent_with_fixed_items(task: str) -> 
             bend = bend if task == "rating" else bend / 4
             length = rate * gradient @ gradient / bend
             vector = (vector - length * gradient).detach().requires_grad_()
-        assert_allclose(found[user], vector.detach(), rtol=1e-4, atol=1e-5)
-    assert not found[2].any()
+        assert_allclose(result[user], vector.detach(), rtol=1e-4, atol=1e-5)
+    assert not result[2].any()
 
 
 @pytest.mark.parametrize("task", ["ranking", "rating"])

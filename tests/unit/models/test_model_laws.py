@@ -115,14 +115,14 @@ def test_neumf_keeps_separate_vectors_for_product_and_hidden_layers() -> None:
     assert widths == {"gmf": DIM, "mlp": DIM, "neumf": 2 * DIM}
 
 
-def begin(model: Recommender) -> dict[str, NDArray[np.float32]]:
+def initial_values(model: Recommender) -> dict[str, NDArray[np.float32]]:
     names = [name for name, _ in model.named_parameters()]
     return model.initial(names, np.random.default_rng(0))
 
 
 def test_gmf_starts_as_an_inner_product() -> None:
     model = ncf("gmf")
-    values = begin(model)
+    values = initial_values(model)
     model.load(values)
     user, item = values["user_embedding.weight"], values["item_embedding.weight"]
     assert_allclose(scores(model), user @ item.T, rtol=1e-5, atol=1e-6)
@@ -132,19 +132,19 @@ def test_gmf_starts_as_an_inner_product() -> None:
 def test_initial_scores_of_rating_models_are_near_the_middle_of_the_range(
     model: Recommender,
 ) -> None:
-    model.load(begin(model))
+    model.load(initial_values(model))
     assert_allclose(scores(model), (1 + 5) / 2, atol=0.5)
 
 
 @pytest.mark.parametrize("model", [mf("ranking"), *(ncf(variant) for variant in VARIANTS)])
 def test_initial_scores_of_ranking_models_are_near_zero(model: Recommender) -> None:
-    model.load(begin(model))
+    model.load(initial_values(model))
     assert_allclose(scores(model), 0, atol=0.5)
 
 
 def test_initial_vectors_have_their_standard_deviation_and_biases_are_zero() -> None:
     model = MF(2000, 1000, None, "ranking", embedding_dim=8, init_std=0.25)
-    values = begin(model)
+    values = initial_values(model)
     for name in ("user_embedding.weight", "item_embedding.weight"):
         assert values[name].std() == pytest.approx(0.25, rel=0.05)
         assert values[name].mean() == pytest.approx(0, abs=0.01)
@@ -153,7 +153,7 @@ def test_initial_vectors_have_their_standard_deviation_and_biases_are_zero() -> 
 
 def test_initial_hidden_weights_are_within_glorots_bound() -> None:
     model = NCF(2, 2, None, "ranking", "mlp", 32, [64, 16], init_std=0.1)
-    values = begin(model)
+    values = initial_values(model)
     for name, (fan_out, fan_in) in {
         "hidden.0.weight": (64, 64),
         "hidden.2.weight": (16, 64),

@@ -23,11 +23,11 @@ def rows(num_rows: int, size: int, rng: torch.Generator, *clients: int) -> Tenso
     return torch.randint(num_rows, (*clients, size), generator=rng)
 
 
-def assert_same(found: Tensor, expected: Tensor, leaves: list[Tensor]) -> None:
+def assert_same(result: Tensor, expected: Tensor, leaves: list[Tensor]) -> None:
     """Compare values, and gradients of a sum with distinct weights."""
-    assert_close(found, expected)
-    slope = torch.arange(1.0, 1 + found.numel()).view_as(found)
-    pairs = (torch.autograd.grad((each * slope).sum(), leaves) for each in (found, expected))
+    assert_close(result, expected)
+    slope = torch.arange(1.0, 1 + result.numel()).view_as(result)
+    pairs = (torch.autograd.grad((each * slope).sum(), leaves) for each in (result, expected))
     for ours, plain in zip(*pairs, strict=True):
         assert_close(ours, plain)
 

@@ -43,8 +43,8 @@ def towers(features: NDArray[np.float32], num_attributes: int, **changes: object
 def scores(model: TwoTower, attributes: list[float], history: Columns) -> NDArray[np.float32]:
     """Scores of one user for every item."""
     model.load(model.side_information(np.array([attributes], np.float32), history, None))
-    given: NDArray[np.float32] = model.score_all(torch.tensor([0])).detach().numpy()[0]
-    return given
+    user_scores: NDArray[np.float32] = model.score_all(torch.tensor([0])).detach().numpy()[0]
+    return user_scores
 
 
 def had(*items: int) -> Columns:
@@ -55,8 +55,8 @@ def had(*items: int) -> Columns:
 def test_items_with_equal_features_get_equal_scores(one: int, two: int) -> None:
     features = FEATURES.copy()
     features[two] = features[one]
-    given = scores(towers(features, 2), [0.3, 1.0], had(4, 5))
-    assert_allclose(given[one], given[two], rtol=1e-6)  # positions in a product differ
+    user_scores = scores(towers(features, 2), [0.3, 1.0], had(4, 5))
+    assert_allclose(user_scores[one], user_scores[two], rtol=1e-6)  # positions in a product differ
 
 
 def test_an_item_without_interactions_scores_as_a_trained_item_with_equal_features(
@@ -70,34 +70,35 @@ def test_an_item_without_interactions_scores_as_a_trained_item_with_equal_featur
     features[20] = features[3]
     model = towers(features, 2)
     model.load({name: round_.shared[name] + moved for name, moved in change.items()})
-    given = scores(model, [0.3, 1.0], data.train)
-    assert_allclose(given[20], given[3], rtol=1e-6)
-    assert len(np.unique(given.round(6))) == NUM_ITEMS - 1
+    user_scores = scores(model, [0.3, 1.0], data.train)
+    assert_allclose(user_scores[20], user_scores[3], rtol=1e-6)
+    assert len(np.unique(user_scores.round(6))) == NUM_ITEMS - 1
 
 
 def test_users_with_equal_attributes_and_history_get_equal_scores() -> None:
     model = towers(FEATURES, 2)
     both = Columns(np.array([0, 2, 4]), np.array([4, 9, 9, 4], np.int32), None)
     model.load(model.side_information(np.array([[1.0, 2.0]] * 2, np.float32), both, None))
-    given = model.score_all(torch.arange(2)).detach().numpy()
-    assert_allclose(given[0], given[1], rtol=1e-6)
+    user_scores = model.score_all(torch.arange(2)).detach().numpy()
+    assert_allclose(user_scores[0], user_scores[1], rtol=1e-6)
 
 
 def test_attributes_and_history_each_change_the_scores() -> None:
     model = towers(FEATURES, 2)
     unknown = scores(model, [0.0, 0.0], NOTHING)
-    for known in (scores(model, [1.0, 0.0], NOTHING), scores(model, [0.0, 0.0], had(3))):
-        assert np.isfinite(known).all()
-        assert (known != unknown).any()
+    for changed in (scores(model, [1.0, 0.0], NOTHING), scores(model, [0.0, 0.0], had(3))):
+        assert np.isfinite(changed).all()
+        assert (changed != unknown).any()
 
 
 def test_profile_is_the_mean_of_item_features_and_zero_without_items() -> None:
     history = Columns(np.array([0, 0, 3]), np.array([3, 8, 8], np.int32), None)
-    said = np.array([[1.0], [2.0]], np.float32)
-    known = towers(FEATURES, 1).side_information(said, history, None)["user_features"]
-    assert_array_equal(known[:, :1], said)
-    assert_array_equal(known[0, 1:], np.zeros(3))
-    assert_allclose(known[1, 1:], (FEATURES[3] + 2 * FEATURES[8]) / 3, rtol=1e-6)
+    user_attributes = np.array([[1.0], [2.0]], np.float32)
+    values = towers(FEATURES, 1).side_information(user_attributes, history, None)
+    features = values["user_features"]
+    assert_array_equal(features[:, :1], user_attributes)
+    assert_array_equal(features[0, 1:], np.zeros(3))
+    assert_allclose(features[1, 1:], (FEATURES[3] + 2 * FEATURES[8]) / 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
@@ -109,19 +110,19 @@ def test_training_preserves_the_catalogue_and_sends_no_rows(
     inputs = (data.attributes, data.train, None)
     assert isinstance(round_.model, TwoTower)
     before = round_.model.side_information(*inputs)["item_features"].copy()
-    found = round_.train([data])[0]
+    result = round_.train([data])[0]
     after = round_.model.side_information(*inputs)["item_features"]
     assert_array_equal(after, before)
-    assert {name.partition(".")[0] for name in found.change} == {"user_tower", "item_tower"}
-    assert len(found.rows) == 0
+    assert {name.partition(".")[0] for name in result.change} == {"user_tower", "item_tower"}
+    assert len(result.rows) == 0
 
 
 def test_hybrid_updates_contain_the_touched_rows(
     make_client: "MakeClient",
 ) -> None:
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
-    found = Round("hybrid").train([data])[0]
-    assert {1, 3, 8} <= set(found.rows.tolist())
+    result = Round("hybrid").train([data])[0]
+    assert {1, 3, 8} <= set(result.rows.tolist())
 
 
 def test_hybrid_with_zero_item_vectors_equals_two_tower() -> None:
@@ -141,8 +142,10 @@ def test_history_dropout_trains_a_user_without_history(
 ) -> None:
     data = make_client([[3, 8, 1]], attributes=[[0.3, 1.0]])
     stranger = towers(FEATURES, 2, history_dropout=0.999)
-    known = stranger.side_information(data.attributes, data.train.mask(np.array([False])), None)
-    assert_array_equal(known["user_features"], [[np.float32(0.3), 1, 0, 0, 0]])
+    side_inputs = stranger.side_information(
+        data.attributes, data.train.mask(np.array([False])), None
+    )
+    assert_array_equal(side_inputs["user_features"], [[np.float32(0.3), 1, 0, 0, 0]])
     remembered = data.train.mask(np.array([True]))
     assert remembered.item.tolist() == data.train.item.tolist()
 
