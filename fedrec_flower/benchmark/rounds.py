@@ -4,7 +4,6 @@ Every row trains the same clients with the same settings (`measuring.WORK`), wit
 plain loop uses `nn.Embedding`, autograd, `optim.SGD`, and copies full tables for every client.
 """
 
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from fedrec_flower.benchmark.measuring import WORK, in_new_process, peak_memory_
 from fedrec_flower.benchmark.plain import PlainLoop
 from fedrec_flower.core.random import generator
 from fedrec_flower.experiment.composition import compose
-from fedrec_flower.experiment.run import set_up
+from fedrec_flower.experiment.run import make_place, set_up
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.client.cohort_client import CohortClient
 from fedrec_flower.federation.client.node import open_node
@@ -57,8 +56,8 @@ def measure(engine: str, model: str, cohort: int, rounds: int, dataset: str) -> 
         setup = set_up(config, RunFolder(Path(folder)))
         data = setup.data
         size = min(cohort, data.num_clients)
-        job = {**setup.plan.job, **setup.plan.place, "shares": True, "stacked": False}
-        node = open_node(json.dumps(job))
+        place = make_place(data, Path(folder) / "clients")
+        node = open_node(setup.plan.job.to_json(), place)
         shared = node.model.initial(node.shared_names, generator(1, "benchmark"))
         parameters = [shared[name] for name in node.shared_names]
 

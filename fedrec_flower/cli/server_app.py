@@ -1,4 +1,4 @@
-"""The ServerApp: an experiment over whatever grid `flwr run` provides.
+"""The ServerApp: it runs an experiment over the grid that `flwr run` provides.
 
 Hydra overrides come as one string, as on the command line:
 `flwr run . --run-config 'overrides="model=ncf num_rounds=20"'`.

@@ -6,7 +6,7 @@ the interactions of a user. A node opens the folder and reads only the pages of 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -135,6 +135,27 @@ class ClientData:
         return len(self.train.item)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DatasetInfo:
+    """The facts on the data that models and evaluators are built from.
+
+    Attributes:
+        num_items: size of the catalogue.
+        rating_range: lowest and highest training rating, raw units; None for implicit data.
+        item_features: float32 (num_items, num_features), public.
+        num_attributes: number of attributes of a user.
+    """
+
+    num_items: int
+    rating_range: tuple[float, float] | None
+    item_features: NDArray[np.float32]
+    num_attributes: int
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Return the facts by name, as constructors take them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
 class Prepared:
     """Reader of a prepared folder.
 
@@ -176,6 +197,13 @@ class Prepared:
         """16 hexadecimal digits, equal for equal interactions, split, partition and attributes."""
         columns = {name: sha for name, sha in self._files.items() if name.endswith(".npy")}
         return sha256(json.dumps(columns, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The facts on the data that models and evaluators are built from."""
+        return DatasetInfo(
+            self.num_items, self.rating_range, self.item_features, self.num_attributes
+        )
 
     def _column(self, name: str) -> NDArray[Any]:
         # asarray: slicing a plain view of the mapping is much cheaper than slicing a np.memmap.

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from fedrec_flower.core.errors import ConfigError, require
-from fedrec_flower.core.instantiate import build, check_node
+from fedrec_flower.core.instantiate import check_node
 from fedrec_flower.core.ranges import (
     Fraction,
     NonNegativeInt,
@@ -18,6 +18,7 @@ from fedrec_flower.core.ranges import (
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.evaluation.base import Evaluator
+from fedrec_flower.federation.components import build_faults, build_privacy, build_training
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.models.abilities import HistoryBased, ServerPostprocess, SideInformation
 from fedrec_flower.models.base import Recommender
@@ -132,11 +133,10 @@ def check(config: Config, data: Prepared, model: Recommender, evaluator: Evaluat
     Raises:
         ConfigError: names the value and the fix.
     """
-    training: LocalTraining = build("training", config["training"])
-    sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
-    faults: FaultModel = build("faults", config["faults"], seed=config["seed"], **sizes)
+    training = build_training(config["training"])
+    faults = build_faults(config["faults"], data, config["seed"])
     _check_faults(faults, model)
-    _check_silence(build("privacy", config["privacy"]), faults, config)
+    _check_silence(build_privacy(config["privacy"]), faults, config)
     _check_compression(config, model)
     _check_task(config, training, evaluator)
     evaluator.check(data.num_items)

@@ -4,7 +4,6 @@ A round is replayed on a copy of the clients' personal state, with the run's own
 its own privacy mechanism. The run, its tables and its spent privacy budget are not changed.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from fedrec_flower.federation.client.cohort_client import CohortClient
 from fedrec_flower.federation.client.node import Node, open_node
 from fedrec_flower.federation.client.state_store import share_secret
 from fedrec_flower.federation.client.trainers import GradientTrainer
+from fedrec_flower.federation.job import NodePlace
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome, Plan
 from fedrec_flower.federation.server.sampling import sample_clients
@@ -89,15 +89,15 @@ def check_attack(
             num_rounds=strategy.plan.num_rounds,
             replayable=_is_replayable(strategy),
             factors=_factors(model, data) is not None,
-            ranks=strategy.plan.job["task"] == "ranking",
-            seeded=strategy.plan.job["randomness"] == "seeded",
+            ranks=strategy.plan.job.task == "ranking",
+            seeded=strategy.plan.job.is_seeded,
         )
     )
 
 
 def _is_replayable(strategy: FederatedStrategy) -> bool:
     """Whether the rounds of a run can be replayed from its configuration, without its messages."""
-    return strategy.by_sum_alone and strategy.plan.job["faults"]["name"] == "none"
+    return strategy.by_sum_alone and strategy.plan.job.faults["name"] == "none"
 
 
 def _factors(model: Recommender, data: Prepared) -> BilinearForm | None:
@@ -150,13 +150,13 @@ class TrainedRun:
     @property
     def seeded(self) -> bool:
         """Whether the clients' draws are derived from the seed, which the server has."""
-        return bool(self.strategy.plan.job["randomness"] == "seeded")
+        return self.strategy.plan.job.is_seeded
 
     @property
     def factors(self) -> BilinearForm | None:
         """The bilinear form of the scores, if clients' vectors can be solved for."""
         plan = self.strategy.plan
-        solvable = plan.job["task"] == "ranking" and _is_replayable(self.strategy)
+        solvable = plan.job.task == "ranking" and _is_replayable(self.strategy)
         return _factors(plan.model, self.data) if solvable else None
 
     @contextmanager
@@ -219,7 +219,7 @@ class TrainedRun:
     @contextmanager
     def simulator(self) -> Iterator["NodeSimulator | None"]:
         """A simulator of the clients; None if their draws come from a secret."""
-        if self.factors is None or self.strategy.plan.job["randomness"] != "seeded":
+        if self.factors is None or not self.strategy.plan.job.is_seeded:
             yield None
             return
         with TemporaryDirectory(prefix="imitated-", dir=self.store) as scratch:
@@ -235,9 +235,9 @@ class TrainedRun:
             shutil.copytree(state, folder / "current")
         share_secret(self.store, folder)
         plan = self.strategy.plan
-        about = {"shares": True, "stacked": False, "local": self.strategy.local()}
-        place = {"store": str(folder), "session": uuid4().hex}
-        return open_node(json.dumps({**plan.job, **plan.place, **about, **place}))
+        job = replace(plan.job, local=self.strategy.local(), session=uuid4().hex)
+        place = NodePlace(prepared=str(self.data.path), store=str(folder))
+        return open_node(job.to_json(), place)
 
 
 def _exposed(curator: ServerMechanism, *, secure: bool) -> Exposure:
@@ -358,7 +358,9 @@ class NodeSimulator:
         global_params = Versions.single(played.given)
         members = [self._with_history(client, items) for client, items in histories.items()]
         parts = []
-        for trained in trainer.engine.train(members, global_params, self.node.store, played.round):
+        for trained in trainer.local_trainer.train(
+            members, global_params, self.node.store, played.round
+        ):
             if keep:
                 self.node.store.scatter(trained.cohort, trained.touched, trained.personal)
             sent = trainer.pipeline.mechanism.apply(

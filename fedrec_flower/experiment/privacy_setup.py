@@ -16,6 +16,7 @@ from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.data.sources.base import lists_items
 from fedrec_flower.experiment.transfer import SavedModel
+from fedrec_flower.federation.components import build_privacy, build_secure_aggregation
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Release
 from fedrec_flower.models.base import Recommender
@@ -66,13 +67,13 @@ class PrivacySetup:
             model: the recommender, without users.
             deployed: whether the federation is a deployment, where noise must not repeat.
         """
-        chosen: PrivacyMechanism = build("privacy", config["privacy"])
+        chosen = build_privacy(config["privacy"])
         solved = isinstance(model, ClosedFormRecommender)
         users = data.most_users if solved else 1
         most = chosen.max_weight(data.most_examples, users)
         if config["secure_aggregation"].get("weights") == "equal" and not solved:
             most = 1.0
-        secure = build("secure_aggregation", config["secure_aggregation"], client_weight=most)
+        secure = build_secure_aggregation(config["secure_aggregation"], most)
         # Noise must also cover the error that rounding adds to a contribution.
         rounded = secure.max_rounding_error(data.num_clients) if chosen.is_random else 0.0
         measures = chosen.trusts_server or not deployed
@@ -88,7 +89,7 @@ class PrivacySetup:
         run = _run_facts(config, data, model, secure.max_abs_value, rounded, published)
         node = {**config["privacy"], **chosen.resolve(run)}
         noise_source = NoiseSource(config["seed"] if repeats else None)
-        privacy: PrivacyMechanism = build("privacy", node)
+        privacy = build_privacy(node)
         budget = _budget(config["privacy"])
         return cls(node, privacy, secure, run, noise_source, deployed, release, budget, most)
 
@@ -171,10 +172,6 @@ class PrivacySetup:
         """Entries of the summary that do not come from the server side of the mechanism."""
         masked = masks.facts() if isinstance(self.secure, SecAgg) else {}
         return {"release": self.release, **masked}
-
-    def job(self) -> dict[str, Any]:
-        """Entries of the job that nodes receive; see `client.node.open_node`."""
-        return {"privacy": dict(self.node), "deployed": self.deployed}
 
     def check(self, strategy: FederatedStrategy) -> None:
         """Check that the strategy keeps the guarantee, and warn about its limits.

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,6 +31,8 @@ from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.shadow_federations import Shadows
 from fedrec_flower.experiment.summary import RunSummary
 from fedrec_flower.experiment.transfer import SavedModel, transfer_parameters
+from fedrec_flower.federation.components import build_attack, build_evaluator, build_model
+from fedrec_flower.federation.job import NodeJob, NodePlace
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Outcome, Plan, Unobserved
 from fedrec_flower.federation.transport.base import Transport, federate
@@ -170,21 +172,13 @@ def set_up(
     """
     checking.validate_config(config, deployed=grid is not None)
     data = prepare_data(config) if data is None else data
-    known = {
-        "num_users": 1,  # the server has no users; user tables are on the nodes
-        "num_items": data.num_items,
-        "rating_range": data.rating_range,
-        "item_features": data.item_features,
-        "num_attributes": data.num_attributes,
-        "task": config["task"],
-    }
-    model: Recommender = build("model", config["model"], **known)
+    model = build_model(config["model"], data.info, config["task"])
     source = read_source(config, model)
     model.freeze(config["freeze"])
-    config, evaluator, left_out = fit_evaluation(config, data, known)
+    config, evaluator, left_out = fit_evaluation(config, data)
     checking.check(config, data, model, evaluator)
     privacy_setup = PrivacySetup.from_config(config, data, model, deployed=grid is not None)
-    attack: Attack = build("attack", config["attack"], seed=config["seed"], data=data, model=model)
+    attack = build_attack(config["attack"], data, model, config["seed"])
     curator = privacy_setup.server_mechanism(folder.path, source)
     deployed = grid is not None
     plan = make_plan(
@@ -202,21 +196,18 @@ def set_up(
     )
 
 
-def fit_evaluation(
-    config: Config, data: Prepared, known: Mapping[str, Any]
-) -> tuple[Config, Evaluator, list[str]]:
+def fit_evaluation(config: Config, data: Prepared) -> tuple[Config, Evaluator, list[str]]:
     """Change evaluation settings that the data do not allow, with a warning in the log.
 
     Args:
         config: see `run`.
         data: the prepared data.
-        known: values of the run for the constructor; see `config.build`.
 
     Returns:
         The configuration with the evaluation that is carried out, the evaluator, and one sentence
         on each setting that was changed.
     """
-    requested: Evaluator = build("evaluation", config["evaluation"], **known)
+    requested = build_evaluator(config["evaluation"], data.info, config["task"])
     fitted, left_out = requested.fitted(data.num_items, data.max_seen_items)
     for sentence in left_out:
         _LOG.warning("%s", sentence)
@@ -292,7 +283,7 @@ def make_plan(
     job = make_job(config, data, privacy_setup, folder.run_id)
     return Plan(
         job=job,
-        place={} if deployed else make_place(data, folder.path / "clients"),
+        place=None if deployed else make_place(data, folder.path / "clients"),
         seed=config["seed"],
         num_clients=data.num_clients,
         num_items=data.num_items,
@@ -305,7 +296,7 @@ def make_plan(
         bounds=Bounds.of(evaluator, data),
         item_tables=frozenset(model.item_rows),
         model=model,
-        limits=Limits(**job["limits"]),
+        limits=job.limits,
         min_completion=config["min_completion"],
         max_retries=config["max_retries"],
         reply_timeout=config["reply_timeout"],
@@ -317,10 +308,8 @@ def make_plan(
     )
 
 
-def make_job(
-    config: Config, data: Prepared, privacy_setup: PrivacySetup, run_id: str
-) -> dict[str, Any]:
-    """Build the job description that every node receives; see `client.node.open_node`.
+def make_job(config: Config, data: Prepared, privacy_setup: PrivacySetup, run_id: str) -> NodeJob:
+    """Build the job that every node receives; the server adds the strategy's part.
 
     Args:
         config: the resolved configuration.
@@ -328,30 +317,35 @@ def make_job(
         privacy_setup: privacy mechanism and secure aggregation.
         run_id: see `RunFolder.run_id`.
     """
-    groups = ("model", "training", "evaluation", "compression", "faults", "attack")
-    return {group: dict(config[group]) for group in (*groups, "secure_aggregation")} | {
-        **privacy_setup.job(),
-        "task": config["task"],
-        "negatives": config["split"]["negatives"],
-        "seed": config["seed"],
-        "randomness": config["randomness"],
-        "num_rounds": config["num_rounds"],
-        "freeze": list(config["freeze"]),
-        "finetune_epochs": config["finetune_epochs"],
-        "limits": asdict(Limits(privacy_setup.max_weight, HUGE)),
-        "data": data.digest,
-        # A deployed node keeps the state of a run, also after an interruption.
-        "run": run_id,
-        # A node keeps a job open. A run folder that was removed and reused is a different job.
-        "session": uuid4().hex,
-    }
+    return NodeJob(
+        model=dict(config["model"]),
+        training=dict(config["training"]),
+        evaluation=dict(config["evaluation"]),
+        privacy=dict(privacy_setup.node),
+        compression=dict(config["compression"]),
+        secure_aggregation=dict(config["secure_aggregation"]),
+        faults=dict(config["faults"]),
+        attack=dict(config["attack"]),
+        task=config["task"],
+        negatives=config["split"]["negatives"],
+        seed=config["seed"],
+        randomness=config["randomness"],
+        num_rounds=config["num_rounds"],
+        freeze=list(config["freeze"]),
+        finetune_epochs=config["finetune_epochs"],
+        limits=Limits(privacy_setup.max_weight, HUGE),
+        data=data.digest,
+        run=run_id,
+        session=uuid4().hex,
+        deployed=privacy_setup.deployed,
+    )
 
 
-def make_place(data: Prepared, store: Path) -> dict[str, str]:
-    """Paths at which simulated nodes read data and write client state; see `Plan.place`.
+def make_place(data: Prepared, store: Path) -> NodePlace:
+    """Return the paths of simulated nodes.
 
     Args:
         data: the prepared data.
         store: folder of the client state.
     """
-    return {"prepared": str(data.path.resolve()), "store": str(store.resolve())}
+    return NodePlace(prepared=str(data.path.resolve()), store=str(store.resolve()))

@@ -176,7 +176,7 @@ def require_sgd(plan: Plan, strategy: str) -> None:
     Raises:
         ConfigError: if clients do not train by SGD.
     """
-    optimizer = plan.job["training"]["optimizer"]
+    optimizer = plan.job.training["optimizer"]
     require(
         optimizer == "sgd",
         f"strategy={strategy} reads gradients off the clients' steps, which "

@@ -133,7 +133,7 @@ class QFedAvg(SteppingStrategy):
         require(loss_cap >= 1, f"strategy.loss_cap must be at least 1: {loss_cap}")
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
         super().__init__(plan, observer, aggregation, step)
-        rate = plan.job["training"]["learning_rate"]
+        rate = plan.job.training["learning_rate"]
         by_rate = 1 / rate if rate else 0.0  # at no rate nobody moves
         self.q, self.lipschitz = q, by_rate if lipschitz is None else lipschitz
         self.loss_cap, self._weighting = loss_cap, weighting

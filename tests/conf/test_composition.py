@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from omegaconf import OmegaConf
 from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation
 from fedrec_flower.core.instantiate import build
+from fedrec_flower.data.prepared import DatasetInfo
 from fedrec_flower.evaluation.metric_sums import Bounds
 from fedrec_flower.experiment.composition import CONF, compose
 from fedrec_flower.federation.client.app import app
+from fedrec_flower.federation.components import build_evaluator, build_model
 from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 from fedrec_flower.privacy.mechanism import NoPrivacyServer
@@ -78,24 +81,18 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def made(config: dict[str, Any]) -> Iterator[Any]:
     """Every object that the configuration describes; none of them touches data."""
-    facts = {
-        "num_users": 1,
-        "num_items": 30,
-        "rating_range": (1.0, 5.0),
-        "item_features": np.ones((30, 2), np.float32),
-        "num_attributes": 3,
-        "task": config["task"],
-    }
-    evaluation = build("evaluation", config["evaluation"], **facts)
+    info = DatasetInfo(30, (1.0, 5.0), np.ones((30, 2), np.float32), num_attributes=3)
+    task = config["task"]
+    evaluation = build_evaluator(config["evaluation"], info, task)
     if config["model"]["name"] in RANKS_ONLY:  # they refuse to rate
-        facts["task"] = "ranking"
-    model = build("model", config["model"], **facts)
+        task = "ranking"
+    model = build_model(config["model"], info, task)
     yield model
     if config["strategy"]["name"] == "sums":  # it refuses what is trained by gradients
-        model = build("model", composed("model=popularity")["model"], **facts)
+        model = build_model(composed("model=popularity")["model"], info, task)
     plan = Plan(
-        job={"training": config["training"]},
-        place={},
+        job=SimpleNamespace(training=config["training"]),  # type: ignore[arg-type]
+        place=None,
         seed=1,
         num_clients=943,  # of MovieLens-100K, which experiments name
         num_items=30,

@@ -23,9 +23,7 @@ EVERY_SPLIT = pytest.mark.parametrize("split", ["leave_one_out", "cold_items", "
 
 
 @EVERY_MODEL
-def test_no_message_holds_attributes_a_profile_or_the_catalogue(
-    federate: "Federate", model: str
-) -> None:
+def test_messages_have_no_attributes_profile_or_catalogue(federate: "Federate", model: str) -> None:
     ran = federate(f"model={model}", "federation.num_nodes=24")
     assert isinstance(ran.setup.model, TwoTower)
     data, catalogue = ran.setup.data, ran.setup.model.catalogue
@@ -46,7 +44,7 @@ def test_no_message_holds_attributes_a_profile_or_the_catalogue(
         assert b"_features" not in sent
 
 
-def test_two_towers_send_their_layers_and_nothing_of_which_items_were_touched(
+def test_two_tower_messages_do_not_show_touched_items(
     federate: "Federate",
 ) -> None:
     ran = federate("model=two_tower", "federation.num_nodes=24")
@@ -63,7 +61,7 @@ def test_two_towers_send_their_layers_and_nothing_of_which_items_were_touched(
 
 @EVERY_MODEL
 @EVERY_SPLIT
-def test_engines_and_hosting_give_the_same_parameters_and_metrics(
+def test_trainers_and_hosting_give_equal_parameters_and_metrics(
     federate: "Federate", model: str, split: str
 ) -> None:
     chosen = (f"model={model}", f"split={split}", "evaluation.every=1", "training.batch_size=null")
@@ -80,7 +78,7 @@ def test_engines_and_hosting_give_the_same_parameters_and_metrics(
 
 
 @EVERY_MODEL
-def test_a_client_that_trains_on_nothing_changes_nothing_and_is_scored(
+def test_client_without_training_data_sends_no_change_and_is_evaluated(
     federate: "Federate", model: str
 ) -> None:
     cold = ("split=cold_users", "split.user_fraction=0.5", "evaluation.every=1")
@@ -95,7 +93,7 @@ def test_a_client_that_trains_on_nothing_changes_nothing_and_is_scored(
     assert all(np.isfinite(value) for value in ran.metric_table().values())
 
 
-def test_data_that_tell_nothing_of_items_are_refused(prepare_small: PrepareSmall) -> None:
+def test_data_without_item_features_are_rejected(prepare_small: PrepareSmall) -> None:
     data = prepare_small()
     assert data.item_features.shape == (30, 0)
     assert data.client(3).attributes.shape == (1, 0)

@@ -19,19 +19,17 @@ ONE_CLIENT = ("partition=single", "num_rounds=3", "training.local_epochs=2")
 
 def untrained(ran: "Federated") -> "Recommender":
     """The whole model, with its user vectors, before the first round."""
-    from fedrec_flower.federation.client.node import open_node
-
     setup = ran.setup
     data, job = setup.data, setup.plan.job
     model: Recommender = build(
         "model",
-        job["model"],
+        job.model,
         num_users=data.num_users,
         num_items=data.num_items,
         rating_range=data.rating_range,
-        task=job["task"],
+        task=job.task,
     )
-    node = open_node(ran.job)
+    node = ran.open_node()
     fresh = type(node.store)(
         ran.store / "fresh", node.model, node.store._names, [], data.client_offsets, setup.seed
     )
@@ -57,7 +55,7 @@ def test_one_client_with_all_data_equals_centralised_training(
     )
     data = ran.setup.data
     central = untrained(ran)
-    training = build("training", ran.setup.plan.job["training"])
+    training = build("training", ran.setup.plan.job.training)
     for round_ in (1, 2, 3):
         loss_here = train_plainly(
             central, data.client(0), training, round_, num_items=data.num_items, seed=1

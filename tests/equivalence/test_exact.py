@@ -1,6 +1,5 @@
 """Closed-form models: the solution does not depend on the partition, and only sums are sent."""
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,6 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.experiment.compatibility import check_strategy
 from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
-from fedrec_flower.federation.client.node import open_node
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 
 if TYPE_CHECKING:
@@ -120,10 +118,10 @@ def test_local_only_equals_each_clients_own_fit(federate: "Federate", model: str
     ran = federate(f"model={model}", "strategy=local_only", "num_rounds=2")
     assert ran.shared == {}
     assert ran.outcome.bytes_up == 0
-    node = open_node(ran.job)
+    node = ran.open_node()
     assert isinstance(node.model, ClosedFormRecommender)
     data = node.data.client(5)
-    node.fill(data, {}, "current", {})
+    node.load_client(data, {}, "current", {})
     scored = node.model.score_histories(np.arange(data.num_users))
     rng = generator(ran.setup.seed, "initial-personal", 0, data.client)
     initial = node.model.initial(node.model.shared_names(), rng)
@@ -156,7 +154,7 @@ def test_a_recommender_client_replies_with_its_own_solution(
     federate: "Federate", model: str
 ) -> None:
     ran = federate(f"model={model}", "num_rounds=1", "partition=single")
-    node = open_node(json.dumps(json.loads(ran.job) | {"run": "again"}))
+    node = ran.open_node(run="again")
     initial = ran.setup.initial(ran.strategy)
     arrays = [initial[name] for name in node.shared_names]
     new, weight, _ = RecommenderClient(node, 0).fit(arrays, {"round": 1})

@@ -9,7 +9,6 @@ from flwr.app import Error, Message
 
 from fedrec_flower.core.errors import TrainingError
 from fedrec_flower.data.interactions import Part
-from fedrec_flower.federation.client.node import open_node
 from tests.helpers.faulty_runs import CLIENTS
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ def test_a_node_that_kept_nothing_of_a_round_does_not_pretend_to_go_back_to_it(
     ran = federate(*NODES)
     kept = ran.store / ran.outcome.selected.slot / "round.npy"
     assert np.load(kept).tolist() == [ran.outcome.selected.round + 1] * CLIENTS
-    node, selected = open_node(ran.job), ran.outcome.selected
+    node, selected = ran.open_node(), ran.outcome.selected
     node.store.require_snapshot(range(CLIENTS), selected.slot, selected.round)
-    with pytest.raises(TrainingError, match=r"^client 0 kept no personal parameters of round 9"):
+    with pytest.raises(TrainingError, match=r"^client 0 has no snapshot of round 9"):
         node.store.require_snapshot(range(CLIENTS), selected.slot, 9)

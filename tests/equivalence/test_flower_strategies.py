@@ -4,6 +4,7 @@ Flower's `FedAvg` and `FedAdam` run whole: their sampling, their messages, their
 one node per client. Ours run over one node that hosts all clients and replies with sums.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from fedrec_flower.federation.client.cohort_client import RecommenderClient
-from fedrec_flower.federation.client.node import open_node
+from fedrec_flower.federation.client.node import Node
 from fedrec_flower.federation.transport.flower_log import flower_logs_to
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 
@@ -27,13 +28,13 @@ SILOS = ("partition=silo_random", "partition.num_clients=5", "num_rounds=3")
 FED_ADAM = {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.01}
 
 
-def flowers(job: str) -> ClientApp:
+def flowers(open_node: Callable[[], Node]) -> ClientApp:
     """A ClientApp as any Flower tutorial writes it: a client per node, plain averages."""
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        client = RecommenderClient(open_node(job), int(context.node_config["partition-id"]))
+        client = RecommenderClient(open_node(), int(context.node_config["partition-id"]))
         arrays = message.content.array_records["arrays"]
         given = [array.numpy().copy() for array in arrays.values()]
         round_ = message.content.config_records["config"]["server-round"]
@@ -52,12 +53,14 @@ def flowers(job: str) -> ClientApp:
 
 def by_flower(ran: "Federated", strategy: FedAvg, log: Path) -> dict[str, NDArray[np.float32]]:
     """The same federation by Flower's own strategy, clients beginning anew."""
-    job = ran.job.replace(str(ran.store), str(ran.store / "again"))
-    assert job != ran.job
+
+    def open_node() -> Node:
+        return ran.open_node(store=ran.store / "again")
+
     initial = ran.setup.initial(ran.strategy)
     record = ArrayRecord({name: Array(value) for name, value in initial.items()})
     with flower_logs_to(log):
-        grid = InProcessGrid(flowers(job), ran.setup.data.num_clients)
+        grid = InProcessGrid(flowers(open_node), ran.setup.data.num_clients)
         result = strategy.start(grid, record, num_rounds=ran.setup.plan.num_rounds)
     assert result.arrays is not None
     return {name: array.numpy() for name, array in result.arrays.items()}

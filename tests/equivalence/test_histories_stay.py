@@ -18,9 +18,7 @@ EVERY_MODEL = pytest.mark.parametrize("model", MODELS)
 
 
 @EVERY_MODEL
-def test_no_message_holds_a_history_and_nothing_but_shared_parameters_travels(
-    federate: "Federate", model: str
-) -> None:
+def test_messages_have_shared_parameters_and_no_history(federate: "Federate", model: str) -> None:
     ran = federate(f"model={model}", "federation.num_nodes=24")
     assert isinstance(ran.setup.model, HistoryRecommender)
     assert set(ran.setup.model.personal_names()) == ran.setup.model.user_rows
@@ -38,7 +36,7 @@ def test_no_message_holds_a_history_and_nothing_but_shared_parameters_travels(
 
 @EVERY_MODEL
 @pytest.mark.parametrize("partition", ["user", "silo_random"])
-def test_engines_and_hosting_give_the_same_parameters_and_metrics(
+def test_trainers_and_hosting_give_equal_parameters_and_metrics(
     federate: "Federate", model: str, partition: str
 ) -> None:
     silos = ("partition=silo_random", "partition.num_clients=4") if "silo" in partition else ()

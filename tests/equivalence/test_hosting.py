@@ -22,9 +22,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_one_node_two_nodes_and_a_node_per_client_learn_the_same(
-    federate: "Federate", setting: str
-) -> None:
+def test_hosting_does_not_change_the_parameters(federate: "Federate", setting: str) -> None:
     silos = setting == "silos"
     cohort = ("clients_per_round=4",) if silos else PARTIAL
     overrides = (*SETTINGS[setting], *cohort)
@@ -44,9 +42,7 @@ def test_one_node_two_nodes_and_a_node_per_client_learn_the_same(
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_vectorized_and_sequential_training_learn_the_same(
-    federate: "Federate", setting: str
-) -> None:
+def test_vectorized_equals_sequential_training(federate: "Federate", setting: str) -> None:
     cohort = () if setting == "silos" else PARTIAL
     one, other = (
         federate(*SETTINGS[setting], *cohort, f"training.engine={engine}")
@@ -60,7 +56,7 @@ def test_vectorized_and_sequential_training_learn_the_same(
             assert_allclose(theirs[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_the_comparison_could_fail(federate: "Federate") -> None:
+def test_comparison_detects_a_different_seed(federate: "Federate") -> None:
     one, other = federate("seed=1"), federate("seed=2")
     name = "item_embedding.weight"
     assert not np.allclose(one.shared[name], other.shared[name], rtol=1e-3, atol=1e-5)

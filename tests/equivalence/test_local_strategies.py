@@ -1,6 +1,5 @@
 """Strategies that change what clients do locally: where they are plain averaging, where not."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
-from fedrec_flower.federation.client.node import Node, open_node
+from fedrec_flower.federation.client.node import Node
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 
 if TYPE_CHECKING:
@@ -252,8 +251,7 @@ def test_finetuning_changes_what_is_scored_and_nothing_else(
 
 def reopened(ran: "Federated", store: "Path", **changes: Any) -> Node:
     """A node of the same run whose clients have done nothing yet."""
-    fresh = {"store": str(store), "run": str(store), **changes}
-    return open_node(json.dumps(json.loads(ran.job) | fresh))
+    return ran.open_node(store=store, **{"run": str(store), **changes})
 
 
 @pytest.mark.parametrize(

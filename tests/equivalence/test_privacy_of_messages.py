@@ -73,13 +73,15 @@ def kept_names(ran: "Federated") -> set[str]:
     return names - set(ran.strategy.shares * ran.setup.model.shared_names())
 
 
-def test_no_message_holds_a_personal_name_or_value(
+def test_messages_have_no_personal_name_or_value(
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
     require_silence(*heard)
 
 
-def test_nor_where_every_client_speaks_for_itself(federate: "Federate") -> None:
+def test_individual_updates_have_no_personal_name_or_value(
+    federate: "Federate",
+) -> None:
     ear = Eavesdropper()
     words = ("model=gpfedrec", "strategy=user_graph", "federation.num_nodes=3")
     require_silence(federate(*words, meddle=ear), ear.secrets)
@@ -93,7 +95,7 @@ def require_silence(ran: "Federated", secrets: set[bytes]) -> None:
         assert not [secret for secret in secrets if secret in sent]
 
 
-def test_the_search_would_find_what_travels(federate: "Federate") -> None:
+def test_search_finds_the_values_that_are_sent(federate: "Federate") -> None:
     ran = federate("model=mf")
     shared = ran.setup.initial(ran.strategy)["item_embedding.weight"]
     first = next(m for m in ran.tap.asked if m.metadata.message_type == "train")
@@ -101,7 +103,7 @@ def test_the_search_would_find_what_travels(federate: "Federate") -> None:
     assert b"item_embedding.weight" in wire(first)
 
 
-def test_a_trained_node_replies_with_shared_tensors_row_weights_and_four_numbers(
+def test_train_reply_has_shared_tensors_row_weights_and_four_numbers(
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
     ran, _ = heard
@@ -124,7 +126,7 @@ def test_a_trained_node_replies_with_shared_tensors_row_weights_and_four_numbers
         assert all(isinstance(value, int | float) for value in metrics.values())
 
 
-def test_an_evaluated_node_replies_with_counts_and_sums(
+def test_evaluate_reply_has_counts_and_sums(
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
     ran, _ = heard
@@ -141,7 +143,7 @@ def test_an_evaluated_node_replies_with_counts_and_sums(
             assert len(sums) == 3  # the sum, the sum of squares, the count
 
 
-def test_what_flower_carries_for_a_node_stays_empty(
+def test_flower_context_of_a_node_stays_empty(
     heard: "tuple[Federated, set[bytes]]",
 ) -> None:
     ran, _ = heard
@@ -149,7 +151,7 @@ def test_what_flower_carries_for_a_node_stays_empty(
     assert all(len(context.state) == 0 for context in ran.tap.contexts)
 
 
-def test_under_local_only_no_parameter_travels_either_way(federate: "Federate") -> None:
+def test_local_only_sends_no_parameter(federate: "Federate") -> None:
     ran = federate("model=ncf", "strategy=local_only")
     assert ran.shared == {}
     for message in ran.tap.asked:

@@ -157,7 +157,7 @@ def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
     assert_array_equal(participated, other.outcome.rounds_participated)
     for tensor, value in one.setup.initial(one.strategy).items():
         assert_array_equal(value, other.setup.initial(other.strategy)[tensor])
-    assert json.loads(one.job)["seed"] == json.loads(other.job)["seed"]
+    assert one.job.seed == other.job.seed
 
 
 def test_no_message_holds_the_secret(federate: "Federate") -> None:
@@ -176,7 +176,7 @@ def test_no_message_holds_the_secret(federate: "Federate") -> None:
 def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "Federate") -> None:
     """Item 1: the server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf", PRIVATE)
-    trainer: Any = nodes.open_node(ran.job).trainer
+    trainer: Any = ran.open_node().trainer
     for chance in (ran.setup.privacy_setup.noise_source, trainer.pipeline.steps[0].noise_source):
         one, again = (chance.stream("noise", 1, 2).normal((4,)) for _ in "ab")
         assert not np.intersect1d(one, again).size
@@ -186,7 +186,7 @@ def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "F
 def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "Federate") -> None:
     """Item 1: the server knows no draw of a client."""
     ran = federate("model=mf", "privacy=pseudo_items", PRIVATE)
-    trainer: Any = nodes.open_node(ran.job).trainer
+    trainer: Any = ran.open_node().trainer
     data = ran.setup.data.client(3)
     step = trainer.pipeline.steps[0]
     first, later = (step.on_data(data, None) for _ in "ab")
@@ -288,6 +288,6 @@ def test_another_randomness_is_refused(federate: "Federate") -> None:
 def test_a_private_job_that_says_another_word_is_private(federate: "Federate") -> None:
     """Item 1: the server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf")
-    job = json.loads(ran.job) | {"randomness": "whatever", "store": str(ran.store / "other")}
-    assert isinstance(nodes.open_node(json.dumps(job)).seed, Secret)
+    node = ran.open_node(store=ran.store / "other", randomness="whatever")
+    assert isinstance(node.seed, Secret)
     assert isinstance(node_secret(ran.store / "other"), Secret)

@@ -27,7 +27,7 @@ SMALL = (
 )
 
 
-def test_the_same_seed_writes_the_same_rounds_to_the_byte(tmp_path: Path) -> None:
+def test_equal_seeds_write_equal_rounds_to_the_byte(tmp_path: Path) -> None:
     written = []
     for name in ("one", "again"):
         cache = f"dataset.cache_dir={tmp_path / name / 'cache'}"  # the data are prepared anew
@@ -39,7 +39,7 @@ def test_the_same_seed_writes_the_same_rounds_to_the_byte(tmp_path: Path) -> Non
     assert len(written[0].splitlines()) == 1 + 2 + num_evaluations * num_metrics
 
 
-def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(
+def test_seeds_determine_the_metrics(
     federate: "Federate",
 ) -> None:
     one, again, other = (federate("clients_per_round=7", f"seed={seed}") for seed in (1, 1, 2))
@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(
     assert one.metric_table() != other.metric_table()
 
 
-def test_no_global_generator_is_listened_to(federate: "Federate") -> None:
+def test_global_random_generators_are_not_used(federate: "Federate") -> None:
     one = federate("model=ncf")
     for seed in (np.random.seed, torch.manual_seed, random.seed):
         seed(99)

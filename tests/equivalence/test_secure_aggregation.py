@@ -1,6 +1,5 @@
 """Under secure aggregation a federation learns what it would, or refuses."""
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +9,6 @@ from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.experiment.compatibility import check_strategy
 from fedrec_flower.federation.client.app import app
-from fedrec_flower.federation.client.node import open_node
 from fedrec_flower.federation.server.secure_round import gather
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 from tests.equivalence.test_secure_messages import masked
@@ -147,5 +145,5 @@ def test_clients_that_are_given_several_models_are_refused(federate: "Federate")
 def test_a_node_knows_from_its_job_whether_to_mask(federate: "Federate") -> None:
     plain, secure = (federate(*NODES, "num_rounds=0", *words) for words in ((), SECURE))
     for ran, name in ((plain, "none"), (secure, "secagg")):
-        assert json.loads(ran.job)["secure_aggregation"]["name"] == name
-        assert isinstance(open_node(ran.job).secure, SecAgg) == (name == "secagg")
+        assert ran.job.secure_aggregation["name"] == name
+        assert isinstance(ran.open_node().secure, SecAgg) == (name == "secagg")

@@ -111,7 +111,7 @@ def ask(federate: "Federate") -> Callable[..., Message]:
     def ask(kind: str, **secure: Any) -> Message:
         parameters = ran.tap.asked[-1].content.array_records["parameters"]
         about = {"clients": [0, 1], "round": 2, "attempt": 0}
-        config: dict[str, Any] = {"job": ran.job, "place": "{}", **about, "versions": []}
+        config: dict[str, Any] = {**ran.header, **about, "versions": []}
         content = RecordDict({"parameters": parameters, "config": ConfigRecord(config)})
         if secure:
             content["secure"] = ConfigRecord({"session": "one", **secure})

@@ -167,7 +167,9 @@ def deployed(
     while True:
         with patch.object(experiment, "prepare_data", lambda _: data):
             setup = experiment.set_up(config, place, grid)
-        plan = replace(setup.plan, job={**setup.plan.job, "run": "one"})  # it goes on, in one store
+        plan = replace(
+            setup.plan, job=replace(setup.plan.job, run="one")
+        )  # it goes on, in one store
         strategy = build("strategy", config["strategy"], plan=plan, observer=watcher)
         setup.privacy_setup.check(strategy)
         for checkpoint in watcher.checkpoints[-1:]:

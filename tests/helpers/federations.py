@@ -1,8 +1,7 @@
 """Small federations, run in this process by the real configuration and strategies."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +22,8 @@ from fedrec_flower.experiment.run_folder import RunFolder, holds_a_run
 from fedrec_flower.federation import transport as federation
 from fedrec_flower.federation.client import deployed
 from fedrec_flower.federation.client.app import app
+from fedrec_flower.federation.client.node import Node, open_node
+from fedrec_flower.federation.job import NodeJob, NodePlace
 from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Metrics, Outcome
 from fedrec_flower.federation.transport.flower_log import flower_logs_to
@@ -140,10 +141,29 @@ class Federated:
     tap: Tap
 
     @property
-    def job(self) -> str:
-        """What every node was told of the run, and where it is."""
-        address = self.strategy._post.address
-        return json.dumps({**json.loads(address.job), **json.loads(address.place)})
+    def job(self) -> NodeJob:
+        """The job that every node received."""
+        return NodeJob.from_json(self.strategy._post.address.job)
+
+    @property
+    def place(self) -> NodePlace:
+        """The paths of the nodes."""
+        return NodePlace.from_json(self.strategy._post.address.place)
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The job and the place as messages carry them."""
+        return {"job": self.job.to_json(), "place": self.place.to_json()}
+
+    def open_node(self, *, store: Path | None = None, **changes: Any) -> Node:
+        """A node that hosts all clients.
+
+        Args:
+            store: folder of the clients' state, instead of the run's.
+            changes: fields of the job that replace those of the run.
+        """
+        place = self.place if store is None else replace(self.place, store=str(store))
+        return open_node(replace(self.job, **changes).to_json(), place)
 
     @property
     def shared(self) -> Tensors:

@@ -52,7 +52,7 @@ def test_simulation_equals_in_process_to_the_byte_and_other_hosting_to_rounding(
     assert other.summary["federation"] == "simulation"
 
 
-def test_a_private_simulation_equals_a_private_run_in_process_given_its_secret(
+def test_private_simulation_equals_private_in_process_run_with_its_secret(
     make_run: "MakeRun", cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Item 1: the server knows no draw of a client."""
@@ -74,7 +74,7 @@ def test_a_private_simulation_equals_a_private_run_in_process_given_its_secret(
     assert list(other.table("rounds")["value"]) != expected
 
 
-def test_a_node_that_fails_says_why(make_run: "MakeRun", cluster: str) -> None:
+def test_error_of_a_simulated_node_is_raised(make_run: "MakeRun", cluster: str) -> None:
     from fedrec_flower.core.errors import TrainingError
 
     engine = ("federation=simulation", f"federation.address={cluster}", "federation.num_nodes=2")

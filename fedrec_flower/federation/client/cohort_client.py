@@ -1,4 +1,4 @@
-"""`NumPyClient`s: one client as Flower knows it, and many clients of one node at once."""
+"""Flower `NumPyClient`s: all sampled clients of a node at once, and a single client."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 from flwr.client import NumPyClient
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.communication.schema import EVALUATED_PARTS, metrics_of
 from fedrec_flower.communication.train_result import TrainResult
@@ -19,130 +20,139 @@ from fedrec_flower.federation.client.node import Node
 from fedrec_flower.federation.client.trainers import neighbours
 from fedrec_flower.training.model_versions import Versions
 
-Arrays = list[NDArray[Any]]
+ArrayList = list[NDArray[Any]]
 
 _LOG = logging.getLogger(__name__)
-_UNSAID = "training failed on a node under local privacy: read the log of the node for the reason"
+_HIDDEN_FAILURE = (
+    "training failed on a node under local privacy: read the log of the node for the reason"
+)
 
 
 class CohortClient(NumPyClient):
-    """Stands for the sampled clients that one node hosts.
+    """Trains and evaluates the sampled clients of a node, each client on its data.
 
-    Each trains on its own data. What leaves is the sum of their updates, weighted by
-    `num_examples`: sums of nodes add up to the sum over all clients, so hosting never changes the
-    mathematics. Where a strategy must see every update by itself, they leave side by side.
+    The node sends the sum of their updates, weighted by `num_examples`. The sums of all nodes add
+    up to the sum over all clients, so hosting never changes the mathematics. If the strategy needs
+    individual updates, they are sent instead.
 
     Args:
-        node: the node that hosts them.
+        node: the node that hosts the clients.
         clients: codes of the clients.
     """
 
     def __init__(self, node: Node, clients: Sequence[int]) -> None:
-        self.node, self.clients = node, clients
+        self.node = node
+        self.clients = clients
 
-    def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
+    @override
+    def fit(
+        self, parameters: ArrayList, config: dict[str, Any]
+    ) -> tuple[ArrayList, int, dict[str, Any]]:
         """Train the clients.
 
         Args:
-            parameters: global shared parameters, in the node's message order; with an axis of
-                versions in front where `versions` says so. What the strategy gives beside them
-                follows.
-            config: `round`, int; `attempt`, int, how often the round was tried before; and
-                `versions`, the version that each client is given, if there are several; and
-                `clip_norm`, see `ServerMechanism.clip_norm`.
+            parameters: global shared parameters, in the node's message order, then the extra
+                tensors of the strategy. With several versions, each array has an axis of versions
+                in front.
+            config: `round`, int; `attempt`, int, number of earlier attempts at the round;
+                `versions`, the version of each client, if there are several; `clip_norm`, see
+                `ServerMechanism.clip_norm`.
 
         Returns:
             The arrays of `TrainResult.arrays`; the summed weight, `num_examples`; and
             `TrainResult.metrics`.
         """
-        answer = self.train(parameters, config)
-        return answer.arrays(self.node.trainer.names), int(answer.weight), answer.metrics()
+        result = self.train(parameters, config)
+        return result.arrays(self.node.trainer.names), int(result.weight), result.metrics()
 
-    def train(self, parameters: Arrays, config: dict[str, Any]) -> TrainResult:
+    def train(self, parameters: ArrayList, config: dict[str, Any]) -> TrainResult:
         """Train the clients; see `fit`.
 
         Raises:
-            TrainingError: if a client has answered as often as its node allows; under local
-                privacy, whatever else went wrong: the server sees the text.
+            TrainingError: if a client has answered as often as its node allows. Under local
+                privacy, also for any other error but a ConfigError: the server sees the text.
         """
-        if self.node.most_answers is not None:
-            self.node.store.count(self.clients, self.node.most_answers)
-        count = len(self.node.shared_names)
-        given, beside = self._given(parameters[:count], config), parameters[count:]
+        if self.node.max_answers is not None:
+            self.node.store.count_answers(self.clients, self.node.max_answers)
+        num_shared = len(self.node.shared_names)
+        global_params = self._global_params(parameters[:num_shared], config)
         try:
             return self.node.trainer.train(
                 self.clients,
-                given,
+                global_params,
                 config["round"],
                 config.get("attempt", 0),
-                beside,
+                parameters[num_shared:],
                 config.get("clip_norm", inf),
             )
-        except ConfigError:  # of the settings, which the server knows
+        except ConfigError:  # about settings, which are no secret for the server
             raise
         except Exception:
-            if not self.node.local:
+            if not self.node.protects_from_server:
                 raise
             _LOG.exception("round %d: training failed", config["round"])
-        raise TrainingError(_UNSAID)
+        raise TrainingError(_HIDDEN_FAILURE)
 
-    def _given(self, parameters: Arrays, config: dict[str, Any]) -> Versions:
-        named = self.node.named(parameters)
-        if not (versions := config.get("versions")):
-            return Versions.single(named)
-        return Versions(named, dict(zip(self.clients, versions, strict=True)))
+    def _global_params(self, parameters: ArrayList, config: dict[str, Any]) -> Versions:
+        tensors = self.node.named(parameters)
+        versions = config.get("versions")
+        if not versions:
+            return Versions.single(tensors)
+        return Versions(tensors, dict(zip(self.clients, versions, strict=True)))
 
+    @override
     def evaluate(
-        self, parameters: Arrays, config: dict[str, Any]
+        self, parameters: ArrayList, config: dict[str, Any]
     ) -> tuple[float, int, dict[str, Any]]:
-        """Score the clients' held-out items.
+        """Evaluate the clients on their held-out items.
 
         Args:
             parameters: global shared parameters, in the node's message order.
-            config: `slot`, str, whose personal parameters are used; `note`, bool, whether to
-                keep per-user results on the node's disk; `round`, int, part of the address of
+            config: `slot`, str, slot of the personal parameters; `note`, bool, whether to write
+                per-user results to the node's disk; `round`, int, part of the address of
                 finetuning's draws; `versions` as in `fit`.
 
         Returns:
-            0.0 (Flower's place for a loss; here every metric stands among the metrics), the
-            number of users evaluated, and the sums "<part>/<metric>" as [sum, sum of squares,
-            count].
+            0.0 in place of Flower's loss; the number of evaluated users; and the sums
+            "<part>/<metric>" as [sum, sum of squares, count].
 
         Raises:
-            TrainingError: if clients are named and the server may not see such sums.
+            TrainingError: if there are clients and the server may not see such sums.
         """
-        if self.clients and not self.node.scores:
+        if self.clients and not self.node.sends_metrics:
             raise TrainingError(
-                "exact evaluation sums are asked for, which would tell a server that is not "
-                "trusted what this node's clients hold out: a node under local privacy sends none"
+                "exact evaluation sums are asked for, which would show held-out items of this "
+                "node's clients to a server that is not trusted: a node under local privacy sends "
+                "none"
             )
-        sums, num_users = {part: MetricSums() for part in EVALUATED_PARTS}, 0
-        given = self._given(parameters, config)
-        for data, own in self._scored(given, config):
-            self.node.fill(data, given.of(data.client), config["slot"], own)
+        sums = {part: MetricSums() for part in EVALUATED_PARTS}
+        num_users = 0
+        global_params = self._global_params(parameters, config)
+        for data, overrides in self._groups(global_params, config):
+            shared = global_params.of(data.client)
+            self.node.load_client(data, shared, config["slot"], overrides)
             num_users += self._evaluate(data, sums, config)
         return 0.0, num_users, dict(metrics_of(sums))
 
-    def _scored(
-        self, given: Versions, config: dict[str, Any]
+    def _groups(
+        self, global_params: Versions, config: dict[str, Any]
     ) -> Iterable[tuple[ClientData, Tensors]]:
-        """Clients, or several read as one, and what they score with in place of what is kept."""
+        """Yield clients, or neighbours read as one, and their finetuned parameters by name."""
         node = self.node
-        if node.finetuning is None:
-            groups = self._groups(given)
-            return [(node.data.client(group.start, len(group)), {}) for group in groups]
-        members = [node.data.client(client) for client in self.clients]
-        return node.finetuning.tune(members, given, config["slot"], config.get("round", 0))
-
-    def _groups(self, given: Versions) -> list[range]:
-        """Clients to be scored as one: neighbours, where only their users' rows differ."""
-        if not self.node.personal_is_per_user or given.given:
-            return [range(client, client + 1) for client in self.clients]
-        return neighbours(self.clients)
+        if node.finetuning is not None:
+            members = [node.data.client(client) for client in self.clients]
+            round_ = config.get("round", 0)
+            return node.finetuning.tune(members, global_params, config["slot"], round_)
+        has_versions = bool(global_params.given)
+        runs = [range(client, client + 1) for client in self.clients]
+        if node.personal_is_per_user and not has_versions:
+            runs = neighbours(self.clients)
+        return [(node.data.client(run.start, len(run)), {}) for run in runs]
 
     def _evaluate(
         self, data: ClientData, sums: dict[Part, MetricSums], config: dict[str, Any]
     ) -> int:
+        """Evaluate the loaded client, add its values to the sums, and return its users."""
         node = self.node
         result = node.evaluator.evaluate(
             node.model, data, node.data.num_items, node.seed, lists=config["note"]
@@ -150,40 +160,46 @@ class CohortClient(NumPyClient):
         for part, values in result.values.items():
             sums[part].add(values)
         if config["note"]:
-            first_test = int(node.data.part(Part.TEST).offsets[data.first])
-            num_test = len(node.data.part(Part.TEST).item)
+            test = node.data.part(Part.TEST)
+            first_test = int(test.offsets[data.first])
             for name, rows in result.records.items():
-                by_user = name.startswith("per_user_")
-                place = (data.first, node.data.num_users) if by_user else (first_test, num_test)
-                node.store.note(name, *place, rows)
+                if name.startswith("per_user_"):
+                    node.store.write_records(name, data.first, node.data.num_users, rows)
+                else:
+                    node.store.write_records(name, first_test, len(test.item), rows)
         return data.num_users
 
 
 class RecommenderClient(NumPyClient):
-    """One client as Flower's own strategies expect it: replies with its new shared parameters.
+    """A single client for Flower's own strategies: it replies with its new shared parameters.
 
     Args:
-        node: the node that hosts it.
+        node: the node that hosts the client.
         client: its code.
     """
 
     def __init__(self, node: Node, client: int) -> None:
         self.cohort = CohortClient(node, [client])
 
-    def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
+    @override
+    def fit(
+        self, parameters: ArrayList, config: dict[str, Any]
+    ) -> tuple[ArrayList, int, dict[str, Any]]:
         """Train; returns new shared parameters, `num_examples` and the mean training `loss`."""
-        answer, node = self.cohort.train(parameters, config), self.cohort.node
-        if answer.total is None:
-            raise TrainingError("a client alone sends its parameters: no strategy can stack them")
-        if not answer.weight:  # no training data: nothing is learnt, nothing is said of it
+        result = self.cohort.train(parameters, config)
+        node = self.cohort.node
+        if result.total is None:
+            raise TrainingError("a single client sends its parameters, not individual updates")
+        if not result.weight:  # the client has no training data
             return parameters, 0, {"loss": 0.0}
-        given = node.named(parameters)
-        new = given | node.trainer.finish(answer.total, given)
-        arrays = [new[name] for name in node.shared_names]
-        return arrays, int(answer.weight), {"loss": answer.loss / answer.weight}
+        global_params = node.named(parameters)
+        new_params = global_params | node.trainer.finish(result.total, global_params)
+        arrays = [new_params[name] for name in node.shared_names]
+        return arrays, int(result.weight), {"loss": result.loss / result.weight}
 
+    @override
     def evaluate(
-        self, parameters: Arrays, config: dict[str, Any]
+        self, parameters: ArrayList, config: dict[str, Any]
     ) -> tuple[float, int, dict[str, Any]]:
-        """Score the client's held-out items; see `CohortClient.evaluate`."""
+        """Evaluate the client on its held-out items; see `CohortClient.evaluate`."""
         return self.cohort.evaluate(parameters, {"slot": "current", "note": False} | config)

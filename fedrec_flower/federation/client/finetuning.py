@@ -1,16 +1,13 @@
-"""A few local steps before a client is scored, taken on a copy and then forgotten.
+"""Local steps before a client is evaluated, on a copy of its parameters that is then discarded.
 
-Each client trains on its own training data and nothing else, as the run's clients train but for
-what their strategy adds. No message carries what comes of it, and the next round knows nothing of
-it.
+Each client trains on its training data, without the local update rule of the strategy. The result
+is in no message and does not influence the next round.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import ClientData
@@ -27,59 +24,69 @@ class Finetuning:
     """Trains copies of clients.
 
     Attributes:
-        model: says which parameters are tables.
-        engine: trains clients; its local epochs are those of finetuning.
-        store: personal parameters of the clients.
+        model: the recommender.
+        trainer: trains clients, for the local epochs of finetuning.
+        store: personal state of the clients.
     """
 
     model: Recommender
-    engine: LocalTrainer
+    trainer: LocalTrainer
     store: ClientStore
 
     def tune(
-        self, members: Sequence[ClientData], given: Versions, slot: str, round_: int
+        self, members: Sequence[ClientData], global_params: Versions, slot: str, round_: int
     ) -> Iterator[tuple[ClientData, Tensors]]:
-        """What each client then scores with, by name: whole parameters in place of others.
+        """Yield each client and its finetuned parameters by name, in full shapes.
 
         Args:
             members: the clients.
-            given: the shared parameters; left unchanged.
-            slot: whose personal parameters they begin with.
+            global_params: the shared parameters; not modified.
+            slot: slot of the personal parameters that training starts from.
             round_: the round, part of the address of every random draw.
         """
         by_code = {data.client: data for data in members}
-        for trained in self.engine.train(members, given, _Slot(self.store, slot), round_):
+        personal = _Slot(self.store, slot)
+        for trained in self.trainer.train(members, global_params, personal, round_):
             for place, client in enumerate(trained.cohort.clients.tolist()):
                 data = by_code[client]
-                yield data, self._own(trained, place, data, given.of(client), slot)
+                stored = self.store.load(data, slot)
+                yield data, self._parameters(trained, place, global_params.of(client), stored)
 
-    def _own(
-        self, trained: Trained, place: int, data: ClientData, given: Tensors, slot: str
+    def _parameters(
+        self, trained: Trained, place: int, global_params: Tensors, stored: Tensors
     ) -> Tensors:
-        cohort, touched = trained.cohort, trained.touched
-        cut = slice(*touched.offsets[place : place + 2].tolist())
-        users = slice(*cohort.user_offsets[place : place + 2].tolist())
-        kept, own = self.store.load(data, slot), dict[str, NDArray[Any]]()
+        """Return the parameters of the client at a place of the trained cohort.
+
+        Args:
+            trained: the result of training.
+            place: place of the client in the cohort.
+            global_params: the shared parameters that the client started from.
+            stored: its stored personal parameters.
+        """
+        start, stop = trained.touched.offsets[place : place + 2].tolist()
+        rows = trained.touched.rows[start:stop]
+        users = slice(*trained.cohort.user_offsets[place : place + 2].tolist())
+        tuned: Tensors = {}
         for name, change in trained.updates.tensors.items():
-            own[name] = given[name].copy()
+            tuned[name] = global_params[name].copy()
             if name in self.model.item_rows:
-                own[name][touched.rows[cut]] += change[cut]
+                tuned[name][rows] += change[start:stop]
             else:
-                own[name] += change[place]
+                tuned[name] += change[place]
         for name, value in trained.personal.items():
             if name in self.model.user_rows:
-                own[name] = np.array(value[users])
+                tuned[name] = np.array(value[users])
             elif name in self.model.item_rows:
-                own[name] = kept[name]
-                own[name][touched.rows[cut]] = value[cut]
+                tuned[name] = stored[name]
+                tuned[name][rows] = value[start:stop]
             else:
-                own[name] = np.array(value[place])
-        return own
+                tuned[name] = np.array(value[place])
+        return tuned
 
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Personal parameters of one slot: `training.engine.PersonalParameters`."""
+    """Personal parameters of one slot, as `LocalTrainer.train` reads them."""
 
     store: ClientStore
     slot: str

@@ -1,7 +1,6 @@
-"""What a node keeps between messages: its data, a model to fill, its clients' parameters."""
+"""Builds a node from its job, and keeps it open between messages."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from fedrec_flower.communication.limits import Limits
 from fedrec_flower.communication.packing import Cost
 from fedrec_flower.communication.secure_aggregation.secagg import SecureAggregation
 from fedrec_flower.core.instantiate import build
@@ -37,17 +35,28 @@ from fedrec_flower.federation.client.update_pipeline import (
     UpdateStep,
     WeightStep,
 )
+from fedrec_flower.federation.components import (
+    build_attack,
+    build_evaluator,
+    build_faults,
+    build_model,
+    build_privacy,
+    build_secure_aggregation,
+    build_training,
+)
+from fedrec_flower.federation.job import NodeJob, NodePlace
 from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.privacy.noise import NoiseSource
+from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.factory import choose_trainer
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 from fedrec_flower.training.trainer import LocalTrainer
 
 if TYPE_CHECKING:
-    from fedrec_flower.privacy.mechanism import PrivacyMechanism
+    from fedrec_flower.strategies.client_updates import Plain
 
 _PLAIN = {"_target_": "fedrec_flower.strategies.client_updates.Plain"}
 
@@ -58,17 +67,18 @@ class Node:
 
     Attributes:
         data: reader of the prepared folder.
-        model: the recommender; its parameters are filled for each client in turn.
-        trainer: what the clients learn by.
-        evaluator: scores clients' held-out items.
-        store: personal parameters of the clients hosted here.
+        model: the recommender; the parameters of one client after another are loaded into it.
+        trainer: trains the clients.
+        evaluator: evaluates clients on their held-out items.
+        store: personal state of the clients hosted here.
         shared_names: names of the parameters that travel, in message order.
-        seed: what the clients' draws follow from: the experiment's seed or a secret of the node.
-        finetuning: what clients do before they are scored; None: nothing.
-        secure: whether the server may see the sum of this node's clients.
-        scores: whether the server may see how well this node's clients are served.
-        local: whether clients protect their data from the server, which then sees no error.
-        most_answers: how often each client may answer in this run; None: without limit.
+        seed: seed of the clients' draws: the experiment's seed, or a secret of the node.
+        finetuning: local steps before a client is evaluated; None for none.
+        secure: secure aggregation.
+        sends_metrics: whether the server may see evaluation sums of this node's clients.
+        protects_from_server: whether clients protect their data from the server, which must then
+            see no error that depends on data.
+        max_answers: how often each client may answer in this run; None for no limit.
     """
 
     data: Prepared
@@ -80,32 +90,32 @@ class Node:
     seed: Seed
     finetuning: Finetuning | None
     secure: SecureAggregation
-    scores: bool
-    local: bool
-    most_answers: int | None
+    sends_metrics: bool
+    protects_from_server: bool
+    max_answers: int | None
 
     @property
     def personal_is_per_user(self) -> bool:
-        """Whether clients differ in nothing but the rows of their users."""
+        """Whether clients differ only in their users' rows, so neighbours can be read as one."""
         shared = set(self.shared_names) - self.model.locally_adapted
         names = {name for name, _ in self.model.named_parameters()}
         return names - shared <= self.model.user_rows
 
     def named(self, parameters: list[NDArray[Any]]) -> Tensors:
-        """Shared parameters by name, from their message order."""
+        """Return shared parameters by name, from their message order."""
         return dict(zip(self.shared_names, parameters, strict=True))
 
-    def fill(self, data: ClientData, shared: Tensors, slot: str, own: Tensors) -> None:
-        """Fill the model with all that a client scores with.
+    def load_client(self, data: ClientData, shared: Tensors, slot: str, overrides: Tensors) -> None:
+        """Load all parameters and data of a client into the model.
 
         Args:
-            data: the client, or neighbouring ones read as one.
+            data: the client, or neighbouring clients read as one.
             shared: global parameters by name.
-            slot: whose personal parameters are used.
-            own: what takes the place of any of these.
+            slot: slot of the personal parameters.
+            overrides: parameters that replace shared or personal ones.
         """
-        kept = self.store.load(data, slot) | self.trainer.alone(data)
-        self.model.load(shared | kept | own)
+        personal = self.store.load(data, slot) | self.trainer.local_solution(data)
+        self.model.load(shared | personal | overrides)
         if isinstance(self.model, SideInformation):
             self.model.load(self.model.side_information(data.attributes, data.train, None))
         if isinstance(self.model, HistoryBased):
@@ -113,161 +123,190 @@ class Node:
 
 
 @lru_cache(maxsize=2)
-def open_node(job: str) -> Node:
-    """Build a node; the last two stay open.
+def open_node(job: str, place: NodePlace) -> Node:
+    """Build a node; the last two nodes stay open.
 
     Args:
-        job: what its messages carry, and where the node keeps things; JSON object of configuration
-            nodes `model`, `training`, `evaluation`, `privacy`, `compression`, `secure_aggregation`,
-            `faults`, `attack`, `task`, `negatives`, `seed`, `randomness` ("seeded": clients draw by
-            the seed, anything else: by the node's secret), `shares` (whether anything travels),
-            `stacked` (whether updates go by themselves), `local` (what the strategy changes in the
-            way clients train: a node of configuration, or nothing), `finetune_epochs` (local epochs
-            before a client is scored, none by default), `freeze` (see `Recommender.freeze`, nothing
-            by default), `limits` (what no honest update exceeds), `prepared` and `store` (folders,
-            which no message names in a deployment), `deployed` (false by default), `kept` (folder
-            of the secret that a deployed node has for all its runs), `most_answers` (how often a
-            client may answer, without limit by default), `num_rounds`, `run` (tells one run from
-            another).
+        job: a `NodeJob` as JSON.
+        place: paths and settings of the node.
+
+    Raises:
+        ConfigError: if the job is not valid.
     """
-    spec = json.loads(job)
-    data = Prepared(Path(spec["prepared"]))
-    facts = {
-        "num_users": 1,
-        "num_items": data.num_items,
-        "rating_range": data.rating_range,
-        "item_features": data.item_features,
-        "num_attributes": data.num_attributes,
-        "task": spec["task"],
-    }
-    model: Recommender = build("model", spec["model"], **facts)
-    model.freeze(spec.get("freeze", []))
-    shared_names = model.shared_names() if spec["shares"] else []
-    seed = _seed(spec)
-    if isinstance(model, HistoryRecommender) and isinstance(seed, Secret):
-        model.key = seed.at("model", "support-negatives", 0)
-    most = spec["limits"]["weight"]
-    secure = build("secure_aggregation", spec["secure_aggregation"], client_weight=most)
-    store, trainer = _learning(spec, data, model, shared_names, seed, secure)
-    evaluator = build("evaluation", spec["evaluation"], **facts)
-    finetuning = None
-    if spec.get("finetune_epochs"):
-        epochs = spec["finetune_epochs"]
-        engine = _engine(spec, model, data.num_items, seed, local_epochs=epochs)
-        finetuning = Finetuning(model, engine, store)
-    privacy: PrivacyMechanism = build("privacy", spec["privacy"])
-    scores = privacy.trusts_server or not spec["deployed"]
-    return Node(
-        data,
-        model,
-        trainer,
-        evaluator,
-        store,
-        shared_names,
-        seed,
-        finetuning,
-        secure,
-        scores,
-        protects_from_server(privacy),
-        spec.get("most_answers"),
-    )
+    return _NodeBuilder.create(NodeJob.from_json(job), place).build()
 
 
-def _lasting(spec: Mapping[str, Any]) -> Seed:
-    """What draws follow from that a client repeats: in every run, where the node is deployed."""
-    if spec["randomness"] == "seeded":
-        seed: int = spec["seed"]
-        return seed
-    return node_secret(Path(spec.get("kept", spec["store"])))
+@dataclass(frozen=True, slots=True)
+class _NodeBuilder:
+    """Builds the parts of a node.
 
+    Attributes:
+        job: the job.
+        place: paths and settings of the node.
+        data: reader of the prepared folder.
+        model: the recommender.
+        shared_names: names of the parameters that travel, in message order.
+        lasting_seed: seed of the draws that a client must repeat in all runs of a deployed node.
+        seed: seed of all other draws; no two runs of a deployed node share it.
+        secure: secure aggregation.
+    """
 
-def _seed(spec: Mapping[str, Any]) -> Seed:
-    """What all other draws follow from: no two runs of a deployed node share one."""
-    lasting = _lasting(spec)
-    if isinstance(lasting, Secret) and "kept" in spec:
-        return Secret(lasting.at("run", spec["run"], 0))
-    return lasting
+    job: NodeJob
+    place: NodePlace
+    data: Prepared
+    model: Recommender
+    shared_names: list[str]
+    lasting_seed: Seed
+    seed: Seed
+    secure: SecureAggregation
 
-
-def _learning(
-    spec: dict[str, Any],
-    data: Prepared,
-    model: Recommender,
-    shared_names: list[str],
-    seed: Seed,
-    secure: SecureAggregation,
-) -> tuple[ClientStore, Trainer]:
-    """What the clients keep, and what they learn by."""
-    folder = Path(spec["store"])
-    sizes = {"num_clients": data.num_clients, "num_items": data.num_items}
-    # What goes wrong and who attacks is the simulation's world, no client's draw.
-    faults = build("faults", spec["faults"], seed=spec["seed"], **sizes)
-    attack = build("attack", spec["attack"], seed=spec["seed"], data=data, model=model)
-    privacy: PrivacyMechanism = build("privacy", spec["privacy"])
-    chance = NoiseSource(_lasting(spec))
-    if isinstance(model, ClosedFormRecommender):
-        kept = model.personal_names()
-        rounds, shares = spec["num_rounds"], spec["shares"]
-        solver = ExactTrainer(data, model, shares, rounds, seed, attack, faults, privacy, chance)
-        return ClientStore(folder, model, kept, [], data.client_offsets, seed), solver
-    kept = [name for name, _ in model.named_parameters() if name not in set(shared_names)]
-    tuned = [name for name in shared_names if name in model.locally_adapted]
-    store = ClientStore(folder, model, kept, tuned, data.client_offsets, seed)
-    method = build("local", spec.get("local") or _PLAIN)
-    engine = _engine(spec, model, data.num_items, seed, maml_step=method.maml_step)
-    trained = [name for name in shared_names if name not in model.frozen]
-    shapes = {name: tuple(model.get_parameter(name).shape) for name in trained}
-    tables = frozenset(trained) & model.item_rows
-    kept_state = store.client_state(method.keeps, shapes if method.keeps else {}, tables)
-    if method.controls:
-        shapes |= {f"{CONTROL_VARIATE_PREFIX}{name}": shape for name, shape in shapes.items()}
-        tables |= {f"{CONTROL_VARIATE_PREFIX}{name}" for name in tables}
-    compression = build("compression", spec["compression"], num_items=data.num_items)
-    owing = shapes if compression.uses_error_feedback else {}
-    limits = Limits(**spec["limits"])
-    compress: UpdateStep = CompressionStep(
-        compression, store.client_state("residual", owing, tables), seed
-    )
-    if privacy.hides_rows:
-        compress = DenseMessageStep(
-            Cost.from_shapes(shapes | privacy.extra_tensors, tables, data.num_items)
+    @classmethod
+    def create(cls, job: NodeJob, place: NodePlace) -> "_NodeBuilder":
+        data = Prepared(Path(place.prepared))
+        model = build_model(job.model, data.info, job.task)
+        model.freeze(job.freeze)
+        lasting_seed = _lasting_seed(job, place)
+        seed = lasting_seed
+        if isinstance(lasting_seed, Secret) and place.secret_folder:
+            seed = Secret(lasting_seed.at("run", job.run, 0))
+        if isinstance(model, HistoryRecommender) and isinstance(seed, Secret):
+            model.key = seed.at("model", "support-negatives", 0)
+        return cls(
+            job=job,
+            place=place,
+            data=data,
+            model=model,
+            shared_names=model.shared_names() if job.communicates else [],
+            lasting_seed=lasting_seed,
+            seed=seed,
+            secure=build_secure_aggregation(job.secure_aggregation, job.limits.weight),
         )
-    pipeline = UpdatePipeline(
-        steps=[
-            PrivacyStep(privacy, data.num_items, chance),
-            WeightStep(secure.update_weights),
-            compress,
-            ClientFaultsStep(faults),
-            PoisoningStep(attack),
-            MessageFaultsStep(faults, limits),
-            LimitsStep(limits),
-        ],
-        mechanism=privacy,
-        tables=tables,
-        names=[*shapes, *privacy.extra_tensors],
-        sends_individual_updates=spec["stacked"],
-    )
-    trainer = GradientTrainer(
-        data, model, engine, store, pipeline, faults, trained, method, kept_state
-    )
-    return store, trainer
+
+    def build(self) -> Node:
+        job, data = self.job, self.data
+        if isinstance(self.model, ClosedFormRecommender):
+            store, trainer = self._closed_form_trainer(self.model)
+        else:
+            store, trainer = self._gradient_trainer()
+        finetuning = None
+        if job.finetune_epochs:
+            local_trainer = self._local_trainer(local_epochs=job.finetune_epochs)
+            finetuning = Finetuning(self.model, local_trainer, store)
+        privacy = build_privacy(job.privacy)
+        deployed = job.deployed or self.place.deployed
+        return Node(
+            data=data,
+            model=self.model,
+            trainer=trainer,
+            evaluator=build_evaluator(job.evaluation, data.info, job.task),
+            store=store,
+            shared_names=self.shared_names,
+            seed=self.seed,
+            finetuning=finetuning,
+            secure=self.secure,
+            sends_metrics=privacy.trusts_server or not deployed,
+            protects_from_server=protects_from_server(privacy),
+            max_answers=self.place.max_answers,
+        )
+
+    def _closed_form_trainer(self, model: ClosedFormRecommender) -> tuple[ClientStore, Trainer]:
+        job = self.job
+        store = self._store(model.personal_names(), locally_adapted=[])
+        trainer = ExactTrainer(
+            data=self.data,
+            model=model,
+            communicates=job.communicates,
+            num_rounds=job.num_rounds,
+            seed=self.seed,
+            attack=build_attack(job.attack, self.data, model, job.seed),
+            faults=build_faults(job.faults, self.data, job.seed),
+            privacy=build_privacy(job.privacy),
+            noise_source=NoiseSource(self.lasting_seed),
+        )
+        return store, trainer
+
+    def _gradient_trainer(self) -> tuple[ClientStore, Trainer]:
+        job, model = self.job, self.model
+        shared = set(self.shared_names)
+        personal = [name for name, _ in model.named_parameters() if name not in shared]
+        locally_adapted = [name for name in self.shared_names if name in model.locally_adapted]
+        store = self._store(personal, locally_adapted)
+        rule: Plain = build("local", job.local or _PLAIN)
+        trained = [name for name in self.shared_names if name not in model.frozen]
+        shapes = {name: tuple(model.get_parameter(name).shape) for name in trained}
+        tables = frozenset(trained) & model.item_rows
+        rule_state = store.client_state(rule.keeps, shapes if rule.keeps else {}, tables)
+        if rule.controls:
+            shapes |= {f"{CONTROL_VARIATE_PREFIX}{name}": shape for name, shape in shapes.items()}
+            tables |= {f"{CONTROL_VARIATE_PREFIX}{name}" for name in tables}
+        faults = build_faults(job.faults, self.data, job.seed)
+        trainer = GradientTrainer(
+            data=self.data,
+            model=model,
+            local_trainer=self._local_trainer(rule.maml_step),
+            store=store,
+            pipeline=self._pipeline(store, shapes, tables, faults),
+            faults=faults,
+            trained=trained,
+            rule=rule,
+            rule_state=rule_state,
+        )
+        return store, trainer
+
+    def _pipeline(
+        self,
+        store: ClientStore,
+        shapes: Mapping[str, tuple[int, ...]],
+        tables: frozenset[str],
+        faults: FaultModel,
+    ) -> UpdatePipeline:
+        job, num_items = self.job, self.data.num_items
+        privacy = build_privacy(job.privacy)
+        compression = build("compression", job.compression, num_items=num_items)
+        residual_shapes = shapes if compression.uses_error_feedback else {}
+        residuals = store.client_state("residual", residual_shapes, tables)
+        compress: UpdateStep = CompressionStep(compression, residuals, self.seed)
+        if privacy.hides_rows:
+            cost = Cost.from_shapes({**shapes, **privacy.extra_tensors}, tables, num_items)
+            compress = DenseMessageStep(cost)
+        # Faults and attacks belong to the simulation: they follow from the experiment's seed.
+        attack = build_attack(job.attack, self.data, self.model, job.seed)
+        return UpdatePipeline(
+            steps=[
+                PrivacyStep(privacy, num_items, NoiseSource(self.lasting_seed)),
+                WeightStep(self.secure.update_weights),
+                compress,
+                ClientFaultsStep(faults),
+                PoisoningStep(attack),
+                MessageFaultsStep(faults, job.limits),
+                LimitsStep(job.limits),
+            ],
+            mechanism=privacy,
+            tables=tables,
+            names=[*shapes, *privacy.extra_tensors],
+            sends_individual_updates=job.individual_updates,
+        )
+
+    def _store(self, personal: Iterable[str], locally_adapted: list[str]) -> ClientStore:
+        offsets = self.data.client_offsets
+        folder = Path(self.place.store)
+        return ClientStore(folder, self.model, list(personal), locally_adapted, offsets, self.seed)
+
+    def _local_trainer(self, maml_step: float | None = None, **changes: Any) -> LocalTrainer:
+        """Build the trainer of clients; `changes` replace settings of local training."""
+        return choose_trainer(
+            self.model,
+            build_training(self.job.training, **changes),
+            maml_step,
+            task=self.job.task,
+            negatives=self.job.negatives,
+            num_items=self.data.num_items,
+            seed=self.seed,
+        )
 
 
-def _engine(
-    spec: dict[str, Any],
-    model: Recommender,
-    num_items: int,
-    seed: Seed,
-    maml_step: float | None = None,
-    **changes: Any,
-) -> LocalTrainer:
-    """What trains the clients; `changes` are to the settings of training."""
-    return choose_trainer(
-        model,
-        build("training", spec["training"] | changes),
-        maml_step,
-        task=spec["task"],
-        negatives=spec["negatives"],
-        num_items=num_items,
-        seed=seed,
-    )
+def _lasting_seed(job: NodeJob, place: NodePlace) -> Seed:
+    """Return the experiment's seed, or the secret that a deployed node uses for all its runs."""
+    if job.is_seeded:
+        return job.seed
+    return node_secret(Path(place.secret_folder or place.store))

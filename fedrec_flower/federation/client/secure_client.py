@@ -1,7 +1,7 @@
 """Secure aggregation on a node: handles one message per stage and keeps the state in between.
 
-The state is stored in the state that Flower keeps for each node and passes to whichever worker
-serves the node: in memory, never on a disk that nodes share. The last stage removes it. The state
+It is stored in the context that Flower keeps for each node and passes to the worker that serves the
+node: in memory, never on a disk that nodes share. The last stage removes it. The state
 of an unfinished session is overwritten by the next session.
 
 A client is in at most one released sum of a round. Two sums of the same parameters would differ by
@@ -12,9 +12,9 @@ checkpoint after a crash, these clients are left out as "answered". New random d
 a client's own items stay the same. A session belongs to the job that it began with: the rules of
 that job apply to its end, and the note is stored in the folder of its run.
 
-Sums of different rounds are not kept apart: cohorts that differ by few clients reveal these
-clients. A server that departs from the protocol can still ask for the same parameters twice, under
-the name of another run or under the number of the next round. See
+Sums of different rounds are not protected from each other: cohorts that differ by few clients
+reveal these clients. A server that departs from the protocol can still ask for the same parameters
+twice, under the name of another run or under the number of the next round. See
 `communication.secure_aggregation.secagg`.
 """
 
@@ -91,7 +91,7 @@ def serve(node: Node, content: RecordDict, state: RecordDict) -> RecordDict:
         asked = {"asked": training.clients, "round": training.round}
     else:
         revealed = member.unmask(UnmaskRequest.from_fields(request.fields))
-        node.store.answer(*_masked_clients(state))
+        node.store.mark_answered(*_masked_clients(state))
         reply = revealed.to_record()
     _store_member(member, {"session": request.session, "job": job, **asked}, state)
     return reply

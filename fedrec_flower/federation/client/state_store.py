@@ -1,4 +1,4 @@
-"""Personal parameters on the node's own disk: memory-mapped, private, in no message."""
+"""Personal state of clients on the node's own disk: memory-mapped, private, in no message."""
 
 import json
 import os
@@ -23,28 +23,28 @@ from fedrec_flower.training.model_versions import Versions
 
 SECRET_FILE = "secret"  # noqa: S105  # a name, no password
 
-# In no slot: going back to a checkpoint leaves them as they are.
-_ANSWERED = "answered.npy"
-_ANSWERS = "answers.npy"
+# These files are in no slot: resuming from a checkpoint does not change them.
+_LAST_ANSWERED_ROUND = "answered.npy"
+_NUM_ANSWERS = "answers.npy"
 
 _PRIVATE_FOLDER = 0o700
 
 
 class ClientStore:
-    """The personal parameters of the clients a node hosts, and what it noted about its users.
+    """The personal parameters of a node's clients, their other state, and per-user records.
 
-    A parameter with a row per user is one array with a row per position; any other personal
-    parameter has a row per client. Beside them lie tuned copies of shared parameters, for models
-    whose clients score with what they themselves made of them. Nodes on one machine share the
-    folder: each writes the rows of its own clients only.
+    A parameter with a row per user is one array with a row per position. Any other personal
+    parameter has a row per client. For models with locally adapted parameters, each client also
+    stores its adapted copy of these shared parameters. Nodes on one machine share the folder; each
+    node writes only the rows of its own clients.
 
     Args:
-        folder: where the files live; made with mode 700, files with mode 600.
-        model: gives names, shapes and initial values; built for a single user.
-        names: the personal parameters kept here.
-        tuned: the shared parameters of which each client keeps its tuned copy.
+        folder: folder of the files; created with mode 700, its files with mode 600.
+        model: defines names, shapes and initial values; built for a single user.
+        names: names of the stored personal parameters.
+        locally_adapted: names of the shared parameters of which clients store adapted copies.
         client_offsets: int64 (num_clients + 1,), position of each client's first user.
-        seed: what initial values follow from; see `seeding`.
+        seed: seed of initial values; see `core.random`.
     """
 
     def __init__(
@@ -52,25 +52,30 @@ class ClientStore:
         folder: Path,
         model: Recommender,
         names: list[str],
-        tuned: list[str],
+        locally_adapted: list[str],
         client_offsets: NDArray[np.int64],
         seed: Seed,
     ) -> None:
-        self.folder, self.seed = folder, seed
-        self._model, self._names, self._tuned = model, names, tuned
+        self.folder = folder
+        self.seed = seed
+        self._model = model
+        self._names = names
+        self._adapted = locally_adapted
         self._client_offsets = client_offsets
-        self._rows = {"user": int(client_offsets[-1]), "client": len(client_offsets) - 1}
-        every = [*names, *tuned]
-        self._shapes = {name: tuple(model.get_parameter(name).shape) for name in every}
-        self._kept: dict[str, tuple[int, ...]] = {}
+        self._num_users = int(client_offsets[-1])
+        self._num_clients = len(client_offsets) - 1
+        self._shapes = {
+            name: tuple(model.get_parameter(name).shape) for name in [*names, *locally_adapted]
+        }
+        self._state_shapes: dict[str, tuple[int, ...]] = {}
         self._open: dict[Path, np.memmap[Any, Any]] = {}
 
     def load(self, data: ClientData, slot: str = "current") -> Tensors:
-        """The personal parameters of a client in full, as arrays of its own, and its tuned copies.
+        """Return copies of a client's personal and locally adapted parameters, in full shapes.
 
-        Several clients read as one give their users' rows one after another, which suffices
-        where every personal parameter has a row per user. A client that never trained has no
-        tuned copies.
+        For neighbouring clients read as one, the rows of their users are concatenated; then every
+        personal parameter must have a row per user. A client that never trained has no locally
+        adapted parameters.
         """
         codes = range(data.client, data.client + data.num_clients)
         first_user = starts(self._users_of(codes))
@@ -79,12 +84,12 @@ class ClientStore:
             users = slice(int(first_user[place]), int(first_user[place + 1]))
             for name, value in self._initial(codes[place]).items():
                 loaded[name][users if name in self._model.user_rows else ...] = value
-        if self._tuned and self._written(slot, "tuned")[data.client]:
-            loaded |= {n: np.array(self._tensor(n, slot)[data.client]) for n in self._tuned}
+        if self._adapted and self._written(slot, "tuned")[data.client]:
+            loaded |= {n: np.array(self._tensor(n, slot)[data.client]) for n in self._adapted}
         return loaded
 
     def gather(self, cohort: Cohort, touched: ActiveRows, slot: str = "current") -> Tensors:
-        """The clients' personal parameters, laid out as `training.work.Work.values`."""
+        """Return the clients' personal parameters in the layout of `CohortBatch.values`."""
         for client in cohort.clients[~self._written(slot)[cohort.clients]]:
             self._write_initial(int(client), slot)
         return {
@@ -93,50 +98,50 @@ class ClientStore:
         }
 
     def scatter(self, cohort: Cohort, touched: ActiveRows, tensors: Tensors) -> None:
-        """Keep the clients' new personal parameters, laid out as `gather` gives them."""
+        """Store the clients' new personal parameters in the layout of `gather`."""
         for name in self._names:
             rows = self._rows_of(name, cohort, touched)
             self._tensor(name, "current")[rows] = tensors[name]
 
-    def keep_tuned(
-        self, cohort: Cohort, touched: ActiveRows, given: Versions, change: Tensors
+    def store_adapted(
+        self, cohort: Cohort, touched: ActiveRows, global_params: Versions, change: Tensors
     ) -> None:
-        """Keep what the clients made of shared parameters.
+        """Store the clients' adapted copies of shared parameters.
 
         Args:
             cohort: the clients.
             touched: the item rows they touched.
-            given: what they were given.
-            change: what they changed, laid out as `training.work.Work.values`.
+            global_params: the parameters that they started from.
+            change: their updates, in the layout of `CohortBatch.values`.
         """
-        for name in self._tuned:
+        for name in self._adapted:
             copies = self._tensor(name, "current")
-            copies[cohort.clients] = given.whole(name, cohort.clients)
+            copies[cohort.clients] = global_params.whole(name, cohort.clients)
             copies[self._rows_of(name, cohort, touched)] += change[name]
-        if self._tuned:
+        if self._adapted:
             self._written("current", "tuned")[cohort.clients] = True
 
     def client_state(
         self, kind: str, shapes: Mapping[str, tuple[int, ...]], tables: frozenset[str]
     ) -> ClientState:
-        """A place for what clients keep beside their parameters; part of every later snapshot.
+        """Return storage for state that clients keep across rounds; snapshots include it.
 
         Args:
-            kind: what it is; goes before names in the names of files.
-            shapes: full shape of what is kept of each client, by name.
-            tables: the names of those with a row per item.
+            kind: kind of the state; the prefix of its file names.
+            shapes: full shape of one client's array, by name.
+            tables: names of the arrays with a row per item.
         """
-        self._kept |= {f"{kind}.{name}": shape for name, shape in shapes.items()}
+        self._state_shapes |= {f"{kind}.{name}": shape for name, shape in shapes.items()}
         return ClientState(
-            shapes, tables, lambda name: self._kept_array(f"{kind}.{name}", "current")
+            shapes, tables, lambda name: self._state_array(f"{kind}.{name}", "current")
         )
 
     def snapshot(self, clients: range, users: slice, slot: str, round_: int) -> None:
-        """Copy what contiguous clients, and their users, have now, after a round, into a slot."""
+        """Copy the state of consecutive clients and their users after a round into a slot."""
         hosted = slice(clients.start, clients.stop)
-        for name in self._kept:
-            self._kept_array(name, slot)[hosted] = self._kept_array(name, "current")[hosted]
-        for name in [*self._names, *self._tuned]:
+        for name in self._state_shapes:
+            self._state_array(name, slot)[hosted] = self._state_array(name, "current")[hosted]
+        for name in [*self._names, *self._adapted]:
             rows = users if name in self._model.user_rows else hosted
             self._tensor(name, slot)[rows] = self._tensor(name, "current")[rows]
         for kind in ("written", "tuned"):
@@ -144,25 +149,26 @@ class ClientStore:
         self._rounds(slot)[hosted] = round_ + 1
 
     def require_snapshot(self, clients: Sequence[int], slot: str, round_: int) -> None:
-        """Refuse to go back to a round of which clients here kept nothing, or another one since.
+        """Check that a slot holds the clients' state of a round.
 
         Raises:
-            TrainingError: names a client and the round.
+            TrainingError: names a client without it, and the round.
         """
         codes = np.array(clients, np.int64)
         for client in codes[self._rounds(slot)[codes] != round_ + 1][:1]:
             raise TrainingError(
-                f"client {client} kept no personal parameters of round {round_}, when its node "
-                "failed or was silent: the round cannot be evaluated again"
+                f"client {client} has no snapshot of round {round_}, because its node failed or "
+                "was silent: the round cannot be evaluated again"
             )
 
     def unanswered(self, clients: Sequence[int], round_: int) -> list[int]:
-        """The clients whose updates have been in no sum of this round or of a later one."""
+        """Return the clients whose updates were in no sum of this round or of a later one."""
         last = self._answered()[np.array(clients, np.int64)]
-        return [client for client, known in zip(clients, last, strict=True) if known < round_]
+        pairs = zip(clients, last, strict=True)
+        return [client for client, last_round in pairs if last_round < round_]
 
-    def answer(self, clients: Sequence[int], round_: int) -> None:
-        """Remember, whatever checkpoint the run goes back to, that a sum of the round holds them.
+    def mark_answered(self, clients: Sequence[int], round_: int) -> None:
+        """Record that a sum of the round includes the clients; no checkpoint reverts this.
 
         Raises:
             FedrecError: if it cannot be written.
@@ -171,29 +177,36 @@ class ClientStore:
         answered[codes] = np.maximum(answered[codes], round_)
         self._flush(answered)
 
-    def count(self, clients: Sequence[int], most: int) -> None:
-        """Count an answer of each client, whatever becomes of it, before it is computed.
+    def count_answers(self, clients: Sequence[int], max_answers: int) -> None:
+        """Count one answer of each client, before the answer is computed.
 
         Args:
             clients: their codes.
-            most: answers of a client, at most.
+            max_answers: maximum number of answers of a client.
 
         Raises:
-            TrainingError: names a client that has answered so often; none is counted.
+            TrainingError: names a client that has reached the maximum; no answer is counted then.
             FedrecError: if it cannot be written.
         """
-        answers = self._array(self.folder / _ANSWERS, (self._rows["client"],), np.int64)
+        answers = self._array(self.folder / _NUM_ANSWERS, (self._num_clients,), np.int64)
         counts = answers + np.bincount(np.array(clients, np.int64), minlength=len(answers))
-        for client in np.flatnonzero((counts > most) & (counts > answers))[:1]:
+        for client in np.flatnonzero((counts > max_answers) & (counts > answers))[:1]:
             raise TrainingError(
                 f"client {client} has answered {answers[client]} times, and max-epsilon of its "
-                f"node allows {most} answers in this run: start a new run"
+                f"node allows {max_answers} answers in this run: start a new run"
             )
         answers[:] = counts
         self._flush(answers)
 
-    def note(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
-        """Write rows of a table about users, which the run's owner may read on this disk."""
+    def write_records(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
+        """Write rows of a per-user table to this disk, where the run's owner may read it.
+
+        Args:
+            name: column name.
+            first: index of the first row.
+            num_rows: rows of the whole table.
+            values: the rows.
+        """
         shape = (num_rows, *values.shape[1:])
         table = self._array(self._file("notes", name), shape, values.dtype)
         table[first : first + len(values)] = values
@@ -216,7 +229,7 @@ class ClientStore:
         self._written(slot)[client] = True
 
     def _users_of(self, clients: range) -> NDArray[np.int64]:
-        """How many users each of neighbouring clients holds."""
+        """Return the number of users of each of several neighbouring clients."""
         return np.diff(self._client_offsets[clients.start : clients.stop + 1])
 
     def _place(self, name: str, data: ClientData) -> slice | int:
@@ -225,7 +238,7 @@ class ClientStore:
         return data.client
 
     def _rows_of(self, name: str, cohort: Cohort, touched: ActiveRows) -> tuple[NDArray[Any], ...]:
-        """Where the cohort's part of a tensor lies, as an index into it."""
+        """Return the index of the cohort's part of a tensor."""
         if name in self._model.user_rows:
             counts = np.diff(cohort.user_offsets)
             within = np.arange(cohort.num_users) - np.repeat(cohort.user_offsets[:-1], counts)
@@ -237,32 +250,32 @@ class ClientStore:
     def _tensor(self, name: str, slot: str) -> NDArray[Any]:
         shape = self._shapes[name]
         if name in self._model.user_rows:
-            whole = (self._rows["user"], *shape[1:])
+            whole = (self._num_users, *shape[1:])
         else:
-            whole = (self._rows["client"], *shape)
+            whole = (self._num_clients, *shape)
         return self._array(self._file(slot, name), whole, np.float32)
 
-    def _kept_array(self, name: str, slot: str) -> NDArray[Any]:
-        shape = (self._rows["client"], *self._kept[name])
+    def _state_array(self, name: str, slot: str) -> NDArray[Any]:
+        shape = (self._num_clients, *self._state_shapes[name])
         return self._array(self._file(slot, name), shape, np.float32)
 
     def _written(self, slot: str, kind: str = "written") -> NDArray[Any]:
-        """Which clients have personal parameters here, or "tuned" copies."""
-        return self._array(self._file(slot, kind), (self._rows["client"],), np.bool_)
+        """Return which clients have personal parameters in a slot, or adapted copies ("tuned")."""
+        return self._array(self._file(slot, kind), (self._num_clients,), np.bool_)
 
     def _answered(self) -> np.memmap[Any, Any]:
-        """int64 (num_clients,): the last round whose sum holds each client's update, or 0."""
-        return self._array(self.folder / _ANSWERED, (self._rows["client"],), np.int64)
+        """Return the last round with each client in its sum, or 0; int64 (num_clients,)."""
+        return self._array(self.folder / _LAST_ANSWERED_ROUND, (self._num_clients,), np.int64)
 
     def _rounds(self, slot: str) -> NDArray[Any]:
-        """One more than the round of which each client's part is; zero where there is none."""
-        return self._array(self._file(slot, "round"), (self._rows["client"],), np.int64)
+        """Return the round of each client's snapshot plus one, or 0 without one."""
+        return self._array(self._file(slot, "round"), (self._num_clients,), np.int64)
 
     def _file(self, slot: str, name: str) -> Path:
-        return child_path(self.folder, slot) / f"{name}.npy"  # messages name slots
+        return child_path(self.folder, slot) / f"{name}.npy"  # the slot comes from a message
 
     def _flush(self, array: np.memmap[Any, Any]) -> None:
-        """Put on the disk what must be there before a reply leaves, even if the power fails."""
+        """Write to the disk before a reply is sent, so that a power failure does not lose it."""
         try:
             array.flush()
         except OSError as error:
@@ -278,20 +291,19 @@ class ClientStore:
 
 
 def node_secret(folder: Path) -> Secret:
-    """The secret of a node, made by its first use; nodes that share a folder share it.
+    """Return the secret of a node, created on first use; nodes that share a folder share it.
 
-    It is kept for as long as the folder, so a run that goes on after an interruption draws as it
-    would have.
+    It exists as long as the folder, so a resumed run makes the same draws.
 
     Args:
-        folder: where the node keeps what is personal; the secret is the file `secret` in it.
+        folder: folder of the personal state; the secret is the file `secret` in it.
 
     Raises:
         FedrecError: if it cannot be written or read, or was removed while clients' parameters
-            that follow from it are there.
+            that were drawn from it exist.
     """
     path = folder / SECRET_FILE
-    # Asked first: what is here was made after the secret, perhaps by another process just now.
+    # Checked first: another process may create the secret, and then folders, at any time.
     in_use = folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
     if in_use and not path.exists():
         raise FedrecError(
@@ -306,28 +318,28 @@ def node_secret(folder: Path) -> Secret:
 
 
 def share_secret(source: Path, target: Path) -> None:
-    """Let the nodes of a folder draw as those of another, if these have a secret.
+    """Copy the secret of one folder to another, if there is one, for the same draws.
 
     Args:
-        source: the folder of nodes that have worked.
-        target: a folder whose nodes have not.
+        source: folder of nodes that have run.
+        target: folder of nodes that have not run.
     """
     if (source / SECRET_FILE).exists():
         secret = (source / SECRET_FILE).read_bytes()
         _make_once(target / SECRET_FILE, lambda file: file.write(secret))
 
 
-def keep_first(path: Path, terms: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the first terms that are given, and say what they were.
+def keep_first(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write settings to a file unless it exists, and return the settings in the file.
 
     Args:
-        path: where; a JSON file, made unless it exists.
-        terms: numbers and strings by name.
+        path: path of the JSON file.
+        settings: numbers and strings by name.
 
     Raises:
         FedrecError: if the file cannot be written or read.
     """
-    text = json.dumps(terms).encode()
+    text = json.dumps(settings).encode()
     _make_once(path, lambda file: file.write(text))
     try:
         first: dict[str, Any] = json.loads(path.read_bytes())
@@ -337,38 +349,38 @@ def keep_first(path: Path, terms: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Make an array file of zeros unless it exists."""
+    """Create an array file of zeros unless it exists."""
 
     def write(file: BinaryIO) -> None:
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         file.flush()
-        # Claimed now: a page of a sparse file that finds the disk full later kills the process
-        # without a word.
+        # Space is allocated now: a write to a page of a sparse file on a full disk would kill the
+        # process without a message.
         end = file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize
         file.truncate(end)
-        if hasattr(os, "posix_fallocate"):  # macOS has none
+        if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(file.fileno(), 0, end)
 
     _make_once(path, write)
 
 
 def _make_once(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Make a file unless it exists; of several processes, the first one wins."""
+    """Create a file unless it exists; of several processes, the first one succeeds."""
     if path.exists():
         return
     try:
         path.parent.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         path.parent.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
-        handle, scratch = mkstemp(prefix=".", dir=path.parent)  # readable by its owner alone
+        handle, scratch = mkstemp(prefix=".", dir=path.parent)  # readable by its owner only
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)
-            rename_if_absent(Path(scratch), path)  # never replaces what another process made
+            rename_if_absent(Path(scratch), path)  # never replaces the file of another process
         finally:
             Path(scratch).unlink(missing_ok=True)
     except OSError as error:
         raise FedrecError(
-            f"cannot keep personal parameters in {path.parent} ({error.strerror}): "
+            f"cannot store personal parameters in {path.parent} ({error.strerror}): "
             "free space or choose another output_dir"
         ) from error

@@ -1,4 +1,4 @@
-"""How a node's sampled clients learn: by gradients, or by telling sums that the server solves."""
+"""Trainers of a node's clients: by gradients, or by statistics that the server solves."""
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
@@ -14,7 +14,7 @@ from fedrec_flower.communication.packing import Cost
 from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Seed, generator
-from fedrec_flower.core.types import Sums, Tensors
+from fedrec_flower.core.types import IndexArray, Sums, Tensors
 from fedrec_flower.core.updates import ROW_WEIGHT, UpdateSum, mean_over_all_clients
 from fedrec_flower.data.prepared import ClientData, Columns, Prepared, starts
 from fedrec_flower.federation.client.state_store import ClientStore
@@ -32,15 +32,15 @@ from fedrec_flower.training.trainer import LocalTrainer, Trained
 
 _LOG = logging.getLogger(__name__)
 
-_CELLS_AT_ONCE = 20_000_000  # answers of users about items: 80 MB
+_CELLS_PER_BATCH = 20_000_000  # answers of users about items: 80 MB
 
 
 class Trainer(Protocol):
-    """What all clients of a node learn by."""
+    """Trains the clients of a node."""
 
     @property
     def names(self) -> list[str]:
-        """Names of the arrays that clients send, in message order; none where nothing travels."""
+        """Names of the sent arrays, in message order; may be empty."""
         ...
 
     @property
@@ -51,176 +51,184 @@ class Trainer(Protocol):
     def train(
         self,
         clients: Sequence[int],
-        given: Versions,
+        global_params: Versions,
         round_: int,
         attempt: int = 0,
-        beside: Sequence[NDArray[Any]] = (),
+        extra_tensors: Sequence[NDArray[Any]] = (),
         clip_norm: float = inf,
     ) -> TrainResult:
-        """Train clients from what they are given.
+        """Train clients from the global parameters.
 
         Args:
             clients: their codes.
-            given: the shared parameters; left unchanged.
+            global_params: the shared parameters; not modified.
             round_: the round.
-            attempt: how often the round was tried before.
-            beside: what the strategy gives beside the parameters, in message order.
-            clip_norm: what the server says of privacy; see `ServerMechanism.clip_norm`.
+            attempt: number of earlier attempts at the round.
+            extra_tensors: further tensors of the strategy, in message order.
+            clip_norm: clipping bound from the server; see `ServerMechanism.clip_norm`.
         """
         ...
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:
-        """New shared parameters, if the clients behind the sum were all there are."""
+        """Return new shared parameters as if the clients of the sum were the whole federation."""
         ...
 
-    def alone(self, data: ClientData) -> Tensors:
-        """What a client scores with that neither travels nor is kept: made when it is needed."""
+    def local_solution(self, data: ClientData) -> Tensors:
+        """Return parameters of a client that are neither sent nor stored, but computed on use."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class GradientTrainer:
-    """Clients send what training changed, weighted by their number of interactions.
+    """Clients train by gradient steps; updates are weighted by the number of interactions.
 
     Attributes:
         data: reader of the prepared folder.
-        model: says which shared parameters have a row per item.
-        engine: trains clients.
-        store: personal parameters of the clients hosted here.
+        model: the recommender.
+        local_trainer: trains clients.
+        store: personal state of the clients hosted here.
         pipeline: the steps between a client's data and the sum of the updates.
         faults: the fault model, for clients that do not take part in a round.
         trained: names of the shared parameters that are trained.
-        method: what the strategy changes in the way they train.
-        kept: what they keep for it.
+        rule: the strategy's local update rule.
+        rule_state: state that the rule keeps per client.
     """
 
     data: Prepared
     model: Recommender
-    engine: LocalTrainer
+    local_trainer: LocalTrainer
     store: ClientStore
     pipeline: UpdatePipeline
     faults: FaultModel
     trained: list[str]
-    method: Plain
-    kept: ClientState
+    rule: Plain
+    rule_state: ClientState
 
     @property
     def names(self) -> list[str]:
-        """See `Trainer.names`: the parameters that are trained, and what goes with them."""
+        """Names of the trained parameters and of the extra tensors that are sent with them."""
         return self.pipeline.names
 
     @property
     def tables(self) -> Collection[str]:
-        """See `Trainer.tables`."""
+        """Those of `names` with a row per item."""
         return self.pipeline.tables
 
     def train(
         self,
         clients: Sequence[int],
-        given: Versions,
+        global_params: Versions,
         round_: int,
         attempt: int = 0,
-        beside: Sequence[NDArray[Any]] = (),
+        extra_tensors: Sequence[NDArray[Any]] = (),
         clip_norm: float = inf,
     ) -> TrainResult:
-        """See `Trainer.train`."""
-        controls = dict(zip(self.trained if self.method.controls else [], beside, strict=True))
-        guide = Guided(self.method, controls, self.kept)
-        context = TrainContext(round_, attempt, clip_norm, given)
+        """Train clients and pass their updates through the pipeline; see `Trainer.train`."""
+        control_names = self.trained if self.rule.controls else []
+        controls = dict(zip(control_names, extra_tensors, strict=True))
+        correction = Guided(self.rule, controls, self.rule_state)
+        context = TrainContext(round_, attempt, clip_norm, global_params)
         absent = self.faults.absent(clients, round_, attempt)
         present = (self.data.client(client) for client in clients if client not in absent)
         members = [self.pipeline.training_data(data, context) for data in present]
-        result = self.pipeline.empty_result(given, self.data.num_items)
+        result = self.pipeline.empty_result(global_params, self.data.num_items)
         result.failures |= absent
-        for trained in self._trained(members, given, round_, guide):
+        for trained in self._train_chunks(members, context, correction):
             cohort, touched = trained.cohort, trained.touched
             self.store.scatter(cohort, touched, trained.personal)
-            self.store.keep_tuned(cohort, touched, given, trained.updates.tensors)
-            # Who diverged knows it, and so neither sends nor keeps anything of it.
-            learnt, diverged = trained.split_diverged(self.tables)
-            # A failure would reveal something about the data.
-            if diverged and self.pipeline.mechanism.has_guarantee:
+            self.store.store_adapted(cohort, touched, global_params, trained.updates.tensors)
+            # A client with a loss that is not finite neither sends nor stores its update.
+            finite, diverged = trained.split_diverged(self.tables)
+            if (
+                diverged and self.pipeline.mechanism.has_guarantee
+            ):  # a failure would reveal the data
                 _LOG.warning(
-                    "round %d: the loss of %d clients is not finite, and they send a zero update, "
-                    "for privacy hides who diverged: lower training.learning_rate or "
-                    "training.dense_learning_rate",
+                    "round %d: the loss of %d clients is not finite; they send a zero update, "
+                    "because privacy hides which clients diverged: lower training.learning_rate "
+                    "or training.dense_learning_rate",
                     round_,
                     len(diverged),
                 )
-                learnt, diverged = trained, []
-            self.pipeline.add(guide.sent(learnt), result, context)
+                finite, diverged = trained, []
+            self.pipeline.add(correction.sent(finite), result, context)
             result.failures |= dict.fromkeys(diverged, DIVERGED)
         return result
 
-    def _trained(
-        self, members: Sequence[ClientData], given: Versions, round_: int, guide: Guided
+    def _train_chunks(
+        self, members: Sequence[ClientData], context: TrainContext, correction: Guided
     ) -> Iterator[Trained]:
-        """What clients have learnt, a chunk at a time.
+        """Train clients, and yield the results of one chunk after another.
 
-        Under local privacy a client that cannot train sends a zero update, like one without data:
-        an error would tell the server of the client's data.
+        Under local privacy, a client whose training fails sends a zero update, like a client
+        without data: an error would reveal its data to the server.
         """
         if not protects_from_server(self.pipeline.mechanism):
-            yield from self.engine.train(members, given, self.store, round_, guide)
+            yield from self._train(members, context, correction)
             return
         try:
-            chunks = [*self.engine.chunks(members)]
+            chunks = [*self.local_trainer.chunks(members)]
         except ConfigError:  # a client does not fit into the memory
             chunks = [[data] for data in members]
         for chunk in chunks:
             try:
-                learnt = [*self.engine.train(chunk, given, self.store, round_, guide)]
-            except Exception:  # noqa: BLE001  # whatever it is, it must not leave the node
-                _LOG.exception("round %d: a client could not train", round_)
-                learnt = [self._one_trained(data, given, round_, guide) for data in chunk]
-            yield from learnt
+                results = [*self._train(chunk, context, correction)]
+            except Exception:  # noqa: BLE001  # no error may leave the node
+                _LOG.exception("round %d: training of a client failed", context.round)
+                results = [self._train_or_skip(data, context, correction) for data in chunk]
+            yield from results
 
-    def _one_trained(
-        self, data: ClientData, given: Versions, round_: int, guide: Guided
+    def _train(
+        self, members: Sequence[ClientData], context: TrainContext, correction: Guided
+    ) -> Iterator[Trained]:
+        return self.local_trainer.train(
+            members, context.global_params, self.store, context.round, correction
+        )
+
+    def _train_or_skip(
+        self, data: ClientData, context: TrainContext, correction: Guided
     ) -> Trained:
         try:
-            (trained,) = self.engine.train([data], given, self.store, round_, guide)
+            (trained,) = self._train([data], context, correction)
         except Exception:  # noqa: BLE001  # as above
             _LOG.exception(
-                "round %d: client %d could not train and sends a zero update, for privacy hides it",
-                round_,
+                "round %d: training of client %d failed; it sends a zero update, because privacy "
+                "hides the failure",
+                context.round,
                 data.client,
             )
-            nothing = data.without_interactions()
-            (trained,) = self.engine.train([nothing], given, self.store, round_, guide)
+            (trained,) = self._train([data.without_interactions()], context, correction)
         return trained
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:
-        """See `Trainer.finish`."""
+        """Add the mean update to the shared parameters."""
         mean = mean_over_all_clients(total)
-        return {n: shared[n] + change for n, change in mean.items() if n in shared}
+        return {name: shared[name] + change for name, change in mean.items() if name in shared}
 
-    def alone(self, data: ClientData) -> Tensors:
-        """See `Trainer.alone`; nothing, the store keeps it all."""
-        del data
+    def local_solution(self, data: ClientData) -> Tensors:  # noqa: ARG002
+        """Return no parameters: all are sent or stored."""
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class ExactTrainer:
-    """Clients send sufficient statistics, which no loss goes with.
+    """Clients of a closed-form model send sufficient statistics; they have no training loss.
 
     Attributes:
         data: reader of the prepared folder.
         model: the recommender.
-        shares: whether anything travels. If not, each client solves its own statistics whenever
-            it is scored: matrices of items by items, one per client, would fill a disk.
-        num_rounds: how often it does.
-        seed: what initial values follow from; see `seeding`.
-        attack: who claims to have had something else.
-        faults: who is absent.
-        privacy: how users bound or disguise what they tell.
-        noise_source: where the randomness of privacy comes from.
+        communicates: whether statistics are sent. If not, each client solves its own statistics
+            whenever it is evaluated: stored item-by-item matrices of all clients would fill a disk.
+        num_rounds: number of iterations of a client's own solution.
+        seed: seed of initial values; see `core.random`.
+        attack: malicious clients, which replace their data.
+        faults: the fault model, for clients that do not take part in a round.
+        privacy: the privacy mechanism, which bounds or randomises the statistics.
+        noise_source: source of randomness for privacy.
     """
 
     data: Prepared
     model: ClosedFormRecommender
-    shares: bool
+    communicates: bool
     num_rounds: int
     seed: Seed
     attack: Attack
@@ -230,60 +238,68 @@ class ExactTrainer:
 
     @property
     def names(self) -> list[str]:
-        """See `Trainer.names`; the statistics."""
-        return list(self.model.statistic_names) if self.shares else []
+        """Names of the statistics."""
+        return list(self.model.statistic_names) if self.communicates else []
 
     @property
     def tables(self) -> Collection[str]:
-        """See `Trainer.tables`; statistics travel whole."""
+        """No tables: statistics are sent whole."""
         return ()
 
     def train(
         self,
         clients: Sequence[int],
-        given: Versions,
+        global_params: Versions,
         round_: int,
         attempt: int = 0,
-        beside: Sequence[NDArray[Any]] = (),
-        clip_norm: float = inf,
+        extra_tensors: Sequence[NDArray[Any]] = (),  # noqa: ARG002
+        clip_norm: float = inf,  # noqa: ARG002
     ) -> TrainResult:
-        """See `Trainer.train`; the loss is not a number, and nothing goes beside."""
-        del beside, clip_norm
-        lost = self.faults.absent(clients, round_, attempt)
-        present = [client for client in clients if client not in lost]
-        sums, weight = Sums(), 0.0
+        """Sum the clients' statistics; the loss is NaN. See `Trainer.train`."""
+        absent = self.faults.absent(clients, round_, attempt)
+        present = [client for client in clients if client not in absent]
+        sums = Sums()
+        weight = 0.0
         for history, user_offsets in self._histories(present):
-            share = self.privacy.user_weights(self.model, history, user_offsets)
-            part = self.model.statistics(history, given.of(0), share) if self.names else {}
-            sums = {name: value + sums[name] for name, value in part.items()} if sums else part
+            user_weights = self.privacy.user_weights(self.model, history, user_offsets)
+            statistics = Sums()
+            if self.names:
+                statistics = self.model.statistics(history, global_params.of(0), user_weights)
+            if sums:
+                sums = {name: value + sums[name] for name, value in statistics.items()}
+            else:
+                sums = statistics
             weight += self.privacy.statistics_weight(history, len(user_offsets) - 1)
         total = UpdateSum(sums, weight, np.zeros(0))
-        # Statistics travel as float32; of their shapes a single zero tells enough.
-        sent = {n: np.broadcast_to(np.float32(0), array.shape) for n, array in sums.items()}
-        cost = Cost.of({**sent, ROW_WEIGHT: total.row_weight}, [])
-        bytes_up = len(present) * cost.whole if sums else 0
-        return TrainResult(total, [], [], float("nan"), bytes_up, len(present), lost)
+        return TrainResult(
+            total,
+            loss=float("nan"),
+            bytes_up=len(present) * _num_bytes(total) if sums else 0,
+            replied=len(present),
+            failures=absent,
+        )
 
-    def _histories(self, clients: Sequence[int]) -> Iterator[tuple[Columns, NDArray[np.int64]]]:
-        """The histories that statistics are made of, and where each client's users begin.
+    def _histories(self, clients: Sequence[int]) -> Iterator[tuple[Columns, IndexArray]]:
+        """Yield the histories of clients, and the index of each client's first user.
 
-        In one piece, unless histories are as long as the catalogue.
+        All at once, unless privacy makes histories as long as the catalogue.
         """
         claims = list(self._claims(clients))
         if not (self.privacy.has_dense_histories and claims):
-            held, sizes = np.diff(self.data.client_offsets), [np.zeros(0, np.int64)]
-            sizes += [held[data.client : data.client + data.num_clients] for data in claims]
+            all_sizes = np.diff(self.data.client_offsets)
+            sizes = [np.zeros(0, np.int64)]
+            sizes += [all_sizes[data.client : data.client + data.num_clients] for data in claims]
             histories = [self._disguised(data).train for data in claims]
             yield _joined(histories), starts(np.concatenate(sizes))
             return
-        size = max(_CELLS_AT_ONCE // self.data.num_items, 1)
+        size = max(_CELLS_PER_BATCH // self.data.num_items, 1)
         for data in claims:
             for start in range(0, data.num_users, size):
                 part = self._disguised(data.users(start, start + size))
                 yield part.train, starts([part.num_users])
 
     def _claims(self, clients: Sequence[int]) -> Iterator[ClientData]:
-        """What clients say that they had: honest neighbours as one, each liar by itself."""
+        """Yield the data of honest neighbours as one client, and of each malicious client."""
         malicious = np.intersect1d(clients, self.attack.malicious_clients)
         for run in neighbours(np.setdiff1d(clients, malicious)):
             yield self.data.client(run.start, len(run))
@@ -294,12 +310,12 @@ class ExactTrainer:
         return self.privacy.training_data(data, self.data.num_items, self.noise_source)
 
     def finish(self, total: UpdateSum, shared: Tensors) -> Tensors:
-        """See `Trainer.finish`."""
+        """Solve the summed statistics."""
         return self.model.solve(total.tensors, shared)
 
-    def alone(self, data: ClientData) -> Tensors:
-        """See `Trainer.alone`; the solution of its own statistics."""
-        if self.shares:
+    def local_solution(self, data: ClientData) -> Tensors:
+        """Return the solution of the client's own statistics, if statistics are not sent."""
+        if self.communicates:
             return {}
         rng = generator(self.seed, "initial-personal", 0, data.client)
         initial = self.model.initial(self.model.shared_names(), rng)
@@ -307,21 +323,29 @@ class ExactTrainer:
 
 
 def protects_from_server(privacy: PrivacyMechanism) -> bool:
-    """Whether clients protect their data from the server, so that no error may tell of them."""
+    """Return whether clients protect their data from the server, so it must see no error."""
     return privacy.has_guarantee and not privacy.trusts_server
 
 
-def neighbours(clients: Sequence[int] | NDArray[np.int64]) -> list[range]:
-    """Runs of client codes that may be read as one, ascending."""
+def neighbours(clients: Sequence[int] | IndexArray) -> list[range]:
+    """Return the runs of consecutive client codes, ascending; a run can be read as one client."""
     ascending = np.sort(np.asarray(clients, np.int64))
     runs = np.split(ascending, np.flatnonzero(np.diff(ascending) > 1) + 1)
     return [range(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
 
 
+def _num_bytes(total: UpdateSum) -> int:
+    """Return the size of one client's message."""
+    # Statistics are sent as float32. Broadcast zeros have their shapes without the memory.
+    zeros = {
+        name: np.broadcast_to(np.float32(0), array.shape) for name, array in total.tensors.items()
+    }
+    return Cost.of({**zeros, ROW_WEIGHT: total.row_weight}, []).whole
+
+
 def _joined(histories: Sequence[Columns]) -> Columns:
-    """The interactions of several groups of users, one group after another."""
+    """Concatenate the histories of several groups of users."""
     if not histories:
         return Columns(starts([]), np.zeros(0, np.int32), None)
     counts = np.concatenate([np.diff(history.offsets) for history in histories])
-    offsets = starts(counts)
-    return Columns(offsets, np.concatenate([history.item for history in histories]), None)
+    return Columns(starts(counts), np.concatenate([history.item for history in histories]), None)

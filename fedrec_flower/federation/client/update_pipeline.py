@@ -104,7 +104,7 @@ class UpdateBatch:
 
 
 class UpdateStep:
-    """One step of the pipeline. By default, a hook changes nothing."""
+    """One step of the pipeline. A hook that is not overridden does not change its argument."""
 
     def on_data(self, data: ClientData, context: TrainContext) -> ClientData:  # noqa: ARG002
         """Return the data that the client trains on; `data` is not modified."""

@@ -5,10 +5,10 @@ neither tries a round again nor begins in the middle. Cohorts hang on client cod
 never on node ids, which Flower draws at random.
 """
 
-import json
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from time import perf_counter
 from typing import Any, ClassVar, Literal
@@ -141,10 +141,14 @@ class FederatedStrategy(ResumableStrategy):
         Raises:
             TrainingError: if nodes fail or stay silent once too often, or training diverges.
         """
-        about = {"shares": self.shares, "stacked": self.stacked, "local": self.local()}
-        place = json.dumps(self.plan.place) if self.plan.place else ""
-        job = json.dumps({**self.plan.job, **about})
-        address = wire.Address(job, place, self.plan.reply_timeout)
+        job = replace(
+            self.plan.job,
+            communicates=self.shares,
+            individual_updates=self.stacked,
+            local=self.local(),
+        )
+        place = "" if self.plan.place is None else self.plan.place.to_json()
+        address = wire.Address(job.to_json(), place, self.plan.reply_timeout)
         num_clients, patience = self.plan.num_clients, self.plan.node_patience
         hosts = wire.Hosts.discover(grid, address, num_clients, patience)
         self.plan.secure.check(len(hosts.clients), self.plan.clients_per_round)

@@ -14,6 +14,7 @@ from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.metric_sums import Bounds, MetricSums
+from fedrec_flower.federation.job import NodeJob, NodePlace
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.privacy.mechanism import ServerMechanism
 
@@ -26,9 +27,8 @@ class Plan:
     """The run, as the server sees it.
 
     Attributes:
-        job: what every node must know, JSON-able; see `client.node.open_node`.
-        place: where simulated nodes find their data and keep their files (`prepared`, `store`);
-            empty in a deployment, whose nodes know it themselves.
+        job: the job that every node receives, without the strategy's part.
+        place: paths of simulated nodes; None in a deployment.
         seed: the experiment's seed.
         num_clients: clients of the federation.
         num_items: size of the catalogue.
@@ -53,8 +53,8 @@ class Plan:
         secure: whether the server may see the sum of each node, or that of all alone.
     """
 
-    job: Mapping[str, Any]
-    place: Mapping[str, str]
+    job: NodeJob
+    place: NodePlace | None
     seed: int
     num_clients: int
     num_items: int

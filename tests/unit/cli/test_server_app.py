@@ -59,7 +59,7 @@ def deploy(words: list[str], prepared: Path, tmp_path: Path) -> Deploy:
     return started
 
 
-def test_the_server_app_runs_an_experiment_over_the_grid_it_is_given(deploy: Deploy) -> None:
+def test_server_app_runs_an_experiment_over_the_given_grid(deploy: Deploy) -> None:
     folder = deploy("num_rounds=1")
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["federation"]) == ("completed", "deployment")
@@ -70,9 +70,7 @@ def test_the_server_app_runs_an_experiment_over_the_grid_it_is_given(deploy: Dep
     assert set(load_runs(folder)["phase"]) == {"train", "validation", "test"}
 
 
-def test_item_21_what_is_known_of_users_stays_with_deployed_nodes(
-    deploy: Deploy, tmp_path: Path
-) -> None:
+def test_item_21_data_of_users_stay_on_deployed_nodes(deploy: Deploy, tmp_path: Path) -> None:
     folder = deploy("num_rounds=0")
     names = {path.name for path in folder.iterdir()}
     assert not names & {"clients", "per_user.csv", "recommendations.csv", "clients.csv"}
@@ -98,16 +96,16 @@ def test_item_21_missing_overlapping_or_duplicate_nodes_are_errors(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 
-def test_item_21_secure_aggregation_counts_the_nodes_there_are(deploy: Deploy) -> None:
+def test_item_21_secure_aggregation_counts_the_registered_nodes(deploy: Deploy) -> None:
     assert deploy("secure_aggregation=secagg", "num_rounds=1").is_dir()
 
 
-def test_item_21_an_engine_cannot_be_chosen(deploy: Deploy) -> None:
+def test_item_21_deployment_refuses_another_transport(deploy: Deploy) -> None:
     with pytest.raises(ConfigError, match="federation=simulation cannot be chosen"):
         deploy("federation=simulation")
 
 
-def test_a_deployment_cannot_be_started_without_flower(words: list[str], tmp_path: Path) -> None:
+def test_deployment_requires_flwr_run(words: list[str], tmp_path: Path) -> None:
     config, _ = compose([*words, "federation=deployment"])
     with pytest.raises(ConfigError, match="federation=deployment does not fit"):
         run(config, RunFolder.create(tmp_path / "run"))

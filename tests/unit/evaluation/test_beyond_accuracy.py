@@ -22,7 +22,7 @@ POPULARITY = np.array([8, 4, 1, 0])
 LISTS = np.array([[0, 1], [0, 3], [2, -1], [-1, -1]])
 
 
-def test_every_metric_by_hand() -> None:
+def test_beyond_accuracy_equals_values_by_hand() -> None:
     # Exposure is 2, 1, 1, 1; ascending, the weights 2j - n - 1 are -3, -1, 1, 3.
     assert beyond_accuracy(LISTS, POPULARITY, num_users=8, genres=GENRES) == pytest.approx(
         {
@@ -36,24 +36,24 @@ def test_every_metric_by_hand() -> None:
     )
 
 
-def test_without_genres_there_is_no_diversity() -> None:
+def test_beyond_accuracy_has_no_diversity_without_genres() -> None:
     values = beyond_accuracy(LISTS, POPULARITY, num_users=8, genres=None)
     assert list(values) == ["coverage@2", "gini@2", "novelty@2", "arp@2"]
 
 
-def test_exposure_is_unequal_between_0_for_all_and_1_for_one() -> None:
+def test_gini_is_0_for_equal_exposure_and_1_for_a_single_item() -> None:
     assert gini(np.array([[0, 1], [2, 3]]), num_items=4) == 0
     assert gini(np.array([[2], [2], [2]]), num_items=4) == 1
 
 
-def test_items_without_any_genre_are_alike() -> None:
+def test_intra_list_diversity_of_items_without_genres_is_0() -> None:
     genres = np.array([[0], [0], [1]], dtype=np.bool_)
     assert intra_list_diversity(np.array([[0, 1]]), genres) == 0
     assert intra_list_diversity(np.array([[0, 2]]), genres) == 1
 
 
 @pytest.mark.parametrize("lists", [np.full((3, 2), -1), np.empty((0, 2), dtype=np.int64)])
-def test_without_a_recommendation_nothing_is_covered_and_nothing_else_known(
+def test_metrics_without_recommendations_are_nan_and_coverage_is_0(
     lists: NDArray[np.int64],
 ) -> None:
     values = beyond_accuracy(lists, POPULARITY, num_users=8, genres=GENRES)
@@ -82,7 +82,7 @@ LIST_OF_ITEMS = st.lists(st.integers(0, 5), max_size=4, unique=True)
     genres=st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=6, max_size=6),
     popularity=st.lists(st.integers(0, 9), min_size=6, max_size=6),
 )
-def test_metrics_equal_a_naive_loop(
+def test_beyond_accuracy_equals_a_naive_loop(
     lists: list[list[int]], genres: list[list[bool]], popularity: list[int]
 ) -> None:
     padded = np.array([items + [-1] * (4 - len(items)) for items in lists])

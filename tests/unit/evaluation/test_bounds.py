@@ -43,7 +43,7 @@ def failure_kind(found: dict[Part, MetricSums], clients: list[int]) -> FailureKi
 
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=32))
-def test_whatever_an_honest_node_finds_is_within_bounds(values: list[float]) -> None:
+def test_bounds_accept_the_sums_of_an_honest_node(values: list[float]) -> None:
     found = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
     for of_part in found.values():
         of_part.add({"hr@10": np.array(values, np.float64)})
@@ -51,7 +51,7 @@ def test_whatever_an_honest_node_finds_is_within_bounds(values: list[float]) -> 
 
 
 @given(st.lists(st.floats(0, 1e100), max_size=32))
-def test_errors_of_ratings_may_be_as_large_as_they_like(values: list[float]) -> None:
+def test_bounds_of_rating_errors_have_no_upper_limit(values: list[float]) -> None:
     found = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
     for of_part in found.values():
         of_part.add({name: np.array(values, np.float64) for name in RATING.names})
@@ -80,12 +80,12 @@ LIES = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_what_no_honest_node_finds_is_told(name: str) -> None:
+def test_bounds_reject_impossible_sums(name: str) -> None:
     values, kind = LIES[name]
     assert failure_kind(sums(*values), [0, 2]) == kind
 
 
-def test_who_is_asked_about_nobody_tells_of_no_metric() -> None:
+def test_bounds_without_clients_accept_no_metric() -> None:
     nothing = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
     assert BOUNDS.violation(nothing, []) is None
     assert failure_kind(nothing, [0]) == FailureKind.WRONG_NAMES
@@ -93,7 +93,7 @@ def test_who_is_asked_about_nobody_tells_of_no_metric() -> None:
 
 
 @pytest.mark.parametrize("evaluator", [RANKING, RATING])
-def test_a_metric_has_as_many_values_as_an_evaluator_finds(
+def test_bounds_count_the_values_that_an_evaluator_computes(
     prepare_small: "PrepareSmall", evaluator: Evaluator
 ) -> None:
     data = prepare_small([0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 4, 4])  # leave-one-out: one a user
@@ -103,7 +103,7 @@ def test_a_metric_has_as_many_values_as_an_evaluator_finds(
     assert bounds.names == set(evaluator.names)
 
 
-def test_of_several_held_out_interactions_a_rank_has_one_value_and_errors_have_all(
+def test_max_values_is_one_per_user_for_ranking_and_one_per_rating_for_ratings(
     prepare_small: "PrepareSmall",
 ) -> None:
     train = prepare_small().part(Part.TRAIN)  # as if it were held out

@@ -10,18 +10,18 @@ from fedrec_flower.evaluation.metrics.fairness import activity_gap, worst_decile
 QUALITIES = st.lists(st.floats(0, 1), min_size=2, max_size=60).map(np.array)
 
 
-def test_the_worst_decile_is_the_mean_of_the_worst_tenth_of_the_clients() -> None:
+def test_worst_decile_is_the_mean_of_the_worst_tenth_of_the_clients() -> None:
     quality = np.arange(20.0)
     client = np.arange(20)
     assert worst_decile(quality, client) == (0 + 1) / 2
 
 
-def test_a_client_counts_by_the_mean_of_its_users() -> None:
+def test_worst_decile_averages_the_users_of_a_client() -> None:
     assert worst_decile(np.array([0.0, 1.0, 0.4]), np.array([0, 0, 1])) == pytest.approx(0.4)
 
 
 @given(QUALITIES)
-def test_where_all_are_served_alike_nobody_is_worse_off(quality: np.ndarray) -> None:
+def test_fairness_of_equal_quality_has_no_gap(quality: np.ndarray) -> None:
     same = np.full_like(quality, quality[0])
     clients = np.arange(len(quality))
     assert worst_decile(same, clients) == pytest.approx(quality[0])
@@ -29,16 +29,16 @@ def test_where_all_are_served_alike_nobody_is_worse_off(quality: np.ndarray) -> 
 
 
 @given(QUALITIES)
-def test_the_worst_are_never_served_better_than_the_mean(quality: np.ndarray) -> None:
+def test_worst_decile_is_at_most_the_mean(quality: np.ndarray) -> None:
     assert worst_decile(quality, np.arange(len(quality))) <= quality.mean() + 1e-12
 
 
-def test_the_gap_is_between_the_most_and_the_least_active_quarter() -> None:
+def test_activity_gap_compares_the_most_and_the_least_active_quarter() -> None:
     quality, activity = np.array([0.1, 0.9, 0.5, 0.3]), np.array([5, 80, 20, 10])
     assert activity_gap(quality, activity) == pytest.approx(0.9 - 0.1)
 
 
-def test_users_without_a_held_out_item_are_left_out() -> None:
+def test_fairness_ignores_users_without_held_out_items() -> None:
     quality, who = np.array([np.nan, 0.2, 0.6]), np.array([0, 1, 2])
     assert worst_decile(quality, who) == 0.2
     assert activity_gap(quality, np.array([9, 1, 2])) == pytest.approx(0.4)

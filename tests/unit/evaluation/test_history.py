@@ -51,7 +51,7 @@ def evaluated(model: Recommender, data: ClientData, how: RankingEvaluation) -> E
 
 
 @EVERY_KIND
-def test_test_is_scored_as_if_validation_had_been_read_from_the_start(
+def test_test_history_with_validation_equals_training_data_with_validation(
     kind: Kind, data: ClientData, make_client: "MakeClient"
 ) -> None:
     model = drawn(kind, data)
@@ -68,7 +68,7 @@ def test_test_is_scored_as_if_validation_had_been_read_from_the_start(
 
 
 @EVERY_KIND
-def test_validation_is_scored_from_training_either_way(kind: Kind, data: ClientData) -> None:
+def test_test_history_does_not_change_validation(kind: Kind, data: ClientData) -> None:
     model = drawn(kind, data)
     plain, reading_on = (evaluated(model, data, how) for how in (ON_TRAIN, READING_ON))
     for name, values in plain.values[Part.VALIDATION].items():
@@ -76,7 +76,7 @@ def test_validation_is_scored_from_training_either_way(kind: Kind, data: ClientD
 
 
 @pytest.mark.parametrize("kind", [*READERS, *TOWERS])
-def test_a_model_of_histories_answers_to_what_it_reads(kind: Kind, data: ClientData) -> None:
+def test_test_history_changes_the_scores_of_history_models(kind: Kind, data: ClientData) -> None:
     model = drawn(kind, data)
     scored = [
         evaluated(model, data, how).records["per_user_score"] for how in (ON_TRAIN, READING_ON)
@@ -85,13 +85,15 @@ def test_a_model_of_histories_answers_to_what_it_reads(kind: Kind, data: ClientD
     assert_array_equal(scored[0][2], scored[1][2])
 
 
-def test_a_model_of_vectors_alone_gives_the_same_ranks(data: ClientData) -> None:
+def test_test_history_does_not_change_ranks_of_other_models(
+    data: ClientData,
+) -> None:
     model = drawn("mf", data)
     plain, reading_on = (evaluated(model, data, how) for how in (ON_TRAIN, READING_ON))
     for name, values in plain.records.items():
         assert_array_equal(reading_on.records[name], values, err_msg=name)
 
 
-def test_another_history_is_refused() -> None:
+def test_ranking_evaluation_rejects_an_unknown_test_history() -> None:
     with pytest.raises(ConfigError, match="test_history=test is unknown; choose from"):
         replace(ON_TRAIN, test_history="test")

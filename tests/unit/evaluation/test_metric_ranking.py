@@ -14,7 +14,7 @@ from fedrec_flower.evaluation.metrics.base import RankingMetric, Ranks
 from fedrec_flower.evaluation.metrics.ranking import AUC, MAP, MRR, NDCG, HitRate, Precision, Recall
 from fedrec_flower.evaluation.metrics.registry import parse_metric
 
-AT_K = [HitRate, Recall, Precision, NDCG, MRR, MAP]
+AT_K: list[Callable[[int], RankingMetric]] = [HitRate, Recall, Precision, NDCG, MRR, MAP]
 
 
 def ranks_of(*users: tuple[list[int], int]) -> Ranks:
@@ -49,12 +49,12 @@ def users(draw: st.DrawFn) -> list[tuple[list[int], int]]:
         (AUC(), 1 - (1 + 2 + 3) / (3 * 4)),
     ],
 )
-def test_metrics_by_hand(metric: RankingMetric, expected: float) -> None:
+def test_metrics_equal_values_by_hand(metric: RankingMetric, expected: float) -> None:
     assert metric(ranks_of(([2, 4, 6], 7))).tolist() == pytest.approx([expected])
 
 
 @pytest.mark.parametrize("metric", [*(make(3) for make in AT_K), AUC()])
-def test_a_user_without_held_out_items_is_not_counted_wherever_it_stands(
+def test_metrics_are_nan_for_a_user_without_held_out_items(
     metric: RankingMetric,
 ) -> None:
     best = ([1, 2, 3], 9)
@@ -63,16 +63,16 @@ def test_a_user_without_held_out_items_is_not_counted_wherever_it_stands(
 
 
 @pytest.mark.parametrize("metric", [*(make(3) for make in AT_K), AUC()])
-def test_no_users_have_no_values(metric: RankingMetric) -> None:
+def test_metrics_of_no_users_are_empty(metric: RankingMetric) -> None:
     assert metric(ranks_of()).tolist() == []
 
 
 @pytest.mark.parametrize("metric", [*(make(3) for make in AT_K), AUC()])
-def test_held_out_items_at_the_end_are_worth_nothing(metric: RankingMetric) -> None:
+def test_metrics_are_0_for_held_out_items_at_the_end(metric: RankingMetric) -> None:
     assert metric(ranks_of(([9, 10], 10))).tolist() == [0]
 
 
-def test_auc_without_anything_to_compare_with_has_no_value() -> None:
+def test_auc_without_other_candidates_is_nan() -> None:
     np.testing.assert_array_equal(AUC()(ranks_of(([1, 2], 2))), [nan])
 
 
@@ -153,7 +153,7 @@ def test_metrics_equal_ir_measures(
 
 
 @pytest.mark.parametrize("metric", [*(make(7) for make in AT_K), AUC()])
-def test_a_metric_is_found_by_its_name(metric: RankingMetric) -> None:
+def test_parse_metric_finds_a_metric_by_its_name(metric: RankingMetric) -> None:
     assert parse_metric(metric.name) == metric
 
 
@@ -170,6 +170,6 @@ def test_a_metric_is_found_by_its_name(metric: RankingMetric) -> None:
         ("hr@0", "hr@0 is impossible: choose a k of at least 1"),
     ],
 )
-def test_an_unknown_metric_names_the_nearest_known(name: str, message: str) -> None:
+def test_parse_metric_suggests_the_nearest_name(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_metric(name)

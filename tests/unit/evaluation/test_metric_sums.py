@@ -19,7 +19,7 @@ def summed(*batches: list[float]) -> MetricSums:
 
 
 @given(st.lists(VALUES, min_size=1, max_size=4))
-def test_mean_and_standard_error_equal_numpys(batches: list[list[float]]) -> None:
+def test_mean_and_standard_error_equal_numpy(batches: list[list[float]]) -> None:
     sums = summed(*batches)
     known = np.array([value for batch in batches for value in batch if not np.isnan(value)])
     assert sums.count["hr@10"] == len(known)
@@ -31,7 +31,7 @@ def test_mean_and_standard_error_equal_numpys(batches: list[list[float]]) -> Non
 
 
 @given(VALUES, VALUES)
-def test_merged_sums_are_the_sums_of_all_values(one: list[float], other: list[float]) -> None:
+def test_merge_equals_the_sums_of_all_values(one: list[float], other: list[float]) -> None:
     merged, together = summed(one), summed(one + other)
     merged.merge(summed(other))
     for ours, theirs in zip(
@@ -42,16 +42,16 @@ def test_merged_sums_are_the_sums_of_all_values(one: list[float], other: list[fl
         assert ours == pytest.approx(theirs)
 
 
-def test_without_values_there_is_no_mean() -> None:
+def test_mean_without_values_is_nan() -> None:
     assert np.isnan(summed([]).mean("hr@10"))
     assert np.isnan(summed([0.5]).standard_error("hr@10"))
 
 
-def test_equal_values_have_no_spread() -> None:
+def test_standard_error_of_equal_values_is_0() -> None:
     assert summed([0.1] * 7).standard_error("hr@10") == pytest.approx(0, abs=1e-8)
 
 
-def test_a_metric_that_only_one_node_has_survives_a_merge() -> None:
+def test_merge_keeps_a_metric_of_one_node() -> None:
     sums = MetricSums()
     sums.merge(summed([0.25, 0.75]))
     assert sums.mean("hr@10") == (0.25 + 0.75) / 2

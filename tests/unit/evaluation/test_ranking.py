@@ -69,7 +69,7 @@ def evaluate(
 WITHOUT_SAMPLES = replace(RANKING, num_negatives=0)
 
 
-def test_candidates_are_the_items_not_in_train_and_on_test_not_in_validation(
+def test_candidates_exclude_training_items_and_on_test_validation_items(
     make_client: "MakeClient",
 ) -> None:
     # From best to worst 0, 1, 2, ...: 0 and 2 are in train, 1 is validation, 5 is test.
@@ -82,7 +82,7 @@ def test_candidates_are_the_items_not_in_train_and_on_test_not_in_validation(
     assert result.values[Part.TEST]["ndcg@10"].tolist() == pytest.approx([1 / log2(3 + 1)])
 
 
-def test_on_validation_the_test_item_is_a_candidate_like_any_other(
+def test_candidates_on_validation_include_the_test_item(
     make_client: "MakeClient",
 ) -> None:
     model = table([9, 8, 7, 6])
@@ -90,7 +90,7 @@ def test_on_validation_the_test_item_is_a_candidate_like_any_other(
     assert result.values[Part.VALIDATION]["mrr@10"].tolist() == [1 / 2]
 
 
-def test_constant_scores_win_nothing(make_client: "MakeClient") -> None:
+def test_metrics_of_constant_scores_are_0(make_client: "MakeClient") -> None:
     data = make_client([[0, 1], [5]], [[2], [6]], [[3], [7]])
     result = evaluate(table([0.5] * 30, [0.5] * 30), data, 30, replace(RANKING, num_negatives=10))
     for part in (Part.VALIDATION, Part.TEST):
@@ -98,7 +98,7 @@ def test_constant_scores_win_nothing(make_client: "MakeClient") -> None:
             assert values.tolist() == [0.0, 0.0], metric
 
 
-def test_several_held_out_items_share_the_first_places(make_client: "MakeClient") -> None:
+def test_perfect_scores_rank_all_held_out_items_first(make_client: "MakeClient") -> None:
     model = table([9, 8, 7, 6, 5, 4])
     data = make_client([[5]], [[]], [[1, 3, 0]])
     how = replace(WITHOUT_SAMPLES, metrics=["ndcg@10", "recall@2", "hr@1"])
@@ -110,7 +110,7 @@ def test_several_held_out_items_share_the_first_places(make_client: "MakeClient"
     assert result.values[Part.TEST]["recall@2"].tolist() == pytest.approx([2 / 3])
 
 
-def test_a_user_with_nothing_held_out_counts_not(make_client: "MakeClient") -> None:
+def test_evaluation_ignores_a_user_without_held_out_items(make_client: "MakeClient") -> None:
     data = make_client([[0], [1]], [[2], []], [[3], []])
     values = evaluate(noise(2, 12), data, 12).values[Part.TEST]
     for column in values.values():
@@ -118,7 +118,7 @@ def test_a_user_with_nothing_held_out_counts_not(make_client: "MakeClient") -> N
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_sampled_rank_counts_negatives_that_no_model_and_no_evaluation_changes(
+def test_sampled_ranks_use_the_same_negatives_for_every_model_and_evaluation(
     make_client: "MakeClient", seed: int
 ) -> None:
     data = make_client([[0], [3]], [[1], [4]], [[2], [5]])
@@ -136,7 +136,7 @@ def test_the_sampled_rank_counts_negatives_that_no_model_and_no_evaluation_chang
     assert ours == pytest.approx([1 / rank for rank in expected])
 
 
-def test_auc_counts_every_candidate(make_client: "MakeClient") -> None:
+def test_auc_uses_all_candidates(make_client: "MakeClient") -> None:
     model = table([9, 8, 7, 6, 5, 4, 3, 2])
     data = make_client([[0, 2]], [[1]], [[5]])
     result = evaluate(model, data, 8, replace(RANKING, metrics=["auc"], num_negatives=2))
@@ -147,13 +147,13 @@ def test_auc_counts_every_candidate(make_client: "MakeClient") -> None:
     assert result.values[Part.TEST]["auc_2neg"].tolist() == [(2 - (rank - 1)) / 2]
 
 
-def test_too_few_items_for_the_sampled_protocol_name_the_mend(make_client: "MakeClient") -> None:
+def test_sampled_protocol_with_too_few_items_names_the_fix(make_client: "MakeClient") -> None:
     data = make_client([[0, 1]], [[2]], [[3]])
     with pytest.raises(ConfigError, match=r"only 4 items left .* asks for 5: lower it"):
         evaluate(noise(1, 8), data, 8)
 
 
-def test_how_many_users_are_scored_at_once_does_not_matter(
+def test_evaluation_is_independent_of_the_batch_size(
     make_client: "MakeClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = [[user, user + 1] for user in range(7)]
@@ -176,7 +176,7 @@ def test_recommendations_are_unseen_items_best_first(make_client: "MakeClient") 
     assert result.records["per_user_score"].tolist() == [[8, 6, 5]]
 
 
-def test_without_lists_all_else_is_the_same(make_client: "MakeClient") -> None:
+def test_evaluation_without_lists_has_the_same_metrics(make_client: "MakeClient") -> None:
     model, data = noise(2, 40), make_client([[0], [3]], [[1], [4]], [[2, 7], [5]])
     whole = evaluate(model, data, 40)
     spared = RANKING.evaluate(model, data, 40, seed=3, lists=False)
@@ -189,7 +189,7 @@ def test_without_lists_all_else_is_the_same(make_client: "MakeClient") -> None:
             assert_array_equal(column, whole.values[part][metric])
 
 
-def test_an_evaluation_leaves_the_model_as_it_was(make_client: "MakeClient") -> None:
+def test_evaluation_does_not_change_the_model(make_client: "MakeClient") -> None:
     class View(Table):
         def score_all(self, users: Tensor) -> Tensor:
             return self.scores[int(users[0]) : int(users[-1]) + 1]
@@ -200,7 +200,7 @@ def test_an_evaluation_leaves_the_model_as_it_was(make_client: "MakeClient") -> 
     assert torch.equal(model.scores, before)
 
 
-def test_memory_does_not_grow_with_the_users(
+def test_memory_is_independent_of_the_number_of_users(
     make_client: "MakeClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_users, num_items = 400, 3000
@@ -215,13 +215,15 @@ def test_memory_does_not_grow_with_the_users(
     assert peak < 4 * num_users * num_items / 4  # a quarter of all scores, in bytes
 
 
-def test_scores_that_are_not_finite_name_the_client(make_client: "MakeClient") -> None:
+def test_scores_that_are_not_finite_name_the_client(
+    make_client: "MakeClient",
+) -> None:
     model = table([float("nan")] * 12)
     with pytest.raises(TrainingError, match="client 4: a score is not finite"):
         evaluate(model, make_client([[0]], [[1]], [[2]], client=4), 12)
 
 
-def test_results_agree_with_ir_measures(make_client: "MakeClient") -> None:
+def test_ranking_evaluation_equals_ir_measures(make_client: "MakeClient") -> None:
     num_users, num_items = 6, 40
     rng = np.random.default_rng(1)
     items = [rng.permutation(num_items)[:9].tolist() for _ in range(num_users)]
@@ -245,7 +247,7 @@ def test_results_agree_with_ir_measures(make_client: "MakeClient") -> None:
         assert_allclose(result.values[Part.TEST][metric], expected, rtol=1e-9)
 
 
-def test_a_heavy_user_leaves_full_ranking_and_no_sampled_metric() -> None:
+def test_fitted_removes_the_sampled_protocol_for_a_very_active_user() -> None:
     """A3: one user with nearly the whole catalogue refused the run of everybody."""
     wide = replace(RANKING, num_negatives=99, select_by="ndcg@10")
     fitted, said = wide.fitted(num_items=1000, max_seen_items=950)
@@ -256,7 +258,7 @@ def test_a_heavy_user_leaves_full_ranking_and_no_sampled_metric() -> None:
     assert wide.fitted(num_items=1000, max_seen_items=901) == (wide, [])
 
 
-def test_a_small_catalogue_shortens_lists_and_leaves_out_longer_metrics() -> None:
+def test_fitted_limits_lists_and_metrics_to_a_small_catalogue() -> None:
     """A3: a heavy user or a small catalogue leaves sampled metrics out."""
     asked = replace(
         RANKING, metrics=["hr@5", "ndcg@10"], select_by="ndcg@10", num_negatives=2, top_k=10
@@ -269,13 +271,13 @@ def test_a_small_catalogue_shortens_lists_and_leaves_out_longer_metrics() -> Non
 
 
 @pytest.mark.parametrize("chosen", ["ndcg@7", "ndcg@10_99neg", "rmse"])
-def test_a_selection_that_nobody_computes_is_refused(chosen: str) -> None:
+def test_check_rejects_selection_by_a_metric_that_is_not_computed(chosen: str) -> None:
     with pytest.raises(ConfigError, match=rf"select_by={chosen} is not computed; choose from"):
         replace(RANKING, select_by=chosen).check(num_items=50)
 
 
 @pytest.mark.parametrize("impossible", [{"every": 0}, {"top_k": 0}, {"num_negatives": -1}])
-def test_impossible_settings_are_refused(impossible: dict[str, Any]) -> None:
+def test_ranking_evaluation_rejects_impossible_settings(impossible: dict[str, Any]) -> None:
     [name] = impossible
     with pytest.raises(ConfigError, match=rf"evaluation\.{name}"):
         replace(RANKING, **impossible).check(num_items=50)

@@ -43,7 +43,7 @@ def ranked(
 
 
 @given(users())
-def test_ranks_equal_those_of_a_naive_loop(
+def test_rank_held_out_equals_a_naive_loop(
     drawn: tuple[list[list[float]], list[list[float]]],
 ) -> None:
     held, others = drawn
@@ -53,7 +53,7 @@ def test_ranks_equal_those_of_a_naive_loop(
 
 
 @given(users())
-def test_a_better_score_never_ranks_lower_and_no_rank_is_given_twice(
+def test_rank_held_out_is_monotonic_and_has_no_equal_ranks(
     drawn: tuple[list[list[float]], list[list[float]]],
 ) -> None:
     held, others = drawn
@@ -67,7 +67,7 @@ def test_a_better_score_never_ranks_lower_and_no_rank_is_given_twice(
                 assert first <= second or one < other
 
 
-def test_how_many_scores_are_compared_at_once_does_not_matter(
+def test_rank_held_out_is_independent_of_the_batch_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = np.random.default_rng(4)
@@ -78,17 +78,17 @@ def test_how_many_scores_are_compared_at_once_does_not_matter(
     assert chunked.tolist() == whole.tolist()
 
 
-def test_ties_count_against_the_model() -> None:
+def test_rank_held_out_counts_ties_against_the_model() -> None:
     _, rank = ranked([[1.0], [1.0], [1.0]], [[1.0, 0.0], [0.0, 0.5], [2.0, 1.0]])
     assert rank.tolist() == [2, 1, 3]
 
 
-def test_constant_scores_put_the_held_out_item_last() -> None:
+def test_rank_held_out_of_constant_scores_is_last() -> None:
     _, rank = ranked([[0.0]], [[0.0] * NUM_OTHERS])
     assert rank.tolist() == [NUM_OTHERS + 1]
 
 
-def test_what_is_no_candidate_stands_above_nothing() -> None:
+def test_rank_held_out_ignores_items_that_are_not_candidates() -> None:
     _, rank = ranked([[-5.0]], [[-np.inf] * NUM_OTHERS])
     assert rank.tolist() == [1]
 
@@ -99,7 +99,7 @@ SCORES = arrays(
 
 
 @given(SCORES, st.integers(1, 7))
-def test_recommendations_are_the_best_items_in_order(scores: NDArray[np.float32], k: int) -> None:
+def test_recommend_returns_the_best_items_in_order(scores: NDArray[np.float32], k: int) -> None:
     records = recommend(scores, k)
     item, score = records["per_user_recommended"], records["per_user_score"]
     for user, row in enumerate(scores):
@@ -109,6 +109,6 @@ def test_recommendations_are_the_best_items_in_order(scores: NDArray[np.float32]
         assert len(set(item[user].tolist())) == k
 
 
-def test_the_lower_code_wins_a_tie_within_the_list() -> None:
+def test_recommend_puts_the_lower_code_first_in_a_tie() -> None:
     scores = np.array([[1.0, 5.0, 1.0, 5.0]], np.float32)
     assert recommend(scores, 4)["per_user_recommended"].tolist() == [[1, 3, 0, 2]]

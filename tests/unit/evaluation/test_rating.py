@@ -57,7 +57,7 @@ def rmse(values: Evaluation, part: Part) -> float:
     return root
 
 
-def test_errors_are_of_clipped_predictions(client: ClientData) -> None:
+def test_rating_errors_use_clipped_predictions(client: ClientData) -> None:
     result = evaluate(client)
     # 9 is clipped to 5, -4 to 1.
     errors = [5 - 5.0, 2.5 - 2.0, 1 - 1.5]
@@ -67,7 +67,7 @@ def test_errors_are_of_clipped_predictions(client: ClientData) -> None:
     assert rmse(result, Part.VALIDATION) == sqrt(((3 - 4.0) ** 2 + (3 - 2.0) ** 2) / 2)
 
 
-def test_every_user_gets_its_own_sums_and_counts(client: ClientData) -> None:
+def test_records_have_sums_and_counts_per_user(client: ClientData) -> None:
     records = evaluate(client).records
     assert records["per_user_squared_error"].tolist() == [0.0 + 0.5**2, 0.5**2]
     assert records["per_user_absolute_error"].tolist() == [0.0 + 0.5, 0.5]
@@ -80,7 +80,7 @@ def test_recommendations_are_unseen_items_by_unclipped_score(client: ClientData)
     assert records["per_user_score"].tolist() == [[9.0, 2.5], [9.0, 2.5]]
 
 
-def test_without_lists_all_else_is_the_same(client: ClientData) -> None:
+def test_evaluation_without_lists_has_the_same_metrics(client: ClientData) -> None:
     whole = evaluate(client)
     model = by_item(client.num_users, *PREDICTED)
     spared = RATING.evaluate(model, client, NUM_ITEMS, seed=0, lists=False)
@@ -91,7 +91,7 @@ def test_without_lists_all_else_is_the_same(client: ClientData) -> None:
             assert_array_equal(column, whole.values[part][metric])
 
 
-def test_the_standard_error_of_rmse_follows_the_delta_method() -> None:
+def test_standard_error_of_rmse_follows_the_delta_method() -> None:
     rng = np.random.default_rng(0)
     trials = rng.normal(0, 1.3, (4000, 200)) ** 2
     roots = np.sqrt(trials.mean(axis=1))
@@ -102,12 +102,12 @@ def test_the_standard_error_of_rmse_follows_the_delta_method() -> None:
     assert np.mean(errors) == pytest.approx(roots.std(), rel=0.05)
 
 
-def test_mae_is_a_mean_as_it_is_and_a_perfect_rmse_has_no_error() -> None:
+def test_finish_keeps_mae_and_a_zero_rmse() -> None:
     assert RATING.finish(0.25, 0.1, "mae") == (0.25, 0.1)
     assert RATING.finish(0.0, 0.0, "rmse") == (0.0, 0.0)
 
 
-def test_how_many_users_are_scored_at_once_does_not_matter(
+def test_evaluation_is_independent_of_the_batch_size(
     client: ClientData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate(client)
@@ -118,7 +118,7 @@ def test_how_many_users_are_scored_at_once_does_not_matter(
     assert_array_equal(whole.values[Part.TEST]["rmse"], batched.values[Part.TEST]["rmse"])
 
 
-def test_predictions_that_are_not_finite_are_refused_before_clipping_hides_them(
+def test_predictions_that_are_not_finite_raise_an_error_before_clipping(
     client: ClientData,
 ) -> None:
     model = by_item(2, *PREDICTED[:-1], float("inf"))
@@ -126,7 +126,7 @@ def test_predictions_that_are_not_finite_are_refused_before_clipping_hides_them(
         RATING.evaluate(model, client, NUM_ITEMS, seed=0)
 
 
-def test_data_without_ratings_name_the_mend(make_client: "MakeClient") -> None:
+def test_check_without_ratings_names_the_fix(make_client: "MakeClient") -> None:
     with pytest.raises(DataError, match="set task=ranking"):
         evaluate(make_client([[0]], [[1]], [[2]]))
     with pytest.raises(ConfigError, match="set task=ranking"):
@@ -134,18 +134,18 @@ def test_data_without_ratings_name_the_mend(make_client: "MakeClient") -> None:
 
 
 @pytest.mark.parametrize("impossible", [{"every": 0}, {"top_k": 0}])
-def test_impossible_settings_are_refused(impossible: dict[str, Any]) -> None:
+def test_rating_evaluation_rejects_impossible_settings(impossible: dict[str, Any]) -> None:
     [name] = impossible
     with pytest.raises(ConfigError, match=rf"evaluation\.{name}"):
         replace(RATING, **impossible).check(NUM_ITEMS)
 
 
-def test_a_selection_that_nobody_computes_is_refused() -> None:
+def test_check_rejects_selection_by_a_metric_that_is_not_computed() -> None:
     with pytest.raises(ConfigError, match=r"select_by=hr@10 is not computed"):
         replace(RATING, select_by="hr@10").check(NUM_ITEMS)
 
 
-def test_lists_are_no_longer_than_the_catalogue() -> None:
+def test_fitted_limits_lists_to_the_catalogue() -> None:
     """A3: a heavy user or a small catalogue leaves sampled metrics out."""
     fitted, said = replace(RATING, top_k=7).fitted(NUM_ITEMS, max_seen_items=2)
     assert (fitted.top_k, len(said)) == (NUM_ITEMS, 1)

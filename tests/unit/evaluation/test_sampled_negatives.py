@@ -45,7 +45,7 @@ def catalogues(draw: st.DrawFn) -> tuple[list[list[int]], int, int]:
 
 
 @given(catalogues(), st.integers(0, 2**32))
-def test_negatives_are_distinct_items_of_the_catalogue_that_the_user_never_met(
+def test_negatives_are_distinct_unseen_items_of_the_catalogue(
     catalogue: tuple[list[list[int]], int, int], seed: int
 ) -> None:
     histories, num_items, num_negatives = catalogue
@@ -56,7 +56,7 @@ def test_negatives_are_distinct_items_of_the_catalogue_that_the_user_never_met(
         assert len(set(row)) == num_negatives
 
 
-def test_what_any_part_holds_is_known() -> None:
+def test_negatives_exclude_the_items_of_every_part() -> None:
     parts = [columns([[0, 1], [5]]), columns([[2], [4]]), columns([[3], []])]
     rows = draw_negatives(np.arange(2, dtype=np.int32), parts, 8, 4, seed=0)
     assert sorted(rows[0].tolist()) == [4, 5, 6, 7]
@@ -66,7 +66,7 @@ def test_what_any_part_holds_is_known() -> None:
 # Who knows little finds enough among the first draws, who knows nearly all does not; of the users
 # between, some do.
 @pytest.mark.parametrize("num_known", [3, 40, 400])
-def test_every_set_of_unknown_items_is_as_likely(num_known: int) -> None:
+def test_every_set_of_unseen_items_is_equally_likely(num_known: int) -> None:
     num_users, num_items = 4200, num_known + 7
     known = np.delete(np.arange(num_items), np.arange(7) * num_items // 7)
     part = Columns(
@@ -80,7 +80,7 @@ def test_every_set_of_unknown_items_is_as_likely(num_known: int) -> None:
     assert ((times - expected) ** 2 / expected).sum() < 45.3  # chi2, 20 degrees, p = .001
 
 
-def test_a_users_negatives_hang_on_its_code_and_the_seed() -> None:
+def test_negatives_depend_on_the_user_code_and_the_seed() -> None:
     rows = drawn([[0]] * 3, 500, 20)
     assert_array_equal(rows, drawn([[0]] * 3, 500, 20))
     pairs = [(rows[0], rows[1]), (rows[0], rows[2]), (rows[0], drawn([[0]], 500, 20, seed=1)[0])]
@@ -89,7 +89,9 @@ def test_a_users_negatives_hang_on_its_code_and_the_seed() -> None:
         assert len(set(one.tolist()) & set(other.tolist())) < 6
 
 
-def test_they_do_not_hang_on_who_else_is_in_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_negatives_do_not_depend_on_other_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # From users who know one item to such as know all but the few that are drawn.
     histories = [list(range(1 + 10 * user)) for user in range(8)]
     together = drawn(histories, 80, 8)
@@ -102,12 +104,12 @@ def test_they_do_not_hang_on_who_else_is_in_the_batch(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("num_items", [9, 2000])
-def test_as_many_negatives_as_items_left_are_all_of_them(num_items: int) -> None:
+def test_all_unseen_items_are_negatives_if_as_many_are_needed(num_items: int) -> None:
     [row] = drawn([range(num_items - 5)], num_items, 5)
     assert sorted(row.tolist()) == list(range(num_items - 5, num_items))
 
 
-def test_too_few_items_left_name_the_user_and_the_mend() -> None:
+def test_too_few_unseen_items_name_the_user_and_the_fix() -> None:
     asked = r"user code 9 has only 4 items left .*num_negatives asks for 5: lower it \(0 for none"
     with pytest.raises(ConfigError, match=asked):
         drawn([[0], [0, 1, 2, 3]], 8, 5, codes=[4, 9])

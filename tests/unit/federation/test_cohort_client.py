@@ -15,6 +15,7 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
 from fedrec_flower.federation.client.node import Node, open_node
+from fedrec_flower.federation.job import NodePlace
 
 if TYPE_CHECKING:
     from tests.conftest import PrepareSmall
@@ -85,8 +86,13 @@ def open_fresh(data: Prepared, tmp_path: Path) -> Open:
             "task": "ranking",
             "negatives": "honest",
             "seed": 1,
-            "shares": kind != "local_only",
-            "stacked": False,
+            "num_rounds": 1,
+            "freeze": [],
+            "finetune_epochs": 0,
+            "data": "",
+            "run": name,
+            "session": "",
+            "communicates": kind != "local_only",
             "compression": {"_target_": "fedrec_flower.communication.compression.NoCompression"},
             "faults": {"_target_": "fedrec_flower.threats.NoFaults"},
             "attack": {"_target_": "fedrec_flower.threats.NoAttack"},
@@ -95,10 +101,9 @@ def open_fresh(data: Prepared, tmp_path: Path) -> Open:
             },
             "randomness": "seeded",
             "limits": {"weight": 1e3, "value": 1e6},
-            "prepared": str(data.path),
-            "store": str(tmp_path / name),
         }
-        return open_node(json.dumps(job))
+        place = NodePlace(prepared=str(data.path), store=str(tmp_path / name))
+        return open_node(json.dumps(job), place)
 
     return make
 
@@ -108,14 +113,14 @@ def parameters(node: Node) -> list[NDArray[Any]]:
     return [drawn[name] for name in node.shared_names]
 
 
-def test_both_are_clients_as_flower_knows_them(open_fresh: Open) -> None:
+def test_clients_are_flower_numpy_clients(open_fresh: Open) -> None:
     node = open_fresh("mf")
     assert isinstance(CohortClient(node, [0]), NumPyClient)
     assert isinstance(RecommenderClient(node, 0), NumPyClient)
 
 
 @EVERY_KIND
-def test_a_cohorts_reply_is_the_sum_of_its_clients_replies(open_fresh: Open, kind: Kind) -> None:
+def test_cohort_reply_is_the_sum_of_its_clients_replies(open_fresh: Open, kind: Kind) -> None:
     node, other = open_fresh(kind), open_fresh(kind, name="other")
     together, weight, metrics = CohortClient(node, [0, 2, 3]).fit(parameters(node), {"round": 1})
     alone = [CohortClient(other, [c]).fit(parameters(other), {"round": 1}) for c in (0, 2, 3)]
@@ -132,9 +137,7 @@ def test_a_cohorts_reply_is_the_sum_of_its_clients_replies(open_fresh: Open, kin
 
 
 @EVERY_KIND
-def test_the_reply_holds_shared_tensors_and_the_weight_of_each_row(
-    open_fresh: Open, kind: Kind
-) -> None:
+def test_cohort_reply_has_shared_tensors_and_row_weights(open_fresh: Open, kind: Kind) -> None:
     node = open_fresh(kind)
     arrays, weight, metrics = CohortClient(node, [1, 4]).fit(parameters(node), {"round": 1})
     assert weight == len(node.data.client(1)) + len(node.data.client(4))
@@ -150,7 +153,7 @@ def test_the_reply_holds_shared_tensors_and_the_weight_of_each_row(
 
 
 @EVERY_KIND
-def test_training_changes_the_personal_parameters_of_the_cohort_alone(
+def test_training_changes_only_the_personal_parameters_of_the_cohort(
     open_fresh: Open, kind: Kind
 ) -> None:
     node = open_fresh(kind)
@@ -163,7 +166,7 @@ def test_training_changes_the_personal_parameters_of_the_cohort_alone(
 
 
 @EVERY_KIND
-def test_a_recommender_client_is_a_cohort_of_one(open_fresh: Open, kind: Kind) -> None:
+def test_recommender_client_equals_a_cohort_of_one(open_fresh: Open, kind: Kind) -> None:
     node, other = open_fresh(kind), open_fresh(kind, name="other")
     given = parameters(node)
     new, weight, metrics = RecommenderClient(node, 2).fit(given, {"round": 3})
@@ -180,7 +183,7 @@ def test_a_recommender_client_is_a_cohort_of_one(open_fresh: Open, kind: Kind) -
 
 
 @EVERY_KIND
-def test_the_sums_of_an_evaluation_are_those_of_its_clients(open_fresh: Open, kind: Kind) -> None:
+def test_evaluation_sums_are_the_sums_of_the_clients(open_fresh: Open, kind: Kind) -> None:
     node = open_fresh(kind)
     CohortClient(node, [1, 2]).fit(parameters(node), {"round": 1})
     _, num_users, together = CohortClient(node, [0, 1, 2, 4]).evaluate(parameters(node), CURRENT)
@@ -191,7 +194,7 @@ def test_the_sums_of_an_evaluation_are_those_of_its_clients(open_fresh: Open, ki
         assert sums[2] == num_users
 
 
-def test_nobody_asked_is_nobody_counted(open_fresh: Open) -> None:
+def test_evaluation_without_clients_counts_no_user(open_fresh: Open) -> None:
     node = open_fresh("mf")
     assert CohortClient(node, []).evaluate(parameters(node), CURRENT) == (0.0, 0, {})
 
@@ -208,7 +211,7 @@ def test_evaluation_uses_the_personal_parameters_of_its_slot(open_fresh: Open) -
 
 
 @EVERY_KIND
-def test_notes_stand_in_the_order_of_the_prepared_users(open_fresh: Open, kind: Kind) -> None:
+def test_records_are_in_the_order_of_the_prepared_users(open_fresh: Open, kind: Kind) -> None:
     node, data = open_fresh(kind), open_fresh(kind).data
     CohortClient(node, range(5)).evaluate(parameters(node), {"slot": "current", "note": True})
     notes = node.store.folder / "notes"
@@ -227,7 +230,7 @@ def test_notes_stand_in_the_order_of_the_prepared_users(open_fresh: Open, kind: 
         assert_array_equal(rank[tests], records["per_test_rank_full"])
 
 
-def test_a_client_without_training_data_may_be_asked_alone(
+def test_client_without_training_data_can_be_a_cohort_of_one(
     open_fresh: Open, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del data

@@ -33,9 +33,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path]:
     cache = tmp_path_factory.mktemp("cache")
     config, _, _ = compose_deployment([*WORDS, f"dataset.cache_dir={cache}"])
     setup = set_up(config, RunFolder(cache / "run"), InProcessGrid(app, 1))
-    assert setup.plan.place == {}
-    about = {"shares": True, "stacked": False, "local": {}}
-    return json.loads(json.dumps({**setup.plan.job, **about})), setup.data.path
+    assert setup.plan.place is None
+    return json.loads(setup.plan.job.to_json()), setup.data.path
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def opened(job: tuple[Job, Path], tmp_path: Path) -> Callable[..., Node]:
     return open_
 
 
-def test_a_deployed_node_keeps_its_files_where_its_owner_says(
+def test_deployed_node_uses_the_folders_of_its_owner(
     opened: Callable[..., Node], job: tuple[Job, Path], tmp_path: Path
 ) -> None:
     node = opened()
@@ -66,7 +65,7 @@ def test_a_deployed_node_keeps_its_files_where_its_owner_says(
     assert node.data.path == job[1]
 
 
-def test_a_resumed_deployment_is_the_same_run_to_its_nodes(
+def test_deployed_node_treats_a_resumed_run_as_the_same_run(
     job: tuple[Job, Path], opened: Callable[..., Node]
 ) -> None:
     """A new identity at every start lost what clients had answered, and their parameters."""
@@ -75,7 +74,7 @@ def test_a_resumed_deployment_is_the_same_run_to_its_nodes(
     assert again.store.folder == opened().store.folder
 
 
-def test_a_deployed_node_has_one_secret_for_all_runs(
+def test_deployed_node_has_one_secret_for_all_runs(
     opened: Callable[..., Node], tmp_path: Path
 ) -> None:
     """Item 6: Answers at random that change from run to run would spend their epsilon anew.
@@ -99,7 +98,7 @@ def test_a_deployed_node_has_one_secret_for_all_runs(
 
 
 @pytest.mark.parametrize("rule", ["min_clients", "min_nodes"])
-def test_a_deployed_node_has_its_own_least_sum(opened: Callable[..., Node], rule: str) -> None:
+def test_deployed_node_checks_the_size_of_a_sum(opened: Callable[..., Node], rule: str) -> None:
     """Item 14: a sum is released over min_clients clients or more."""
     secure = {
         "_target_": "fedrec_flower.communication.secure_aggregation.SecAgg",
@@ -120,24 +119,24 @@ def test_a_deployed_node_has_its_own_least_sum(opened: Callable[..., Node], rule
 
 
 @pytest.mark.parametrize("name", ["prepared", "store"])
-def test_finding_9_a_path_in_a_job_is_refused(opened: Callable[..., Node], name: str) -> None:
-    with pytest.raises(ConfigError, match=f"the server says .'{name}'.*by its own --node-config"):
+def test_finding_9_a_path_in_a_job_is_rejected(opened: Callable[..., Node], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"the server sends .'{name}'.*only the --node-config"):
         opened({name: "/elsewhere"})
 
 
-def test_finding_9_a_place_in_a_message_is_refused(opened: Callable[..., Node]) -> None:
-    with pytest.raises(ConfigError, match=r"the server says .'place'"):
+def test_finding_9_a_place_in_a_message_is_rejected(opened: Callable[..., Node]) -> None:
+    with pytest.raises(ConfigError, match=r"the server sends .'place'"):
         opened({}, {"place": "{}"})
 
 
 @pytest.mark.parametrize("run", ["../other", "/elsewhere", "a/b", "..", ""])
-def test_finding_9_a_run_is_no_path(opened: Callable[..., Node], run: str) -> None:
+def test_finding_9_a_path_as_run_name_is_rejected(opened: Callable[..., Node], run: str) -> None:
     with pytest.raises(FedrecError, match="is not the name of a file"):
         opened({"run": run})
 
 
 @pytest.mark.parametrize("slot", ["/elsewhere", "../../other", "..", ".", "a/b", ""])
-def test_finding_9_a_slot_is_no_path(
+def test_finding_9_a_slot_that_is_a_path_is_rejected(
     opened: Callable[..., Node], tmp_path: Path, slot: str
 ) -> None:
     node = opened()
@@ -155,7 +154,7 @@ def test_finding_9_a_slot_is_no_path(
         *("secure_aggregation", "privacy", "local"),
     ],
 )
-def test_finding_9_a_job_calls_nothing_on_a_node(
+def test_finding_9_a_job_cannot_call_a_function_of_its_choice(
     opened: Callable[..., Node], tmp_path: Path, group: str
 ) -> None:
     mark = tmp_path / "mark"
@@ -179,7 +178,7 @@ def test_finding_9_a_job_calls_nothing_on_a_node(
         ),
     ],
 )
-def test_a_deployed_node_refuses_a_job_in_one_sentence(
+def test_deployed_node_rejects_a_job_with_one_sentence(
     opened: Callable[..., Node], changes: Job, complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
@@ -200,7 +199,7 @@ def test_a_deployed_node_refuses_a_job_in_one_sentence(
         ({"plugins": "a.b"}, "is not a list of packages"),
     ],
 )
-def test_a_deployed_node_says_what_its_owner_must_change(
+def test_deployed_node_names_the_setting_that_its_owner_must_change(
     opened: Callable[..., Node], own: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
@@ -246,7 +245,7 @@ def answer(node: Node, *clients: int) -> None:
 
 
 @pytest.mark.parametrize(("noise", "fits"), [(5.0, True), (1.0, False), (0.0, False)])
-def test_a_deployed_node_computes_by_itself_what_a_run_spends(
+def test_deployed_node_computes_the_epsilon_of_a_run(
     opened: Callable[..., Node], noise: float, *, fits: bool
 ) -> None:
     if fits:
@@ -256,7 +255,7 @@ def test_a_deployed_node_computes_by_itself_what_a_run_spends(
         opened(local_dp(noise), max_epsilon=8.0)
 
 
-def test_a_deployed_node_computes_epsilon_at_a_delta_of_its_own(
+def test_deployed_node_computes_epsilon_at_its_own_delta(
     opened: Callable[..., Node],
 ) -> None:
     """A job with delta=0.99 spent 0 of everything."""
@@ -269,14 +268,14 @@ def test_a_deployed_node_computes_epsilon_at_a_delta_of_its_own(
         opened(local_dp(5.0), max_epsilon=8.0, max_delta=1.0)
 
 
-def test_a_client_of_a_deployed_node_answers_no_more_than_epsilon_allows(
+def test_deployed_node_limits_the_answers_of_a_client(
     opened: Callable[..., Node],
 ) -> None:
     """A server that asked again got another noise for the same update, without end."""
     for _ in range(3):
         answer(opened(local_dp(5.0), max_epsilon=8.0), 3, 4)
         open_node.cache_clear()  # the node starts anew
-        deployed._opened.cache_clear()
+        deployed._open.cache_clear()
     node = opened(local_dp(5.0), max_epsilon=8.0)
     with pytest.raises(TrainingError, match=r"client 3 has answered 3 times.*allows 4 answers"):
         answer(node, 3, 3)
@@ -289,22 +288,22 @@ def test_a_client_of_a_deployed_node_answers_no_more_than_epsilon_allows(
         answer(unlimited, 3)
 
 
-def test_a_deployed_node_refuses_other_noise_in_the_same_run(opened: Callable[..., Node]) -> None:
+def test_deployed_node_rejects_other_noise_in_the_same_run(opened: Callable[..., Node]) -> None:
     assert opened(local_dp(5.0), max_epsilon=8.0)
-    with pytest.raises(ConfigError, match=r"clients of the node have answered by .*5\.0"):
+    with pytest.raises(ConfigError, match=r"clients of the node have answered with .*5\.0"):
         opened(local_dp(6.0), max_epsilon=8.0)
     assert opened(local_dp(6.0) | {"run": "another"}, max_epsilon=8.0)
     assert opened(local_dp(6.0))
 
 
 @pytest.mark.parametrize("other", [reports(2.0), reports(1.0, 4)])
-def test_a_deployed_node_reports_by_one_setting_in_all_runs(
+def test_deployed_node_keeps_the_report_settings_in_all_runs(
     opened: Callable[..., Node], other: Job
 ) -> None:
     """Reports of other settings have other flips, and each spent its epsilon anew."""
     assert opened(reports(1.0) | {"run": "first"}, max_epsilon=8.0)
     assert opened(reports(1.0) | {"run": "second"}, max_epsilon=8.0)
-    with pytest.raises(ConfigError, match="clients of the node have answered by"):
+    with pytest.raises(ConfigError, match="clients of the node have answered with"):
         opened(other | {"run": "third"}, max_epsilon=8.0)
     with pytest.raises(ConfigError, match=r"the node allows epsilon 0\.5 at most"):
         opened(reports(1.0), max_epsilon=0.5)
@@ -315,23 +314,23 @@ def test_a_deployed_node_reports_by_one_setting_in_all_runs(
     [
         (local_dp(5.0) | {"model": reports(1.0)["model"]}, "does not fit its model"),
         ({"privacy": reports(1.0)["privacy"]}, "does not fit its model"),
-        (local_dp(5.0) | {"stacked": True}, "updates that are sent one by one have no noise"),
+        (local_dp(5.0) | {"individual_updates": True}, "individual updates have no noise"),
         (local_dp(5.0) | {"limits": {"weight": 9.0, "value": 0.01}}, r"limits\.value=0\.01 would"),
     ],
 )
-def test_a_job_cannot_avoid_the_noise_that_a_deployed_node_demands(
+def test_deployed_node_rejects_a_job_that_avoids_noise(
     opened: Callable[..., Node], changes: Job, complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
         opened(changes, max_epsilon=8.0)
 
 
-def test_a_round_beyond_the_last_one_is_refused(opened: Callable[..., Node]) -> None:
+def test_deployed_node_rejects_a_round_after_the_last_one(opened: Callable[..., Node]) -> None:
     with pytest.raises(ConfigError, match="round 5 is asked for, and the job has 4 rounds"):
         opened({}, {"round": 5})
 
 
-def test_a_node_answers_for_its_own_clients_alone(opened: Callable[..., Node]) -> None:
+def test_node_rejects_a_request_for_a_client_of_another_node(opened: Callable[..., Node]) -> None:
     node = opened()
     config = ConfigRecord({"job": "", "clients": [59]})
     context = Context(1, 1, {"partition-id": 0, "num-partitions": 2}, RecordDict(), {})
@@ -340,13 +339,13 @@ def test_a_node_answers_for_its_own_clients_alone(opened: Callable[..., Node]) -
         serving.train(node, message, context)
 
 
-def test_a_node_without_its_number_says_how_to_start_it(opened: Callable[..., Node]) -> None:
+def test_node_without_partition_id_names_the_option(opened: Callable[..., Node]) -> None:
     message = Message(RecordDict({"config": ConfigRecord({"job": ""})}), 1, "query")
     with pytest.raises(ConfigError, match="no partition-id: start it with --node-config"):
         serving.query(opened(), message, Context(1, 1, {}, RecordDict(), {}))
 
 
-def test_the_same_data_have_the_same_digest_wherever_they_are(
+def test_digest_of_equal_data_is_independent_of_the_folder(
     job: tuple[Job, Path], tmp_path: Path
 ) -> None:
     import shutil
@@ -362,4 +361,4 @@ def test_the_same_data_have_the_same_digest_wherever_they_are(
 def _closed() -> Any:
     yield
     open_node.cache_clear()
-    deployed._opened.cache_clear()
+    deployed._open.cache_clear()

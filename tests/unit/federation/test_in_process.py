@@ -60,7 +60,7 @@ def answers(replies: list[Message], key: str) -> list[object]:
     return [reply.content.config_records["answer"][key] for reply in replies]
 
 
-def test_every_node_gets_its_messages_and_knows_its_place(grid: InProcessGrid) -> None:
+def test_in_process_grid_delivers_messages_to_their_nodes(grid: InProcessGrid) -> None:
     assert list(grid.get_node_ids()) == [1, 2, 3]
     replies = list(grid.send_and_receive(ask(grid, 1, 2, 3)))
     assert [reply.metadata.src_node_id for reply in replies] == [1, 2, 3]
@@ -69,12 +69,12 @@ def test_every_node_gets_its_messages_and_knows_its_place(grid: InProcessGrid) -
     assert answers(replies, "of") == [3, 3, 3]
 
 
-def test_what_a_node_remembers_stays_with_that_node(grid: InProcessGrid) -> None:
+def test_in_process_grid_keeps_one_state_per_node(grid: InProcessGrid) -> None:
     grid.send_and_receive(ask(grid, 1, 1, 2))
     assert answers(list(grid.send_and_receive(ask(grid, 1, 2, 3))), "times") == [3, 2, 1]
 
 
-def test_a_reply_names_its_message_and_is_given_once(grid: InProcessGrid) -> None:
+def test_in_process_grid_returns_each_reply_once(grid: InProcessGrid) -> None:
     pushed = list(grid.push_messages(ask(grid, 2, 1)))
     assert len(set(pushed)) == 2
     replies = list(grid.pull_messages(pushed[1:]))
@@ -83,17 +83,17 @@ def test_a_reply_names_its_message_and_is_given_once(grid: InProcessGrid) -> Non
     assert len(list(grid.pull_messages(pushed))) == 1
 
 
-def test_arrays_travel_unharmed(grid: InProcessGrid) -> None:
+def test_in_process_grid_does_not_change_arrays(grid: InProcessGrid) -> None:
     [reply] = grid.send_and_receive(ask(grid, 2, kind="train"))
     assert reply.content.array_records["arrays"]["x"].numpy().tolist() == [3.0, 4.0]
 
 
-def test_what_goes_wrong_on_a_node_is_the_callers_to_see(grid: InProcessGrid) -> None:
+def test_in_process_grid_raises_the_error_of_a_node(grid: InProcessGrid) -> None:
     with pytest.raises(TrainingError, match="client 3, round 2: the loss is nan"):
         grid.send_and_receive(ask(grid, 1, kind="evaluate"))
 
 
-def test_a_message_made_by_hand_is_one_of_flowers(grid: InProcessGrid) -> None:
+def test_in_process_grid_creates_valid_flower_messages(grid: InProcessGrid) -> None:
     """Holds `TaskIdentity`, the one internal of Flower that the project touches."""
     [message] = ask(grid, 2)
     assert message.metadata.dst_node_id == 2
@@ -102,7 +102,7 @@ def test_a_message_made_by_hand_is_one_of_flowers(grid: InProcessGrid) -> None:
     assert reply.metadata.dst_node_id == message.metadata.src_node_id
 
 
-def test_the_engine_gives_its_grid_and_keeps_flowers_talk_in_a_file(tmp_path: Path) -> None:
+def test_in_process_run_redirects_the_log_of_flower(tmp_path: Path) -> None:
     grids: list[Grid] = []
 
     def serve(grid: Grid) -> None:
@@ -114,7 +114,7 @@ def test_the_engine_gives_its_grid_and_keeps_flowers_talk_in_a_file(tmp_path: Pa
     assert "a word of Flower's" in (tmp_path / "flower.log").read_text()
 
 
-def test_flowers_logger_is_left_as_it_was_even_after_a_failure(tmp_path: Path) -> None:
+def test_flower_logs_to_restores_the_logger_after_an_error(tmp_path: Path) -> None:
     logger = logging.getLogger("flwr")
     before = (logger.handlers[:], logger.propagate)
     with pytest.raises(TrainingError), flower_logs_to(tmp_path / "flower.log"):

@@ -75,7 +75,7 @@ def same(one: Sequence[Tensors], other: Sequence[Tensors]) -> bool:
 
 
 @EVERY_KEEPING
-def test_a_client_begins_with_values_of_its_own_whatever_the_order(
+def test_initial_values_are_independent_of_the_order_of_clients(
     data: Prepared, tmp_path: Path, keeps: Keeps
 ) -> None:
     forward, backward = (store(tmp_path / name, data, keeps) for name in "ab")
@@ -87,7 +87,7 @@ def test_a_client_begins_with_values_of_its_own_whatever_the_order(
 
 
 @EVERY_KEEPING
-def test_training_begins_with_the_values_that_evaluation_sees(
+def test_gather_and_load_give_the_same_initial_values(
     data: Prepared, tmp_path: Path, keeps: Keeps
 ) -> None:
     untouched, trained = (store(tmp_path / name, data, keeps) for name in "ab")
@@ -96,7 +96,7 @@ def test_training_begins_with_the_values_that_evaluation_sees(
 
 
 @EVERY_KEEPING
-def test_what_is_kept_comes_back_and_nothing_else_changes(
+def test_scatter_changes_only_the_rows_of_the_cohort(
     data: Prepared, tmp_path: Path, keeps: Keeps
 ) -> None:
     one = store(tmp_path / "a", data, keeps)
@@ -113,14 +113,14 @@ def test_what_is_kept_comes_back_and_nothing_else_changes(
 
 
 @EVERY_KEEPING
-def test_another_process_finds_what_was_kept(data: Prepared, tmp_path: Path, keeps: Keeps) -> None:
+def test_store_reads_files_of_another_process(data: Prepared, tmp_path: Path, keeps: Keeps) -> None:
     one = store(tmp_path / "a", data, keeps)
     train(one, data, [2, 4])
     assert same(every_client(one, data), every_client(store(tmp_path / "a", data, keeps), data))
 
 
 @EVERY_KEEPING
-def test_clients_laid_out_together_hold_what_each_of_them_holds(
+def test_gather_of_several_clients_concatenates_their_parameters(
     data: Prepared, tmp_path: Path, keeps: Keeps
 ) -> None:
     one = store(tmp_path / "a", data, keeps)
@@ -138,9 +138,7 @@ def test_clients_laid_out_together_hold_what_each_of_them_holds(
                 assert_array_equal(gathered[name][place], whole)
 
 
-def test_neighbours_read_as_one_give_their_users_one_after_another(
-    data: Prepared, tmp_path: Path
-) -> None:
+def test_load_of_neighbours_concatenates_their_users(data: Prepared, tmp_path: Path) -> None:
     one = store(tmp_path / "a", data)
     train(one, data, [2])
     together = one.load(data.client(1, 3))
@@ -150,7 +148,7 @@ def test_neighbours_read_as_one_give_their_users_one_after_another(
 
 
 @EVERY_KEEPING
-def test_a_snapshot_keeps_its_round_while_training_goes_on(
+def test_snapshot_is_not_changed_by_later_training(
     data: Prepared, tmp_path: Path, keeps: Keeps
 ) -> None:
     one = store(tmp_path / "a", data, keeps)
@@ -165,7 +163,7 @@ def test_a_snapshot_keeps_its_round_while_training_goes_on(
     assert same(every_client(one, data, "new"), every_client(one, data))
 
 
-def test_a_node_takes_snapshots_of_its_own_clients_alone(data: Prepared, tmp_path: Path) -> None:
+def test_snapshot_copies_only_the_clients_of_the_node(data: Prepared, tmp_path: Path) -> None:
     one, other = (store(tmp_path / "a", data) for _ in range(2))
     cut = int(data.client_offsets[2])
     train(one, data, [0, 1])
@@ -176,7 +174,7 @@ def test_a_node_takes_snapshots_of_its_own_clients_alone(data: Prepared, tmp_pat
 
 
 @EVERY_KEEPING
-def test_what_a_client_loads_is_its_own_copy(data: Prepared, tmp_path: Path, keeps: Keeps) -> None:
+def test_load_returns_copies(data: Prepared, tmp_path: Path, keeps: Keeps) -> None:
     one = store(tmp_path / "a", data, keeps)
     train(one, data, [0])
     before = every_client(one, data)
@@ -188,11 +186,11 @@ def test_what_a_client_loads_is_its_own_copy(data: Prepared, tmp_path: Path, kee
     assert same(every_client(one, data), before)
 
 
-def test_nobody_else_may_read_the_files(data: Prepared, tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_only(data: Prepared, tmp_path: Path) -> None:
     one = store(tmp_path / "runs" / "clients", data, "everything")
     train(one, data, [1])
     one.snapshot(range(5), slice(0, 12), "old", 3)
-    one.note("per_user_x", 0, 12, np.zeros(12))
+    one.write_records("per_user_x", 0, 12, np.zeros(12))
     found = [one.folder, *one.folder.rglob("*")]
     modes = {path: oct(S_IMODE(path.stat().st_mode)) for path in found}
     assert len([path for path in found if path.is_file()]) > 3
@@ -200,15 +198,15 @@ def test_nobody_else_may_read_the_files(data: Prepared, tmp_path: Path) -> None:
         assert mode == ("0o700" if path.is_dir() else "0o600"), path
 
 
-def test_notes_are_put_together_from_those_who_write_them(data: Prepared, tmp_path: Path) -> None:
+def test_write_records_combines_the_rows_of_several_nodes(data: Prepared, tmp_path: Path) -> None:
     one, other = (store(tmp_path / "a", data) for _ in range(2))
-    other.note("per_user_x", 8, 12, np.arange(8, 12))
-    one.note("per_user_x", 0, 12, np.arange(8))
+    other.write_records("per_user_x", 8, 12, np.arange(8, 12))
+    one.write_records("per_user_x", 0, 12, np.arange(8))
     assert np.load(tmp_path / "a" / "notes" / "per_user_x.npy").tolist() == list(range(12))
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_nodes_that_make_the_same_store_at_once_do_not_clash(
+def test_nodes_can_create_the_same_store_at_the_same_time(
     data: Prepared, tmp_path: Path, attempt: int
 ) -> None:
     del attempt
@@ -226,29 +224,25 @@ def test_nodes_that_make_the_same_store_at_once_do_not_clash(
     assert not list((tmp_path / "a").rglob(".*")), "scratch files were left behind"
 
 
-def test_a_folder_that_cannot_be_made_names_the_mend(data: Prepared, tmp_path: Path) -> None:
+def test_store_that_cannot_be_created_names_the_fix(data: Prepared, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file where a folder should be")
-    with pytest.raises(FedrecError, match=r"cannot keep personal parameters in .*output_dir"):
+    with pytest.raises(FedrecError, match=r"cannot store personal parameters in .*output_dir"):
         store(tmp_path / "a", data).load(data.client(0))
 
 
-def test_a_disk_that_cannot_hold_the_parameters_names_the_mend(
-    data: Prepared, tmp_path: Path
-) -> None:
+def test_full_disk_names_the_fix(data: Prepared, tmp_path: Path) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        with pytest.raises(FedrecError, match=r"cannot keep personal parameters in .*free space"):
+        with pytest.raises(FedrecError, match=r"cannot store personal parameters in .*free space"):
             store(tmp_path / "a", data).load(data.client(0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
-    tmp_path: Path, data: Prepared
-) -> None:
+def test_adapted_copy_is_the_global_value_plus_the_update(tmp_path: Path, data: Prepared) -> None:
     name = "item_embedding.weight"
     model = NCF(1, 30, None, "ranking", "gmf", 3, [], init_std=0.1)
     one = ClientStore(tmp_path, model, model.personal_names(), [name], data.client_offsets, 0)
@@ -256,9 +250,9 @@ def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
     shared = {name: np.random.default_rng(2).normal(size=(30, 3)).astype(np.float32)}
     change = {name: np.ones((8, 3), np.float32)}
     given = Versions.single(shared)
-    one.keep_tuned(cohort, touched, given, change)
+    one.store_adapted(cohort, touched, given, change)
     one.snapshot(range(5), slice(0, 12), "evaluated-0", 3)
-    one.keep_tuned(cohort, touched, given, {name: 9 * change[name]})  # the snapshot stays
+    one.store_adapted(cohort, touched, given, {name: 9 * change[name]})  # the snapshot stays
     for client in (1, 3):
         expected = shared[name].copy()
         expected[4 * client : 4 * client + 4] += 1
@@ -270,7 +264,7 @@ def test_a_tuned_copy_is_what_the_client_was_given_and_what_it_changed(
 # --- what was answered ---------------------------------------------------------------------------
 
 
-def test_what_was_answered_is_on_the_disk_before_a_share_leaves(
+def test_mark_answered_is_on_the_disk_when_it_returns(
     tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Item 5: A page in memory would be lost with the power, and the round be summed twice."""
@@ -281,11 +275,11 @@ def test_what_was_answered_is_on_the_disk_before_a_share_leaves(
         flushed.append(array.tolist())
 
     monkeypatch.setattr(np.memmap, "flush", note)
-    store(tmp_path, data).answer([1, 3], 4)
+    store(tmp_path, data).mark_answered([1, 3], 4)
     assert flushed == [[0, 4, 0, 4, 0]]
 
 
-def test_an_answer_that_cannot_be_noted_is_an_error(
+def test_mark_answered_raises_an_error_if_it_cannot_write(
     tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Item 5: no two sums of the same parameters are released."""
@@ -295,13 +289,13 @@ def test_an_answer_that_cannot_be_noted_is_an_error(
 
     monkeypatch.setattr(np.memmap, "flush", full)
     with pytest.raises(FedrecError, match=r"cannot write to .*No space left"):
-        store(tmp_path, data).answer([1], 4)
+        store(tmp_path, data).mark_answered([1], 4)
 
 
 # --- the node's secret --------------------------------------------------------------------------
 
 
-def test_a_secret_is_made_once_however_many_ask_at_the_same_time(tmp_path: Path) -> None:
+def test_node_secret_is_created_once_by_concurrent_calls(tmp_path: Path) -> None:
     folder, start = tmp_path / "run" / "clients", Barrier(8)
 
     def ask(_: int) -> bytes:
@@ -316,7 +310,7 @@ def test_a_secret_is_made_once_however_many_ask_at_the_same_time(tmp_path: Path)
     assert [path.name for path in folder.iterdir()] == ["secret"]
 
 
-def test_a_secret_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+def test_node_secret_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     """Item 1: the server knows no draw of a client."""
     node_secret(tmp_path / "run" / "clients")
     file = tmp_path / "run" / "clients" / "secret"
@@ -324,7 +318,7 @@ def test_a_secret_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     assert len(file.read_bytes()) == 32
 
 
-def test_a_secret_that_is_damaged_or_lost_is_an_error_not_another_secret(tmp_path: Path) -> None:
+def test_damaged_or_lost_secret_is_an_error(tmp_path: Path) -> None:
     node_secret(tmp_path)
     (tmp_path / "secret").write_bytes(b"short")
     with pytest.raises(FedrecError, match=r"secret cannot be used \(a secret has 32 bytes, not 5"):

@@ -1,6 +1,5 @@
 """Laws of what travels and what is published beside the values that privacy protects."""
 
-import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -196,9 +195,8 @@ def test_updates_one_by_one_are_refused_where_noise_is_on_sums(
         return
     ran = federate(*mechanism)
     from fedrec_flower.federation.client.cohort_client import CohortClient
-    from fedrec_flower.federation.client.node import open_node
 
-    node = open_node(json.dumps({**json.loads(ran.job), "stacked": True}))
+    node = ran.open_node(individual_updates=True)
     given = [ran.shared[name] for name in node.shared_names]
     with pytest.raises(ConfigError, match="privacy protects their sum"):
         CohortClient(node, [0]).train(given, {"round": 1})
@@ -321,10 +319,9 @@ def test_a_deployed_node_under_local_privacy_sends_no_exact_evaluation_sums(
 def test_a_deployed_node_under_local_privacy_refuses_to_be_scored(federate: "Federate") -> None:
     """Item 4: nothing that depends on data leaves a node without noise."""
     from fedrec_flower.federation.client.cohort_client import CohortClient
-    from fedrec_flower.federation.client.node import open_node
 
     ran = federate(*LOCAL)
-    node = open_node(json.dumps({**json.loads(ran.job), "deployed": True}))
+    node = ran.open_node(deployed=True)
     given = [ran.shared[name] for name in node.shared_names]
     with pytest.raises(TrainingError, match="sends none"):
         CohortClient(node, [0]).evaluate(given, {"slot": "current", "note": False})

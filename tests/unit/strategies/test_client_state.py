@@ -43,13 +43,13 @@ def layout(touched: dict[int, Sequence[int]]) -> Updates:
     return Updates(codes, np.ones(len(codes)), offsets, np.array(rows, np.int64), {})
 
 
-def test_nothing_is_kept_before_it_is_written(data: Prepared, tmp_path: Path) -> None:
+def test_client_state_is_zero_before_it_is_written(data: Prepared, tmp_path: Path) -> None:
     kept, asked = client_state(store(tmp_path, data)), layout({2: [1, 5], 0: [3]})
     assert_array_equal(kept.read(TABLE, asked), np.zeros((3, 3)))
     assert_array_equal(kept.read(DENSE, asked), np.zeros((2, 1)))
 
 
-def test_what_is_written_comes_back_by_client_and_row_and_nothing_else_changes(
+def test_client_state_write_changes_only_the_given_clients_and_rows(
     data: Prepared, tmp_path: Path
 ) -> None:
     kept, written = client_state(store(tmp_path, data)), layout({2: [1, 5], 0: [3]})
@@ -61,20 +61,20 @@ def test_what_is_written_comes_back_by_client_and_row_and_nothing_else_changes(
     assert_array_equal(again.read(DENSE, layout({0: [], 1: [], 2: []})), [[8], [0], [7]])
 
 
-def test_what_is_read_is_a_copy(data: Prepared, tmp_path: Path) -> None:
+def test_client_state_read_returns_a_copy(data: Prepared, tmp_path: Path) -> None:
     kept, asked = client_state(store(tmp_path, data)), layout({1: [4]})
     kept.read(TABLE, asked)[...] = 5
     assert not kept.read(TABLE, asked).any()
 
 
-def test_kinds_do_not_meet(data: Prepared, tmp_path: Path) -> None:
+def test_client_states_of_different_kinds_are_separate(data: Prepared, tmp_path: Path) -> None:
     one, asked = store(tmp_path, data), layout({1: [4]})
     control, debt = client_state(one), client_state(one, "debt")
     control.write(TABLE, asked, np.ones((1, 3), np.float32))
     assert not debt.read(TABLE, asked).any()
 
 
-def test_a_snapshot_holds_what_its_clients_kept_then(data: Prepared, tmp_path: Path) -> None:
+def test_snapshot_includes_client_state(data: Prepared, tmp_path: Path) -> None:
     one, asked = store(tmp_path, data), layout({1: [4], 3: [4]})
     kept = client_state(one)
     kept.write(TABLE, asked, np.ones((2, 3), np.float32))
@@ -85,7 +85,7 @@ def test_a_snapshot_holds_what_its_clients_kept_then(data: Prepared, tmp_path: P
     assert not taken[3].any()  # another node hosts it
 
 
-def test_files_are_as_private_as_parameters(data: Prepared, tmp_path: Path) -> None:
+def test_client_state_is_readable_by_its_owner_only(data: Prepared, tmp_path: Path) -> None:
     kept, asked = client_state(store(tmp_path / "store", data)), layout({1: [4]})
     kept.write(TABLE, asked, np.ones((1, 3), np.float32))
     file = tmp_path / "store" / "current" / f"control.{TABLE}.npy"
