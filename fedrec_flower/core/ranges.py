@@ -4,7 +4,8 @@
 that is also built in Python calls `check_fields` in its `__post_init__`.
 """
 
-from typing import Annotated, Any, get_type_hints
+from dataclasses import fields
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -55,16 +56,24 @@ def check_value(path: str, value: Any, annotation: Any) -> Any:
         raise ConfigError(f"{path}={value!r} is of a wrong kind: {reason}") from error
 
 
-def check_fields(group: str, settings: object) -> None:
-    """Check the annotated attributes of an object.
+def check_fields(group: str, settings: Any) -> None:
+    """Check the fields of a dataclass whose annotation has a range.
 
     Args:
         group: the group of the configuration, for messages.
-        settings: for example a dataclass.
+        settings: an instance of a dataclass.
 
     Raises:
-        ConfigError: names the first attribute that is impossible.
+        ConfigError: names the first field that is impossible.
     """
-    for name, annotation in get_type_hints(type(settings), include_extras=True).items():
-        if hasattr(settings, name):
-            check_value(f"{group}.{name}", getattr(settings, name), annotation)
+    hints = get_type_hints(type(settings), include_extras=True)
+    for field in fields(settings):
+        if _has_range(hints[field.name]):
+            check_value(f"{group}.{field.name}", getattr(settings, field.name), hints[field.name])
+
+
+def _has_range(annotation: Any) -> bool:
+    """True for `Annotated[...]`, and for a union that contains it."""
+    return get_origin(annotation) is Annotated or any(
+        get_origin(part) is Annotated for part in get_args(annotation)
+    )

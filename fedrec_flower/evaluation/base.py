@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Seed
 from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.data.interactions import Part
@@ -117,18 +116,6 @@ class Evaluator(Protocol):
     def finish(self, mean: float, standard_error: float, metric: str) -> tuple[float, float]:
         """Turn the mean of values and its standard error into the metric and its standard error."""
         ...
-
-
-def require_at_least(evaluator: object, **minimum: int) -> None:
-    """Check that settings are not below their minimum.
-
-    Raises:
-        ConfigError: names the setting, its value and the minimum.
-    """
-    for name, bound in minimum.items():
-        value = getattr(evaluator, name)
-        if value < bound:
-            raise ConfigError(f"evaluation.{name}={value} is impossible: give {bound} or more")
 
 
 def limit_list_length(top_k: int, num_items: int) -> tuple[int, list[str]]:

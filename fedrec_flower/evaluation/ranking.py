@@ -13,6 +13,7 @@ import numpy as np
 
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.random import Seed
+from fedrec_flower.core.ranges import NonNegativeInt, PositiveInt, check_fields
 from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns
@@ -21,7 +22,6 @@ from fedrec_flower.evaluation.base import (
     Records,
     Values,
     limit_list_length,
-    require_at_least,
 )
 from fedrec_flower.evaluation.metrics.base import RankingMetric, Ranks
 from fedrec_flower.evaluation.metrics.registry import parse_metric
@@ -60,9 +60,9 @@ class RankingEvaluation:
     """
 
     metrics: list[str]
-    num_negatives: int
-    top_k: int
-    every: int
+    num_negatives: NonNegativeInt
+    top_k: PositiveInt
+    every: PositiveInt
     num_clients: int | None
     select_by: str
     test_history: str
@@ -73,7 +73,7 @@ class RankingEvaluation:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_at_least(self, num_negatives=0, top_k=1, every=1)
+        check_fields("evaluation", self)
         require(
             self.test_history in _HISTORIES,
             f"evaluation.test_history={self.test_history} is unknown; choose from {_HISTORIES}",

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedrec_flower.core.errors import ConfigError, DataError
 from fedrec_flower.core.random import Seed
+from fedrec_flower.core.ranges import PositiveInt, check_fields
 from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns
@@ -19,7 +20,6 @@ from fedrec_flower.evaluation.base import (
     Records,
     Values,
     limit_list_length,
-    require_at_least,
 )
 from fedrec_flower.evaluation.scoring import Scores, concatenate, recommend, score_in_batches
 from fedrec_flower.models.base import Recommender
@@ -41,8 +41,8 @@ class RatingEvaluation:
     """
 
     rating_range: tuple[float, float] | None
-    top_k: int
-    every: int
+    top_k: PositiveInt
+    every: PositiveInt
     num_clients: int | None
     select_by: str
 
@@ -54,7 +54,7 @@ class RatingEvaluation:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        require_at_least(self, top_k=1, every=1)
+        check_fields("evaluation", self)
 
     def fitted(
         self,

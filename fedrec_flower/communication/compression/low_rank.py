@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fedrec_flower.communication.compression.base import ByParameter, RngAt
 from fedrec_flower.communication.compression.encoding import Layout, Numbers, Part
-from fedrec_flower.core.errors import require
+from fedrec_flower.core.ranges import NonNegativeInt, PositiveInt, check_fields
 from fedrec_flower.core.types import BoolArray, Float32Array, IndexArray
 from fedrec_flower.data.prepared import starts
 
@@ -33,17 +33,13 @@ class LowRank(ByParameter):
 
     formats: ClassVar[tuple[type[Any], ...]] = (np.float32,)
     num_items: int
-    rank: int
-    power_iterations: int
+    rank: PositiveInt
+    power_iterations: NonNegativeInt
     error_feedback: bool
 
     def __post_init__(self) -> None:
         """Validate the rank and the number of iterations."""
-        require(self.rank >= 1, f"compression.rank must be at least 1: {self.rank}")
-        require(
-            self.power_iterations >= 0,
-            f"compression.power_iterations must not be negative: {self.power_iterations}",
-        )
+        check_fields("compression", self)
 
     @property
     @override

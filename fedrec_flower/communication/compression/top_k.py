@@ -5,15 +5,16 @@ Source: Aji and Heafield 2017; with error feedback Stich et al. 2018, Algorithm 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from typing_extensions import override
 
 from fedrec_flower.communication.compression.base import ByParameter, RngAt
 from fedrec_flower.communication.compression.encoding import Layout, Numbers, Part, Subsets
-from fedrec_flower.core.errors import require
+from fedrec_flower.core.ranges import check_fields
 from fedrec_flower.core.types import Float32Array, IndexArray
 from fedrec_flower.data.prepared import starts
 
@@ -35,12 +36,12 @@ class TopK(ByParameter):
 
     formats: ClassVar[tuple[type[Any], ...]] = (Subsets, np.float32)
     num_items: int
-    share: float
+    share: Annotated[float, Field(gt=0, le=1)]
     error_feedback: bool
 
     def __post_init__(self) -> None:
         """Validate the share."""
-        require(0 < self.share <= 1, f"compression.share must be in (0, 1]: {self.share}")
+        check_fields("compression", self)
 
     @property
     @override
