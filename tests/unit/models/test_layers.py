@@ -47,7 +47,8 @@ class Model(Recommender):
 
     @override
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        return (self.renamed(users) * self.item(items)).sum(-1)
+        scores: Tensor = (self.renamed(users) * self.item(items)).sum(-1)
+        return scores
 
 
 class Child(Model):
