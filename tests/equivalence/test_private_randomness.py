@@ -22,7 +22,7 @@ from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.shadow_federations import Shadows
 from fedrec_flower.federation.client import node as nodes
 from fedrec_flower.federation.client.state_store import SECRET_FILE, node_secret
-from fedrec_flower.privacy.statement import about_noise
+from fedrec_flower.privacy.statement import noise_origin
 from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
 from tests.helpers.interrupted_runs import go_on, interrupted
 
@@ -180,7 +180,7 @@ def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "F
     for chance in (ran.setup.privacy_setup.noise_source, trainer.pipeline.steps[0].noise_source):
         one, again = (chance.stream("noise", 1, 2).normal((4,)) for _ in "ab")
         assert not np.intersect1d(one, again).size
-        assert about_noise(chance) == "from the operating system's generator"
+        assert noise_origin(chance) == "from the operating system's generator"
 
 
 def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "Federate") -> None:
