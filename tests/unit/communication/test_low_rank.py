@@ -87,5 +87,5 @@ def test_low_rank_error_feedback_is_optional() -> None:
 def test_low_rank_rejects_an_impossible_rank_or_number_of_iterations() -> None:
     with pytest.raises(ConfigError, match=r"compression\.rank=0 is impossible: give 1 or more"):
         low_rank(0)
-    with pytest.raises(ConfigError, match=r"compression\.power_iterations=-1 is impossible: give 0"):
+    with pytest.raises(ConfigError, match=r"compression\.power_iterations=-1 is impossible"):
         low_rank(1, -1)
