@@ -41,7 +41,7 @@ def preset_lines(config: DictConfig, choices: Mapping[str, str | None]) -> list[
 
 def preset_help() -> str:
     """One line per preset for `--help`."""
-    repository = GlobalHydra.instance().config_loader().repository
+    repository = _repository()
     lines = []
     for group in GROUPS:
         for name in repository.get_group_options(group):
@@ -57,12 +57,12 @@ def _is_active(key: str, value: Any, config: DictConfig, choices: Mapping[str, s
     """True if a setting has not been overridden; interpolations are not compared."""
     if key in choices:
         return choices[key] == value
-    return "${" in str(value) or OmegaConf.select(config, key) == value
+    return "${" in str(value) or bool(OmegaConf.select(config, key) == value)
 
 
 def _other_settings(group: str, name: str) -> dict[str, Any]:
     """Options outside its group that a yaml sets; empty if it is no preset or does not exist."""
-    loaded = GlobalHydra.instance().config_loader().repository.load_config(f"{group}/{name}")
+    loaded = _repository().load_config(f"{group}/{name}")
     if loaded is None or loaded.header.get("package") != "_global_":
         return {}
     chosen = {
@@ -73,6 +73,11 @@ def _other_settings(group: str, name: str) -> dict[str, Any]:
     content: Any = OmegaConf.to_container(loaded.config)
     content.pop(group, None)
     return chosen | dict(_flatten(content))
+
+
+def _repository() -> Any:
+    loader: Any = GlobalHydra.instance().config_loader()
+    return loader.repository
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

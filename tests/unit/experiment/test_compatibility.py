@@ -49,8 +49,10 @@ def test_range_of_a_group_is_checked_by_its_annotation(config: dict[str, Any]) -
 
 
 def test_every_choice_of_every_group_has_valid_names_types_and_ranges() -> None:
-    groups = ("dataset", "split", "partition", "strategy", "privacy", "secure_aggregation")
-    groups += ("compression", "faults", "attack", "model")
+    groups = [
+        *("dataset", "split", "partition", "strategy", "privacy", "secure_aggregation"),
+        *("compression", "faults", "attack", "model"),
+    ]
     names = [sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in groups]
     for row in range(max(map(len, names))):
         words = [f"{group}={n[row % len(n)]}" for group, n in zip(groups, names, strict=True)]
