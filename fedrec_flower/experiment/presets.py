@@ -56,7 +56,7 @@ def preset_help() -> str:
 def _is_active(key: str, value: Any, config: DictConfig, choices: Mapping[str, str | None]) -> bool:
     """True if a setting has not been overridden; interpolations are not compared."""
     if key in choices:
-        return choices[key] == value
+        return bool(choices[key] == value)
     return "${" in str(value) or bool(OmegaConf.select(config, key) == value)
 
 
