@@ -9,6 +9,7 @@ A plug-in is an installed package with entry points of these groups:
 - `fedrec_flower.metrics`: a class of ranking metrics; see `evaluation.metrics.registry`.
 """
 
+from functools import cache
 from importlib.metadata import entry_points
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -22,8 +23,14 @@ class InstalledConfigurations(SearchPathPlugin):
 
     @override
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for point in entry_points(group="fedrec_flower.conf"):
-            search_path.append(provider=point.name, path=f"pkg://{point.value}")
+        for name, package in _installed():
+            search_path.append(provider=name, path=f"pkg://{package}")
+
+
+@cache  # reading the metadata of all packages takes longer than a composition
+def _installed() -> list[tuple[str, str]]:
+    """Name and package of each entry point of the group `fedrec_flower.conf`."""
+    return [(point.name, point.value) for point in entry_points(group="fedrec_flower.conf")]
 
 
 def register() -> None:
