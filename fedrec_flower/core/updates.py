@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.scatter import scatter_add_rows
+from fedrec_flower.core.types import Tensors
 
 HUGE = 1e6  # upper limit of an honest update of one parameter, for any learning rate
 
-
-Tensors = dict[str, NDArray[np.float32]]
 
 # Names of the layout arrays that accompany stacked tensors in a message.
 LAYOUT = ("stacked/clients", "stacked/weights", "stacked/offsets", "stacked/rows", "stacked/loss")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.core.updates import Tensors, Updates
+from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.threats.observation import AttackedRun, AttackTarget
 

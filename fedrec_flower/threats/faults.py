@@ -16,7 +16,8 @@ from typing_extensions import override
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.random import generator
-from fedrec_flower.core.updates import Tensors, Updates
+from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.threats.byzantine import labels_flipped, sample_byzantine_clients, scaled
 from fedrec_flower.threats.latency import latency, uniform

@@ -23,7 +23,8 @@ from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
-from fedrec_flower.core.updates import Tensors, Updates
+from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.threats.item_gradients import (

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError
-from fedrec_flower.core.updates import Tensors, Updates
+from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import starts
 from fedrec_flower.models.abilities import BilinearForm, bilinear_form
 from fedrec_flower.models.base import Recommender

@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.core.updates import Tensors, Updates
+from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import Columns, Prepared
 from fedrec_flower.models.abilities import BilinearForm
 

@@ -4,9 +4,9 @@ A step on a shared parameter w follows, instead of its gradient g,
 
     g + proximal / rate * (w - w_global) + linear_term
 
-`proximal` is the share of its distance from the global value that a client's SGD step takes back,
-whatever the learning rate `rate`. `linear_term` is the gradient of a linear term of the client's
-loss: a constant of the client, the same in every step of the round.
+`proximal` is the share of its distance from the global value that a client's SGD step takes back;
+it does not depend on the learning rate `rate`. `linear_term` is the gradient of a linear term of
+the client's loss: a constant of the client, the same in every step of the round.
 
 Personal parameters get no such terms, nor do table rows that the client's samples and histories
 do not touch, because a client does not move those rows.

@@ -37,7 +37,7 @@ class HistoryBatches:
         entries: PaddedHistories,
         cohort: Cohort,
         row: IndexArray,
-        kept: list[NDArray[np.bool_]],
+        stays: list[NDArray[np.bool_]],
         noise: list[NDArray[np.float32] | None],
     ) -> "HistoryBatches":
         """Lay out the histories of a cohort.
@@ -46,7 +46,7 @@ class HistoryBatches:
             entries: the history entries of the cohort's users.
             cohort: the clients.
             row: int64 (m,), the position of each entry's item among the touched rows.
-            kept: per local epoch bool (m,), whether an entry is in the input (dropout).
+            stays: per local epoch bool (m,), whether an entry is in the input (dropout).
             noise: per local epoch float32 (num_users, noise_dim), or None.
         """
         offsets = entries.offsets[cohort.user_offsets]
@@ -72,7 +72,7 @@ class HistoryBatches:
             user_noise = None if drawn is None else torch.from_numpy(drawn[user])
             return replace(History(*map(torch.from_numpy, columns)), noise=user_noise)
 
-        epochs = [of_epoch(keep, drawn) for keep, drawn in zip(kept, noise, strict=True)]
+        epochs = [of_epoch(keep, drawn) for keep, drawn in zip(stays, noise, strict=True)]
         return cls(entries, cohort.user_offsets, offsets, epochs)
 
     def history(

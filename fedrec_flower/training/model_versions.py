@@ -21,12 +21,12 @@ class Versions:
 
     Attributes:
         tensors: by name float32 (num_versions, ...).
-        given: the version of each client, by client code; a client without an entry receives
+        version_of: the version of each client, by client code; a client without an entry receives
             version 0.
     """
 
     tensors: Tensors
-    given: Mapping[int, int] = field(default_factory=dict)
+    version_of: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def single(cls, shared: Tensors) -> "Versions":
@@ -35,7 +35,7 @@ class Versions:
 
     def of(self, client: int) -> Tensors:
         """The parameters that one client receives, as views."""
-        version = self.given.get(client, 0)
+        version = self.version_of.get(client, 0)
         return {name: value[version] for name, value in self.tensors.items()}
 
     def whole(self, name: str, clients: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -63,4 +63,4 @@ class Versions:
             values -= self.rows(name, cohort, touched)
 
     def _versions(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.array([self.given.get(int(client), 0) for client in clients], np.int64)
+        return np.array([self.version_of.get(int(client), 0) for client in clients], np.int64)

@@ -144,7 +144,7 @@ class LocalTrainer(ABC):
     def train(
         self,
         clients: Sequence[ClientData],
-        given: Versions,
+        versions: Versions,
         personal: PersonalParameters,
         round_: int,
         correction: GradientCorrection = _NO_CORRECTION,
@@ -153,7 +153,7 @@ class LocalTrainer(ABC):
 
         Args:
             clients: the cohort hosted on this node.
-            given: the versions of the shared parameters; not changed.
+            versions: the versions of the shared parameters; not changed.
             personal: the store of the clients' personal parameters.
             round_: the round, part of the address of every random draw.
             correction: the terms that a strategy adds to the gradients.
@@ -162,12 +162,12 @@ class LocalTrainer(ABC):
         if isinstance(self.model, RoundAware):
             self.model.on_round_start(round_)
         for chunk in self.chunks(clients):
-            yield self._train_chunk(chunk, given, personal, round_, correction)
+            yield self._train_chunk(chunk, versions, personal, round_, correction)
 
     def _train_chunk(
         self,
         clients: Sequence[ClientData],
-        given: Versions,
+        versions: Versions,
         personal: PersonalParameters,
         round_: int,
         correction: GradientCorrection,
@@ -175,7 +175,7 @@ class LocalTrainer(ABC):
         cohort = Cohort.gather(clients, spare_held_out=self.negatives == "legacy")
         epochs, touched, reading = self._draw(cohort, round_)
         new_personal = personal.gather(cohort, touched)
-        shared = {name: self._copies(name, given, cohort, touched) for name in given.tensors}
+        shared = {name: self._copies(name, versions, cohort, touched) for name in versions.tensors}
         side_information = self._side_information(cohort, touched, round_)
         weights = cohort.num_examples.astype(np.float64)
         trained = {n: value for n, value in shared.items() if n not in self.model.frozen}
@@ -190,9 +190,9 @@ class LocalTrainer(ABC):
             _reset(chunk, new_personal, personal.gather(cohort, touched), diverged)
         for name, value in trained.items():
             if self._is_table(name):
-                given.subtract_rows(value, name, cohort, touched)
+                versions.subtract_rows(value, name, cohort, touched)
             else:
-                np.subtract(value, given.whole(name, cohort.clients), out=value)
+                np.subtract(value, versions.whole(name, cohort.clients), out=value)
         _reset(chunk, trained, dict.fromkeys(trained), diverged)
         updates = Updates(cohort.clients, weights, *self._sent_rows(trained, touched), trained)
         phases = [self.update_groups(epoch) for epoch in range(len(epochs))]
@@ -253,12 +253,12 @@ class LocalTrainer(ABC):
         return name in self.model.item_rows
 
     def _copies(
-        self, name: str, given: Versions, cohort: Cohort, touched: ActiveRows
+        self, name: str, versions: Versions, cohort: Cohort, touched: ActiveRows
     ) -> NDArray[np.float32]:
         """The touched rows of a table, or one copy per client of another parameter."""
         if self._is_table(name):
-            return given.rows(name, cohort, touched)
-        return given.whole(name, cohort.clients)
+            return versions.rows(name, cohort, touched)
+        return versions.whole(name, cohort.clients)
 
 
 def _reset(

@@ -1,4 +1,4 @@
-"""Evaluations in a bad world: who fails, is silent or lies is left out, and chooses no round."""
+"""Evaluations with failing, silent or malicious nodes, which must not select the round."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from tests.helpers.federations import Federate, Federated, Meddle
 
 NODES = ("federation.num_nodes=3", "evaluation.every=1")
-BAD = 1  # the node that something befalls
+BAD = 1  # the faulty node
 OTHERS = CLIENTS - CLIENTS // 3
 
-Spoil = Callable[[Message, Message], Message | None]  # of a request and its reply
+Corrupt = Callable[[Message, Message], Message | None]  # of a request and its reply
 
 
-def befalls(spoil: Spoil, when: Callable[[Any], bool]) -> "Meddle":
-    """Something befalls the evaluations of one node.
+def befalls(spoil: Corrupt, when: Callable[[Any], bool]) -> "Meddle":
+    """The evaluations of one node are faulty.
 
     Args:
         spoil: gives what arrives instead, or nothing.
@@ -54,8 +54,8 @@ def failure(request: Message, _: Message) -> Message:
     return Message(Error(0, "<class 'X'>:<'Message: disk is full'>"), reply_to=request)
 
 
-def saying(value: float) -> Spoil:
-    """One sum of the selecting metric is a lie."""
+def saying(value: float) -> Corrupt:
+    """Replace one sum of the selecting metric by a false one."""
 
     def spoil(_: Message, reply: Message) -> Message:
         metrics: Any = reply.content.metric_records["metrics"]
@@ -78,7 +78,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-def test_who_is_not_sound_is_left_out_and_named_and_the_others_choose(
+def test_invalid_evaluation_is_left_out_and_the_others_select(
     federate: "Federate", name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil, reason = SPOILT[name]
@@ -89,14 +89,14 @@ def test_who_is_not_sound_is_left_out_and_named_and_the_others_choose(
     assert ran.watcher.losses == clean.watcher.losses
     scores = {r: m[Part.VALIDATION]["ndcg@10"] for r, m in ran.watcher.metrics.items()}
     assert ran.outcome.selected.round == max(scores, key=lambda r: (scores[r], -r))
-    assert ran.outcome.selected.num_clients == CLIENTS  # the last evaluation is everybody's
+    assert ran.outcome.selected.num_clients == CLIENTS  # the last evaluation covers all clients
     warned = [m for m in caplog.messages if m.startswith("evaluation of round 2: left out client")]
     assert len(warned) == 1
     assert f"0, 1, 2, 3, 4 and 3 more: {reason}" in warned[0]
-    assert ran.outcome.lost == {}  # of training nothing was
+    assert ran.outcome.lost == {}  # no training reply failed
 
 
-def test_an_evaluation_that_is_told_twice_counts_once(federate: "Federate") -> None:
+def test_duplicate_evaluation_counts_once(federate: "Federate") -> None:
     def repeat(asked: list[Message], replies: list[Message]) -> list[Message]:
         return replies * 2 if asked[0].metadata.message_type == "evaluate" else replies
 
@@ -106,7 +106,7 @@ def test_an_evaluation_that_is_told_twice_counts_once(federate: "Federate") -> N
     assert twice.outcome.selected.facts() == once.outcome.selected.facts()
 
 
-def test_a_constant_lie_does_not_keep_a_run_from_being_impatient(federate: "Federate") -> None:
+def test_constant_false_metric_does_not_prevent_early_stopping(federate: "Federate") -> None:
     words = (*NODES, "patience=2", "num_rounds=30", "strategy.server_learning_rate=0.0")
     honest = federate(*words)
     lied_to = federate(*words, meddle=befalls(saying(NAN), before_the_last))
@@ -128,8 +128,8 @@ def test_a_constant_lie_does_not_keep_a_run_from_being_impatient(federate: "Fede
         (("federation.num_nodes=1", "min_completion=0.0"), silence, r"^round 0: only 0 of 24"),
     ],
 )
-def test_too_few_sound_evaluations_end_the_run_in_one_sentence(
-    federate: "Federate", words: tuple[str, ...], spoil: Spoil, sentence: str
+def test_too_few_valid_evaluations_end_the_run_with_one_sentence(
+    federate: "Federate", words: tuple[str, ...], spoil: Corrupt, sentence: str
 ) -> None:
     with pytest.raises(TrainingError, match=sentence):
         federate(*NODES, *words, meddle=befalls(spoil, before_the_last))
@@ -146,18 +146,18 @@ def test_too_few_sound_evaluations_end_the_run_in_one_sentence(
         ),
     ],
 )
-def test_the_last_evaluation_is_everybodys_or_none(
-    federate: "Federate", spoil: Spoil, sentence: str
+def test_last_evaluation_covers_all_clients_or_fails(
+    federate: "Federate", spoil: Corrupt, sentence: str
 ) -> None:
     with pytest.raises(TrainingError, match=sentence):
         federate(*NODES, meddle=befalls(spoil, lambda config: config["note"]))
 
 
-# --- going back to a round that a node missed -------------------------------------------------
+# --- restoring a round that a node missed -----------------------------------------------------
 
 
 def asked_again(ran: "Federated") -> dict[int, list[int]]:
-    """The nodes that were asked to keep a snapshot and to evaluate nobody, by round."""
+    """The nodes that were asked to store a snapshot and to evaluate no client, by round."""
     found: dict[int, list[int]] = {}
     for message in ran.tap.asked:
         config: Any = message.content.config_records["config"]
@@ -166,20 +166,20 @@ def asked_again(ran: "Federated") -> dict[int, list[int]]:
     return found
 
 
-def test_who_missed_the_round_that_is_selected_is_asked_to_keep_it_once_more(
+def test_node_that_missed_the_selected_round_is_asked_for_its_snapshot_again(
     federate: "Federate",
 ) -> None:
     scoring = befalls(failure, lambda config: bool(config["clients"]) and not config["note"])
     ran = federate(*NODES, meddle=scoring)
     scores = {r: m[Part.VALIDATION]["ndcg@10"] for r, m in ran.watcher.metrics.items()}
     best = [r for r in scores if all(scores[r] > scores[before] for before in range(r))]
-    # A checkpoint, here after the last round, needs what everybody had as well.
+    # A checkpoint, here after the last round, also needs the snapshot of every node.
     assert asked_again(ran) == {round_: [BAD] for round_ in sorted({*best, 3})}
     assert len(ran.watcher.checkpoints) == 1
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_a_checkpoint_that_not_every_node_can_go_back_to_is_not_given(
+def test_checkpoint_without_the_snapshots_of_all_nodes_is_not_written(
     federate: "Federate", every: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = ("federation.num_nodes=3", f"evaluation.every={every}", "checkpoint_every=1")
@@ -190,7 +190,7 @@ def test_a_checkpoint_that_not_every_node_can_go_back_to_is_not_given(
     assert [m for m in caplog.messages if warned in m] == [f"round {r}: {warned}" for r in (1, 2)]
 
 
-def test_a_node_that_kept_nothing_of_a_round_does_not_pretend_to_go_back_to_it(
+def test_node_without_a_snapshot_of_a_round_refuses_to_restore_it(
     federate: "Federate",
 ) -> None:
     ran = federate(*NODES)

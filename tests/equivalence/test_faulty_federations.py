@@ -1,4 +1,4 @@
-"""Whole federations in a bad world: what is lost is counted, and spoils nothing else."""
+"""Federations with faults: lost updates are counted and change no other result."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +40,10 @@ KINDS = {
 
 @pytest.mark.parametrize(
     ("strategy", "fault"),
-    # The median sees every update by itself.
+    # The median needs every single update.
     [*(("fedavg", fault) for fault in KINDS), ("median", "wrong_shape"), ("median", "repeated")],
 )
-def test_every_fault_is_counted_and_spoils_nothing(
+def test_fault_is_counted_and_all_results_are_finite(
     federate: "Federate", strategy: str, fault: str
 ) -> None:
     words = (f"strategy={strategy}", *CUSTOM, f"faults.{fault}=0.4")
@@ -63,10 +63,10 @@ def test_every_fault_is_counted_and_spoils_nothing(
         ("median", ("not_a_number", "wrong_shape", "dropout")),
     ],
 )
-def test_an_update_left_out_is_as_if_its_client_had_never_replied(
+def test_excluded_update_equals_a_client_without_a_reply(
     federate: "Federate", strategy: str, faults: tuple[str, ...]
 ) -> None:
-    # One draw decides what befalls a client: the same clients are hit.
+    # One draw decides the fault of a client: the same clients are affected.
     first, *others = (
         federate(f"strategy={strategy}", *CUSTOM, "num_rounds=1", f"faults.{name}=0.4")
         for name in faults
@@ -78,23 +78,23 @@ def test_an_update_left_out_is_as_if_its_client_had_never_replied(
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "median"])
-def test_a_world_without_faults_changes_no_bit(federate: "Federate", strategy: str) -> None:
+def test_fault_model_with_rates_zero_changes_no_bit(federate: "Federate", strategy: str) -> None:
     one, other = (federate(f"strategy={strategy}", f"faults={name}") for name in ("none", "custom"))
     assert_same(one, other)
     assert one.outcome.lost == {}
 
 
-def test_a_reply_that_comes_again_changes_no_bit(federate: "Federate") -> None:
+def test_duplicate_reply_changes_no_bit(federate: "Federate") -> None:
     one, other = federate(), federate(*CUSTOM, "faults.repeated=0.5")
     assert one.metric_table() == other.metric_table()
     assert other.outcome.lost["repeated"] > 0
     assert one.watcher.replied == other.watcher.replied
 
 
-# --- it repeats -------------------------------------------------------------------------------
+# --- repeatability ----------------------------------------------------------------------------
 
 
-def test_a_bad_day_repeats_to_the_bit(federate: "Federate") -> None:
+def test_faults_are_equal_to_the_bit_for_the_same_seed(federate: "Federate") -> None:
     one, again, other = (federate(*MIXED, f"seed={seed}") for seed in (1, 1, 2))
     assert_same(one, again)
     assert set(one.outcome.lost) == {"dropped_out", "not_finite", "late"}
@@ -102,7 +102,7 @@ def test_a_bad_day_repeats_to_the_bit(federate: "Federate") -> None:
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "median"])
-def test_hosting_changes_no_fault(federate: "Federate", strategy: str) -> None:
+def test_hosting_does_not_change_faults(federate: "Federate", strategy: str) -> None:
     everything = ("faults.huge=0.1", "faults.wrong_shape=0.1", "faults.attackers=0.2")
     words = (f"strategy={strategy}", *MIXED, *everything, "faults.factor=3.0")
     one, *others = (federate(*words, f"federation.num_nodes={n}") for n in (1, 3, CLIENTS))
@@ -115,7 +115,7 @@ def test_hosting_changes_no_fault(federate: "Federate", strategy: str) -> None:
                 assert_allclose(theirs[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_who_else_is_in_the_cohort_changes_nobodys_fate(federate: "Federate") -> None:
+def test_fault_of_a_client_does_not_depend_on_the_cohort(federate: "Federate") -> None:
     few, all_ = (
         federate(*MIXED, "num_rounds=1", f"clients_per_round={size}") for size in (10, CLIENTS)
     )
@@ -123,7 +123,7 @@ def test_who_else_is_in_the_cohort_changes_nobodys_fate(federate: "Federate") ->
 
 
 def lost_clients(ran: "Federated") -> dict[int, str]:
-    """What every node said of whom, in all rounds."""
+    """The failures that every node reported, in all rounds."""
     found: dict[int, str] = {}
     for reply in ran.tap.replies:
         lost: Any = reply.content.config_records.get("lost", {"clients": [], "reasons": []})
@@ -131,11 +131,11 @@ def lost_clients(ran: "Federated") -> dict[int, str]:
     return found
 
 
-# --- what stays with the client ---------------------------------------------------------------
+# --- personal parameters ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["not_a_number=0.5", "wrong_shape=0.5", "deadline=15.0"])
-def test_what_is_lost_on_the_way_leaves_personal_parameters_as_trained(
+def test_lost_update_leaves_personal_parameters_as_trained(
     federate: "Federate", fault: str
 ) -> None:
     clean = federate("num_rounds=1")
@@ -147,7 +147,7 @@ def test_what_is_lost_on_the_way_leaves_personal_parameters_as_trained(
 
 
 @pytest.mark.parametrize("fault", ["dropout", "crash"])
-def test_who_is_absent_keeps_what_it_had(federate: "Federate", fault: str) -> None:
+def test_absent_client_keeps_its_personal_parameters(federate: "Federate", fault: str) -> None:
     ran = federate(*CUSTOM, f"faults.{fault}=0.5", "num_rounds=1")
     absent = set(lost_clients(ran))
     assert 0 < len(absent) < CLIENTS
@@ -157,7 +157,7 @@ def test_who_is_absent_keeps_what_it_had(federate: "Federate", fault: str) -> No
 # --- malformed messages of a whole federation -------------------------------------------------
 
 
-def test_a_node_that_sends_nonsense_loses_its_clients_only(federate: "Federate") -> None:
+def test_malformed_message_loses_only_the_clients_of_its_node(federate: "Federate") -> None:
     def strip_one(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
         if asked[0].metadata.message_type == "train":
             del replies[0].content["update"]
@@ -168,7 +168,7 @@ def test_a_node_that_sends_nonsense_loses_its_clients_only(federate: "Federate")
     assert_counts_add_up(ran)
 
 
-def test_a_reply_delivered_twice_counts_once(federate: "Federate") -> None:
+def test_reply_delivered_twice_counts_once(federate: "Federate") -> None:
     def repeat(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
         return replies * 2 if asked[0].metadata.message_type == "train" else replies
 
@@ -178,11 +178,11 @@ def test_a_reply_delivered_twice_counts_once(federate: "Federate") -> None:
     assert clean.metric_table() == ran.metric_table()
 
 
-# --- models that are solved, and no federation at all -----------------------------------------
+# --- closed-form models, and no federation ----------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ["popularity", "ease"])
-def test_an_exact_model_is_solved_from_those_who_are_there(
+def test_closed_form_model_is_solved_from_the_present_clients(
     federate: "Federate", model: str
 ) -> None:
     words = (f"model={model}", *CUSTOM, "faults.dropout=0.4", "num_rounds=1")
@@ -203,13 +203,13 @@ def test_an_exact_model_is_solved_from_those_who_are_there(
 
 
 @pytest.mark.parametrize("fault", ["huge=0.1", "deadline=5.0", "attackers=0.2", "repeated=0.1"])
-def test_sums_cannot_be_spoilt_one_by_one_and_say_so(federate: "Federate", fault: str) -> None:
+def test_update_fault_is_an_error_for_closed_form_models(federate: "Federate", fault: str) -> None:
     complaint = r"^EASE is solved from sums, so its clients can only be absent: keep faults"
     with pytest.raises(ConfigError, match=complaint):
         federate("model=ease", "faults=custom", f"faults.{fault}")
 
 
-def test_alone_clients_may_be_absent_and_late_and_nothing_else_befalls_them(
+def test_local_only_clients_can_be_absent_or_late_only(
     federate: "Federate",
 ) -> None:
     words = ("strategy=local_only", *MIXED, "faults.wrong_shape=0.2")
@@ -218,10 +218,10 @@ def test_alone_clients_may_be_absent_and_late_and_nothing_else_befalls_them(
     assert_counts_add_up(ran)
 
 
-# --- attackers --------------------------------------------------------------------------------
+# --- malicious clients ------------------------------------------------------------------------
 
 
-def test_scaling_attackers_lead_the_mean_astray_and_not_the_median(federate: "Federate") -> None:
+def test_scaling_clients_change_the_mean_but_not_the_median(federate: "Federate") -> None:
     attack = ("faults=scaling", "faults.factor=-100.0")
 
     def led_astray(strategy: str, *rates: str) -> float:
@@ -239,7 +239,7 @@ def test_scaling_attackers_lead_the_mean_astray_and_not_the_median(federate: "Fe
     assert mean > 10 * median
 
 
-def test_label_flippers_are_heard_and_learn_something_else(federate: "Federate") -> None:
+def test_label_flipping_clients_are_counted_and_change_the_result(federate: "Federate") -> None:
     clean, flipped = federate(), federate("faults=label_flip")
     assert flipped.outcome.lost == {}
     name = "item_embedding.weight"

@@ -1,4 +1,4 @@
-"""Flower's own strategies, fed by `RecommenderClient`s, end where ours do.
+"""Flower's strategies with `RecommenderClient`s give the same parameters as ours.
 
 Flower's `FedAvg` and `FedAdam` run whole: their sampling, their messages, their arithmetic, over
 one node per client. Ours run over one node that hosts all clients and replies with sums.
@@ -29,7 +29,7 @@ FED_ADAM = {"eta": 0.05, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.01}
 
 
 def flowers(open_node: Callable[[], Node]) -> ClientApp:
-    """A ClientApp as any Flower tutorial writes it: a client per node, plain averages."""
+    """Build a ClientApp as in Flower's tutorials: one client per node, plain averages."""
     app = ClientApp()
 
     @app.train()
@@ -52,7 +52,7 @@ def flowers(open_node: Callable[[], Node]) -> ClientApp:
 
 
 def by_flower(ran: "Federated", strategy: FedAvg, log: Path) -> dict[str, NDArray[np.float32]]:
-    """The same federation by Flower's own strategy, clients beginning anew."""
+    """Run the same federation with Flower's strategy and new clients."""
 
     def open_node() -> Node:
         return ran.open_node(store=ran.store / "again")
@@ -67,7 +67,7 @@ def by_flower(ran: "Federated", strategy: FedAvg, log: Path) -> dict[str, NDArra
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
-def test_fedavg_over_all_clients_is_flowers_fedavg(
+def test_fedavg_over_all_clients_equals_flowers_fedavg(
     federate: "Federate", tmp_path: Path, model: str
 ) -> None:
     ran = federate(*SILOS, f"model={model}", "strategy.aggregation=all_clients")
@@ -81,7 +81,7 @@ def test_fedavg_over_all_clients_is_flowers_fedavg(
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
-def test_fedadam_over_all_clients_is_flowers_fedadam(
+def test_fedadam_over_all_clients_equals_flowers_fedadam(
     federate: "Federate", tmp_path: Path, model: str
 ) -> None:
     ran = federate(

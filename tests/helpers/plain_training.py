@@ -1,4 +1,4 @@
-"""The reference: what one client's round means, on whole tables, with nothing clever."""
+"""A plain reference of one client's local training, on whole tables."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +30,7 @@ def train_plainly(
     num_items: int,
     seed: int,
 ) -> float:
-    """Train whole tables in an ordinary PyTorch loop; only the draws are the package's own.
+    """Train whole tables in an ordinary PyTorch loop; only the draws come from the package.
 
     Args:
         model: holds every user and item; changes in place.
@@ -98,7 +98,7 @@ def _history(
     round_: int,
     epoch: int,
 ) -> History:
-    """What a local epoch reads: the training interactions, less what is dropped."""
+    """Return the histories of a local epoch: the training interactions without dropped ones."""
     whole = model.full_history(data.train, sampler.num_items)
     sizes, share = np.array([len(whole.item)]), 1 - model.input_dropout
     kept = sampler.dropout_mask(cohort, sizes, round_, epoch, share)
@@ -108,7 +108,7 @@ def _history(
 
 
 def _divergence(model: MultVAE, history: History, user: Tensor) -> Tensor:
-    """What the variational objective adds to the mean loss of a batch, user by user."""
+    """Return the variational term of a batch's mean loss, user by user."""
     added = []
     for row in user.tolist():
         own = (history.user == row) & (history.weight > 0)
@@ -125,7 +125,7 @@ def _divergence(model: MultVAE, history: History, user: Tensor) -> Tensor:
 def _scorer(
     model: Recommender, history: History | None, data: ClientData, samples: Samples, batch: slice
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """What scores a batch; nothing that came after a sample's item is read for it."""
+    """Return the scores of a batch; items after a sample's item are not used."""
     if not isinstance(model, HistoryRecommender) or history is None:
         return model
     if model.window and samples.context is not None:
@@ -139,7 +139,7 @@ def _scorer(
 def _loss(
     score: Callable[[Tensor, Tensor], Tensor], kind: str, user: Tensor, item: Tensor, target: Tensor
 ) -> Tensor:
-    """The mean loss of a batch, written otherwise than the package writes it."""
+    """Return the mean loss of a batch, by another formula than the package's."""
     if kind == "bpr":
         liked, other = score(user, item[:, 0]), score(user, item[:, 1])
         return torch.mean(-functional.logsigmoid(liked - other))

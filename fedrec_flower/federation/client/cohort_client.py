@@ -143,7 +143,7 @@ class CohortClient(NumPyClient):
             members = [node.data.client(client) for client in self.clients]
             round_ = config.get("round", 0)
             return node.finetuning.tune(members, global_params, config["slot"], round_)
-        has_versions = bool(global_params.given)
+        has_versions = bool(global_params.version_of)
         runs = [range(client, client + 1) for client in self.clients]
         if node.personal_is_per_user and not has_versions:
             runs = neighbours(self.clients)

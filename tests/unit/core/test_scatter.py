@@ -1,4 +1,4 @@
-"""Rows added and taken away, against the slow and plain ways of numpy."""
+"""Scatter-add and gather-subtract of rows, against NumPy."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ WIDTHS = pytest.mark.parametrize("width", [(), (1,), (3,), (2, 2)])
 @WIDTHS
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(rows=st.lists(st.integers(0, 4), max_size=12), seed=st.integers(0, 9))
-def test_adding_rows_is_adding_them_one_by_one(
+def test_scatter_add_rows_equals_a_loop(
     width: tuple[int, ...], dtype: DTypeLike, rows: list[int], seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -34,7 +34,7 @@ def test_adding_rows_is_adding_them_one_by_one(
 
 
 @WIDTHS
-def test_subtracting_rows_is_indexing_and_subtracting(width: tuple[int, ...]) -> None:
+def test_gather_subtract_rows_equals_indexing_and_subtracting(width: tuple[int, ...]) -> None:
     rng = np.random.default_rng(3)
     table = rng.normal(size=(5, *width)).astype(np.float32)
     values = rng.normal(size=(7, *width)).astype(np.float32)

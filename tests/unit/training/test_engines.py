@@ -1,4 +1,4 @@
-"""Every engine against a plain PyTorch loop over whole tables, and its manners."""
+"""Every trainer against a plain PyTorch loop over whole tables, and laws of its results."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -84,7 +84,7 @@ def test_training_the_touched_rows_equals_training_the_whole_model(
 
 @EVERY_ENGINE
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_weight_decay_pulls_the_touched_rows_at_every_step_and_no_others(
+def test_weight_decay_changes_the_touched_rows_only(
     members: list[ClientData],
     engine: str,
     kind: Kind,
@@ -110,7 +110,9 @@ def test_weight_decay_pulls_the_touched_rows_at_every_step_and_no_others(
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-def test_dense_parameters_know_no_weight_decay(members: list[ClientData], engine: str) -> None:
+def test_weight_decay_does_not_change_dense_parameters(
+    members: list[ClientData], engine: str
+) -> None:
     without, with_decay = (
         Round("neumf", engine=engine, learning_rate=0.0, weight_decay=decay).train(members)
         for decay in (0.0, 9.0)
@@ -119,7 +121,7 @@ def test_dense_parameters_know_no_weight_decay(members: list[ClientData], engine
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-def test_tables_and_dense_parameters_have_rates_of_their_own(
+def test_tables_and_dense_parameters_have_separate_learning_rates(
     members: list[ClientData], engine: str
 ) -> None:
     still_tables = Round("neumf", engine=engine, learning_rate=0.0)
@@ -132,7 +134,7 @@ def test_tables_and_dense_parameters_have_rates_of_their_own(
 
 
 @pytest.mark.parametrize(("engine", "kind"), _BY_VECTORS)
-def test_the_loss_is_the_mean_over_the_samples_as_they_were_met(
+def test_loss_is_the_mean_over_the_samples_before_each_step(
     members: list[ClientData], engine: str, kind: Kind
 ) -> None:
     round_ = Round(kind, engine=engine, loss="mse", learning_rate=0.0, dense_learning_rate=0.0)
@@ -147,7 +149,7 @@ def test_the_loss_is_the_mean_over_the_samples_as_they_were_met(
 
 
 @EVERY_ENGINE
-def test_the_update_says_how_much_and_which_rows(
+def test_update_has_the_weights_and_rows_of_the_clients(
     members: list[ClientData], engine: str, kind: Kind
 ) -> None:
     round_ = Round(kind, engine=engine)
@@ -159,14 +161,14 @@ def test_the_update_says_how_much_and_which_rows(
         assert set(data.train.item.tolist()) <= set(found.rows.tolist())
         tables = [found.change[name] for name in round_.shared if name in round_.model.item_rows]
         moved = np.flatnonzero(np.concatenate(tables, axis=1).any(axis=1)).tolist()
-        if kind == "fedrecon":  # reads items, its negatives, that it does not change
+        if kind == "fedrecon":  # its histories contain negatives, whose rows it does not change
             assert set(moved) <= set(found.rows.tolist())
         else:
             assert moved == found.rows.tolist()
 
 
 @EVERY_ENGINE
-def test_a_rating_client_touches_the_items_it_rated_and_no_others(
+def test_rating_client_touches_only_the_items_it_rated(
     members: list[ClientData], engine: str, kind: Kind
 ) -> None:
     learnt = Round(kind, engine=engine, loss="mse").train(members)
@@ -175,7 +177,7 @@ def test_a_rating_client_touches_the_items_it_rated_and_no_others(
 
 
 @EVERY_ENGINE
-def test_a_client_learns_the_same_alone_and_among_others(
+def test_result_of_a_client_does_not_depend_on_other_clients(
     members: list[ClientData], engine: str, kind: Kind
 ) -> None:
     round_ = Round(kind, engine=engine)
@@ -191,7 +193,7 @@ def test_a_client_learns_the_same_alone_and_among_others(
 
 
 @EVERY_ENGINE
-def test_the_same_address_is_the_same_result_and_another_round_another(
+def test_result_is_equal_for_the_same_round_and_differs_in_another(
     members: list[ClientData], engine: str, kind: Kind
 ) -> None:
     one, again = (Round(kind, engine=engine).train(members) for _ in range(2))
@@ -202,20 +204,20 @@ def test_the_same_address_is_the_same_result_and_another_round_another(
 
 
 @EVERY_ENGINE
-def test_the_global_parameters_stay_as_they_were(
+def test_training_does_not_change_the_global_parameters(
     members: list[ClientData], engine: str, kind: Kind
 ) -> None:
     round_ = Round(kind, engine=engine)
     before = {name: array.copy() for name, array in round_.shared.items()}
     for array in round_.shared.values():
-        array.setflags(write=False)  # as a message's memory may be
+        array.setflags(write=False)  # as the memory of a message may be
     round_.train(members)
     for name, array in before.items():
         assert_array_equal(round_.shared[name], array)
 
 
 @pytest.mark.parametrize(("pair", "loss"), grid(_EVERY_PAIR, LOSSES, share=2))
-def test_personal_parameters_train_as_shared_parameters_do(
+def test_personal_parameters_are_trained_as_shared_ones(
     members: list[ClientData], pair: tuple[str, Kind], loss: Loss
 ) -> None:
     engine, kind = pair
@@ -232,7 +234,7 @@ def test_personal_parameters_train_as_shared_parameters_do(
 
 @pytest.mark.parametrize(("engine", "kind"), _BY_VECTORS)
 @EVERY_LOSS
-def test_who_diverges_changes_nothing(
+def test_diverged_client_sends_zeros_and_keeps_its_personal_parameters(
     members: list[ClientData], engine: str, kind: Kind, loss: Loss
 ) -> None:
     round_ = Round(kind, engine=engine, loss=loss, learning_rate=1e30, local_epochs=5)
@@ -246,7 +248,7 @@ def test_who_diverges_changes_nothing(
 @pytest.mark.parametrize(
     ("pair", "loss", "batch_size"), grid(_EVERY_PAIR, LOSSES, (7, None), share=4)
 )
-def test_client_without_training_data_changes_nothing(
+def test_client_without_training_data_sends_zeros(
     members: list[ClientData], pair: tuple[str, Kind], loss: Loss, batch_size: int | None
 ) -> None:
     engine, kind = pair
@@ -265,9 +267,7 @@ def test_client_without_training_data_changes_nothing(
 @pytest.mark.parametrize("kind", ["mf", "gmf", "neumf", *READERS, *TOWERS])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @EVERY_LOSS
-def test_a_gpu_computes_what_a_cpu_computes(
-    members: list[ClientData], kind: Kind, loss: Loss, optimizer: str
-) -> None:
+def test_gpu_equals_cpu(members: list[ClientData], kind: Kind, loss: Loss, optimizer: str) -> None:
     on_cpu, on_gpu = (
         Round(kind, loss=loss, optimizer=optimizer, device=device).train(members)
         for device in ("cpu", "cuda")

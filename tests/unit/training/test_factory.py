@@ -1,4 +1,4 @@
-"""A model gets the fastest engine that gives the same up to rounding; a warning says if not."""
+"""The choice of the trainer for a model and its settings, and its warnings."""
 
 import logging
 from typing import Any
@@ -32,7 +32,7 @@ REST: dict[str, Any] = {"task": "ranking", "negatives": "honest", "num_items": 5
 
 
 class Branching(Recommender):
-    """Its forward asks for the value of a tensor, which no vectorization can answer."""
+    """Its `forward` branches on the value of a tensor, which `vmap` does not support."""
 
     def __init__(self, num_items: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Branching(Recommender):
 
 
 class Recurrent(SequentialRecommender):
-    """PyTorch's own recurrent layer, which `torch.func.vmap` cannot run."""
+    """PyTorch's recurrent layer, which `torch.func.vmap` does not support."""
 
     def __init__(self) -> None:
         super().__init__(1, 5, "ranking", 2, 3, init_std=0.1, input_dropout=0.0)
@@ -104,13 +104,11 @@ def ncf(variant: str) -> NCF:
         (LightGCN(1, 5, None, "ranking", 2, 0.1, 1, 0.0), training(), "VectorizedTrainer"),
     ],
 )
-def test_each_model_gets_the_engine_that_fits(
-    model: Recommender, settings: LocalTraining, expected: str
-) -> None:
+def test_trainer_of_each_model(model: Recommender, settings: LocalTraining, expected: str) -> None:
     assert type(choose_trainer(model, settings, **REST)).__name__ == expected
 
 
-def test_a_model_that_cannot_be_vectorized_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_model_that_cannot_be_vectorized_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
         check_trainer(Branching(5), training(), client(3), **REST)
         check_trainer(Recurrent(), training(), client(3), **REST)
@@ -118,7 +116,7 @@ def test_a_model_that_cannot_be_vectorized_is_named(caplog: pytest.LogCaptureFix
     assert "Recurrent cannot be vectorized" in caplog.text
 
 
-def test_nothing_is_said_where_nothing_changes(caplog: pytest.LogCaptureFixture) -> None:
+def test_supported_model_causes_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fedrec_flower"):
         check_trainer(ncf("neumf"), training(), client(3), **REST)
         check_trainer(Branching(5), training("sequential"), client(3), **REST)
@@ -126,24 +124,24 @@ def test_nothing_is_said_where_nothing_changes(caplog: pytest.LogCaptureFixture)
     assert torch.is_grad_enabled()
 
 
-def test_a_client_beyond_the_budget_is_named_before_training() -> None:
+def test_client_above_the_memory_budget_is_an_error_before_training() -> None:
     with pytest.raises(ConfigError, match=r"client 7 needs about \d+ MB.*memory_budget_mb"):
         check_trainer(ncf("neumf"), training(), client(1_000_000), **REST)
 
 
-def test_the_compiled_loop_needs_no_memory_for_activations() -> None:
+def test_compiled_trainer_needs_no_memory_for_activations() -> None:
     check_trainer(MF(1, 5, None, "ranking", 128, 0.1), training(), client(20_000), **REST)
 
 
 @pytest.mark.parametrize("model", [MF(1, 5, None, "ranking", 2, 0.1), ncf("neumf")])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without CUDA")
-def test_cuda_that_is_asked_for_and_absent_is_said_before_training(model: Recommender) -> None:
+def test_absent_cuda_is_an_error_before_training(model: Recommender) -> None:
     with pytest.raises(ConfigError, match=r"training\.device=cuda finds no CUDA device"):
         check_trainer(model, training(device="cuda"), client(3), **REST)
     assert choose_trainer(model, training(device="auto"), **REST)
 
 
-def test_the_reference_engine_refuses_cuda() -> None:
+def test_sequential_trainer_refuses_cuda() -> None:
     with pytest.raises(ConfigError, match=r"device=cuda needs training\.engine=vectorized"):
         training("sequential", device="cuda")
 
@@ -159,7 +157,7 @@ def test_the_reference_engine_refuses_cuda() -> None:
         ("autoencoder", "sgd", "vectorized", VectorizedTrainer),
     ],
 )
-def test_settings_and_model_choose_the_engine(
+def test_settings_and_model_choose_the_trainer(
     kind: Kind, optimizer: str, engine: str, chosen: type[LocalTrainer]
 ) -> None:
     assert type(Round(kind, optimizer=optimizer, engine=engine).engine) is chosen

@@ -1,4 +1,4 @@
-"""Laws of what a strategy adds to local steps: every engine adds the same, and nothing else."""
+"""Laws of gradient corrections and inner steps: all trainers apply the same."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ EVERY_STEP = pytest.mark.parametrize(
 
 @pytest.fixture
 def members(make_client: "MakeClient") -> list[ClientData]:
-    """Clients of several sizes, one of two users, one of one sample, one that has nothing."""
+    """Clients of several sizes: one of two users, one of one sample, one without data."""
     histories: dict[int, list[list[int]]] = {
         6: [[3, 8, 1, 12], [8, 20]],
         2: [[0, 9, 4]],
@@ -50,21 +50,21 @@ def members(make_client: "MakeClient") -> list[ClientData]:
 
 
 @dataclass(frozen=True)
-class Pushing:
-    """Pulls, and pushes every client another way: `GradientCorrection`."""
+class RandomTerms:
+    """A `GradientCorrection` with another random linear term for every client."""
 
     proximal: float
-    whole: Tensors  # one of the parameters, for their shapes
+    whole: Tensors  # the shared parameters, for their shapes
     tables: Collection[str]
     strength: float = 0.05
 
     def of(self, name: str, client: int) -> NDArray[np.float32]:
-        """What is added for one client, whole."""
+        """The linear term of one client, whole."""
         drawn = np.random.default_rng([client, len(name)]).normal(size=self.whole[name].shape)
         return (self.strength * drawn).astype(np.float32)
 
     def linear_term(self, layout: Updates) -> Tensors:
-        """See `GradientCorrection.linear_term`."""
+        """Lay out the clients' terms."""
         clients = layout.clients.tolist()
         rows = np.split(layout.rows, layout.offsets[1:-1])
         found: Tensors = {}
@@ -78,12 +78,14 @@ class Pushing:
         return found
 
 
-def pushing(kind: Kind, proximal: float, loss: Loss = "bce", strength: float = 0.05) -> Pushing:
+def random_terms(
+    kind: Kind, proximal: float, loss: Loss = "bce", strength: float = 0.05
+) -> RandomTerms:
     plain = Round(kind, loss=loss)
-    return Pushing(proximal, plain.shared, plain.model.item_rows, strength)
+    return RandomTerms(proximal, plain.shared, plain.model.item_rows, strength)
 
 
-def assert_alike(one: dict[int, Learnt], other: dict[int, Learnt]) -> None:
+def assert_equal_results(one: dict[int, Learnt], other: dict[int, Learnt]) -> None:
     for client, learnt in one.items():
         assert other[client].loss == pytest.approx(learnt.loss, rel=1e-5)
         for name, change in learnt.change.items():
@@ -93,7 +95,7 @@ def assert_alike(one: dict[int, Learnt], other: dict[int, Learnt]) -> None:
 
 
 def length(learnt: Learnt) -> float:
-    """How far a client moved the shared parameters."""
+    """Norm of a client's update."""
     return float(np.sqrt(sum(np.square(change).sum() for change in learnt.change.values())))
 
 
@@ -101,7 +103,7 @@ def length(learnt: Learnt) -> float:
 @EVERY_STEP
 @pytest.mark.parametrize(("proximal", "strength"), [(0.3, 0.0), (0.0, 0.05), (0.4, 0.05)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_all_engines_add_the_same(
+def test_trainers_apply_the_same_correction(
     members: list[ClientData],
     kind: Kind,
     optimizer: str,
@@ -119,12 +121,12 @@ def test_all_engines_add_the_same(
     }
     if (kind, optimizer) == ("sasrec", "adam"):
         pytest.skip(_ROUNDING)
-    guide = pushing(kind, proximal, strength=strength)
+    guide = random_terms(kind, proximal, strength=strength)
     one, other = (
         Round(kind, engine=engine, guide=guide, **words).train(members)
         for engine in ("sequential", "vectorized")
     )
-    assert_alike(one, other)
+    assert_equal_results(one, other)
     without = Round(kind, **words).train(members)
     pairs = [(change, without[9].change[name]) for name, change in one[9].change.items()]
     assert any(np.abs(change - plain).max() > 1e-3 for change, plain in pairs)
@@ -132,35 +134,35 @@ def test_all_engines_add_the_same(
 
 @pytest.mark.parametrize("loss", ["bpr", "mse"])
 @pytest.mark.parametrize("kind", ["mf", "gmf"])
-def test_all_engines_add_the_same_whatever_the_loss(
+def test_trainers_apply_the_same_correction_for_other_losses(
     members: list[ClientData], kind: Kind, loss: Loss
 ) -> None:
-    guide = pushing(kind, 0.2, loss)
+    guide = random_terms(kind, 0.2, loss)
     one, other = (
         Round(kind, engine=engine, guide=guide, loss=loss).train(members)
         for engine in ("sequential", "vectorized")
     )
-    assert_alike(one, other)
+    assert_equal_results(one, other)
 
 
 @EVERY_KIND
 @EVERY_ENGINE
-def test_adding_nothing_changes_no_bit(members: list[ClientData], kind: Kind, engine: str) -> None:
-    guide = pushing(kind, 0.0, strength=0.0)
+def test_zero_correction_changes_no_bit(members: list[ClientData], kind: Kind, engine: str) -> None:
+    guide = random_terms(kind, 0.0, strength=0.0)
     one, other = (Round(kind, engine=engine, guide=own).train(members) for own in (None, guide))
     assert all(learnt.equals(other[client]) for client, learnt in one.items())
 
 
 @EVERY_KIND
 @EVERY_ENGINE
-def test_one_step_goes_the_shift_times_the_rate_further_on_touched_rows_alone(
+def test_linear_term_moves_touched_rows_by_rate_times_term(
     members: list[ClientData], kind: Kind, engine: str
 ) -> None:
     words: dict[str, Any] = {"engine": engine, "batch_size": None, "local_epochs": 1}
-    guide = pushing(kind, 0.5)
+    guide = random_terms(kind, 0.5)
     plain, pushed = (Round(kind, guide=own, **words) for own in (None, guide))
     one, other = plain.train(members), pushed.train(members)
-    for client, rate in ((6, 1), (2, 1), (9, 1), (5, 0)):  # who has nothing takes no step
+    for client, rate in ((6, 1), (2, 1), (9, 1), (5, 0)):  # a client without data takes no step
         for name, change in one[client].change.items():
             table = name in plain.model.item_rows
             setting = plain.training
@@ -168,7 +170,7 @@ def test_one_step_goes_the_shift_times_the_rate_further_on_touched_rows_alone(
             expected = np.zeros_like(change)
             rows = one[client].rows if table else slice(None)
             expected[rows] = -by * guide.of(name, client)[rows]
-            rounding = np.spacing(np.abs(change).max(initial=1e-6))  # of what was subtracted
+            rounding = np.spacing(np.abs(change).max(initial=1e-6))  # of the subtraction
             found = other[client].change[name] - change
             assert_allclose(found, expected, rtol=1e-4, atol=1e-6 + rounding)
         for name, own in one[client].personal.items():
@@ -177,12 +179,12 @@ def test_one_step_goes_the_shift_times_the_rate_further_on_touched_rows_alone(
 
 @EVERY_KIND
 @EVERY_ENGINE
-def test_the_stronger_the_pull_the_nearer_clients_stay(
+def test_larger_proximal_factor_gives_shorter_updates(
     members: list[ClientData], kind: Kind, engine: str
 ) -> None:
     words: dict[str, Any] = {"engine": engine, "local_epochs": 6, "batch_size": None}
     rounds = [
-        Round(kind, guide=pushing(kind, proximal, strength=0.0), **words).train(members)
+        Round(kind, guide=random_terms(kind, proximal, strength=0.0), **words).train(members)
         for proximal in (0.0, 0.1, 0.4, 1.0)
     ]
     for client in (6, 2, 9):
@@ -191,7 +193,7 @@ def test_the_stronger_the_pull_the_nearer_clients_stay(
         assert lengths[-1] < 0.5 * lengths[0]
 
 
-def test_the_steps_of_a_client_are_counted_parameter_by_parameter() -> None:
+def test_num_steps_counts_per_parameter() -> None:
     def samples(*sizes: int) -> Samples:
         offsets = np.cumsum([0, *sizes])
         rows = np.zeros(offsets[-1], np.int64)
@@ -200,18 +202,18 @@ def test_the_steps_of_a_client_are_counted_parameter_by_parameter() -> None:
     both, one = [frozenset("ab")], [frozenset("a"), frozenset("b"), frozenset("b")]
     epochs = [samples(7, 4, 0), samples(7, 4, 0)]
     counts = num_steps(3, epochs, [both, one], "ab")
-    # Three and two batches an epoch; "b" learns twice from each batch of the second.
+    # Three and two batches per epoch; each batch of the second updates "b" twice.
     assert counts["a"].tolist() == [3 + 3, 2 + 2, 0]
     assert counts["b"].tolist() == [3 + 2 * 3, 2 + 2 * 2, 0]
     assert num_steps(None, epochs, [both, one], "a")["a"].tolist() == [2, 2, 0]
 
 
-# --- steps ahead ------------------------------------------------------------------------------
+# --- inner steps ------------------------------------------------------------------------------
 
 
 @EVERY_KIND
 @EVERY_STEP
-def test_all_engines_look_ahead_alike(
+def test_trainers_take_the_same_inner_steps(
     members: list[ClientData], kind: Kind, optimizer: str, batch_size: int | None
 ) -> None:
     if (kind, optimizer) == ("sasrec", "adam"):
@@ -221,11 +223,11 @@ def test_all_engines_look_ahead_alike(
         Round(kind, engine=engine, maml_step=0.7, num_negatives=2, **words).train(members)
         for engine in ("sequential", "vectorized")
     )
-    assert_alike(one, other)
+    assert_equal_results(one, other)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
-def test_batches_that_cannot_be_halved_evenly_are_no_hindrance(
+def test_inner_steps_work_with_batches_of_odd_size(
     members: list[ClientData], batch_size: int
 ) -> None:
     words: dict[str, Any] = {"batch_size": batch_size, "num_negatives": 1, "local_epochs": 1}
@@ -233,14 +235,14 @@ def test_batches_that_cannot_be_halved_evenly_are_no_hindrance(
         Round("mf", engine=engine, maml_step=0.7, **words).train(members)
         for engine in ("sequential", "vectorized")
     )
-    assert_alike(one, other)
-    if batch_size == 1:  # of a single sample there is no first half
-        assert_alike(one, Round("mf", **words).train(members))
+    assert_equal_results(one, other)
+    if batch_size == 1:  # a single sample has no first half
+        assert_equal_results(one, Round("mf", **words).train(members))
 
 
 @EVERY_ENGINE
 @pytest.mark.parametrize("maml_step", [0.0, 1.5])
-def test_the_gradient_ahead_is_applied_where_the_step_began(
+def test_gradient_after_the_inner_step_is_applied_before_it(
     members: list[ClientData], engine: str, maml_step: float
 ) -> None:
     words: dict[str, Any] = {"local_epochs": 1, "batch_size": None}

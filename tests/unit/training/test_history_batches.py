@@ -1,4 +1,4 @@
-"""Batches of one client's users: a step reads the histories of these, and learns as from all."""
+"""A step that computes only the histories of its users gives the same result."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from tests.helpers.one_round import READERS, Kind, Round
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedrec_flower.training.cohort import Index
+    from fedrec_flower.core.types import IndexArray
     from tests.conftest import MakeClient
 
 SILO = [[3, 8, 1, 12], [8, 20], [], [5, 6, 7, 8, 9, 10], [2]]
@@ -20,7 +20,7 @@ SILO = [[3, 8, 1, 12], [8, 20], [], [5, 6, 7, 8, 9, 10], [2]]
 
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
-def test_a_client_learns_the_same_as_from_steps_that_read_all_its_users(
+def test_result_equals_that_of_steps_with_all_histories(
     make_client: "MakeClient", monkeypatch: pytest.MonkeyPatch, kind: Kind, loss: str
 ) -> None:
     round_ = Round(kind, engine="sequential", loss=loss, batch_size=5)
@@ -46,13 +46,13 @@ def test_a_client_learns_the_same_as_from_steps_that_read_all_its_users(
         assert_allclose(narrow.personal[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_whoever_is_alone_reads_what_was_laid_out(
+def test_histories_of_all_users_are_not_copied(
     make_client: "MakeClient", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for_users = HistoryBatches.for_users
     same = list[bool]()
 
-    def watched(reading: HistoryBatches, history: History, users: "Index") -> History:
+    def watched(reading: HistoryBatches, history: History, users: "IndexArray") -> History:
         found = for_users(reading, history, users)
         same.append(found is history)
         return found

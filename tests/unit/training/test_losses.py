@@ -1,4 +1,4 @@
-"""Losses by arithmetic."""
+"""Losses by hand."""
 
 from math import exp, log
 
@@ -21,43 +21,43 @@ def sigmoid(score: float) -> float:
     return 1 / (1 + exp(-score))
 
 
-def test_bce_is_the_surprise_at_each_label() -> None:
+def test_bce_is_the_negative_log_probability_of_the_label() -> None:
     losses = bce(column(2.0, -1.0, 0.5), torch.tensor([1.0, 0.0, 0.0]))
     expected = [-log(sigmoid(2.0)), -log(1 - sigmoid(-1.0)), -log(1 - sigmoid(0.5))]
     assert_allclose(losses, expected, rtol=1e-6)
 
 
-def test_bce_of_a_model_that_knows_nothing_is_one_bit() -> None:
+def test_bce_of_score_zero_is_log_two() -> None:
     assert_allclose(bce(column(0.0, 0.0), torch.tensor([1.0, 0.0])), log(2), rtol=1e-6)
 
 
-def test_bpr_is_the_surprise_at_the_order_of_each_pair() -> None:
+def test_bpr_is_the_negative_log_probability_of_the_order() -> None:
     losses = bpr(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), torch.ones(2))
     assert_allclose(losses, [-log(sigmoid(3.0 - 1.0)), -log(sigmoid(0.0 - 2.0))], rtol=1e-6)
 
 
-def test_bpr_sees_only_differences() -> None:
+def test_bpr_depends_on_the_score_difference_only() -> None:
     scores = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
     assert bpr(scores, torch.ones(2)).tolist() == bpr(scores + 5, torch.ones(2)).tolist()
 
 
-def test_mse_is_the_square_of_each_error() -> None:
+def test_mse_is_the_squared_error() -> None:
     losses = mse(column(3.0, 1.0), torch.tensor([5.0, 0.5]))
     assert losses.tolist() == [(3 - 5) ** 2, (1 - 0.5) ** 2]
 
 
-def test_softmax_is_the_surprise_at_the_choice_of_the_first() -> None:
+def test_softmax_is_the_negative_log_probability_of_the_first_item() -> None:
     losses = softmax(torch.tensor([[2.0, 1.0, -1.0]]), torch.ones(1))
     assert_allclose(losses, -log(exp(2) / (exp(2) + exp(1) + exp(-1))), rtol=1e-6)
 
 
-def test_softmax_of_two_is_bpr() -> None:
+def test_softmax_of_two_items_is_bpr() -> None:
     scores = torch.tensor([[3.0, 1.0], [0.0, 2.0], [-50.0, 50.0]])
     assert_allclose(softmax(scores, torch.ones(3)), bpr(scores, torch.ones(3)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["bce", "bpr", "softmax"])
-def test_extreme_scores_stay_finite(name: str) -> None:
+def test_loss_of_extreme_scores_is_finite(name: str) -> None:
     scores = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])[:, : WIDTH.get(name, 1)]
     losses = LOSSES[name](scores, torch.tensor([0.0, 1.0])).numpy()
     assert np.isfinite(losses).all()
@@ -65,7 +65,7 @@ def test_extreme_scores_stay_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_a_samples_loss_depends_on_no_other_sample(name: str) -> None:
+def test_loss_of_a_sample_does_not_depend_on_other_samples(name: str) -> None:
     scores = torch.tensor([[0.3, -0.2], [1.5, 0.1], [-2.0, 0.4]])[
         :, : 1 + (name in {"bpr", "softmax"})
     ]

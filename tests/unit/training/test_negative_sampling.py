@@ -1,4 +1,4 @@
-"""Laws of the training samples: who is liked, who is not, and what must not leak."""
+"""Laws of the training samples: positives, negatives, order, and no leak of held-out items."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -38,14 +38,14 @@ def sample(
     round_: int = 1,
     epoch: int = 0,
 ) -> Samples:
-    """One epoch's samples."""
+    """Draw one epoch's samples."""
     cohort = Cohort.gather(members, spare_held_out=pool == "legacy")
     return Sampler(task, width, num_negatives, num_items, seed).draw(cohort, round_, epoch)
 
 
 @st.composite
 def parts(draw: st.DrawFn) -> Held:
-    """Train, validation and test items of one to four users; at least two items stay unknown."""
+    """Train, validation and test items of one to four users; at least two items are unseen."""
     users = draw(st.lists(st.permutations(range(NUM_ITEMS)), min_size=1, max_size=4))
     cuts = [sorted(draw(st.tuples(*[st.integers(0, NUM_ITEMS - 2)] * 3))) for _ in users]
     return (
@@ -56,14 +56,14 @@ def parts(draw: st.DrawFn) -> Held:
 
 
 def known(held: Held, pool: Negatives, user: int) -> set[int]:
-    """What no negative of the user may be."""
+    """The items that are no negatives of the user."""
     spared = held if pool == "legacy" else held[:1]
     return {item for part in spared for item in part[user]}
 
 
 @pytest.mark.parametrize("pool", POOLS)
 @given(held=parts(), num_negatives=st.integers(1, 4), seed=st.integers(0, 99))
-def test_every_user_likes_its_train_items_and_dislikes_only_items_it_does_not_know(
+def test_positives_are_train_items_and_negatives_are_unseen_items(
     make_client: "MakeClient", held: Held, num_negatives: int, seed: int, pool: Negatives
 ) -> None:
     data = make_client(*held)
@@ -81,7 +81,7 @@ def test_every_user_likes_its_train_items_and_dislikes_only_items_it_does_not_kn
 
 @pytest.mark.parametrize("pool", POOLS)
 @given(held=parts(), num_negatives=st.integers(1, 4), seed=st.integers(0, 99))
-def test_pairs_stand_beside_the_liked_item_of_the_same_user(
+def test_pairs_have_a_positive_and_a_negative_of_the_same_user(
     make_client: "MakeClient", held: Held, num_negatives: int, seed: int, pool: Negatives
 ) -> None:
     samples = sample([make_client(*held)], pool, width=2, num_negatives=num_negatives, seed=seed)
@@ -94,7 +94,7 @@ def test_pairs_stand_beside_the_liked_item_of_the_same_user(
 
 
 @given(held=parts(), num_negatives=st.integers(1, 4))
-def test_a_list_is_a_liked_item_before_all_of_its_negatives(
+def test_list_has_a_positive_followed_by_all_its_negatives(
     make_client: "MakeClient", held: Held, num_negatives: int
 ) -> None:
     members = [make_client(*held)]
@@ -112,7 +112,7 @@ def test_a_list_is_a_liked_item_before_all_of_its_negatives(
 
 
 @given(first=parts(), second=parts(), pairwise=st.booleans())
-def test_a_clients_samples_do_not_depend_on_who_else_is_in_the_cohort(
+def test_samples_of_a_client_do_not_depend_on_the_cohort(
     make_client: "MakeClient", first: Held, second: Held, *, pairwise: bool
 ) -> None:
     one, other = make_client(*first, client=4), make_client(*second, client=9)
@@ -125,7 +125,7 @@ def test_a_clients_samples_do_not_depend_on_who_else_is_in_the_cohort(
 
 
 def negatives(make_client: "MakeClient", pool: Negatives, num_draws: int) -> list[int]:
-    """How often each item is a negative of a user with items 0, 1 | 2 | 3 of twelve."""
+    """Counts of the negatives of a user with items 0, 1 | 2 | 3 of twelve."""
     data = make_client([[0, 1]], [[2]], [[3]])
     samples = sample([data], pool, width=2, num_negatives=num_draws // 2)
     times: list[int] = np.bincount(samples.item[:, 1], minlength=NUM_ITEMS).tolist()
@@ -151,7 +151,7 @@ def test_held_out_items_are_honest_negatives_and_never_legacy_ones(
     assert legacy[2:4] == [0, 0]
 
 
-def test_the_shuffle_puts_every_sample_in_every_place(make_client: "MakeClient") -> None:
+def test_shuffle_is_uniform_over_places(make_client: "MakeClient") -> None:
     data = make_client([[0, 1, 2]], ratings=[[[5.0] * 3], [[]], [[]]])
     orders = Counter(
         tuple(sample([data], task="rating", round_=round_).item[:, 0].tolist())
@@ -166,7 +166,7 @@ def test_the_shuffle_puts_every_sample_in_every_place(make_client: "MakeClient")
 def drawn_at(
     make_client: "MakeClient", what: str, seed: int, round_: int, epoch: int, client: int
 ) -> list[int]:
-    """Which items are drawn as negatives, whatever their order; or the order of the samples."""
+    """The drawn negatives in ascending order, or the order of the samples."""
     train = [[0, 1, 5, 7, 9], [2, 3]]
     ratings: list[list[list[float]]] = [[[5.0] * len(own) for own in train], [[], []], [[], []]]
     data = make_client(train, ratings=ratings, client=client)
@@ -177,7 +177,7 @@ def drawn_at(
 
 
 @pytest.mark.parametrize("what", ["negatives", "order"])
-def test_the_address_alone_decides(make_client: "MakeClient", what: str) -> None:
+def test_draws_depend_on_their_address_only(make_client: "MakeClient", what: str) -> None:
     here = drawn_at(make_client, what, 0, 1, 0, 4)
     assert drawn_at(make_client, what, 0, 1, 0, 4) == here
     for elsewhere in ((1, 1, 0, 4), (0, 2, 0, 4), (0, 1, 1, 4), (0, 1, 0, 5)):
@@ -185,7 +185,7 @@ def test_the_address_alone_decides(make_client: "MakeClient", what: str) -> None
 
 
 @pytest.mark.parametrize(("pool", "held"), [("honest", []), ("legacy", [11])])
-def test_a_user_who_knows_everything_is_refused(
+def test_user_of_all_items_is_an_error(
     make_client: "MakeClient", pool: Negatives, held: list[int]
 ) -> None:
     train = [item for item in range(NUM_ITEMS) if item not in held]
@@ -195,7 +195,7 @@ def test_a_user_who_knows_everything_is_refused(
 
 
 @pytest.mark.parametrize(("num_items", "num_unknown"), [(NUM_ITEMS, 1), (3000, 1), (3000, 4)])
-def test_a_user_who_knows_nearly_everything_draws_uniformly_from_the_rest(
+def test_user_of_nearly_all_items_gets_uniform_negatives(
     make_client: "MakeClient", num_items: int, num_unknown: int
 ) -> None:
     data = make_client([list(range(num_items - num_unknown))])
@@ -208,7 +208,7 @@ def test_a_user_who_knows_nearly_everything_draws_uniformly_from_the_rest(
 
 
 @pytest.mark.parametrize("pairwise", [False, True])
-def test_a_client_that_trains_on_nothing_has_no_samples(
+def test_client_without_training_data_has_no_samples(
     make_client: "MakeClient", *, pairwise: bool
 ) -> None:
     nothing, something = make_client([[], []], [[1], [2]]), make_client([[3]])
@@ -217,7 +217,7 @@ def test_a_client_that_trains_on_nothing_has_no_samples(
     assert among.offsets[1] == among.offsets[2]
 
 
-def test_rating_samples_are_the_train_ratings_as_they_are(make_client: "MakeClient") -> None:
+def test_rating_samples_are_the_raw_train_ratings(make_client: "MakeClient") -> None:
     ratings: list[list[list[float]]] = [[[4.0, 2.5], [1.0]], [[5.0], []], [[], []]]
     data = make_client([[7, 3], [3]], [[1], []], ratings=ratings)
     samples = sample([data], task="rating")
@@ -225,14 +225,16 @@ def test_rating_samples_are_the_train_ratings_as_they_are(make_client: "MakeClie
     assert sorted(rows) == [(0, 3, 2.5), (0, 7, 4.0), (1, 3, 1.0)]
 
 
-def test_rating_samples_without_ratings_name_the_mend(make_client: "MakeClient") -> None:
+def test_rating_samples_without_ratings_are_an_error_with_the_fix(
+    make_client: "MakeClient",
+) -> None:
     with pytest.raises(DataError, match="set task=ranking"):
         sample([make_client([[1, 2]])], task="rating")
 
 
 @pytest.mark.parametrize("pairwise", [False, True])
 @given(held=parts(), num_negatives=st.integers(1, 3))
-def test_a_sample_and_its_negatives_may_read_what_came_before_the_liked_item(
+def test_context_of_a_sample_is_the_items_before_its_positive(
     make_client: "MakeClient", held: Held, num_negatives: int, *, pairwise: bool
 ) -> None:
     cohort = Cohort.gather([make_client(held[0])], spare_held_out=False)
@@ -248,7 +250,7 @@ def test_a_sample_and_its_negatives_may_read_what_came_before_the_liked_item(
 
 
 @given(held=parts())
-def test_a_rating_may_read_what_came_before_it(make_client: "MakeClient", held: Held) -> None:
+def test_context_of_a_rating_is_the_items_before_it(make_client: "MakeClient", held: Held) -> None:
     ratings = [[[3.0] * len(own) for own in part] for part in (held[0], [[] for _ in held[0]])]
     data = make_client(held[0], ratings=[ratings[0], ratings[1], ratings[1]])
     cohort = Cohort.gather([data], spare_held_out=False)
@@ -260,7 +262,7 @@ def test_a_rating_may_read_what_came_before_it(make_client: "MakeClient", held: 
 
 
 @given(held=parts(), seed=st.integers(0, 99))
-def test_by_user_every_user_is_done_with_before_the_next(
+def test_by_user_keeps_the_samples_of_a_user_together(
     make_client: "MakeClient", held: Held, seed: int
 ) -> None:
     clients = [make_client(held[0], client=1), make_client(held[0][:1], client=2)]
@@ -271,11 +273,11 @@ def test_by_user_every_user_is_done_with_before_the_next(
     for user in range(cohort.num_users):
         own, before = by_user.user == user, mixed.user == user
         assert len(np.flatnonzero(np.diff(np.r_[0, own, 0]))) == 2 * own.any()
-        assert_array_equal(by_user.item[own], mixed.item[before])  # as they had been shuffled
+        assert_array_equal(by_user.item[own], mixed.item[before])  # in their shuffled order
         assert_array_equal(by_user.target[own], mixed.target[before])
 
 
-def test_users_come_in_another_order_in_every_epoch(make_client: "MakeClient") -> None:
+def test_order_of_users_differs_between_epochs(make_client: "MakeClient") -> None:
     cohort = Cohort.gather([make_client([[1], [2], [3], [4]])], spare_held_out=False)
     sampler = Sampler("ranking", 1, 1, NUM_ITEMS, seed=0)
     orders = {tuple(sampler.draw(cohort, 1, epoch, by_user=True).user) for epoch in range(40)}
@@ -287,7 +289,7 @@ def test_samples_without_order_have_no_context(make_client: "MakeClient") -> Non
 
 
 @given(st.lists(st.integers(0, 19), min_size=1, max_size=30))
-def test_distinct_keys_are_found_alike_whether_few_or_many(keys: list[int]) -> None:
+def test_distinct_keys_are_equal_for_few_and_many_possible_keys(keys: list[int]) -> None:
     some = np.array(keys, np.int64)
     few, many = _distinct(some, 10**6), _distinct(some, 20)  # sorted, flagged
     for found, expected in zip(few, many, strict=True):
