@@ -237,7 +237,7 @@ def test_a_private_run_that_was_interrupted_goes_on_with_its_secret(tmp_path: Pa
 
 def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federate") -> None:
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, PRIVATE)
-    with scene(ran).replay_round(1, remember=False) as played:
+    with scene(ran).replay_round(1, with_history=False) as played:
         total = played.whole.seen["item_embedding.weight"]
     (reply,) = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     update = reply.content.array_records["update"]["item_embedding.weight"].numpy()
@@ -281,7 +281,7 @@ def test_a_run_says_its_randomness_and_leaves_no_secret_behind(tmp_path: Path) -
 
 
 def test_another_randomness_is_refused(federate: "Federate") -> None:
-    with pytest.raises(ConfigError, match="randomness=secret is unknown: choose seeded or private"):
+    with pytest.raises(ConfigError, match="randomness='secret' is of a wrong kind: input should be 'seeded' or 'private'"):
         federate("randomness=secret")
 
 

@@ -92,7 +92,7 @@ def test_under_noise_every_node_is_asked_whatever_the_coins_are(federate: "Feder
 def test_coins_that_may_draw_too_few_for_a_sum_are_refused(federate: "Federate") -> None:
     # Before, a client whose coin made up the number moved the release by the sum of all.
     few = (*SECURE, "clients_per_round=6")
-    with pytest.raises(ConfigError, match=r"min_clients=5 releases nothing .*=fixed$"):
+    with pytest.raises(ConfigError, match=r"min_clients=5 gives no sum .*=fixed$"):
         federate(*SHORT, *COINS, *few, "secure_aggregation.min_clients=5")
     federate(*SHORT, *COINS, *few, "secure_aggregation.min_clients=5", "privacy.sampling=fixed")
 

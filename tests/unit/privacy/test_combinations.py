@@ -101,14 +101,14 @@ def test_a_client_without_data_sends_noise_like_any_other(federate: "Federate") 
 
 def refuse_to_train(patch: pytest.MonkeyPatch, client: int) -> None:
     """Training raises wherever it meets the data of one client."""
-    known = Sampler._known
+    seen = Sampler._seen
 
     def meet(self: Sampler, cohort: Cohort) -> Any:
         if cohort.num_examples[cohort.clients == client].any():
             raise DataError("a user has interacted with all 60 items")
-        return known(self, cohort)
+        return seen(self, cohort)
 
-    patch.setattr(Sampler, "_known", meet)
+    patch.setattr(Sampler, "_seen", meet)
 
 
 @pytest.mark.parametrize("nodes", [ALONE, "federation.num_nodes=1"], ids=["alone", "together"])
