@@ -126,7 +126,7 @@ def test_an_error_that_depends_on_the_data_stays_on_a_node_under_local_privacy(
         ran = federate(*LOCAL, nodes)
         with pytest.raises(DataError, match="all 60 items"):
             federate("model=mf", "num_rounds=1")
-    assert "client 5 could not train and sends a zero update" in caplog.text
+    assert "training of client 5 failed; it sends a zero update" in caplog.text
     assert trained(ran.tap.replies) == trained(fair.tap.replies)
     changed = [
         place
