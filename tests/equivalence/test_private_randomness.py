@@ -281,7 +281,7 @@ def test_a_run_says_its_randomness_and_leaves_no_secret_behind(tmp_path: Path) -
 
 
 def test_another_randomness_is_refused(federate: "Federate") -> None:
-    with pytest.raises(ConfigError, match="randomness='secret' is of a wrong kind: .*'private'"):
+    with pytest.raises(ConfigError, match=r"randomness='secret' is of a wrong kind: .*'private'"):
         federate("randomness=secret")
 
 
