@@ -1,4 +1,4 @@
-"""Models over features: attributes and profiles never travel, nor does what everybody knows."""
+"""Models of features: attributes, profiles and the public catalogue are never sent."""
 
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ def test_two_tower_messages_do_not_show_touched_items(
         assert arrays["row_weight"].numpy().size == 0
         assert arrays["rows"].numpy().size == 0
     values = sum(value.nbytes for value in ran.shared.values())
-    # Beside the layers two empty columns, of rows and of their weights.
+    # With the layers, two empty columns are sent: rows and their weights.
     assert ran.outcome.bytes_up == values + HEADER * (len(ran.shared) + 2)
 
 

@@ -1,4 +1,4 @@
-"""Models that read histories: nothing of a history travels, engines and hosting change nothing."""
+"""Models of histories: no history is sent; trainers and hosting do not change the results."""
 
 from typing import TYPE_CHECKING
 

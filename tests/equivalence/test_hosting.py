@@ -1,4 +1,4 @@
-"""Which node hosts which client changes results by rounding alone."""
+"""Hosting changes results by rounding only."""
 
 from typing import TYPE_CHECKING
 

@@ -32,7 +32,7 @@ RUNS = {
 
 
 class Eavesdropper:
-    """Keeps what every client had on its disk whenever a message passed."""
+    """Records the personal parameters on disk at each message."""
 
     def __init__(self) -> None:
         self.secrets: set[bytes] = set()
@@ -47,7 +47,7 @@ class Eavesdropper:
 
 
 def needles(table: NDArray[np.float32]) -> Iterator[bytes]:
-    """What to look for: each row, or the whole of a table whose rows are too short to be rare."""
+    """Values to search for: each row, or a whole table if its rows are too short to be unique."""
     rows = table.reshape(-1, table.shape[-1])
     rare = rows if rows[0].nbytes >= 16 else table.reshape(1, -1)
     yield from (row.tobytes() for row in rare if np.count_nonzero(row) > 3)
@@ -117,7 +117,7 @@ def test_train_reply_has_shared_tensors_row_weights_and_four_numbers(
         assert set(sent) - {ROWS, ROW_WEIGHT} == set(ran.shared)
         arrays = Sums()
         add_packed(arrays, sent, num_rows)
-        if ran.shared:  # where nothing is shared, not even the touched rows are told
+        if ran.shared:  # where neither parameters nor touched rows are sent
             assert arrays.pop(ROW_WEIGHT).shape == (ran.setup.data.num_items,)
         shapes = {name: value.shape for name, value in ran.shared.items()}
         assert {name: array.shape for name, array in arrays.items()} == shapes

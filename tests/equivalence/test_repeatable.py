@@ -1,4 +1,4 @@
-"""The same configuration is the same run, to the byte."""
+"""Runs of the same configuration are equal to the byte."""
 
 import random
 from pathlib import Path
@@ -30,7 +30,7 @@ SMALL = (
 def test_equal_seeds_write_equal_rounds_to_the_byte(tmp_path: Path) -> None:
     written = []
     for name in ("one", "again"):
-        cache = f"dataset.cache_dir={tmp_path / name / 'cache'}"  # the data are prepared anew
+        cache = f"dataset.cache_dir={tmp_path / name / 'cache'}"  # the data are prepared again
         config, _ = compose([*SMALL, cache])
         run(config, RunFolder.create(tmp_path / name / "run"))
         written.append((tmp_path / name / "run" / "rounds.csv").read_bytes())

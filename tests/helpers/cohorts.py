@@ -25,28 +25,28 @@ class Client:
 
     @property
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """What it sends of each parameter."""
+        """The client's update of each parameter."""
         rng, count = np.random.default_rng(self.seed), len(self.rows)
         shapes = {"table": (count, 3), "bias": (count,), "dense": (2, 2)}
         drawn = {name: rng.normal(size=size) * self.scale for name, size in shapes.items()}
         return {name: value.astype(np.float32) for name, value in drawn.items()}
 
     def whole(self, name: str) -> NDArray[np.float32]:
-        """A tensor at its full shape: zero where the client touched nothing."""
+        """A tensor in its full shape: zero in rows that the client did not touch."""
         full = np.zeros(SHAPES[name], np.float32)
         full[self.rows if name in TABLES else ...] = self.tensors[name]
         return full
 
 
 def cohorts(least: int = 1, most: int = 5) -> st.SearchStrategy[list[Client]]:
-    """So many clients; what each draws is its own."""
+    """Lists of clients with different seeds."""
     rows = st.sets(st.integers(0, NUM_ITEMS - 1)).map(sorted)
     client = st.builds(Client, st.integers(1, 50), rows, st.integers(0, 2**32))
     return st.lists(client, min_size=least, max_size=most, unique_by=lambda one: one.seed)
 
 
 def updates(cohort: Sequence[Client]) -> Updates:
-    """The cohort as a node hands it on: one client after another."""
+    """The updates of the cohort, one client after another."""
     each = [client.tensors for client in cohort]
     tensors = {name: np.concatenate([one[name] for one in each]) for name in TABLES}
     tensors["dense"] = np.stack([one["dense"] for one in each])

@@ -30,7 +30,7 @@ def test_beyond_accuracy_equals_values_by_hand() -> None:
             "gini@2": (-3 * 1 - 1 * 1 + 1 * 1 + 3 * 2) / ((4 - 1) * 5),
             "novelty@2": ((log2(8 / 8) + log2(8 / 4)) / 2 + (0 + log2(8 / 1)) / 2 + log2(8)) / 3,
             "arp@2": ((8 + 4) / 2 + (8 + 0) / 2 + 1) / 3,
-            # Items 0 and 1 share one of two genres; 0 and 3 share nothing.
+            # Items 0 and 1 share one of two genres; 0 and 3 share no genre.
             "ild@2": ((1 - 1 / 2) + (1 - 0)) / 2,
         }
     )

@@ -1,4 +1,4 @@
-"""No sums but those that some honest evaluation could have are within the bounds."""
+"""The bounds accept exactly the sums that an honest evaluation can have."""
 
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ BOUNDS = Bounds(
 
 
 def sums(total: float, squares: float, count: float) -> dict[Part, MetricSums]:
-    """Nothing of validation, so much of test."""
+    """Sums of zero on validation, and these sums on test."""
     found = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
     found[Part.VALIDATION].put("hr@10", 0.0, 0.0, 0.0)
     found[Part.TEST].put("hr@10", total, squares, count)

@@ -1,4 +1,4 @@
-"""Laws of fairness: who is served worst, and whether activity pays."""
+"""Laws of the fairness metrics: worst decile and activity gap."""
 
 import numpy as np
 import pytest

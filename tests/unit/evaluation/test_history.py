@@ -1,4 +1,4 @@
-"""What is read when test is scored: training alone, or what validation held out as well."""
+"""The history of the test evaluation: the training part, or training and validation."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
@@ -26,14 +26,14 @@ EVERY_KIND = pytest.mark.parametrize("kind", get_args(Kind))
 
 @pytest.fixture
 def data(make_client: "MakeClient") -> ClientData:
-    """Three users; of the last one nothing was held out for validation."""
+    """Three users; the last one has no validation item."""
     train = [[4, 1, 8, 0], [9, 2], [6, 3, 7]]
     said = [[0.1, 0.9], [0.3, 0.2], [0.8, 0.5]]
     return make_client(train, [[11], [12, 5], []], [[2, 20], [7], [1]], attributes=said)
 
 
 def drawn(kind: Kind, data: ClientData) -> Recommender:
-    """A model of nothing but noise."""
+    """A model with random parameters."""
     model = make(kind, data.num_users, "bce")
     rng = np.random.default_rng(3)
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}

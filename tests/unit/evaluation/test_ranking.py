@@ -38,7 +38,7 @@ RANKING = RankingEvaluation(
 
 
 class Table(Recommender):
-    """A model that has learnt a score for every pair by heart."""
+    """A model with one parameter per pair of user and item."""
 
     def __init__(self, scores: NDArray[np.float32]) -> None:
         super().__init__()
@@ -248,7 +248,7 @@ def test_ranking_evaluation_equals_ir_measures(make_client: "MakeClient") -> Non
 
 
 def test_fitted_removes_the_sampled_protocol_for_a_very_active_user() -> None:
-    """A3: one user with nearly the whole catalogue refused the run of everybody."""
+    """A3: one user with nearly the whole catalogue does not make the run impossible."""
     wide = replace(RANKING, num_negatives=99, select_by="ndcg@10")
     fitted, said = wide.fitted(num_items=1000, max_seen_items=950)
     assert (fitted.num_negatives, fitted.metrics) == (0, wide.metrics)

@@ -1,4 +1,4 @@
-"""Laws of the sampled protocol's negatives: who may be drawn, how likely, and on what it hangs."""
+"""Laws of the sampled protocol's negatives: candidates, probabilities and addresses of the draws."""
 
 from collections.abc import Sequence
 
@@ -29,14 +29,14 @@ def drawn(
     seed: int = 0,
     codes: Sequence[int] | None = None,
 ) -> NDArray[np.int64]:
-    """Draw for users who know these items, coded in order unless told otherwise."""
+    """Draw negatives for users with these histories; by default, codes are 0, 1, ..."""
     users = np.array(range(len(histories)) if codes is None else codes, np.int32)
     return draw_negatives(users, [columns(histories)], num_items, num_negatives, seed)
 
 
 @st.composite
 def catalogues(draw: st.DrawFn) -> tuple[list[list[int]], int, int]:
-    """Users who know nothing, something or nearly all of a catalogue, and a possible number."""
+    """Histories of any length, the size of the catalogue, and a possible number of negatives."""
     num_items = draw(st.integers(2, 40))
     some = st.sets(st.integers(0, num_items - 1), max_size=num_items - 1)
     histories = [sorted(known) for known in draw(st.lists(some, min_size=1, max_size=5))]
@@ -63,8 +63,8 @@ def test_negatives_exclude_the_items_of_every_part() -> None:
     assert set(rows[1].tolist()) <= {0, 1, 2, 3, 6, 7}
 
 
-# Who knows little finds enough among the first draws, who knows nearly all does not; of the users
-# between, some do.
+# The first draws suffice for users who have seen few items, and never for users who have seen
+# nearly all.
 @pytest.mark.parametrize("num_known", [3, 40, 400])
 def test_every_set_of_unseen_items_is_equally_likely(num_known: int) -> None:
     num_users, num_items = 4200, num_known + 7

@@ -1,4 +1,4 @@
-"""Laws of the paired tests: nothing is found where nothing is, and known tables come out."""
+"""Laws of the significance tests, and comparisons with known values."""
 
 from itertools import permutations
 from math import comb, isnan
@@ -70,7 +70,7 @@ def test_paired_bootstrap_agrees_with_a_permutation_test() -> None:
         (one, other), lambda x, y: np.mean(x - y), permutation_type="samples",
         n_resamples=20_000, rng=rng,
     ).pvalue  # fmt: skip
-    assert 0.05 < reference < 0.5  # neither end would tell the tests apart
+    assert 0.05 < reference < 0.5  # at either end, all tests would agree
     assert paired_bootstrap(one, other, _rng()) == pytest.approx(reference, abs=0.02)
 
 

@@ -1,4 +1,4 @@
-"""Laws of the clients: many at once are what each of them is, and only sums leave."""
+"""Laws of the NumPyClients: a cohort equals its clients, and only sums leave the node."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def data(prepare_small: "PrepareSmall") -> Prepared:
 
 
 class Open(Protocol):
-    """Opens a node whose store has seen nothing yet."""
+    """Opens a node with an empty store."""
 
     def __call__(self, kind: Kind, *, name: str = "store") -> Node:
         """Nodes of different names have stores of their own."""
@@ -75,7 +75,7 @@ class Open(Protocol):
 
 @pytest.fixture
 def open_fresh(data: Prepared, tmp_path: Path) -> Open:
-    """Open nodes whose stores have seen nothing yet."""
+    """Open nodes with empty stores."""
 
     def make(kind: Kind, *, name: str = "store") -> Node:
         job = {
@@ -143,7 +143,7 @@ def test_cohort_reply_has_shared_tensors_and_row_weights(open_fresh: Open, kind:
     assert weight == len(node.data.client(1)) + len(node.data.client(4))
     assert set(metrics) == {"loss", "bytes_up", "replied", "lost", "reasons"}
     if not parameters(node):
-        assert arrays == []  # nothing is shared, not even which rows were touched
+        assert arrays == []  # neither parameters nor touched rows are sent
         return
     *sums, row_weight = arrays
     assert [array.shape for array in sums] == [array.shape for array in parameters(node)]
@@ -245,7 +245,7 @@ def test_client_without_training_data_can_be_a_cohort_of_one(
 
 
 def _without_training(data: Prepared, client: int) -> dict[Part, Any]:
-    """The parts of the data, but the client trains on nothing."""
+    """The parts of the data without training data of one client."""
     from fedrec_flower.data.prepared import Columns
 
     train = data.part(Part.TRAIN)

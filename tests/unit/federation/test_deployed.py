@@ -1,4 +1,4 @@
-"""Finding 9: a deployed node takes no path, no seed and no import from a job, and has rules."""
+"""Finding 9: a job cannot set a path, a seed or an import of a deployed node, which has rules."""
 
 import json
 from collections.abc import Callable
@@ -77,9 +77,9 @@ def test_deployed_node_treats_a_resumed_run_as_the_same_run(
 def test_deployed_node_has_one_secret_for_all_runs(
     opened: Callable[..., Node], tmp_path: Path
 ) -> None:
-    """Item 6: Answers at random that change from run to run would spend their epsilon anew.
+    """Item 6: randomized responses that differ between runs would spend their epsilon again.
 
-    Training draws that stay the same would tell of two runs what they have in common.
+    Equal training draws in two runs would show what the runs have in common.
     """
     lasting, training = list[list[float]](), list[list[float]]()
     for run in ("first", "second", "first"):
@@ -207,7 +207,7 @@ def test_deployed_node_names_the_setting_that_its_owner_must_change(
 
 
 def local_dp(noise: float, delta: float = 1e-5) -> Job:
-    """The part of a job that says how clients add noise to their updates."""
+    """The part of a job with noise on the clients' updates."""
     return {
         "privacy": {
             "_target_": "fedrec_flower.privacy.LocalDP",
@@ -223,7 +223,7 @@ def local_dp(noise: float, delta: float = 1e-5) -> Job:
 
 
 def reports(epsilon: float, max_items: int = 3) -> Job:
-    """The part of a job that says how users report at random, and to which model."""
+    """The part of a job with randomized response and its model."""
     return {
         "privacy": {
             "_target_": "fedrec_flower.privacy.RandomizedResponse",
@@ -274,7 +274,7 @@ def test_deployed_node_limits_the_answers_of_a_client(
     """A server that asked again got another noise for the same update, without end."""
     for _ in range(3):
         answer(opened(local_dp(5.0), max_epsilon=8.0), 3, 4)
-        open_node.cache_clear()  # the node starts anew
+        open_node.cache_clear()  # the node restarts
         deployed._open.cache_clear()
     node = opened(local_dp(5.0), max_epsilon=8.0)
     with pytest.raises(TrainingError, match=r"client 3 has answered 3 times.*allows 4 answers"):
@@ -300,7 +300,7 @@ def test_deployed_node_rejects_other_noise_in_the_same_run(opened: Callable[...,
 def test_deployed_node_keeps_the_report_settings_in_all_runs(
     opened: Callable[..., Node], other: Job
 ) -> None:
-    """Reports of other settings have other flips, and each spent its epsilon anew."""
+    """reports with other settings have other flips, and each would spend its epsilon again."""
     assert opened(reports(1.0) | {"run": "first"}, max_epsilon=8.0)
     assert opened(reports(1.0) | {"run": "second"}, max_epsilon=8.0)
     with pytest.raises(ConfigError, match="clients of the node have answered with"):

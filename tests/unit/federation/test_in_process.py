@@ -1,4 +1,4 @@
-"""The grid without a network behaves as Flower's grids do, and holds Flower's internals."""
+"""The in-process grid behaves like Flower's grids; Flower's internals are as expected."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ app = ClientApp()
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Answer with what the node knows of itself, and how often it was asked."""
+    """Reply with the node's configuration and its number of requests."""
     seen = context.state.config_records.setdefault("seen", ConfigRecord({"times": 0}))
     seen["times"] = int(seen["times"]) + 1  # type: ignore[arg-type]  # it holds an integer
     place = context.node_config

@@ -1,4 +1,4 @@
-"""Validation alone selects the round; test only watches."""
+"""Only validation selects the round; test is recorded."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ROUNDS = st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=8)
 
 
 def evaluated(round_: int, slot: str, validation: float | None, test: float | None) -> Evaluated:
-    """A round as if it had been evaluated; of a part without a value nothing is known."""
+    """An evaluated round; a part without a value has no metrics."""
     values = {Part.VALIDATION: validation, Part.TEST: test}
     metrics: Metrics = {
         part: {} if value is None else {RANKING.select_by: value, RATING.select_by: value}

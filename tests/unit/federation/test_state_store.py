@@ -1,4 +1,4 @@
-"""Laws of the client store: private, initial values by address alone, snapshots that stay."""
+"""Laws of the client store: privacy, addressed initial values, and snapshots."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +43,7 @@ def recommender(keeps: Keeps) -> Recommender:
 
 
 def store(folder: Path, data: Prepared, keeps: Keeps = "users", seed: int = 0) -> ClientStore:
-    """A store of what is personal, or, as under local_only, of everything."""
+    """A store of personal parameters or, as for local_only, of all parameters."""
     model = recommender(keeps)
     every = [name for name, _ in model.named_parameters()]
     names = model.personal_names() if keeps == "users" else every
@@ -261,7 +261,7 @@ def test_adapted_copy_is_the_global_value_plus_the_update(tmp_path: Path, data: 
     assert name not in one.gather(*laid_out(data, [1]))  # training begins from the server's
 
 
-# --- what was answered ---------------------------------------------------------------------------
+# --- answered rounds -----------------------------------------------------------------------------
 
 
 def test_mark_answered_is_on_the_disk_when_it_returns(

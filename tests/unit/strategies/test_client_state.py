@@ -1,4 +1,4 @@
-"""Laws of what clients keep beside their parameters: theirs alone, zero at first, in snapshots."""
+"""Laws of per-client state: separate per client, zero at first, part of snapshots."""
 
 from collections.abc import Sequence
 from pathlib import Path
