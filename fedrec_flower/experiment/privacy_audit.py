@@ -15,12 +15,11 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
 from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.random import generator
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import BoolArray, Float64Array, IndexArray, Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns, Prepared
@@ -135,7 +134,7 @@ class TrainedRun:
     outcome: Outcome
     initial: Tensors
     store: Path
-    shadow: Callable[[int, KnownHistories, NDArray[np.bool_]], ShadowModel]
+    shadow: Callable[[int, KnownHistories, BoolArray], ShadowModel]
 
     @property
     def shared(self) -> Observation:
@@ -143,7 +142,7 @@ class TrainedRun:
         return {n: v.astype(np.float64) for n, v in self.outcome.selected.parameters.items()}
 
     @property
-    def participated(self) -> NDArray[np.int64]:
+    def participated(self) -> IndexArray:
         """int64 (num_clients,): number of rounds for which each client was sampled."""
         return self.outcome.rounds_participated
 
@@ -258,7 +257,7 @@ class _RoundRequest:
         curator: the server side of the privacy mechanism.
     """
 
-    cohort: NDArray[np.int64]
+    cohort: IndexArray
     round: int
     global_params: Tensors
     curator: ServerMechanism
@@ -321,7 +320,7 @@ class ReplayedRound:
     alone: Node
 
     @property
-    def cohort(self) -> NDArray[np.int64]:
+    def cohort(self) -> IndexArray:
         """int64 (n,): the sampled clients."""
         return self.request.cohort
 
@@ -345,13 +344,13 @@ class NodeSimulator:
     trainer: GradientTrainer
     user: str
 
-    def vectors(self, clients: NDArray[np.int64]) -> NDArray[np.float64]:
+    def vectors(self, clients: IndexArray) -> Float64Array:
         """float64 (n, d): the simulated clients' current vectors."""
         all_clients = self.node.data.client(0, self.node.data.num_clients)
         return self.node.store.load(all_clients)[self.user][clients].astype(np.float64)
 
     def updates(
-        self, played: ObservedSum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
+        self, played: ObservedSum, histories: Mapping[int, IndexArray], *, keep: bool
     ) -> Updates:
         """The updates that clients would send, after clipping, if these were their histories."""
         trainer = self.trainer
@@ -369,7 +368,7 @@ class NodeSimulator:
             parts.append(sent)
         return Updates.joined(parts)
 
-    def _with_history(self, client: int, items: NDArray[np.int64]) -> ClientData:
+    def _with_history(self, client: int, items: IndexArray) -> ClientData:
         """A client with a guessed history; no interaction of the real client is used."""
         real = self.node.data.client(client)
         offsets = np.array([0, len(items)])

@@ -11,21 +11,20 @@ logged.
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from fedrec_flower import __version__
 from fedrec_flower.core.files import atomic_write
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import BoolArray, Config
 from fedrec_flower.data.prepare import reassign_training_users
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.experiment.run_folder import RunFolder
@@ -34,7 +33,6 @@ from fedrec_flower.threats.observation import KnownHistories, ShadowModel
 
 _LOG = logging.getLogger(__name__)
 
-Config = Mapping[str, Any]
 Run = Callable[[Config, Prepared, RunFolder], Outcome]
 
 _HONEST = {"_target_": "fedrec_flower.threats.NoAttack", "name": "none"}
@@ -57,9 +55,7 @@ class Shadows:
     data: Prepared
     run: Run
 
-    def __call__(
-        self, number: int, claims: KnownHistories, inside: NDArray[np.bool_]
-    ) -> ShadowModel:
+    def __call__(self, number: int, claims: KnownHistories, inside: BoolArray) -> ShadowModel:
         """Train a shadow federation, or load it from the cache; see `AttackTarget.shadow`.
 
         Raises:
@@ -72,9 +68,7 @@ class Shadows:
         trained = tensors.pop(_TRAINED)
         return ShadowModel({name: t.astype(np.float64) for name, t in tensors.items()}, trained)
 
-    def _train(
-        self, path: Path, number: int, claims: KnownHistories, inside: NDArray[np.bool_]
-    ) -> None:
+    def _train(self, path: Path, number: int, claims: KnownHistories, inside: BoolArray) -> None:
         """Train a shadow federation and write its shared parameters to a file."""
         began = perf_counter()
         path.parent.mkdir(parents=True, exist_ok=True)

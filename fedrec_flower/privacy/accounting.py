@@ -22,7 +22,8 @@ from math import exp, hypot, inf, isfinite, isinf, log, pi, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fedrec_flower.core.types import Float64Array
 
 # A sequence of equal releases: noise multiplier, sampling rate, number of releases.
 Stretch = tuple[float, float, int]
@@ -208,7 +209,7 @@ def _renyi_epsilon(history: History, delta: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def _renyi_step(noise: float, rate: float) -> NDArray[np.float64]:
+def _renyi_step(noise: float, rate: float) -> Float64Array:
     """Renyi divergence of one release at each of the orders; infinity where it is not computed.
 
     It is the integral of N(0, noise^2) times ((1 - rate) + rate exp((2x - 1) / (2 noise^2)))^order,
@@ -231,7 +232,7 @@ def _renyi_step(noise: float, rate: float) -> NDArray[np.float64]:
         total = largest + log(float(np.exp(terms - largest).sum()) * mesh / noise)
         allowance = _ROUNDING_ERROR * (1 + abs(largest))
         divergence[place] = (total - log(2 * pi) / 2 + allowance) / (order - 1)
-    bounds: NDArray[np.float64] = np.maximum(divergence, 0.0)
+    bounds: Float64Array = np.maximum(divergence, 0.0)
     return bounds
 
 

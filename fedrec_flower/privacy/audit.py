@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from fedrec_flower.core.types import Float64Array, IndexArray
 
 _NUM_THRESHOLDS = 512  # candidates for each score
 _MIN_TRIALS = 4  # of each data set
@@ -42,7 +41,7 @@ class LowerBound:
 
 
 def epsilon_lower_bound(
-    one: Floats, other: Floats, delta: float, confidence: float = 0.95
+    one: Float64Array, other: Float64Array, delta: float, confidence: float = 0.95
 ) -> LowerBound:
     """Bound epsilon from below by the best threshold on the best score.
 
@@ -89,10 +88,12 @@ def epsilon_lower_bound(
     )
 
 
-Counts = tuple[NDArray[np.int64], int]  # number of errors at each threshold, number of trials
+Counts = tuple[IndexArray, int]  # number of errors at each threshold, number of trials
 
 
-def _errors(one: Floats, other: Floats, sign: float, thresholds: Floats) -> tuple[Counts, Counts]:
+def _errors(
+    one: Float64Array, other: Float64Array, sign: float, thresholds: Float64Array
+) -> tuple[Counts, Counts]:
     """False positives and false negatives of the test "other" if sign * score > threshold."""
     scores_one = np.sort(sign * one)
     scores_other = np.sort(sign * other)
@@ -101,7 +102,9 @@ def _errors(one: Floats, other: Floats, sign: float, thresholds: Floats) -> tupl
     return (false_positives, len(one)), (false_negatives, len(other))
 
 
-def _epsilons(positives: Counts, negatives: Counts, delta: float, error_rate: float) -> Floats:
+def _epsilons(
+    positives: Counts, negatives: Counts, delta: float, error_rate: float
+) -> Float64Array:
     """The lower bound of epsilon from the errors at each threshold."""
     a = _upper_bound(*positives, error_rate / 2)
     b = _upper_bound(*negatives, error_rate / 2)
@@ -110,7 +113,7 @@ def _epsilons(positives: Counts, negatives: Counts, delta: float, error_rate: fl
     return np.asarray(np.fmax(*both), np.float64)
 
 
-def _upper_bound(count: NDArray[np.int64], total: int, error_rate: float) -> Floats:
+def _upper_bound(count: IndexArray, total: int, error_rate: float) -> Float64Array:
     """The upper bound of a rate by Clopper and Pearson, false with probability `error_rate`."""
     from scipy.stats import beta
 

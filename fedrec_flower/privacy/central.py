@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.closed_form import ClosedFormRecommender
@@ -200,8 +200,8 @@ class CentralDP(PrivacyMechanism):
 
     @override
     def user_weights(
-        self, model: ClosedFormRecommender, history: Columns, user_offsets: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+        self, model: ClosedFormRecommender, history: Columns, user_offsets: IndexArray
+    ) -> Float64Array:
         """All users of a client have the same factor, because their sum is clipped."""
         lengths = model.statistic_norms(history, user_offsets)
         is_longer = lengths > self.clip_norm

@@ -9,16 +9,14 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray
 from fedrec_flower.core.updates import Updates
-
-Floats = NDArray[np.float64]
 
 _ROUNDING_MARGIN = 1 - 2.0**-20  # the bound must also hold after float32 products are rounded
 
 
-def tensor_norms(updates: Updates, tables: Collection[str], order: int = 2) -> Floats:
+def tensor_norms(updates: Updates, tables: Collection[str], order: int = 2) -> Float64Array:
     """The norm of each tensor of each client's update.
 
     Args:
@@ -38,7 +36,7 @@ def tensor_norms(updates: Updates, tables: Collection[str], order: int = 2) -> F
     return np.stack(columns, axis=1) if columns else np.zeros((num_clients, 0))
 
 
-def total_norms(lengths: Floats, order: int = 2) -> Floats:
+def total_norms(lengths: Float64Array, order: int = 2) -> Float64Array:
     """The norms of whole updates, from the norms of their tensors: float64 (num_clients,)."""
     return np.asarray(np.linalg.norm(lengths, order, axis=1), np.float64)
 
@@ -80,13 +78,13 @@ def clip_updates(
     return replace(updates, weights=np.ones(len(updates.clients)), tensors=tensors)
 
 
-def _scales(lengths: Floats, bound: float) -> Floats:
+def _scales(lengths: Float64Array, bound: float) -> Float64Array:
     """The factors that shorten lengths above the bound to the bound; 1 elsewhere."""
     is_longer = lengths > bound
     return np.where(is_longer, bound * _ROUNDING_MARGIN / np.where(is_longer, lengths, 1.0), 1.0)
 
 
-def _scaled(values: NDArray[np.float32], scale: Floats) -> NDArray[np.float32]:
+def _scaled(values: Float32Array, scale: Float64Array) -> Float32Array:
     if (scale == 1).all():
         return values
     scaled = np.empty_like(values)
@@ -99,8 +97,8 @@ def _scaled(values: NDArray[np.float32], scale: Floats) -> NDArray[np.float32]:
 
 
 def _norms_by_client(
-    values: NDArray[np.float32], owners: NDArray[np.int64], num_clients: int, order: int
-) -> Floats:
+    values: Float32Array, owners: IndexArray, num_clients: int, order: int
+) -> Float64Array:
     """The norm of each client's rows: float64 (num_clients,)."""
     flat = values.reshape(len(values), prod(values.shape[1:]))
     # float64: the square of a large float32 overflows in float32.

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Arrays, Float64Array, IndexArray
 from fedrec_flower.core.updates import HUGE, UpdateSum
 from fedrec_flower.privacy.accounting import History, accountant, append_release, epsilon_of
 from fedrec_flower.privacy.ledger import Account, Ledger
-from fedrec_flower.privacy.mechanism import ServerMechanism, State
+from fedrec_flower.privacy.mechanism import ServerMechanism
 from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.privacy.requirements import RunFacts
 from fedrec_flower.privacy.statement import (
@@ -122,7 +123,7 @@ class CentralDPServer(ServerMechanism):
         return sum(count for _, _, count in self._history)
 
     @override
-    def cohort(self, sampled: NDArray[np.int64], round_: int) -> NDArray[np.int64]:
+    def cohort(self, sampled: IndexArray, round_: int) -> IndexArray:
         """With Poisson sampling, each client is sampled independently."""
         if self._privacy.sampling == "poisson":
             uniform = self._noise_source.stream("privacy-cohort", round_).uniform(
@@ -164,7 +165,7 @@ class CentralDPServer(ServerMechanism):
         """Weights and touched rows are not released."""
         self._account()  # before any noise is drawn: an uncounted release must not exist
         std = self.noise_std
-        noisy = dict[str, NDArray[np.float64]]()
+        noisy = dict[str, Float64Array]()
         for name, shape in shapes.items():
             value = total.tensors.get(name, np.zeros(shape))
             scale = (self._privacy.count_noise or 0.0) if name == self._votes else std
@@ -236,10 +237,10 @@ class CentralDPServer(ServerMechanism):
         }
 
     @override
-    def state(self) -> State:
+    def state(self) -> Arrays:
         return {**self._spending(), "clip_norm": np.array([self._clip_norm])}
 
-    def _spending(self) -> State:
+    def _spending(self) -> Arrays:
         """The releases so far, and the number of rounds that each client took part in."""
         return {
             "history": np.array(self._history, np.float64).reshape(-1, 3),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import Arrays, BoolArray, Float64Array, IndexArray
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.privacy.accounting import (
     accountant,
@@ -26,7 +27,7 @@ from fedrec_flower.privacy.accounting import (
 )
 from fedrec_flower.privacy.clipping import clip_updates
 from fedrec_flower.privacy.ledger import NO_LEDGER, Account, Ledger
-from fedrec_flower.privacy.mechanism import PrivacyMechanism, ServerMechanism, State
+from fedrec_flower.privacy.mechanism import PrivacyMechanism, ServerMechanism
 from fedrec_flower.privacy.noise import NoiseSource, NoiseStream, laplace
 from fedrec_flower.privacy.requirements import (
     AggregationFacts,
@@ -166,7 +167,7 @@ class LocalDP(PrivacyMechanism):
     def add_noise(
         self,
         total: UpdateSum,
-        clients: NDArray[np.int64],
+        clients: IndexArray,
         round_: int,
         noise_source: NoiseSource,
         attempt: int = 0,
@@ -181,7 +182,7 @@ class LocalDP(PrivacyMechanism):
             for name, value in total.tensors.items():
                 total.tensors[name] += self.noise_scale * self._drawn(source, value.shape)
 
-    def _drawn(self, source: NoiseStream, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def _drawn(self, source: NoiseStream, shape: tuple[int, ...]) -> Float64Array:
         if self.mechanism == "gaussian":
             return source.normal(shape)
         return laplace(source, shape)
@@ -233,14 +234,14 @@ class LocalDPServer(ServerMechanism):
         return delta + self._ledger.initial.delta
 
     @property
-    def _has_budget(self) -> NDArray[np.bool_]:
+    def _has_budget(self) -> BoolArray:
         """Bool (num_clients,): clients with fewer than num_rounds messages, if there is a limit."""
         if isinf(self._ledger.budget):
             return np.ones(len(self._participated), bool)
         return self._participated < self._run.num_rounds
 
     @override
-    def cohort(self, sampled: NDArray[np.int64], round_: int) -> NDArray[np.int64]:
+    def cohort(self, sampled: IndexArray, round_: int) -> IndexArray:
         """The sampled clients that have budget left; each of them is counted as having replied.
 
         A client without budget is never sampled, even if rounds are repeated many times.
@@ -277,7 +278,7 @@ class LocalDPServer(ServerMechanism):
         }
 
     @override
-    def state(self) -> State:
+    def state(self) -> Arrays:
         return {"participated": self._participated.copy()}
 
     @override

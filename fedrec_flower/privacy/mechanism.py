@@ -5,18 +5,16 @@ from collections.abc import Collection, Mapping
 from math import inf
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from fedrec_flower.core.types import Arrays, Float64Array, IndexArray
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.prepared import ClientData, Columns
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.privacy.requirements import AggregationFacts, RunFacts
-
-State = dict[str, NDArray[Any]]
 
 
 class ServerMechanism(ABC):
@@ -66,9 +64,9 @@ class ServerMechanism(ABC):
 
     def cohort(
         self,
-        sampled: NDArray[np.int64],
+        sampled: IndexArray,
         round_: int,  # noqa: ARG002  # for mechanisms that draw their own cohort
-    ) -> NDArray[np.int64]:
+    ) -> IndexArray:
         """The cohort of a round: the sampled clients, or a cohort that the mechanism draws.
 
         Args:
@@ -110,7 +108,7 @@ class ServerMechanism(ABC):
         """Columns of rounds.csv for the round just released."""
         return {}
 
-    def state(self) -> State:
+    def state(self) -> Arrays:
         """The state to save in a checkpoint."""
         return {}
 
@@ -232,7 +230,7 @@ class PrivacyMechanism(ABC):
     def add_noise(  # noqa: B027  # optional
         self,
         total: UpdateSum,
-        clients: NDArray[np.int64],
+        clients: IndexArray,
         round_: int,
         noise_source: NoiseSource,
         attempt: int = 0,
@@ -254,8 +252,8 @@ class PrivacyMechanism(ABC):
         self,
         model: ClosedFormRecommender,  # noqa: ARG002  # for mechanisms that clip statistics
         history: Columns,  # noqa: ARG002  # for mechanisms that clip statistics
-        user_offsets: NDArray[np.int64],  # noqa: ARG002  # for mechanisms that clip statistics
-    ) -> NDArray[np.float64] | None:
+        user_offsets: IndexArray,  # noqa: ARG002  # for mechanisms that clip statistics
+    ) -> Float64Array | None:
         """The factor of each user's statistics.
 
         Args:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.random import Seed, Streams, draw, generator, streams
+from fedrec_flower.core.types import Float64Array
 
-Floats = NDArray[np.float64]
 Shape = tuple[int, ...]
 
 _BITS = 53  # of a float64's fraction
@@ -29,11 +29,11 @@ _BITS = 53  # of a float64's fraction
 class NoiseStream(Protocol):
     """A stream of random draws for one purpose."""
 
-    def uniform(self, shape: Shape) -> Floats:
+    def uniform(self, shape: Shape) -> Float64Array:
         """Uniform in (0, 1)."""
         ...
 
-    def normal(self, shape: Shape) -> Floats:
+    def normal(self, shape: Shape) -> Float64Array:
         """Standard normal."""
         ...
 
@@ -73,10 +73,10 @@ class NoiseSource:
 class _Seeded:
     rng: np.random.Generator
 
-    def uniform(self, shape: Shape) -> Floats:
+    def uniform(self, shape: Shape) -> Float64Array:
         return (self.rng.integers(0, 1 << _BITS, shape) + 0.5) / (1 << _BITS)
 
-    def normal(self, shape: Shape) -> Floats:
+    def normal(self, shape: Shape) -> Float64Array:
         return self.rng.standard_normal(shape)
 
 
@@ -87,41 +87,41 @@ class _Keyed:
     stream: Streams
     num_drawn: int = field(default=0, init=False)
 
-    def uniform(self, shape: Shape) -> Floats:
+    def uniform(self, shape: Shape) -> Float64Array:
         counters = np.arange(self.num_drawn, self.num_drawn + prod(shape))
         self.num_drawn += len(counters)
         return _uniform(draw(self.stream, counters)).reshape(shape)
 
-    def normal(self, shape: Shape) -> Floats:
+    def normal(self, shape: Shape) -> Float64Array:
         return _normal(self.uniform(shape))
 
 
 class _System:
-    def uniform(self, shape: Shape) -> Floats:
+    def uniform(self, shape: Shape) -> Float64Array:
         return _uniform(np.frombuffer(os.urandom(8 * prod(shape)), np.uint64).reshape(shape))
 
-    def normal(self, shape: Shape) -> Floats:
+    def normal(self, shape: Shape) -> Float64Array:
         total = np.zeros(shape)
         for _ in range(4):
             total += _normal(self.uniform(shape))
         return total / 2
 
 
-def _uniform(words: NDArray[np.uint64]) -> Floats:
+def _uniform(words: NDArray[np.uint64]) -> Float64Array:
     """Uniform in (0, 1), one number from each word of 64 random bits."""
-    numbers: Floats = ((words >> np.uint64(64 - _BITS)) + 0.5) / (1 << _BITS)
+    numbers: Float64Array = ((words >> np.uint64(64 - _BITS)) + 0.5) / (1 << _BITS)
     return numbers
 
 
-def _normal(uniform: Floats) -> Floats:
+def _normal(uniform: Float64Array) -> Float64Array:
     from scipy.special import ndtri
 
-    numbers: Floats = ndtri(uniform)
+    numbers: Float64Array = ndtri(uniform)
     return numbers
 
 
-def laplace(source: NoiseStream, shape: Shape) -> Floats:
+def laplace(source: NoiseStream, shape: Shape) -> Float64Array:
     """Laplace noise of scale 1, by inversion."""
     centred = source.uniform(shape) - 0.5
-    numbers: Floats = -np.sign(centred) * np.log1p(-2 * np.abs(centred))
+    numbers: Float64Array = -np.sign(centred) * np.log1p(-2 * np.abs(centred))
     return numbers

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.prepared import ClientData, Columns, starts
 from fedrec_flower.privacy.ledger import NO_LEDGER, Ledger
 from fedrec_flower.privacy.mechanism import PrivacyMechanism, ServerMechanism
@@ -140,6 +140,6 @@ class PseudoItemsServer(ServerMechanism):
         return {"privacy": pseudo_items_scope(seeded=self._seeded)}
 
 
-def _sampled(source: NoiseStream, size: int, count: int) -> NDArray[np.int64]:
+def _sampled(source: NoiseStream, size: int, count: int) -> IndexArray:
     """`count` integers below `size`, without repetition."""
     return np.argsort(source.uniform((size,)))[:count]

@@ -5,9 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import Float32Array, IndexArray, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.threats.observation import AttackedRun, AttackTarget
@@ -20,7 +19,7 @@ class Attack:
     """An attack on a run. By default, all clients are honest."""
 
     @property
-    def malicious_clients(self) -> NDArray[np.int64]:
+    def malicious_clients(self) -> IndexArray:
         """int64 (num_malicious,): codes of malicious clients, ascending; all others are honest."""
         return np.zeros(0, np.int64)
 
@@ -32,7 +31,7 @@ class Attack:
         self,
         updates: Updates,
         given: Callable[[int], Tensors],  # noqa: ARG002  # the arguments serve poisoning attacks
-        own: Callable[[str, int], NDArray[np.float32]],  # noqa: ARG002
+        own: Callable[[str, int], Float32Array],  # noqa: ARG002
         tables: Collection[str],  # noqa: ARG002
         round_: int,  # noqa: ARG002
     ) -> Updates:

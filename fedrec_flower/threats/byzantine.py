@@ -4,9 +4,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import BoolArray
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
 
@@ -33,7 +33,7 @@ def labels_flipped(data: ClientData, num_items: int, rng: np.random.Generator) -
 
 
 def scaled(
-    updates: Updates, tables: Collection[str], malicious: NDArray[np.bool_], factor: float
+    updates: Updates, tables: Collection[str], malicious: BoolArray, factor: float
 ) -> Updates:
     """Multiply the updates of malicious clients.
 
@@ -52,7 +52,7 @@ def scaled(
     return replace(updates, tensors=tensors)
 
 
-def sample_byzantine_clients(seed: int, num_clients: int, share: float) -> NDArray[np.bool_]:
+def sample_byzantine_clients(seed: int, num_clients: int, share: float) -> BoolArray:
     """Sample the malicious clients: a fixed share, rounded, the same in every round.
 
     Args:

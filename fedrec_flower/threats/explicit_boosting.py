@@ -16,14 +16,13 @@ import numpy as np
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import Float32Array, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.threats.item_gradients import (
     BilinearScores,
     ItemRows,
     Own,
-    Rows,
     replace_item_rows,
 )
 from fedrec_flower.threats.poisoning import Poisoning
@@ -77,7 +76,7 @@ class ExplicitBoosting(Poisoning):
         return replace_item_rows(updates, sent, tables)
 
 
-def ascent(faces: Rows, targets: Rows) -> Rows:
+def ascent(faces: Float32Array, targets: Float32Array) -> Float32Array:
     """The gradient of the mean of log sigmoid(face . row) over users, by each target's row.
 
     Args:
@@ -88,5 +87,5 @@ def ascent(faces: Rows, targets: Rows) -> Rows:
         float32 (num_targets, d + 1).
     """
     slope = np.exp(-np.logaddexp(0, targets @ faces.T))  # sigmoid(-score)
-    mean: Rows = slope @ faces / np.float32(len(faces))
+    mean: Float32Array = slope @ faces / np.float32(len(faces))
     return mean

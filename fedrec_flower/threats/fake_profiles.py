@@ -9,11 +9,11 @@ al. 2022 use all three as baselines in federations.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.prepared import ClientData, Columns, starts
 from fedrec_flower.threats.poisoning import Poisoning
 
@@ -58,7 +58,7 @@ class Profiles(Poisoning):
         rating = None if best is None else np.full(len(item), best[1], np.float32)
         return replace(data, train=Columns(starts([*map(len, profiles)]), item, rating))
 
-    def _profile(self, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _profile(self, length: int, rng: np.random.Generator) -> IndexArray:
         """The profile of a user with `length` interactions: int64 (max(length, num_targets),)."""
         room = max(length - len(self.promoted), 0)
         others = self.most_popular[~np.isin(self.most_popular, self.promoted)]

@@ -16,7 +16,7 @@ from typing_extensions import override
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.random import generator
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import BoolArray, IndexArray, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import ClientData
 from fedrec_flower.threats.byzantine import labels_flipped, sample_byzantine_clients, scaled
@@ -71,8 +71,8 @@ class FaultModel(ABC):
     @abstractmethod
     def late(
         self,
-        clients: NDArray[np.int64],
-        num_examples: NDArray[np.int64],
+        clients: IndexArray,
+        num_examples: IndexArray,
         round_: int,
         attempt: int,
     ) -> dict[int, Failure]:
@@ -126,8 +126,8 @@ class NoFaults(FaultModel):
     @override
     def late(
         self,
-        clients: NDArray[np.int64],
-        num_examples: NDArray[np.int64],
+        clients: IndexArray,
+        num_examples: IndexArray,
         round_: int,
         attempt: int,
     ) -> dict[int, Failure]:
@@ -146,7 +146,7 @@ VALUES = {"not_a_number": float("nan"), "infinite": float("inf"), "huge": ENORMO
 
 
 def overwrite(
-    updates: Updates, tables: Collection[str], broken: NDArray[np.bool_], value: float
+    updates: Updates, tables: Collection[str], broken: BoolArray, value: float
 ) -> Updates:
     """Set all values of some clients' updates to one value.
 
@@ -162,7 +162,7 @@ def overwrite(
     return replace(updates, tensors=tensors)
 
 
-def wrong_weight(updates: Updates, broken: NDArray[np.bool_]) -> Updates:
+def wrong_weight(updates: Updates, broken: BoolArray) -> Updates:
     """Set some clients' weights to a negative, zero or very large value, by the client's code."""
     zeros = np.zeros(len(broken))
     wrong = np.stack([-updates.weights, zeros, zeros + ENORMOUS])
@@ -283,8 +283,8 @@ class Faults(FaultModel):
     @override
     def late(
         self,
-        clients: NDArray[np.int64],
-        num_examples: NDArray[np.int64],
+        clients: IndexArray,
+        num_examples: IndexArray,
         round_: int,
         attempt: int,
     ) -> dict[int, Failure]:
@@ -329,10 +329,10 @@ class Faults(FaultModel):
         return dict(zip(_KINDS, self._rates, strict=True))
 
     @cached_property
-    def _attackers(self) -> NDArray[np.bool_]:
+    def _attackers(self) -> BoolArray:
         return sample_byzantine_clients(self.seed, self.num_clients, self.attackers)
 
-    def _kinds(self, clients: NDArray[np.int64], round_: int, attempt: int) -> NDArray[np.str_]:
+    def _kinds(self, clients: IndexArray, round_: int, attempt: int) -> NDArray[np.str_]:
         """The kind of each client's fault in the round: (num_clients,), "" for no fault."""
         draws = uniform(self.seed, "mishap", round_, clients, attempt)
         place = np.searchsorted(np.cumsum(self._rates), draws, side="right")

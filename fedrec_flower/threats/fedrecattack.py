@@ -18,12 +18,11 @@ from functools import cached_property
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import BoolArray, Float32Array, Float64Array, IndexArray, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.models.base import Recommender
@@ -31,7 +30,6 @@ from fedrec_flower.threats.item_gradients import (
     BilinearScores,
     ItemRows,
     Own,
-    Rows,
     faced,
     replace_item_rows,
 )
@@ -51,8 +49,8 @@ class Public:
     """
 
     users: int
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
+    user: IndexArray
+    item: IndexArray
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class FedRecAttack(Poisoning):
     learning_rate: float
     model: Recommender
     scoring: BilinearScores = field(init=False)
-    directions: dict[tuple[int, int], Rows] = field(init=False, default_factory=dict)
+    directions: dict[tuple[int, int], Float32Array] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate the values."""
@@ -127,7 +125,7 @@ class FedRecAttack(Poisoning):
             sent[place] = self._sent(direction, client, round_)
         return replace_item_rows(updates, sent, tables)
 
-    def _sent(self, direction: Rows, client: int, round_: int) -> ItemRows:
+    def _sent(self, direction: Float32Array, client: int, round_: int) -> ItemRows:
         """The targets' rows, and other rows sampled with probabilities proportional to norms."""
         lengths = np.linalg.norm(direction, axis=1).astype(np.float64)
         lengths[self.promoted] = 0
@@ -137,7 +135,7 @@ class FedRecAttack(Poisoning):
         rows = np.sort(np.concatenate([self.promoted, others]))
         return ItemRows(rows, self.scoring.changes(clip_rows(direction[rows], self.max_row_norm)))
 
-    def _direction(self, rows: Rows, round_: int) -> Rows:
+    def _direction(self, rows: Float32Array, round_: int) -> Float32Array:
         """Minus the gradient of the loss: float32 (num_items, d + 1).
 
         It is cached for the round, because all clients with equal parameters have the same one.
@@ -149,7 +147,7 @@ class FedRecAttack(Poisoning):
             self.directions[key] = self._compute_direction(rows, round_)
         return self.directions[key]
 
-    def _compute_direction(self, rows: Rows, round_: int) -> Rows:
+    def _compute_direction(self, rows: Float32Array, round_: int) -> Float32Array:
         rng = generator(self.seed, "public-negatives", round_)
         faces = faced(fit_user_vectors(rows, self.known, self.steps, self.learning_rate, rng))
         direction = np.zeros_like(rows)
@@ -163,8 +161,8 @@ class FedRecAttack(Poisoning):
 
 
 def fit_user_vectors(
-    rows: Rows, known: Public, steps: int, learning_rate: float, rng: np.random.Generator
-) -> Rows:
+    rows: Float32Array, known: Public, steps: int, learning_rate: float, rng: np.random.Generator
+) -> Float32Array:
     """Fit user vectors to public interactions by the BPR loss, with fixed item rows.
 
     Source: Rong et al. 2022.
@@ -193,13 +191,13 @@ def fit_user_vectors(
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
         adam.step()
-    fitted: Rows = vectors.detach().numpy()
+    fitted: Float32Array = vectors.detach().numpy()
     return fitted
 
 
 def promotion_direction(
-    faces: Rows, rows: Rows, had: NDArray[np.bool_], targets: NDArray[np.int64], top_k: int
-) -> Rows:
+    faces: Float32Array, rows: Float32Array, had: BoolArray, targets: IndexArray, top_k: int
+) -> Float32Array:
     """Minus the gradient of a loss that ranks targets in the users' lists.
 
     The loss is the sum of g(s - t) over users and their new targets, where s is the score of the
@@ -230,14 +228,16 @@ def promotion_direction(
     return direction
 
 
-def clip_rows(rows: Rows, longest: float) -> Rows:
+def clip_rows(rows: Float32Array, longest: float) -> Float32Array:
     """Scale rows, (n, d), with a norm above `longest` to that norm."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: Rows = rows * np.minimum(1, longest / np.maximum(length, longest)).astype(np.float32)
+    scaled: Float32Array = rows * np.minimum(1, longest / np.maximum(length, longest)).astype(
+        np.float32
+    )
     return scaled
 
 
-def _probabilities(lengths: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def _probabilities(lengths: Float64Array) -> Float64Array | None:
     """Probabilities proportional to lengths; None, for equal probabilities, if all are zero."""
     total = lengths.sum()
     return lengths / total if total > 0 else None

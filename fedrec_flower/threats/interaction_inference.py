@@ -19,11 +19,11 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.threats.base import InferenceAttack
@@ -45,8 +45,6 @@ from fedrec_flower.threats.observation import (
     TargetRound,
 )
 
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
 Method = Literal["reading", "least_squares", "regression", "separation", "strongest"]
 
 _HEADLINE = ("auc", "auc_se", "precision", "recall", "method")
@@ -67,8 +65,8 @@ class Victim:
     """
 
     client: int
-    own: Codes
-    others: Codes
+    own: IndexArray
+    others: IndexArray
     pairs: Pairs
 
 
@@ -239,7 +237,7 @@ class InteractionInference(InferenceAttack):
         view: str,
         sums: Sequence[ObservedSum],
         scores: "_VictimScores",
-        activities: Codes | None,
+        activities: IndexArray | None,
     ) -> None:
         """Attack a sum and the sums before it by least squares, if clients can be simulated."""
         factors = target.factors
@@ -280,7 +278,7 @@ class InteractionInference(InferenceAttack):
             f"precision {figures['precision']:.2f}, recall {figures['recall']:.2f}"
         )
 
-    def _victims(self, data: Prepared, cohort: Codes) -> list[Victim]:
+    def _victims(self, data: Prepared, cohort: IndexArray) -> list[Victim]:
         """Clients of the cohort with items to infer, sampled by the seed."""
         matching = Matching(_counts(data), generator(self.seed, "attack-matching"))
         order = generator(self.seed, "attack-victims").permutation(cohort)
@@ -299,7 +297,7 @@ def _victim(data: Prepared, matching: Matching, client: int) -> Victim:
     return Victim(client, own, others, matching.pairs(own, others, _PAIRS_EACH_SIDE))
 
 
-def _counts(data: Prepared) -> Codes:
+def _counts(data: Prepared) -> IndexArray:
     """int64 (num_items,): number of training interactions of each item."""
     return np.bincount(data.part(Part.TRAIN).item, minlength=data.num_items)
 
@@ -314,22 +312,24 @@ class _VictimScores:
     def __init__(self, victims: Sequence[Victim], num_items: int) -> None:
         self.victims = list(victims)
         self._num_items = num_items
-        self._rows: dict[tuple[str, str], Floats] = {}  # view, method -> (victims, metrics)
-        self._without: dict[str, Floats] = {}
+        self._rows: dict[tuple[str, str], Float64Array] = {}  # view, method -> (victims, metrics)
+        self._without: dict[str, Float64Array] = {}
 
-    def messages(self, played: TargetRound) -> list[Mapping[str, Floats]]:
+    def messages(self, played: TargetRound) -> list[Mapping[str, Float64Array]]:
         """The victims' messages; a client without a message is no longer a victim."""
         messages = [(victim, played.message(victim.client)) for victim in self.victims]
         self.victims = [victim for victim, message in messages if message is not None]
         return [message for _, message in messages if message is not None]
 
-    def read_messages(self, messages: Sequence[Mapping[str, Floats]]) -> None:
+    def read_messages(self, messages: Sequence[Mapping[str, Float64Array]]) -> None:
         """Attack single messages by "reading"."""
         pairs = zip(messages, self.victims, strict=True)
         rows = [self._readings(message, [victim]) for message, victim in pairs]
         self._keep_better("update", np.concatenate(rows, axis=1))
 
-    def read_sums(self, played: TargetRound, messages: Sequence[Mapping[str, Floats]]) -> None:
+    def read_sums(
+        self, played: TargetRound, messages: Sequence[Mapping[str, Float64Array]]
+    ) -> None:
         """Attack the sum and the release by "reading", with and without each victim."""
         views = {"sum": played.whole.seen}
         if played.released is not None:
@@ -343,7 +343,11 @@ class _VictimScores:
             self._without[view] = np.concatenate(without, axis=1)[best]
 
     def add(
-        self, view: str, method: str, scores: Floats, inferred_items: Callable[[Floats], Codes]
+        self,
+        view: str,
+        method: str,
+        scores: Float64Array,
+        inferred_items: Callable[[Float64Array], IndexArray],
     ) -> None:
         """Evaluate a method's scores on a view.
 
@@ -357,7 +361,7 @@ class _VictimScores:
             [_metrics(s, inferred_items(s), v) for s, v in zip(scores, self.victims, strict=True)]
         )
 
-    def auc_of_best(self, sources: Floats) -> float:
+    def auc_of_best(self, sources: Float64Array) -> float:
         """The mean AUC if each victim is assigned one source, such that the mean is highest.
 
         Args:
@@ -387,7 +391,9 @@ class _VictimScores:
                 figures[f"{view}/{method}/auc_se"] = _standard_error(rows[:, 0])
         return figures
 
-    def _readings(self, seen: Mapping[str, Floats], victims: Sequence[Victim]) -> Floats:
+    def _readings(
+        self, seen: Mapping[str, Float64Array], victims: Sequence[Victim]
+    ) -> Float64Array:
         """The metrics of the two scores of "reading": float64 (2, victims, metrics)."""
         scores = leakage_scores(seen, self._num_items)
         guessed = inferred_items(scores)
@@ -395,14 +401,14 @@ class _VictimScores:
             [[_metrics(score, guessed, victim) for victim in victims] for score in scores]
         )
 
-    def _keep_better(self, view: str, rows: Floats) -> int:
+    def _keep_better(self, view: str, rows: Float64Array) -> int:
         """Store the metrics of the score with the higher mean AUC, and return its index."""
         best = int(rows[:, :, 0].mean(axis=1).argmax())
         self._rows[view, "reading"] = rows[best]
         return best
 
 
-def _metrics(score: Floats, guessed: Codes, victim: Victim) -> list[float]:
+def _metrics(score: Float64Array, guessed: IndexArray, victim: Victim) -> list[float]:
     """auc, auc_all_items, precision and recall of a score and of the guessed items."""
     hits = len(np.intersect1d(guessed, victim.own))
     auc_all_items = auc(score[victim.own], score[victim.others])
@@ -410,16 +416,16 @@ def _metrics(score: Floats, guessed: Codes, victim: Victim) -> list[float]:
     return [victim.pairs.auc(score), auc_all_items, precision, hits / len(victim.own)]
 
 
-def _standard_error(values: Floats) -> float:
+def _standard_error(values: Float64Array) -> float:
     return float(values.std(ddof=min(1, len(values) - 1)) / np.sqrt(len(values)))
 
 
-def _above_half(score: Floats) -> Codes:
+def _above_half(score: Float64Array) -> IndexArray:
     """The items that least squares infers: those whose score is nearer to 1 than to 0."""
     return np.flatnonzero(score > 0.5)  # noqa: PLR2004
 
 
-def _top(sums: Sequence[ObservedSum]) -> Callable[[Floats], Codes]:
+def _top(sums: Sequence[ObservedSum]) -> Callable[[Float64Array], IndexArray]:
     """Returns as many best items as a client has on average, according to the weights."""
     weight = sum(each.weight for each in sums) / max(sum(len(each.cohort) for each in sums), 1)
     count = max(round(weight), 1)
@@ -443,7 +449,9 @@ def _headline(exposed: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     return {**headline, "advantage": 2 * headline["auc"] - 1}
 
 
-def _public_knowledge(data: Prepared, cohort: Codes, victims: Sequence[Victim]) -> dict[str, float]:
+def _public_knowledge(
+    data: Prepared, cohort: IndexArray, victims: Sequence[Victim]
+) -> dict[str, float]:
     """The AUC of item popularity, and of the number of the cohort's interactions with an item."""
     popularity = _counts(data).astype(np.float64)
     counts = np.zeros(data.num_items)

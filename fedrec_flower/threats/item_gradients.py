@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import ConfigError
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import Float32Array, IndexArray, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import starts
 from fedrec_flower.models.abilities import BilinearForm, bilinear_form
 from fedrec_flower.models.base import Recommender
 
-Rows = NDArray[np.float32]
-Own = Callable[[str, int], Rows]  # name of a table, code of a client -> rows of the client's users
+Own = Callable[
+    [str, int], Float32Array
+]  # name of a table, code of a client -> rows of the client's users
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +51,26 @@ class BilinearScores:
             )
         return cls(factors)
 
-    def rows(self, given: Tensors) -> Rows:
+    def rows(self, given: Tensors) -> Float32Array:
         """float32 (num_items, d + 1): the item rows of shared parameters."""
         vectors = given[self.factors.item]
         bias = given.get(self.factors.item_bias, np.zeros((len(vectors), 1), np.float32))
         return np.concatenate([vectors, bias], axis=1)
 
-    def faces(self, client: int, given: Tensors, own: Own) -> Rows:
+    def faces(self, client: int, given: Tensors, own: Own) -> Float32Array:
         """float32 (num_users, d + 1): the faces of a client's users."""
         vectors = own(self.factors.user, client)
         if self.factors.weight:
             vectors = vectors * given[self.factors.weight]
         return faced(vectors)
 
-    def changes(self, rows: Rows) -> Tensors:
+    def changes(self, rows: Float32Array) -> Tensors:
         """Split changes of item rows, (n, d + 1), into changes of parameters, (n, ...) each."""
         parts = {self.factors.item: rows[:, :-1], self.factors.item_bias: rows[:, -1:]}
         return {name: change for name, change in parts.items() if name}
 
 
-def faced(vectors: Rows) -> Rows:
+def faced(vectors: Float32Array) -> Float32Array:
     """Append a 1, which is multiplied with the bias, to user vectors: (n, d) to (n, d + 1)."""
     return np.concatenate([vectors, np.ones((len(vectors), 1), np.float32)], axis=1)
 
@@ -84,7 +84,7 @@ class ItemRows:
         tensors: float32 (n, ...) by the name of the table; missing tables are zero.
     """
 
-    rows: NDArray[np.int64]
+    rows: IndexArray
     tensors: Tensors
 
     @classmethod

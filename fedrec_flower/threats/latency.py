@@ -4,16 +4,14 @@ The unit of time is the time that a device of median speed needs to train on one
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.random import draw, streams
+from fedrec_flower.core.types import Float64Array, IndexArray
 
 _UNIT = 2.0**-53  # a float64 has 53 random bits
 
 
-def uniform(
-    seed: int, role: str, round_: int, clients: NDArray[np.int64], counter: int
-) -> NDArray[np.float64]:
+def uniform(seed: int, role: str, round_: int, clients: IndexArray, counter: int) -> Float64Array:
     """One number in [0, 1) for each client: float64 (num_clients,).
 
     Args:
@@ -27,26 +25,24 @@ def uniform(
     return (bits >> np.uint64(11)).astype(np.float64) * _UNIT
 
 
-def normal(
-    seed: int, role: str, round_: int, clients: NDArray[np.int64], counter: int
-) -> NDArray[np.float64]:
+def normal(seed: int, role: str, round_: int, clients: IndexArray, counter: int) -> Float64Array:
     """One standard normal number for each client: float64 (num_clients,); see `uniform`.
 
     Source: Box and Muller 1958.
     """
     radius, angle = (uniform(seed, role, round_, clients, 2 * counter + i) for i in range(2))
-    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
+    numbers: Float64Array = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
     return numbers
 
 
 def latency(
     seed: int,
-    clients: NDArray[np.int64],
-    num_examples: NDArray[np.int64],
+    clients: IndexArray,
+    num_examples: IndexArray,
     round_: int,
     attempt: int,
     spread: float,
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Simulated time from the request to a client until its reply.
 
     The time is the number of interactions, times the slowness of the client's device (the same in
@@ -65,5 +61,5 @@ def latency(
     """
     device = normal(seed, "device-latency", 0, clients, 0)
     load = normal(seed, "round-latency", round_, clients, attempt)
-    slowness: NDArray[np.float64] = np.exp(spread * (device + load))
+    slowness: Float64Array = np.exp(spread * (device + load))
     return slowness * num_examples

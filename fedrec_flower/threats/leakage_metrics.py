@@ -16,15 +16,12 @@ not touched do not change.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.threats.observation import Observation
 
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
 
-
-def auc(ours: Floats, others: Floats) -> float:
+def auc(ours: Float64Array, others: Float64Array) -> float:
     """The probability that a positive scores higher than a negative; ties count half.
 
     Sources: Mann and Whitney 1947; Hanley and McNeil 1982 for the equality with the area under the
@@ -37,7 +34,7 @@ def auc(ours: Floats, others: Floats) -> float:
     return float(_wins(ours, others).mean())
 
 
-def auc_error(ours: Floats, others: Floats) -> float:
+def auc_error(ours: Float64Array, others: Float64Array) -> float:
     """The standard error of `auc`; requires at least two positives and two negatives.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988, equation 5.
@@ -46,12 +43,12 @@ def auc_error(ours: Floats, others: Floats) -> float:
     return float(np.sqrt(variances[0] / len(ours) + variances[1] / len(others)))
 
 
-def _wins(ours: Floats, others: Floats) -> Floats:
+def _wins(ours: Float64Array, others: Float64Array) -> Float64Array:
     """float64 (m,): the share of `others` below each of `ours`; ties count half."""
     ordered = np.sort(others)
     num_below = np.searchsorted(ordered, ours, "left")
     num_up_to = np.searchsorted(ordered, ours, "right")
-    share: Floats = (num_below + num_up_to) / (2 * len(others))
+    share: Float64Array = (num_below + num_up_to) / (2 * len(others))
     return share
 
 
@@ -65,11 +62,11 @@ class Pairs:
         weight: float64 (n,), with sum 1; the total weight of each item of the client is the same.
     """
 
-    own: Codes
-    other: Codes
-    weight: Floats
+    own: IndexArray
+    other: IndexArray
+    weight: Float64Array
 
-    def auc(self, score: Floats) -> float:
+    def auc(self, score: Float64Array) -> float:
         """The share of comparisons in which the client's item scores higher; ties count half.
 
         Args:
@@ -87,12 +84,12 @@ class Matching:
         rng: orders items of equal popularity.
     """
 
-    def __init__(self, popularity: Codes, rng: np.random.Generator) -> None:
+    def __init__(self, popularity: IndexArray, rng: np.random.Generator) -> None:
         self._order = np.lexsort((rng.random(len(popularity)), popularity))
         self._place = np.empty(len(popularity), np.int64)
         self._place[self._order] = np.arange(len(popularity))
 
-    def pairs(self, own: Codes, others: Codes, each_side: int) -> Pairs:
+    def pairs(self, own: IndexArray, others: IndexArray, each_side: int) -> Pairs:
         """Compare each item of a client with the items next to it in popularity.
 
         Args:
@@ -115,7 +112,7 @@ class Matching:
 _NUM_ITERATIONS = 50  # of power iteration: a client's change has almost rank one
 
 
-def by_item(seen: Observation, num_items: int) -> list[Floats]:
+def by_item(seen: Observation, num_items: int) -> list[Float64Array]:
     """The observed tensors with a row per item: float64 (num_items, ...) each.
 
     Counts of pairs of items are sent as the lower triangle of a matrix, row by row; its diagonal,
@@ -132,7 +129,7 @@ def by_item(seen: Observation, num_items: int) -> list[Floats]:
     return tables
 
 
-def leakage_scores(seen: Observation, num_items: int) -> Floats:
+def leakage_scores(seen: Observation, num_items: int) -> Float64Array:
     """Two scores of the items, higher for items that the client has more probably.
 
     Args:
@@ -151,14 +148,14 @@ def leakage_scores(seen: Observation, num_items: int) -> Floats:
     return np.stack([along, along + np.linalg.norm(rows, axis=1)])
 
 
-def inferred_items(leakage_scores: Floats) -> NDArray[np.int64]:
+def inferred_items(leakage_scores: Float64Array) -> IndexArray:
     """Codes of the inferred items: those with a positive component along the direction."""
     return np.flatnonzero(leakage_scores[0] > 0)
 
 
-def _principal_direction(rows: Floats) -> Floats:
+def _principal_direction(rows: Float64Array) -> Float64Array:
     """float64 (d,): the first right singular vector of rows (n, d); zeros if all rows are zero."""
-    direction: Floats = rows[np.linalg.norm(rows, axis=1).argmax()]
+    direction: Float64Array = rows[np.linalg.norm(rows, axis=1).argmax()]
     for _ in range(_NUM_ITERATIONS):
         length = float(np.linalg.norm(direction))
         if not length:
@@ -167,7 +164,7 @@ def _principal_direction(rows: Floats) -> Floats:
     return direction / float(np.linalg.norm(direction))
 
 
-def _side(along: Floats, tables: list[Floats]) -> float:
+def _side(along: Float64Array, tables: list[Float64Array]) -> float:
     """The sign of the client's items along the direction: 1 or -1.
 
     A table with one number per item, a bias or a count, increases for the client's items. Without

@@ -21,15 +21,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.scatter import scatter_add_rows
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.models.abilities import BilinearForm
 from fedrec_flower.threats.observation import ClientSimulator, ObservedSum
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
 
 _NUM_ACTIVITIES = 36  # candidate numbers of items, geometrically spaced
 _MAX_ERROR = 1.5  # largest counted error of one coefficient, in changes of one own item
@@ -50,13 +47,13 @@ class SimulatedUpdates:
         total: float64 (num_items, d + 1), the sum of the updates.
     """
 
-    change: Floats
-    directions: Floats
-    total: Floats
+    change: Float64Array
+    directions: Float64Array
+    total: Float64Array
 
     @classmethod
     def of(
-        cls, updates: Updates, cohort: Codes, factors: BilinearForm, num_items: int
+        cls, updates: Updates, cohort: IndexArray, factors: BilinearForm, num_items: int
     ) -> "SimulatedUpdates":
         """Arrange updates by client."""
         weights = updates.row_weights
@@ -74,7 +71,9 @@ class SimulatedUpdates:
         return cls(changes(updates, cohort, factors, num_items), directions, total)
 
 
-def changes(updates: Updates, cohort: Codes, factors: BilinearForm, num_items: int) -> Floats:
+def changes(
+    updates: Updates, cohort: IndexArray, factors: BilinearForm, num_items: int
+) -> Float64Array:
     """float64 (n, num_items): each client's changes of item biases, times its weight."""
     change = np.zeros((len(cohort), num_items))
     owners = np.searchsorted(cohort, updates.clients)[updates.owners]
@@ -100,10 +99,10 @@ class LeastSquares:
     factors: BilinearForm
     num_items: int
     refinements: int
-    activities: Codes | None
-    histories: dict[int, Codes] = field(default_factory=dict)
+    activities: IndexArray | None
+    histories: dict[int, IndexArray] = field(default_factory=dict)
 
-    def read(self, played: ObservedSum) -> Floats:
+    def read(self, played: ObservedSum) -> Float64Array:
         """Score the items of a cohort from its sum and the sums read before.
 
         Args:
@@ -130,7 +129,9 @@ class LeastSquares:
         self.simulator.updates(played, histories, keep=True)
         return score
 
-    def simulate(self, played: ObservedSum, histories: Mapping[int, Codes]) -> SimulatedUpdates:
+    def simulate(
+        self, played: ObservedSum, histories: Mapping[int, IndexArray]
+    ) -> SimulatedUpdates:
         """Simulate the clients of a cohort with guessed histories."""
         updates = self.simulator.updates(played, histories, keep=False)
         return SimulatedUpdates.of(updates, played.cohort, self.factors, self.num_items)
@@ -151,7 +152,12 @@ class _Estimate:
     """
 
     def __init__(
-        self, attack: LeastSquares, played: ObservedSum, rows: Floats, scale: Floats, slopes: Floats
+        self,
+        attack: LeastSquares,
+        played: ObservedSum,
+        rows: Float64Array,
+        scale: Float64Array,
+        slopes: Float64Array,
     ) -> None:
         self._attack = attack
         self._played = played
@@ -172,9 +178,9 @@ class _Estimate:
         largest = max(min(8 * mean_size, attack.num_items // 2), mean_size)
         candidates = np.geomspace(min(8, mean_size), largest, _NUM_ACTIVITIES)
         self._candidate_sizes = np.unique(candidates.astype(int))
-        self._profiles: list[Floats] = []  # by candidate size: changes by negatives alone
+        self._profiles: list[Float64Array] = []  # by candidate size: changes by negatives alone
 
-    def first(self, vectors: Floats) -> Floats:
+    def first(self, vectors: Float64Array) -> Float64Array:
         """Scores from the clients' vectors, before their histories are simulated.
 
         Args:
@@ -209,7 +215,7 @@ class _Estimate:
                 score[place, attack.histories[client]] += 1.0
         return score
 
-    def refined(self, score: Floats) -> Floats:
+    def refined(self, score: Float64Array) -> Float64Array:
         """Scores from the residual of a simulation of the best histories.
 
         Args:
@@ -240,7 +246,9 @@ class _Estimate:
         self._estimate_sizes(simulated.change + missing, unit)
         return has_item + missing / item_change
 
-    def _solve(self, rows: Floats, directions: Floats, variances: Floats, noise: float) -> Floats:
+    def _solve(
+        self, rows: Float64Array, directions: Float64Array, variances: Float64Array, noise: float
+    ) -> Float64Array:
         """The changes whose sum is closest to given rows, by minimum mean square error.
 
         Args:
@@ -265,7 +273,7 @@ class _Estimate:
             change[:, items] = (spread @ weights)[:, :, 0].T
         return change
 
-    def _unit(self, change: Floats, histories: Mapping[int, Codes]) -> Floats:
+    def _unit(self, change: Float64Array, histories: Mapping[int, IndexArray]) -> Float64Array:
         """float64 (n, 1): each client's bias change of an own item whose score is 0."""
         units = []
         for place, client in enumerate(self._cohort):
@@ -276,7 +284,7 @@ class _Estimate:
         median = np.nanmedian(by_client) if np.isfinite(by_client).any() else 1.0
         return np.where(np.isfinite(by_client), by_client, median)[:, None]
 
-    def _negatives(self, sizes: Codes) -> Floats:
+    def _negatives(self, sizes: IndexArray) -> Float64Array:
         """Changes of biases by negatives, for clients with the given numbers of items.
 
         Args:
@@ -293,7 +301,7 @@ class _Estimate:
         change[:, one] = 0.0
         return change
 
-    def _estimate_sizes(self, change: Floats, unit: Floats) -> None:
+    def _estimate_sizes(self, change: Float64Array, unit: Float64Array) -> None:
         """Set each unknown size to the candidate whose negatives fit the changes best."""
         if not len(self._unknown):
             return
@@ -314,19 +322,19 @@ class _Estimate:
         self.sizes[self._unknown] = best[self._unknown]
 
 
-def _clipped_squares(errors: Floats, limit: Floats) -> Floats:
+def _clipped_squares(errors: Float64Array, limit: Float64Array) -> Float64Array:
     """float64 (n,): sums of squared errors, each error clipped to `limit` (n, 1)."""
     return np.asarray((np.minimum(np.abs(errors), limit) ** 2).sum(axis=1))
 
 
-def _mixed(change: Floats, directions: Floats) -> Floats:
+def _mixed(change: Float64Array, directions: Float64Array) -> Float64Array:
     """float64 (num_items, d + 1): the sum of the clients' changes along their directions."""
     return np.concatenate([change.T @ directions, change.sum(axis=0)[:, None]], axis=1)
 
 
 def _loss_slopes(
-    given: Mapping[str, NDArray[np.float32]], factors: BilinearForm, vectors: Floats
-) -> Floats:
+    given: Mapping[str, Float32Array], factors: BilinearForm, vectors: Float64Array
+) -> Float64Array:
     """float64 (n, num_items): the slope of the loss at each item's score; 1 at a score of 0."""
     scores = vectors @ given[factors.item].T.astype(np.float64) + given[factors.item_bias][:, 0]
     return np.maximum(2.0 / (1.0 + np.exp(np.minimum(scores, 30.0))), 0.05)
@@ -338,6 +346,6 @@ def _mean_activity(played: ObservedSum, num_items: int) -> int:
     return int(np.clip(mean if mean > 1 else num_items // 20, 1, num_items // 2))
 
 
-def _best(score: Floats, count: int) -> Codes:
+def _best(score: Float64Array, count: int) -> IndexArray:
     """int64 (count,): the items with the highest scores."""
     return np.argsort(-score, kind="stable")[:count].astype(np.int64)

@@ -11,17 +11,14 @@ few shadow models.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrec_flower.core.random import generator
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from fedrec_flower.core.types import BoolArray, Float64Array
 
 _MIN_VARIANCE = 1e-12  # for scores that do not vary
 
 
-def halves(number: int, num_users: int) -> Flags:
+def halves(number: int, num_users: int) -> BoolArray:
     """The users that train a shadow federation: a random half.
 
     Shadow federation 1 trains on the users that shadow federation 0 does not train on, 3 on those
@@ -39,7 +36,9 @@ def halves(number: int, num_users: int) -> Flags:
     return first if number % 2 == 0 else ~first
 
 
-def calibrated(score: Floats, shadow_scores: Floats, trained: Flags) -> dict[str, Floats]:
+def calibrated(
+    score: Float64Array, shadow_scores: Float64Array, trained: BoolArray
+) -> dict[str, Float64Array]:
     """Membership scores that are calibrated by each user's scores under shadow models.
 
     Args:
@@ -72,7 +71,7 @@ def calibrated(score: Floats, shadow_scores: Floats, trained: Flags) -> dict[str
     }
 
 
-def _moments(scores: Floats, chosen: Flags) -> tuple[Floats, float]:
+def _moments(scores: Float64Array, chosen: BoolArray) -> tuple[Float64Array, float]:
     """Mean of the chosen scores of each user, NaN for none, and their variance over all users."""
     count = chosen.sum(axis=0)
     total = np.where(chosen, scores, 0).sum(axis=0)
@@ -82,7 +81,7 @@ def _moments(scores: Floats, chosen: Flags) -> tuple[Floats, float]:
     return mean, max(squares / max(freedom, 1), _MIN_VARIANCE)
 
 
-def _log_normal(score: Floats, mean: Floats, variance: float) -> Floats:
+def _log_normal(score: Float64Array, mean: Float64Array, variance: float) -> Float64Array:
     """Logarithm of the normal density, without its constant term."""
-    density: Floats = -((score - mean) ** 2) / (2 * variance) - np.log(variance) / 2
+    density: Float64Array = -((score - mean) ** 2) / (2 * variance) - np.log(variance) / 2
     return density

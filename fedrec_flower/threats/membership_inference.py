@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.types import BoolArray, Float64Array, IndexArray
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Columns, Prepared
 from fedrec_flower.threats.base import InferenceAttack
 from fedrec_flower.threats.leakage_metrics import auc, auc_error, by_item
-from fedrec_flower.threats.likelihood import Flags, calibrated, halves
+from fedrec_flower.threats.likelihood import calibrated, halves
 from fedrec_flower.threats.observation import AttackedRun, AttackTarget, KnownHistories, Observation
-
-Floats = NDArray[np.float64]
 
 _MIN_USERS = 2  # members, and non-members, for a standard error
 _MIN_SHADOWS = 4  # two with each user and two without, for a variance
@@ -144,9 +143,9 @@ class MembershipInference(InferenceAttack):
         self,
         target: AttackTarget,
         claims: KnownHistories,
-        targets: NDArray[np.int64],
-        score: Floats,
-    ) -> dict[str, Floats]:
+        targets: IndexArray,
+        score: Float64Array,
+    ) -> dict[str, Float64Array]:
         """Scores of the targets, calibrated by shadow federations; see `calibrated`."""
         data = target.data
         shadow_scores = []
@@ -162,17 +161,19 @@ class MembershipInference(InferenceAttack):
         shared: Observation,
         num_items: int,
         claims: KnownHistories,
-        targets: NDArray[np.int64],
-    ) -> Floats:
+        targets: IndexArray,
+    ) -> Float64Array:
         """float64 (num_targets,): minus the logarithm of the error of each target's history."""
         histories = [claims.slice(user, user + 1).item for user in targets.tolist()]
         vectors = np.concatenate(by_item(shared, num_items), axis=1)
         # The logarithm of the error is closer to a normal distribution than the error.
         error = np.maximum(-self.familiarity(vectors, histories), np.finfo(float).tiny)
-        score: Floats = -np.log(error)
+        score: Float64Array = -np.log(error)
         return score
 
-    def familiarity(self, vectors: Floats, histories: list[NDArray[np.int32]]) -> Floats:
+    def familiarity(
+        self, vectors: Float64Array, histories: list[NDArray[np.int32]]
+    ) -> Float64Array:
         """The familiarity of each history.
 
         Args:
@@ -211,17 +212,15 @@ def claimed(data: Prepared) -> KnownHistories:
     return claims
 
 
-def _membership(
-    data: Prepared, claims: Columns, participated: NDArray[np.int64]
-) -> NDArray[np.int8]:
+def _membership(data: Prepared, claims: Columns, participated: IndexArray) -> NDArray[np.int8]:
     """int8 (num_users,): 1 for members, which trained, 0 for non-members, -1 for other users."""
     has_training = np.diff(data.part(Part.TRAIN).offsets) > 0
-    sampled: Flags = np.repeat(participated > 0, np.diff(data.client_offsets))
+    sampled: BoolArray = np.repeat(participated > 0, np.diff(data.client_offsets))
     non_member = ~has_training & (np.diff(claims.offsets) > 0)
     return np.where(has_training & sampled, 1, np.where(non_member, 0, -1)).astype(np.int8)
 
 
-def _figures(score: Floats, member: Flags) -> dict[str, float]:
+def _figures(score: Float64Array, member: BoolArray) -> dict[str, float]:
     """The AUC of a score that separates members from non-members; NaN becomes the median."""
     filled = np.where(np.isnan(score), np.nanmedian(score), score)
     members = filled[member]

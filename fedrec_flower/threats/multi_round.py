@@ -18,14 +18,11 @@ its dual form, of rounds instead of clients.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.models.abilities import BilinearForm
 from fedrec_flower.threats.observation import ObservedSum
 from fedrec_flower.threats.source_separation import Separated, assign_sources, separate
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
 
 _RIDGE = 1.0  # multiple of the mean variance of a round under D
 LATEST = 45  # number of separated rounds, the last ones: longer vectors are easier to separate
@@ -34,10 +31,10 @@ LATEST = 45  # number of separated rounds, the last ones: longer vectors are eas
 def regression_scores(
     sums: Sequence[ObservedSum],
     factors: BilinearForm,
-    clients: Codes,
-    activities: Codes | None,
+    clients: IndexArray,
+    activities: IndexArray | None,
     num_clients: int,
-) -> Floats:
+) -> Float64Array:
     """Regress the changes of biases on participation.
 
     Args:
@@ -63,7 +60,7 @@ def regression_scores(
     covariance = (took_part * weights) @ took_part.T
     ridge = max(_RIDGE * float(np.trace(covariance)) / len(covariance), 1e-12)
     solved = np.linalg.solve(covariance + ridge * np.eye(len(covariance)), changes)
-    scores: Floats = weights[clients][:, None] * (took_part[:, clients].T @ solved)
+    scores: Float64Array = weights[clients][:, None] * (took_part[:, clients].T @ solved)
     return scores
 
 
@@ -78,7 +75,9 @@ def separate_sums(
     ]
 
 
-def separation_scores(rounds: Sequence[Separated], clients: Codes, num_clients: int) -> Floats:
+def separation_scores(
+    rounds: Sequence[Separated], clients: IndexArray, num_clients: int
+) -> Float64Array:
     """The sum of the sources that are assigned to each client.
 
     Args:
@@ -95,5 +94,5 @@ def separation_scores(rounds: Sequence[Separated], clients: Codes, num_clients: 
         scaled = each.sources / np.where(spread > 0, spread, 1.0)
         is_assigned = source_of >= 0
         scores[each.cohort[is_assigned]] += scaled[:, source_of[is_assigned]].T
-    client_scores: Floats = scores[clients]
+    client_scores: Float64Array = scores[clients]
     return client_scores

@@ -5,15 +5,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import BoolArray, Float64Array, IndexArray, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.prepared import Columns, Prepared
 from fedrec_flower.models.abilities import BilinearForm
 
-Observation = Mapping[str, NDArray[np.float64]]  # sent or released tensors, by name
+Observation = Mapping[str, Float64Array]  # sent or released tensors, by name
 KnownHistories = Columns  # the users' histories that an attacker has
 AttackedRound = int | Literal["last"]  # a round of the run, or one more after its last round
 Exposure = Literal["update", "sum", "release", "sums", "releases"]
@@ -69,7 +66,7 @@ class ObservedSum:
     """
 
     round: int
-    cohort: NDArray[np.int64]
+    cohort: IndexArray
     given: Tensors
     seen: Observation
     weight: float
@@ -83,12 +80,12 @@ class ClientSimulator(Protocol):
     It has no data of real clients: it trains on guessed histories.
     """
 
-    def vectors(self, clients: NDArray[np.int64]) -> NDArray[np.float64]:
+    def vectors(self, clients: IndexArray) -> Float64Array:
         """float64 (n, d): the simulated clients' current vectors."""
         ...
 
     def updates(
-        self, played: ObservedSum, histories: Mapping[int, NDArray[np.int64]], *, keep: bool
+        self, played: ObservedSum, histories: Mapping[int, IndexArray], *, keep: bool
     ) -> Updates:
         """The updates that clients would send, after clipping, if these were their histories.
 
@@ -124,7 +121,7 @@ class TargetRound(Protocol):
         ...
 
     @property
-    def cohort(self) -> NDArray[np.int64]:
+    def cohort(self) -> IndexArray:
         """int64 (n,): the sampled clients."""
         ...
 
@@ -148,7 +145,7 @@ class ShadowModel:
     """
 
     shared: Observation
-    trained: NDArray[np.bool_]
+    trained: BoolArray
 
 
 class AttackTarget(Protocol):
@@ -165,7 +162,7 @@ class AttackTarget(Protocol):
         ...
 
     @property
-    def participated(self) -> NDArray[np.int64]:
+    def participated(self) -> IndexArray:
         """int64 (num_clients,): number of rounds for which each client was sampled."""
         ...
 
@@ -193,7 +190,7 @@ class AttackTarget(Protocol):
         """A simulator of the clients with their draws; None if these come from a secret."""
         ...
 
-    def shadow(self, number: int, claims: KnownHistories, inside: NDArray[np.bool_]) -> ShadowModel:
+    def shadow(self, number: int, claims: KnownHistories, inside: BoolArray) -> ShadowModel:
         """Train a shadow federation with the run's configuration, or load it from the cache.
 
         Args:

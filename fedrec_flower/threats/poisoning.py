@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.random import generator
+from fedrec_flower.core.types import BoolArray, IndexArray
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
@@ -67,12 +68,12 @@ class Poisoning(Attack):
 
     @cached_property
     @override
-    def malicious_clients(self) -> NDArray[np.int64]:
+    def malicious_clients(self) -> IndexArray:
         clients = self.data.num_clients
         return np.flatnonzero(sample_byzantine_clients(self.seed, clients, self.malicious))
 
     @cached_property
-    def promoted(self) -> NDArray[np.int64]:
+    def promoted(self) -> IndexArray:
         """int64 (num_targets,): codes of the promoted items, ascending."""
         if self.targets is not None:
             return np.unique([self._code(item) for item in self.targets])
@@ -81,13 +82,13 @@ class Poisoning(Attack):
         return np.sort(rng.choice(self.most_popular[::-1][:size], self.num_targets, replace=False))
 
     @cached_property
-    def most_popular(self) -> NDArray[np.int64]:
+    def most_popular(self) -> IndexArray:
         """int64 (num_items,): all items, the most frequent in training first."""
         train = self.data.part(Part.TRAIN)
         count = np.bincount(train.item, minlength=self.data.num_items)
         return np.argsort(-count, kind="stable")
 
-    def malicious_places(self, updates: Updates) -> NDArray[np.int64]:
+    def malicious_places(self, updates: Updates) -> IndexArray:
         """int64 (n,): places of malicious clients in the updates."""
         return np.flatnonzero(np.isin(updates.clients, self.malicious_clients))
 
@@ -117,7 +118,7 @@ class Poisoning(Attack):
             "malicious": len(self.malicious_clients),
         }
 
-    def _shown(self, listed: NDArray[np.int32], honest: NDArray[np.bool_]) -> list[float]:
+    def _shown(self, listed: NDArray[np.int32], honest: BoolArray) -> list[float]:
         """The exposure of each target that is new to at least one honest user."""
         parts = [self.data.part(part) for part in Part]
         rates = []
@@ -138,7 +139,7 @@ class Poisoning(Attack):
         return int(codes[0])
 
 
-def _ndcg(data: Prepared, listed: NDArray[np.int32], honest: NDArray[np.bool_]) -> float:
+def _ndcg(data: Prepared, listed: NDArray[np.int32], honest: BoolArray) -> float:
     """Mean NDCG@k of honest users, computed from their lists of length k."""
     test = data.part(Part.TEST)
     user = test.users()

@@ -18,10 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
+from fedrec_flower.core.types import Float64Array, IndexArray
 
 _MAX_ITERATIONS = 100  # of FastICA; more iterations hardly change the sources on ML-100K
 _TOLERANCE = 1e-5  # change of a direction, as 1 - |cosine|
@@ -39,12 +37,14 @@ class Separated:
         vectors: float64 (k, d), the client vector of each source.
     """
 
-    cohort: Codes
-    sources: Floats
-    vectors: Floats
+    cohort: IndexArray
+    sources: Float64Array
+    vectors: Float64Array
 
 
-def separate(vectors: Floats, bias: Floats, cohort: Codes, rng: np.random.Generator) -> Separated:
+def separate(
+    vectors: Float64Array, bias: Float64Array, cohort: IndexArray, rng: np.random.Generator
+) -> Separated:
     """Separate a sum into the sources of its clients.
 
     Args:
@@ -68,7 +68,7 @@ def separate(vectors: Floats, bias: Floats, cohort: Codes, rng: np.random.Genera
     return Separated(cohort, sources * scale * sign.T, sign * mixing[:, :-1])
 
 
-def _directions(data: Floats, rng: np.random.Generator) -> Floats:
+def _directions(data: Float64Array, rng: np.random.Generator) -> Float64Array:
     """float64 (k, k): orthonormal directions in which white data (n, k) are least normal."""
     size = data.shape[1]
     white = data.astype(np.float32)  # twice as fast, and exact enough for a direction
@@ -87,7 +87,7 @@ def _directions(data: Floats, rng: np.random.Generator) -> Floats:
     return directions.astype(np.float64)
 
 
-def assign_sources(rounds: Sequence[Separated], num_clients: int) -> list[Codes]:
+def assign_sources(rounds: Sequence[Separated], num_clients: int) -> list[IndexArray]:
     """Assign the sources of each round to clients, by participation over the rounds.
 
     The vectors of one client are similar in all rounds. A source is first assigned to the client
@@ -111,7 +111,7 @@ def assign_sources(rounds: Sequence[Separated], num_clients: int) -> list[Codes]
     return source_of
 
 
-def _profiles(rounds: Sequence[Separated]) -> list[Floats]:
+def _profiles(rounds: Sequence[Separated]) -> list[Float64Array]:
     """The normalised vector of each source: unit rows, (k, d), white over all rounds."""
     units = [_units(each.vectors) for each in rounds]
     units = [unit - unit.mean(axis=0) for unit in units]
@@ -123,14 +123,14 @@ def _profiles(rounds: Sequence[Separated]) -> list[Floats]:
     return [_units(unit @ whitening) for unit in units]
 
 
-def _units(rows: Floats) -> Floats:
+def _units(rows: Float64Array) -> Float64Array:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths > 0, lengths, 1.0))
 
 
 def _assign_by_participation(
-    profiles: Sequence[Floats], rounds: Sequence[Separated], took_part: Floats
-) -> list[Codes]:
+    profiles: Sequence[Float64Array], rounds: Sequence[Separated], took_part: Float64Array
+) -> list[IndexArray]:
     """Assign sources by their similarity to sources of rounds with and without each client."""
     source_of = []
     for place, each in enumerate(rounds):
@@ -144,11 +144,11 @@ def _assign_by_participation(
 
 
 def _assign_by_similarity(
-    profiles: Sequence[Floats],
+    profiles: Sequence[Float64Array],
     rounds: Sequence[Separated],
-    source_of: Sequence[Codes],
+    source_of: Sequence[IndexArray],
     num_clients: int,
-) -> list[Codes]:
+) -> list[IndexArray]:
     """Assign sources by their similarity to the sources of each client in other rounds."""
     total = np.zeros((num_clients, profiles[0].shape[1]))
     assigned = [
@@ -166,11 +166,11 @@ def _assign_by_similarity(
     return reassigned
 
 
-def _mean_over(chosen: Floats, values: Floats) -> Floats:
+def _mean_over(chosen: Float64Array, values: Float64Array) -> Float64Array:
     return np.asarray(chosen @ values / np.maximum(chosen.sum(axis=1, keepdims=True), 1.0))
 
 
-def _assign(gain: Floats) -> Codes:
+def _assign(gain: Float64Array) -> IndexArray:
     """int64 (n,): the column assigned to each row, with the largest total gain; -1 for none."""
     from scipy.optimize import linear_sum_assignment  # here: few runs are attacked
 

@@ -32,7 +32,9 @@ def assert_same(one: "Federated", other: "Federated") -> None:
 
 
 @pytest.mark.parametrize("attack", [*PROFILES, *CRAFTED])
-def test_nobody_malicious_equals_no_attack_exactly(federate: "Federate", attack: str) -> None:
+def test_an_attack_without_malicious_clients_equals_no_attack(
+    federate: "Federate", attack: str
+) -> None:
     plain, nobody = (
         federate(*overrides) for overrides in ((), (f"attack={attack}", "attack.malicious=0.0"))
     )
@@ -40,7 +42,7 @@ def test_nobody_malicious_equals_no_attack_exactly(federate: "Federate", attack:
 
 
 @pytest.mark.parametrize("attack", [*PROFILES, *CRAFTED])
-def test_an_attack_does_not_depend_on_who_hosts_whom(federate: "Federate", attack: str) -> None:
+def test_an_attack_does_not_depend_on_hosting(federate: "Federate", attack: str) -> None:
     choices = (f"attack={attack}", "attack.malicious=0.25", *FEW)
     one, many = (federate(*choices, f"federation.num_nodes={nodes}") for nodes in (1, 6))
     for name, tensor in one.shared.items():
@@ -78,7 +80,9 @@ def test_fake_profiles_reach_the_sums_of_exact_models(federate: "Federate", mode
     assert exposure(run) > exposure(federate(f"model={model}", "attack=watch", *FEW))
 
 
-def test_the_sums_of_exact_models_stay_bit_for_bit_where_nobody_lies(federate: "Federate") -> None:
+def test_the_sums_of_closed_form_models_are_equal_without_malicious_clients(
+    federate: "Federate",
+) -> None:
     plain, nobody = (
         federate("model=ease", *more)
         for more in ((), ("attack=popular", "attack.malicious=0.0", *FEW))
@@ -87,15 +91,13 @@ def test_the_sums_of_exact_models_stay_bit_for_bit_where_nobody_lies(federate: "
 
 
 @pytest.mark.parametrize("model", ["gru4rec", "autoencoder", "fedrap", "lightgcn"])
-def test_profiles_need_no_word_of_the_model(federate: "Federate", model: str) -> None:
+def test_fake_profiles_do_not_depend_on_the_model(federate: "Federate", model: str) -> None:
     run = federate(f"model={model}", "attack=bandwagon", "attack.malicious=0.25", "num_rounds=1")
     assert 0 <= exposure(run) <= 1
 
 
 @pytest.mark.parametrize("attack", CRAFTED)
-def test_a_model_whose_item_vectors_stay_at_home_is_refused(
-    federate: "Federate", attack: str
-) -> None:
+def test_a_model_with_personal_item_vectors_is_rejected(federate: "Federate", attack: str) -> None:
     with pytest.raises(ConfigError, match="shares none: choose model=mf"):
         federate(f"attack={attack}", "model=fedrap")
     with pytest.raises(ConfigError, match="MF shares none"):

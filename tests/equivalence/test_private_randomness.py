@@ -128,7 +128,9 @@ def scene(ran: "Federated") -> TrainedRun:
 # --- the finding: the seed in the job is a trapdoor ---------------------------------------------
 
 
-def test_the_seed_in_the_job_tells_no_draw_of_a_client(federate: "Federate", drawn: Drawn) -> None:
+def test_the_seed_in_the_job_determines_no_draw_of_a_client(
+    federate: "Federate", drawn: Drawn
+) -> None:
     """Item 1: the server knows no draw of a client."""
     for words in RUNS.values():
         federate(*QUICK, *words, PRIVATE)
@@ -160,7 +162,7 @@ def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
     assert one.job.seed == other.job.seed
 
 
-def test_no_message_holds_the_secret(federate: "Federate") -> None:
+def test_no_message_contains_the_secret(federate: "Federate") -> None:
     """Item 1: the server knows no draw of a client."""
     for words in (RUNS["finetuned, compressed"], RUNS["pseudo items, masked"]):
         ran = federate(*QUICK, *words, PRIVATE)
@@ -219,7 +221,7 @@ def test_the_same_secret_repeats_a_private_run(federate: "Federate") -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_private_run_that_was_interrupted_goes_on_with_its_secret(tmp_path: Path) -> None:
+def test_an_interrupted_private_run_resumes_with_its_secret(tmp_path: Path) -> None:
     words = ["experiment=smoke", PRIVATE, "checkpoint_every=1", "num_rounds=3"]
     words += [f"dataset.cache_dir={tmp_path / 'cache'}"]
     interrupted(words, tmp_path / "rest", 5)
@@ -235,7 +237,7 @@ def test_a_private_run_that_was_interrupted_goes_on_with_its_secret(tmp_path: Pa
         assert whole == rest, name
 
 
-def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federate") -> None:
+def test_the_replayed_round_uses_the_secret_of_the_run(federate: "Federate") -> None:
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, PRIVATE)
     with scene(ran).replay_round(1, with_history=False) as played:
         total = played.whole.seen["item_embedding.weight"]
@@ -246,7 +248,7 @@ def test_the_spied_round_is_played_with_the_secret_of_the_run(federate: "Federat
 
 
 @pytest.mark.parametrize("randomness", ["seeded", "private"])
-def test_an_attack_on_a_seeded_run_says_that_the_server_knows_the_seed(
+def test_an_attack_on_a_seeded_run_states_that_the_server_has_the_seed(
     federate: "Federate", randomness: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Item 1: the server knows no draw of a client."""
@@ -261,7 +263,7 @@ def test_an_attack_on_a_seeded_run_says_that_the_server_knows_the_seed(
 
 
 @pytest.mark.parametrize("randomness", ["seeded", "private"])
-def test_masks_under_a_known_seed_are_warned_of(
+def test_masks_with_a_known_seed_are_logged(
     federate: "Federate", randomness: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Item 1: the server knows no draw of a client."""
@@ -271,7 +273,7 @@ def test_masks_under_a_known_seed_are_warned_of(
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_run_says_its_randomness_and_leaves_no_secret_behind(tmp_path: Path) -> None:
+def test_a_run_states_its_randomness_and_leaves_no_secret(tmp_path: Path) -> None:
     words = ["experiment=smoke", f"dataset.cache_dir={tmp_path / 'cache'}", "num_rounds=1"]
     for randomness in ("seeded", "private"):
         folder = RunFolder.create(tmp_path / randomness)
@@ -285,7 +287,7 @@ def test_another_randomness_is_refused(federate: "Federate") -> None:
         federate("randomness=secret")
 
 
-def test_a_private_job_that_says_another_word_is_private(federate: "Federate") -> None:
+def test_an_unknown_randomness_in_a_job_is_private(federate: "Federate") -> None:
     """Item 1: the server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf")
     node = ran.open_node(store=ran.store / "other", randomness="whatever")

@@ -95,7 +95,7 @@ def test_clients_that_are_in_no_sum_yet_take_the_place_of_those_that_are(
     assert ran.watcher.lost[1]["answered"] == 6 - ran.watcher.replied[1]
 
 
-def test_a_sum_of_garbage_was_released_and_is_not_asked_for_again(
+def test_an_invalid_released_sum_is_not_requested_again(
     federate: "Federate", released: list[CohortSum], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Item 5: no two sums of the same parameters are released."""
@@ -111,7 +111,7 @@ def test_a_sum_of_garbage_was_released_and_is_not_asked_for_again(
 
 
 @pytest.mark.parametrize("stage", ["share", "mask", "unmask"])
-def test_a_session_is_bound_to_the_job_it_began_with(
+def test_a_session_is_bound_to_its_job(
     federate: "Federate", released: list[CohortSum], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """Item 5: Nodes revealed shares by the rules of a job that only the last request named."""
@@ -182,7 +182,7 @@ def test_a_resumed_run_releases_no_second_sum_of_a_round(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["advertise", "mask"])
-def test_a_run_goes_on_where_its_last_round_released_nothing(
+def test_a_run_resumes_if_its_last_round_released_no_sum(
     words: list[str], tmp_path: Path, stage: str
 ) -> None:
     """Item 5: no two sums of the same parameters are released.
@@ -200,7 +200,7 @@ def test_a_run_goes_on_where_its_last_round_released_nothing(
 
 
 @pytest.mark.parametrize(("aggregation", "num_rows"), [("all_clients", 0), ("touched_clients", 60)])
-def test_row_weights_travel_only_where_they_are_divided_by(
+def test_row_weights_are_sent_only_if_they_are_used(
     federate: "Federate", released: list[CohortSum], aggregation: str, num_rows: int
 ) -> None:
     """Item 12: weights that travel under secure aggregation name no client."""
@@ -218,7 +218,7 @@ def test_row_weights_travel_only_where_they_are_divided_by(
 
 
 @pytest.mark.parametrize(("weights", "named"), [((), False), (("examples",), True)])
-def test_the_weight_of_a_row_names_no_client(
+def test_the_weight_of_a_row_identifies_no_client(
     federate: "Federate", released: list[CohortSum], weights: tuple[str, ...], named: object
 ) -> None:
     """Item 12: The weight of a row that one client touched was its number of interactions."""
@@ -244,7 +244,7 @@ def test_the_weight_of_a_cohort_is_no_sum_of_activities(
     assert released[0].total.weight == {"equal": 24, "powers": powers.sum()}[weights]
 
 
-def test_sums_of_statistics_tell_no_number_of_interactions(
+def test_sums_of_statistics_do_not_reveal_numbers_of_interactions(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
     """Item 12: weights that travel under secure aggregation name no client."""
@@ -296,7 +296,7 @@ def test_clients_left_out_of_a_sum_that_was_not_released_are_counted(
         ),
     ],
 )
-def test_rounds_that_could_release_nothing_are_refused(
+def test_rounds_that_cannot_release_a_sum_are_rejected(
     federate: "Federate", settings: tuple[str, ...], complaint: str
 ) -> None:
     """Item 14: a sum is released over min_clients clients or more."""

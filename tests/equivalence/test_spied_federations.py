@@ -48,7 +48,7 @@ def infer(ran: "Federated") -> dict[str, Any]:
 
 @pytest.mark.parametrize("at", ["1", "last"])
 @pytest.mark.parametrize("model", ["mf", "ncf", "lightgcn"])
-def test_a_plain_message_tells_what_its_client_has(
+def test_a_plain_message_reveals_the_clients_items(
     federate: "Federate", model: str, at: str
 ) -> None:
     found = infer(federate(f"model={model}", SPY, READ, f"attack.round={at}"))
@@ -61,13 +61,13 @@ def test_a_plain_message_tells_what_its_client_has(
 
 
 @pytest.mark.parametrize("model", ["popularity", "ease", "ials"])
-def test_statistics_of_one_client_tell_all_of_it(federate: "Federate", model: str) -> None:
+def test_statistics_of_one_client_reveal_all_its_items(federate: "Federate", model: str) -> None:
     found = infer(federate(f"model={model}", "num_rounds=1", SPY))
     assert (found["auc"], found["precision"], found["recall"]) == pytest.approx((1.0, 1.0, 1.0))
     assert found["sum/auc"] < 0.7
 
 
-def test_a_mechanism_decides_what_is_exposed(federate: "Federate") -> None:
+def test_the_mechanism_determines_the_exposed_view(federate: "Federate") -> None:
     ways = (SECRET, CENTRAL, LOCAL)
     secret, central, local = (infer(federate(*words, SPY, READ)) for words in ways)
     assert (secret["exposed"], secret["auc"]) == ("sum", secret["sum/auc"])
@@ -79,14 +79,14 @@ def test_a_mechanism_decides_what_is_exposed(federate: "Federate") -> None:
         assert found["auc"] == pytest.approx(0.5, abs=0.12)
 
 
-def test_pseudo_items_are_named_as_often_as_those_that_they_hide(federate: "Federate") -> None:
+def test_pseudo_items_are_inferred_as_often_as_own_items(federate: "Federate") -> None:
     plain = infer(federate(*ALL, SPY, READ, "attack.round=1"))
     masked = infer(federate(*ALL, "privacy=pseudo_items", SPY, READ, "attack.round=1"))
     assert masked["recall"] > 0.9
     assert masked["precision"] == pytest.approx(plain["precision"] / 2, abs=0.1)
 
 
-def test_messages_add_up_to_the_sum_that_is_read(federate: "Federate") -> None:
+def test_messages_add_up_to_the_observed_sum(federate: "Federate") -> None:
     for words in (("model=mf",), ("model=ncf", "strategy=median"), ("model=ease", "num_rounds=1")):
         ran = federate(*words, SPY, "clients_per_round=7")
         with target(ran).replay_round("last", with_history=False) as played:
@@ -99,7 +99,7 @@ def test_messages_add_up_to_the_sum_that_is_read(federate: "Federate") -> None:
             assert_allclose(sum(parts), value, rtol=1e-4, atol=1e-5)
 
 
-def test_the_first_round_is_played_as_it_was(federate: "Federate") -> None:
+def test_the_replayed_first_round_equals_the_original(federate: "Federate") -> None:
     ran = federate("model=mf", SPY, "num_rounds=1", "evaluation.every=1", "clients_per_round=9")
     with target(ran).replay_round(1, with_history=False) as played:
         cohort, total = played.cohort, played.whole.seen
@@ -110,7 +110,7 @@ def test_the_first_round_is_played_as_it_was(federate: "Federate") -> None:
     assert_allclose(np.sort(sent.ravel()), np.sort(told[told != 0]), rtol=1e-5, atol=1e-7)
 
 
-def test_a_round_after_the_last_one_is_the_one_that_would_have_followed(
+def test_a_round_after_the_last_equals_the_next_round_of_a_longer_run(
     federate: "Federate",
 ) -> None:
     words = ("model=mf", SPY, "evaluation.every=2", "training.learning_rate=5.0")
@@ -124,7 +124,7 @@ def test_a_round_after_the_last_one_is_the_one_that_would_have_followed(
         assert_allclose(np.sum(sent[name].numpy(), 0), value.sum(axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_released_is_the_sum_with_the_noise_of_the_mechanism(federate: "Federate") -> None:
+def test_the_release_is_the_sum_with_the_noise_of_the_mechanism(federate: "Federate") -> None:
     ran = federate(*CENTRAL, SPY)
     with target(ran).replay_round("last", with_history=False) as played:
         total, released = played.whole.seen, played.released
@@ -149,9 +149,7 @@ WHOLE = ("clients_per_round=24", "model.embedding_dim=32")
 
 
 @pytest.mark.parametrize("round_", ["1", "3", "last"])
-def test_one_sum_is_solved_by_a_server_that_knows_the_seed(
-    federate: "Federate", round_: str
-) -> None:
+def test_least_squares_solves_one_sum_with_the_seed(federate: "Federate", round_: str) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
     solved = ("attack.method=least_squares", f"attack.round={round_}")
     for known, least in (("none", 0.8), ("activities", 0.9)):
@@ -160,7 +158,7 @@ def test_one_sum_is_solved_by_a_server_that_knows_the_seed(
         assert found["auc"] == found["sum/least_squares/auc"] > least
 
 
-def test_one_sum_is_not_solved_where_draws_follow_from_a_secret(federate: "Federate") -> None:
+def test_least_squares_does_not_solve_one_sum_with_secret_draws(federate: "Federate") -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
     found = infer(federate(SPY, *WIDE, *WHOLE, "randomness=private", "attack.round=1"))
     assert "sum/least_squares/auc" not in found
@@ -181,7 +179,7 @@ def test_noise_on_the_sum_does_not_hide_it_from_the_server_that_adds_it(
     assert found["release/least_squares/auc"] == pytest.approx(0.5, abs=0.1)
 
 
-def test_a_server_sees_the_sums_of_all_rounds_and_the_strongest_view_is_headlined(
+def test_the_strongest_view_of_all_sums_is_the_headline(
     federate: "Federate",
 ) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
@@ -212,7 +210,7 @@ def test_the_sums_of_earlier_rounds_are_those_of_the_run(federate: "Federate") -
 # --- and nothing is changed -------------------------------------------------------------------
 
 
-def test_spying_changes_nothing_of_a_run(tmp_path: Path) -> None:
+def test_inference_does_not_change_a_run(tmp_path: Path) -> None:
     for name, words in (("plain", []), ("spied", [SPY])):
         overrides = ["experiment=smoke", *words, f"dataset.cache_dir={tmp_path / 'cache'}"]
         summary = run(compose(overrides)[0], RunFolder.create(tmp_path / name))
@@ -224,19 +222,19 @@ def test_spying_changes_nothing_of_a_run(tmp_path: Path) -> None:
     assert kept == [path.name for path in sorted((plain / "clients").iterdir())]
 
 
-def test_the_budget_that_is_told_is_that_of_the_run(federate: "Federate") -> None:
+def test_inference_does_not_change_the_spent_budget(federate: "Federate") -> None:
     ran = federate(*CENTRAL, SPY)
     before = ran.strategy.plan.curator.facts()
     infer(ran)
     assert ran.strategy.plan.curator.facts() == before
 
 
-def test_the_same_seed_finds_the_same(federate: "Federate") -> None:
+def test_inference_repeats_with_the_same_seed(federate: "Federate") -> None:
     one, duplicate = (infer(federate(*CENTRAL, SPY)) for _ in "ab")
     assert one == duplicate
 
 
-def test_no_more_victims_are_looked_at_than_asked_for(federate: "Federate") -> None:
+def test_the_number_of_victims_is_limited(federate: "Federate") -> None:
     few = infer(federate("model=mf", SPY, READ, "attack.num_victims=3"))
     assert few["num_victims"] == 3
     assert infer(federate("model=mf", SPY, READ))["num_victims"] <= 24
@@ -255,7 +253,9 @@ def test_clients_that_send_nothing_are_no_victims(federate: "Federate") -> None:
 MEMBERS = ("attack=membership_inference", "split=cold_users", "split.user_fraction=0.4")
 
 
-def test_who_trained_is_known_by_a_model_that_learnt_them_by_heart(federate: "Federate") -> None:
+def test_membership_inference_separates_members_of_an_overfitted_model(
+    federate: "Federate",
+) -> None:
     by_heart = ("model=mf", "model.embedding_dim=32", "num_rounds=60", "evaluation.every=60")
     rates = ("training.learning_rate=20.0", "training.batch_size=null", "training.weight_decay=0.0")
     longer = ("dataset.num_interactions=600", "dataset.num_items=120")
@@ -273,7 +273,7 @@ FEW = (
 )
 
 
-def test_shadow_federations_find_members_that_familiarity_alone_does_not(
+def test_shadow_federations_separate_members_that_familiarity_does_not(
     federate: "Federate",
 ) -> None:
     """Item 13: membership inference calibrated by shadow federations."""
@@ -285,7 +285,7 @@ def test_shadow_federations_find_members_that_familiarity_alone_does_not(
     assert (found["num_shadows"], found["num_members"], found["num_strangers"]) == (6, 24, 16)
 
 
-def test_shadow_federations_find_nobody_in_a_model_that_learnt_from_nobody(
+def test_shadow_federations_give_chance_level_for_an_untrained_model(
     federate: "Federate",
 ) -> None:
     """Item 13: membership inference calibrated by shadow federations."""
@@ -297,7 +297,7 @@ def test_shadow_federations_find_nobody_in_a_model_that_learnt_from_nobody(
 
 
 @pytest.mark.slow
-def test_shadow_federations_change_nothing_of_a_run_and_its_summary_has_their_figures(
+def test_shadow_federations_do_not_change_a_run_and_are_in_its_summary(
     tmp_path: Path,
 ) -> None:
     """Item 13: membership inference calibrated by shadow federations."""
@@ -338,7 +338,7 @@ def test_a_shadow_federation_repeats_is_kept_and_depends_on_no_seed_of_the_run(
         assert_array_equal(duplicate.shared[name], value)
 
 
-def test_who_never_trained_is_no_member(federate: "Federate") -> None:
+def test_a_user_who_never_trained_is_no_member(federate: "Federate") -> None:
     ran = federate("model=mf", *MEMBERS, "clients_per_round=2", "num_rounds=1")
     trained = ran.outcome.rounds_participated * ran.setup.data.num_examples
     assert infer(ran)["num_members"] == np.count_nonzero(trained)
@@ -372,24 +372,24 @@ def test_who_never_trained_is_no_member(federate: "Federate") -> None:
         (("strategy=local_only", *MEMBERS), r"with LocalOnly publishes none"),
     ],
 )
-def test_a_run_with_nothing_to_see_is_refused_in_one_sentence(
+def test_a_run_that_cannot_be_attacked_is_rejected_with_the_reason(
     federate: "Federate", words: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         infer(federate(*words))
 
 
-def test_a_victim_is_needed(federate: "Federate") -> None:
+def test_interaction_inference_requires_a_victim(federate: "Federate") -> None:
     with pytest.raises(ConfigError, match=r"attack.num_victims must be 1 or more: 0"):
         federate(SPY, "attack.num_victims=0")
 
 
-def test_a_round_is_counted_from_one(federate: "Federate") -> None:
+def test_interaction_inference_requires_a_round_of_at_least_one(federate: "Federate") -> None:
     with pytest.raises(ConfigError, match=r"attack.round must be 1 or more, or last: 0"):
         federate(SPY, "attack.round=0")
 
 
-def test_one_sentence_says_what_was_found(
+def test_the_result_of_inference_is_logged_in_one_sentence(
     federate: "Federate", caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "fedrec_flower"):
@@ -402,12 +402,12 @@ def test_one_sentence_says_what_was_found(
     ]
 
 
-def test_nobody_spies_unless_asked_to(federate: "Federate") -> None:
+def test_a_run_without_attack_has_no_inference(federate: "Federate") -> None:
     ran = federate("model=mf")
     assert run_inference(ran.setup.attack, target(ran)) == {}
 
 
-def test_a_hidden_view_is_no_headline(federate: "Federate") -> None:
+def test_a_hidden_view_is_not_the_headline(federate: "Federate") -> None:
     """A method that reads no sum of one round was reported with the figure of a plain update."""
     regression = (SPY, "attack.method=regression", "clients_per_round=12")
     found = infer(federate(*SECRET, *regression, "attack.round=2"))

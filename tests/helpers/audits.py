@@ -1,6 +1,8 @@
-"""Trials on the code that nodes and servers really run, for `fedrec_flower.privacy.audit`.
+"""Trials with the code that nodes and servers run, for `fedrec_flower.privacy.audit`.
 
-Everything a node sends is looked at, not the update alone: each number of a reply is a score.
+Few trials make whole replies, of which each number is a score: a value without noise separates two
+data sets after a few trials. Many trials draw only the noise, all of them in one call of the
+mechanism: the size of the noise needs many trials, and the other numbers are the same in each.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +22,8 @@ from fedrec_flower.communication.schema import TrainReply
 from fedrec_flower.communication.validation import update_sum
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import Secret
-from fedrec_flower.core.updates import ROW_WEIGHT
+from fedrec_flower.core.types import Arrays, IndexArray
+from fedrec_flower.core.updates import ROW_WEIGHT, UpdateSum
 from fedrec_flower.data.interactions import Interactions, Part, Partition, Split
 from fedrec_flower.data.partitions.statistics import partition_table
 from fedrec_flower.data.prepare import prepare
@@ -33,6 +36,7 @@ from fedrec_flower.federation.client.deployed import app
 from fedrec_flower.federation.transport.base import federate
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 from fedrec_flower.privacy.central import UNCLIPPED
+from fedrec_flower.privacy.local import LocalDP
 from fedrec_flower.privacy.noise import NoiseSource, NoiseStream
 from fedrec_flower.training.trainer import LocalTrainer, Trained
 from tests.helpers.federations import Meddle, Tap, Watcher
@@ -88,12 +92,12 @@ def prepared(cache: Path, clients: Holdings, num_items: int) -> Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A deployed run that is over, a node for each client, whose requests can be sent again.
+    """A finished deployed run with one node for each client, whose requests can be sent again.
 
     Attributes:
         setup: the run.
-        tap: what was asked, and of whom.
-        facts: what the run says of privacy at its end.
+        tap: the requests and replies of the run.
+        facts: the statement about privacy at the end of the run.
     """
 
     setup: Setup
@@ -101,7 +105,7 @@ class Deployed:
     facts: Mapping[str, Any]
 
     def asked(self, client: int) -> list[Message]:
-        """The requests to train that a client's node was sent, in order."""
+        """The training requests to a client's node, in order."""
         return [
             message
             for message in self.tap.asked
@@ -110,9 +114,9 @@ class Deployed:
         ]
 
     def trials(self, client: int, count: int) -> list[list[Message]]:
-        """All that a client's node sends in the run, so many times over.
+        """All replies of a client's node in the run, in `count` independent trials.
 
-        What the client learns is computed once: it is the noise that is drawn anew.
+        The client trains once; each trial draws new noise.
         """
         requests, context = self.asked(client), self.tap.contexts[client]
         learnt: dict[tuple[int, ...], list[Trained]] = {}
@@ -129,7 +133,7 @@ class Deployed:
         persistent_stream = NoiseSource.persistent_stream
 
         def sent() -> list[Message]:
-            """One trial: whatever a node repeats follows from a secret of this trial."""
+            """One trial; its repeated draws come from a new secret."""
             secret = Secret(urandom(32))
 
             def drawn(self: NoiseSource, role: str, client: int) -> NoiseStream:
@@ -140,6 +144,46 @@ class Deployed:
 
         with patch.object(LocalTrainer, "train", remembered):
             return [sent() for _ in range(count)]
+
+    def noisy_updates(self, client: int, count: int) -> list[Arrays]:
+        """The updates that a client's node sends, one entry per request, all trials together.
+
+        Each request is trained once. The run's own `LocalDP.add_noise` then draws the noise of all
+        trials in one call, on the clipped update repeated `count` times.
+
+        Returns:
+            By request and name, float32 (count, ...).
+        """
+        add_noise = LocalDP.add_noise
+        updates: list[Arrays] = []
+
+        def add_noise_of_all_trials(
+            mechanism: LocalDP, total: UpdateSum, *arguments: Any, **more: Any
+        ) -> None:
+            repeated = {n: np.repeat(v[None], count, axis=0) for n, v in total.tensors.items()}
+            trials = replace(total, tensors=repeated)
+            add_noise(mechanism, trials, *arguments, **more)
+            updates.append({n: v.astype(np.float32) for n, v in trials.tensors.items()})
+            add_noise(mechanism, total, *arguments, **more)
+
+        requests = self.asked(client)
+        with patch.object(LocalDP, "add_noise", add_noise_of_all_trials):
+            for message in requests:
+                app(message, self.tap.contexts[client])
+        if len(updates) != len(requests):
+            raise AssertionError(f"{len(requests)} requests and {len(updates)} updates")
+        return updates
+
+    def reported_items(self, client: int, count: int) -> list[IndexArray]:
+        """The items that a client reports under randomized response, one entry per trial."""
+        privacy = self.setup.privacy_setup.privacy
+        data = self.setup.data.client(client)
+        num_items = self.setup.data.num_items
+        trials = (NoiseSource(Secret(urandom(32))) for _ in range(count))
+        return [
+            privacy.training_data(data, num_items, source).train.item.astype(np.int64)
+            for source in trials
+        ]
 
 
 def deployed(
@@ -270,18 +314,48 @@ class Released:
         )
 
     def trials(self, count: int, *, present: bool) -> Floats:
-        """What is released, so many times over: a row per trial.
+        """The releases of the run in independent trials, one row per trial.
+
+        With a fixed cohort and bound, the trials differ only in their noise: one call of the
+        server's `release` draws it for all trials.
 
         Args:
-            count: how many trials.
-            present: whether the first client has its data, or what the last one has: none.
+            count: number of trials.
+            present: whether the first client has its data; if not, it has no data.
 
         Returns:
-            The sums over the rounds of the log-likelihood ratio, of the projection on what the
-            attacked client adds, and of every other number that is released.
+            The sums over the rounds of the log-likelihood ratio, of the projection on the update
+            of the attacked client, and of every other number that is released.
         """
         replies = self.replies if present else [self.replies[-1], *self.replies[1:]]
+        privacy: Any = self.ran.setup.privacy_setup.privacy
+        if privacy.sampling == "fixed" and not privacy.adaptive_clipping:
+            return self._all_trials(replies, count)
         return np.array([self._trial(replies) for _ in range(count)])
+
+    def _all_trials(self, replies: list[TrainReply], count: int) -> Floats:
+        privacy_setup, plan = self.ran.setup.privacy_setup, self.ran.setup.plan
+        server = privacy_setup.privacy.server_mechanism(privacy_setup.run, NoiseSource(None))
+        rows = np.zeros((count, 5))
+        for round_ in range(1, plan.num_rounds + 1):
+            std = max(server.noise_std, 1e-30)
+            cohort = server.cohort(np.arange(plan.num_clients), round_)
+            total = update_sum([replies[client] for client in cohort.tolist()])
+            repeated = {n: np.broadcast_to(v, (count, *v.shape)) for n, v in total.tensors.items()}
+            shapes = {name: (count, *shape) for name, shape in self._shapes.items()}
+            out = server.release(replace(total, tensors=repeated), shapes, round_)
+            along = np.zeros(count)
+            size = 0.0
+            for name, value in out.tensors.items():
+                added = self._added(name)
+                along += (value * added).reshape(count, -1).sum(axis=1)
+                size += float((added**2).sum())
+            ratio = (along - size / 2) / std**2
+            taken_part = np.log1p(privacy_setup.run.rate * np.expm1(ratio))
+            rows[:, 0] += taken_part
+            rows[:, 1] += along
+            rows[:, 2:] += [out.weight, len(cohort), server.clip_norm]
+        return rows
 
     def _trial(self, replies: list[TrainReply]) -> Floats:
         privacy_setup, plan = self.ran.setup.privacy_setup, self.ran.setup.plan

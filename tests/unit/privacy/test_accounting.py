@@ -51,17 +51,17 @@ def test_without_sampling_it_is_a_tight_upper_bound(noise_multiplier: float, tim
     assert gaussian_delta(epsilon - 1e-6, noise_multiplier, times) > delta
 
 
-def test_nothing_released_costs_nothing_and_no_noise_costs_all() -> None:
+def test_no_release_costs_zero_and_no_noise_costs_infinity() -> None:
     assert epsilon_of((), 1e-3) == 0.0
     assert epsilon_of(((0.0, 0.1, 1),), 1e-3) == inf
 
 
-def test_sampling_is_rewarded() -> None:
+def test_sampling_lowers_epsilon() -> None:
     assert epsilon_of(((1.0, 0.1, 10),), 1e-3) < epsilon_of(((1.0, 1.0, 10),), 1e-3) / 2
 
 
 @pytest.mark.parametrize("target", [1.0, 8.0])
-def test_a_noise_multiplier_keeps_its_budget_and_wastes_none(target: float) -> None:
+def test_a_noise_multiplier_uses_the_whole_budget_and_no_more(target: float) -> None:
     multiplier = noise_multiplier_for(target, 1e-3, 0.2, 10)
     assert target - 0.011 <= epsilon_of(((multiplier, 0.2, 10),), 1e-3) <= target
 
@@ -194,7 +194,7 @@ def test_f10_a_figure_for_each_of_many_rounds_costs_seconds() -> None:
     assert perf_counter() - began < 3
 
 
-def test_f10_what_cannot_be_accounted_for_is_refused_in_a_sentence() -> None:
+def test_values_outside_the_accountants_range_are_rejected() -> None:
     with pytest.raises(ConfigError, match=r"privacy.delta=1e-200 is too small"):
         check_budget(1.0, None, 1e-200)
     with pytest.raises(ConfigError, match=r"privacy.noise_multiplier=1e-200 .* raise it"):

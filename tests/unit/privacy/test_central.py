@@ -87,7 +87,7 @@ def test_noise_is_added_to_the_sum_once_and_the_sum_divided_by_the_expected_coho
     assert_array_equal(total.tensors["bias"], 60.0)
 
 
-def test_noise_covers_what_rounding_adds_to_a_contribution() -> None:
+def test_noise_covers_the_rounding_error_of_a_contribution() -> None:
     rounded = replace(RUN, clip_range=1.0, rounding=0.25)
     stds = [curator(run, noise_multiplier=2.0, clip_norm=0.5).noise_std for run in (RUN, rounded)]
     float32 = RUN.num_clients * 2**-23  # sums of 1000 clients travel in float32
@@ -120,7 +120,7 @@ def test_no_two_rounds_and_no_two_tensors_have_the_same_noise() -> None:
     assert len({value.tobytes() for value in drawn}) == 4
 
 
-def test_poisson_asks_each_client_by_a_coin_of_its_own() -> None:
+def test_poisson_sampling_samples_each_client_independently() -> None:
     keeper = curator()
     asked = [keeper.cohort(np.arange(100), round_) for round_ in range(300)]
     sizes = np.array([len(cohort) for cohort in asked])
@@ -131,12 +131,12 @@ def test_poisson_asks_each_client_by_a_coin_of_its_own() -> None:
     assert often.max() < 30 + 6 * (300 * 0.09) ** 0.5
 
 
-def test_with_everyone_in_each_cohort_poisson_asks_everyone() -> None:
+def test_poisson_sampling_at_rate_one_samples_all_clients() -> None:
     run = replace(RUN, clients_per_round=1000)
     assert_array_equal(curator(run).cohort(np.arange(1000), 1), np.arange(1000))
 
 
-def test_epsilon_is_the_accountants_for_what_happened() -> None:
+def test_epsilon_is_that_of_the_accountant_for_the_releases() -> None:
     keeper = curator(noise_multiplier=1.0, delta=1e-3)
     assert keeper.epsilon == 0.0
     for round_ in range(3):
@@ -145,7 +145,7 @@ def test_epsilon_is_the_accountants_for_what_happened() -> None:
     assert keeper.round_metrics() == {"epsilon": keeper.epsilon, "delta": 1e-3}
 
 
-def test_a_fixed_cohort_is_accounted_for_by_who_was_asked_most() -> None:
+def test_a_fixed_cohort_is_accounted_for_by_the_most_sampled_client() -> None:
     keeper = curator(noise_multiplier=2.0, delta=1e-3, sampling="fixed")
     for round_, cohort in enumerate(([1, 2], [2, 3], [4, 5])):
         assert_array_equal(keeper.cohort(np.array(cohort), round_), cohort)
@@ -162,7 +162,7 @@ def test_a_target_is_kept_by_the_last_round(sampling: str) -> None:
     assert 3.98 < keeper.epsilon <= 4.0
 
 
-def test_after_an_interruption_it_goes_on_where_it_was() -> None:
+def test_a_restored_server_mechanism_continues() -> None:
     whole, first, second = (curator(adaptive_clipping=True, noise_multiplier=1.0) for _ in range(3))
     shapes = SHAPES | whole.extra_tensors
     told = UpdateSum({"unclipped": np.array([20.0])}, 100.0, np.zeros(0))
@@ -176,7 +176,7 @@ def test_after_an_interruption_it_goes_on_where_it_was() -> None:
     assert second.epsilon > first.epsilon
 
 
-def test_adaptive_clipping_costs_what_the_multiplier_says() -> None:
+def test_adaptive_clipping_costs_as_much_as_its_noise_multiplier() -> None:
     # Both releases as one of a vector of two parts, each scaled to a sensitivity of its own:
     # 1 / multiplier**2 = 1 / of_updates**2 + (1 / 2)**2 / count_noise**2.
     privacy = make(adaptive_clipping=True, noise_multiplier=1.0, count_noise=5.0)
@@ -185,7 +185,7 @@ def test_adaptive_clipping_costs_what_the_multiplier_says() -> None:
     assert privacy.update_multiplier > 1.0
 
 
-def test_votes_tell_half_for_short_updates_and_against_long_ones() -> None:
+def test_votes_are_half_for_short_updates_and_minus_half_for_long_ones() -> None:
     privacy = make(adaptive_clipping=True, noise_multiplier=1.0)
     bias = np.array([[0.3], [0.5], [2.0]], np.float32)
     none = np.zeros(0, np.int64)
@@ -193,7 +193,7 @@ def test_votes_tell_half_for_short_updates_and_against_long_ones() -> None:
     assert privacy.apply(sent, (), 0.5).tensors["unclipped"].tolist() == [[0.5], [0.5], [-0.5]]
 
 
-def test_the_bound_settles_at_the_quantile() -> None:
+def test_the_adaptive_bound_converges_to_the_quantile() -> None:
     tensor_norms = np.linspace(0.0, 10.0, 100)
     keeper = curator(
         adaptive_clipping=True, noise_multiplier=0.5, target_quantile=0.3, count_noise=1.0
@@ -234,7 +234,7 @@ def test_no_user_contributes_longer_statistics_than_the_bound(
 
 
 @pytest.mark.parametrize("model", EXACT, ids=lambda model: type(model).__name__)
-def test_shares_of_one_change_nothing(model: EASE | ItemKNN | Popularity) -> None:
+def test_user_weights_of_one_change_nothing(model: EASE | ItemKNN | Popularity) -> None:
     plain, shared = (model.statistics(HISTORY, {}, share) for share in (None, np.ones(3)))
     for name, value in plain.items():
         assert_array_equal(shared[name], value)
@@ -293,9 +293,7 @@ def test_clients_with_several_users_may_be_protected_as_clients() -> None:
         ),
     ],
 )
-def test_an_impossible_value_names_itself_and_the_mend(
-    changes: dict[str, Any], reason: str
-) -> None:
+def test_an_invalid_value_is_rejected_with_the_fix(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         make(**changes)
 
@@ -314,7 +312,7 @@ def test_an_infinite_budget_with_no_bound_is_no_privacy() -> None:
 
 @pytest.mark.parametrize("groups", [1, 7])
 @pytest.mark.parametrize("hosted", [100, 180, 250, 1000])
-def test_coins_decide_whether_a_masked_sum_comes_out_less_often_than_delta_allows(
+def test_poisson_cohorts_without_a_masked_sum_are_rarer_than_delta_allows(
     hosted: int, groups: int
 ) -> None:
     rate, others, least = 0.1, hosted - 1, 5
@@ -329,7 +327,7 @@ def test_coins_decide_whether_a_masked_sum_comes_out_less_often_than_delta_allow
     curator(noise_multiplier=0.0).check_secure_aggregation(groups, hosted, least)
 
 
-def test_a_client_without_which_a_masked_sum_never_comes_out_is_not_protected() -> None:
+def test_a_client_that_decides_on_a_masked_sum_is_rejected() -> None:
     sure = replace(RUN, clients_per_round=RUN.num_clients)
     curator(sure, noise_multiplier=1.0).check_secure_aggregation(1, 11, 10)
     with pytest.raises(ConfigError, match="with probability up to 1, more"):

@@ -84,7 +84,7 @@ def test_per_tensor_each_has_an_equal_share_of_the_square() -> None:
     assert_array_equal(released.tensors["dense"], sent.tensors["dense"])
 
 
-def test_what_is_not_finite_is_left_out_and_harms_no_neighbour() -> None:
+def test_an_update_that_is_not_finite_becomes_zero_and_changes_no_other() -> None:
     table = np.array([[np.nan, 1.0], [1.0, 0.0]], np.float32)
     released = clip_updates(
         make([1, 1], table, np.ones((2, 3), np.float32)), TABLES, 1.0, per_tensor=False
@@ -102,7 +102,7 @@ def test_norms_are_of_each_client_and_tensor() -> None:
 
 
 @pytest.mark.parametrize("per_tensor", [False, True])
-def test_the_originals_are_left_as_they_are(per_tensor: bool) -> None:  # noqa: FBT001  # by pytest
+def test_clipping_does_not_change_its_input(per_tensor: bool) -> None:  # noqa: FBT001  # by pytest
     sent = make([1], np.full((1, 2), 9.0, np.float32), np.full((1, 3), 9.0, np.float32))
     clip_updates(sent, TABLES, 1.0, per_tensor=per_tensor)
     assert_array_equal(sent.tensors["table"], 9.0)

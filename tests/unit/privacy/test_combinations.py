@@ -58,7 +58,7 @@ def trained(replies: list[Message]) -> list[dict[str, Any]]:
 
 
 @MECHANISMS
-def test_nothing_beside_the_protected_values_depends_on_the_data(
+def test_only_protected_values_depend_on_the_data(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
     """Item 4: nothing that depends on data leaves a node without noise."""
@@ -141,7 +141,7 @@ def test_an_error_that_depends_on_the_data_stays_on_a_node_under_local_privacy(
 
 
 @pytest.mark.parametrize("mechanism", [LOCAL, LIES], ids=["local", "response"])
-def test_the_text_of_an_error_tells_no_data_under_local_privacy(
+def test_an_error_message_reveals_no_data_under_local_privacy(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch, mechanism: tuple[str, ...]
 ) -> None:
     """Item 4: nothing that depends on data leaves a node without noise."""
@@ -158,7 +158,7 @@ def test_the_text_of_an_error_tells_no_data_under_local_privacy(
     assert told.value.__context__ is None
 
 
-def test_a_user_who_knows_the_whole_catalogue_is_refused_before_the_first_round(
+def test_a_user_with_the_whole_catalogue_is_rejected_before_the_first_round(
     tmp_path: Path,
 ) -> None:
     rows = [
@@ -173,7 +173,7 @@ def test_a_user_who_knows_the_whole_catalogue_is_refused_before_the_first_round(
         set_up(config, RunFolder.create(tmp_path / "legacy"))
 
 
-def test_a_round_tried_again_has_noise_of_its_own() -> None:
+def test_a_repeated_round_has_new_noise() -> None:
     # Before, seeded noise was repeated: the difference of two messages was free of it.
     privacy = LocalDP("gaussian", 1.0, "flat", 1.0, None, 1e-3, "user")
 
@@ -202,7 +202,7 @@ def test_updates_one_by_one_are_refused_where_noise_is_on_sums(
         CohortClient(node, [0]).train(given, {"round": 1})
 
 
-def test_a_deadline_that_tells_activity_is_refused(federate: "Federate") -> None:
+def test_a_deadline_that_reveals_activity_is_rejected(federate: "Federate") -> None:
     """Item 4: nothing that depends on data leaves a node without noise."""
     with pytest.raises(ConfigError, match=r"set faults.deadline=null"):
         federate(*LOCAL, "faults=custom", "faults.deadline=400.0")
@@ -226,7 +226,7 @@ def test_under_privacy_the_last_round_is_released(federate: "Federate") -> None:
     assert named == [False, True]
 
 
-def test_without_privacy_validation_chooses_as_ever(federate: "Federate") -> None:
+def test_without_privacy_validation_chooses_the_round(federate: "Federate") -> None:
     """Item 10: under privacy the released round does not follow from exact validation."""
     plain = ("model=mf", "evaluation.every=1", "num_rounds=3")
     assert federate(*plain).setup.plan.release == "validation"
@@ -241,7 +241,7 @@ def test_patience_is_refused_where_the_last_round_is_released(federate: "Federat
 
 
 @MECHANISMS
-def test_what_is_published_beside_is_named_value_by_value(
+def test_uncovered_values_are_listed_one_by_one(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
     """Item 4: nothing that depends on data leaves a node without noise."""
@@ -254,7 +254,7 @@ def test_what_is_published_beside_is_named_value_by_value(
     assert "loss" not in named  # nobody publishes one
 
 
-def test_cohorts_drawn_by_coins_are_not_published(
+def test_poisson_cohorts_are_not_published(
     federate: "Federate", caplog: pytest.LogCaptureFixture
 ) -> None:
     # Before, rounds.csv held the size of each cohort, and warnings the clients in it.
@@ -278,7 +278,7 @@ def test_cohorts_drawn_by_coins_are_not_published(
     assert all("left out client " in message for message in plain[1])
 
 
-def test_what_masks_do_not_hide_is_named_value_by_value(federate: "Federate") -> None:
+def test_values_that_masks_do_not_hide_are_listed_one_by_one(federate: "Federate") -> None:
     """Item 4: nothing that depends on data leaves a node without noise."""
     masked = ("secure_aggregation=secagg", "federation.num_nodes=8", "num_rounds=1")
     setup = federate("model=mf", "strategy.aggregation=all_clients", *masked).setup
@@ -316,7 +316,7 @@ def test_a_deployed_node_under_local_privacy_sends_no_exact_evaluation_sums(
     assert "evaluation metrics" not in " ".join(summary["privacy"]["does_not_cover"])
 
 
-def test_a_deployed_node_under_local_privacy_refuses_to_be_scored(federate: "Federate") -> None:
+def test_a_deployed_node_under_local_privacy_refuses_evaluation(federate: "Federate") -> None:
     """Item 4: nothing that depends on data leaves a node without noise."""
     from fedrec_flower.federation.client.cohort_client import CohortClient
 
@@ -337,7 +337,7 @@ def test_a_deployed_run_under_local_privacy_cannot_choose_by_validation(tmp_path
 # --- the catalogue ------------------------------------------------------------------------------
 
 
-def test_a_catalogue_that_interactions_name_is_named_and_warned_of(
+def test_a_catalogue_from_interactions_is_listed_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Item 11: an item that one user alone had is not published, or is named."""

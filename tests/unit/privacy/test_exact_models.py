@@ -117,7 +117,7 @@ def test_sums_with_and_without_a_client_differ_by_at_most_the_clip_norm(
 @EVERY_MODEL
 @settings(max_examples=20)
 @given(clients=CLIENTS)
-def test_statistic_norms_are_those_of_what_a_client_sends(
+def test_statistic_norms_are_those_of_a_clients_message(
     model: str, clients: list[list[list[int]]]
 ) -> None:
     """Item 2: unit=client bounds what a client sends, whatever its number of users."""
@@ -141,9 +141,7 @@ def test_norms_of_a_client_with_more_users_than_items_are_the_same(model: str) -
 
 
 @EVERY_MODEL
-def test_unit_client_bounds_what_a_silo_of_many_users_sends(
-    federate: "Federate", model: str
-) -> None:
+def test_unit_client_bounds_the_message_of_a_silo(federate: "Federate", model: str) -> None:
     """Item 2: The clip norm once bounded each user: a silo moved the sum by as many clip norms."""
     asked = (f"model={model}", "privacy=central_dp", "privacy.unit=client", "privacy.clip_norm=0.5")
     ran = federate(*asked, *NO_NOISE, *SILOS, "num_rounds=1")
@@ -221,7 +219,7 @@ def test_estimates_of_pairs_vary_as_their_noise_says() -> None:
     assert (np.abs(values.mean(axis=0) - truth) < 4.5 * error).all()
 
 
-def test_long_reports_of_short_histories_are_no_wrong_weight(federate: "Federate") -> None:
+def test_long_reports_of_short_histories_have_a_valid_weight(federate: "Federate") -> None:
     """Item 3: A report has more items than any user had: the weight was refused as impossible."""
     data = ("dataset.num_items=600", "dataset.num_interactions=400")
     asked = (*ANSWERS, "privacy.epsilon=8.0", "privacy.max_items=10", "federation.num_nodes=24")
@@ -271,7 +269,7 @@ class _Loud(NoPrivacyServer):
         return 4.0
 
 
-def test_flips_that_hide_everything_are_refused_with_their_numbers(federate: "Federate") -> None:
+def test_flips_that_hide_all_information_are_rejected_with_numbers(federate: "Federate") -> None:
     """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
     reason = r"flips 40\.\d% of the answers.*all of 24 users.*\+-\d+ users"
     for model in MODELS:
@@ -279,7 +277,7 @@ def test_flips_that_hide_everything_are_refused_with_their_numbers(federate: "Fe
             federate(f"model={model}", *ANSWERS, "privacy.epsilon=8.0", "privacy.max_items=10")
 
 
-def test_an_ease_of_which_noise_leaves_nothing_is_refused(federate: "Federate") -> None:
+def test_ease_is_rejected_if_noise_hides_all_information(federate: "Federate") -> None:
     """Item 3: Its weights were all zero, and the run completed with a hit rate of 0."""
     noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1000.0", "min_completion=0.0")
     with pytest.raises(TrainingError, match=r"nothing in the released sums of EASE exceeds"):
@@ -303,7 +301,7 @@ def test_ease_of_randomized_response_is_useful(federate: "Federate") -> None:
 HAD = [[0, 2, 3], [1], [], [4, 5, 6, 0]]
 
 
-def test_a_report_is_the_same_whenever_a_node_is_asked() -> None:
+def test_a_report_is_the_same_in_every_request() -> None:
     """Item 6: Each answer with fresh flips would cost epsilon again: 6 after 3 attempts of 2."""
     privacy = RandomizedResponse(2.0, 2)
     node, other = (NoiseSource(Secret(bytes([byte]) * 32)) for byte in (1, 2))
@@ -312,7 +310,7 @@ def test_a_report_is_the_same_whenever_a_node_is_asked() -> None:
     assert any(not same(report(privacy, node, [own]), report(privacy, other, [own])) for own in HAD)
 
 
-def test_a_retried_round_hears_the_same_reports(federate: "Federate") -> None:
+def test_a_retried_round_has_the_same_reports(federate: "Federate") -> None:
     """Item 6: a user answers once, however often it is asked."""
 
     def fail_once(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
@@ -366,7 +364,7 @@ def test_other_settings_and_other_histories_share_no_flips() -> None:
     assert_array_equal(flips(plain, [3, 5]), drawn[0])
 
 
-def test_no_report_is_likelier_of_one_history_than_its_epsilon_allows() -> None:
+def test_report_probabilities_of_two_histories_differ_at_most_by_epsilon() -> None:
     """Item 6: a user answers once, however often it is asked.
 
     Clopper-Pearson bounds of 2,500 reports: a lower bound of the leak, below the claim.
@@ -405,7 +403,7 @@ def test_a_catalogue_whose_square_does_not_fit_is_refused_with_its_bytes(
         federate(f"model={kind}")
 
 
-def test_neighbours_without_similarity_tell_no_item_from_another() -> None:
+def test_neighbours_without_similarity_rank_all_items_equally() -> None:
     """A model of codes alone passed for learnt, and every item scored alike."""
     model = ItemKNN(num_users=1, num_items=5, num_neighbours=2, shrinkage=1.0)
     hidden = {"neighbours": np.ones((5, 2), np.float32)}

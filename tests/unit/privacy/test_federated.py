@@ -51,7 +51,7 @@ def test_no_noise_and_no_bound_equal_no_privacy_for_sums(federate: "Federate", m
         same(plain, ran, 1e-5)
 
 
-def test_epsilon_is_that_of_the_rounds_and_cohorts_there_were(federate: "Federate") -> None:
+def test_epsilon_is_that_of_the_rounds_and_cohorts_of_the_run(federate: "Federate") -> None:
     ran = federate(*CENTRAL, *NOISE, "privacy.delta=0.001", "clients_per_round=6")
     assert ran.outcome.privacy["epsilon"] == epsilon_of(((1.0, 6 / 24, 3),), 1e-3)
     assert ran.outcome.privacy["delta"] == 1e-3
@@ -60,14 +60,14 @@ def test_epsilon_is_that_of_the_rounds_and_cohorts_there_were(federate: "Federat
     assert ran.outcome.rounds_participated.sum() == sum(sizes)
 
 
-def test_local_epsilon_is_that_of_the_client_asked_most(federate: "Federate") -> None:
+def test_local_epsilon_is_that_of_the_most_sampled_client(federate: "Federate") -> None:
     ran = federate(*LOCAL, *NOISE, "privacy.delta=0.001", "clients_per_round=6")
     most = int(ran.outcome.rounds_participated.max())
     assert ran.outcome.privacy["epsilon"] == epsilon_of(((1.0 / 2, 1.0, most),), 1e-3)
 
 
 @pytest.mark.parametrize("mechanism", [CENTRAL, LOCAL], ids=["central", "local"])
-def test_noise_moves_every_row_and_hosting_moves_nothing(
+def test_noise_changes_every_row_and_hosting_changes_none(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
     one, many = (federate(*mechanism, *NOISE, f"federation.num_nodes={n}") for n in (1, 5))
@@ -82,9 +82,7 @@ def test_noise_moves_every_row_and_hosting_moves_nothing(
     [(*CENTRAL, *NOISE), (*LOCAL, *NOISE), (*ALL, "privacy=pseudo_items", "privacy.dense=true")],
     ids=["central", "local", "pseudo"],
 )
-def test_no_message_tells_who_touched_which_row(
-    federate: "Federate", mechanism: tuple[str, ...]
-) -> None:
+def test_no_message_reveals_touched_rows(federate: "Federate", mechanism: tuple[str, ...]) -> None:
     ran = federate(*mechanism, "federation.num_nodes=24")  # a node is one client
     replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
     assert replies
@@ -96,14 +94,14 @@ def test_no_message_tells_who_touched_which_row(
     assert ran.outcome.bytes_up > row * ran.shared["item_embedding.weight"].shape[1]
 
 
-def test_weights_tell_nothing_of_activity(federate: "Federate") -> None:
+def test_weights_do_not_reveal_activity(federate: "Federate") -> None:
     for mechanism in (CENTRAL, LOCAL):
         ran = federate(*mechanism, *NOISE, "federation.num_nodes=24")
         replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
         assert {m.content.metric_records["metrics"]["num_examples"] for m in replies} == {1.0}
 
 
-def test_the_bound_that_adapts_is_told_and_followed(federate: "Federate") -> None:
+def test_clients_use_the_adaptive_bound_of_the_server(federate: "Federate") -> None:
     adapt = ("privacy.adaptive_clipping=true", "privacy.count_noise=3.0", "privacy.clip_norm=9.0")
     ran = federate(*CENTRAL, "privacy.noise_multiplier=1.0", *adapt)
     asked = [m for m in ran.tap.asked if m.metadata.message_type == "train"]
@@ -146,7 +144,7 @@ def test_a_guarantee_that_would_not_hold_is_refused(
         federate(*asked)
 
 
-def test_one_line_says_that_seeded_noise_repeats(
+def test_seeded_noise_is_logged_in_one_line(
     federate: "Federate", caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -83,7 +83,7 @@ def released(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rounds
 
 
-def test_item_7_a_resumed_deployment_counts_the_releases_that_its_checkpoint_lost(
+def test_a_resumed_deployment_counts_releases_after_its_checkpoint(
     deployed: Begin, released: list[int], tmp_path: Path
 ) -> None:
     for round_ in (4, 6):  # rounds 3 and 5 were released, and no checkpoint has them
@@ -96,7 +96,7 @@ def test_item_7_a_resumed_deployment_counts_the_releases_that_its_checkpoint_los
     assert (tmp_path / "run" / LEDGER).stat().st_mode & 0o777 == 0o600
 
 
-def test_item_7_a_release_is_counted_before_it_is_made(
+def test_a_release_is_counted_before_its_noise_is_drawn(
     deployed: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
@@ -115,7 +115,7 @@ def test_item_7_a_release_is_counted_before_it_is_made(
     assert seen == [1]
 
 
-def test_item_7_a_run_that_starts_anew_in_its_folder_counts_what_was_released_there(
+def test_a_new_run_in_the_same_folder_counts_earlier_releases(
     deployed: Begin, released: list[int]
 ) -> None:
     words = (*CENTRAL, *NOISE, "checkpoint_every=null")
@@ -124,7 +124,7 @@ def test_item_7_a_run_that_starts_anew_in_its_folder_counts_what_was_released_th
     assert deployed(*words)["privacy"]["num_releases"] == len(released) == 2 + 6
 
 
-def test_item_7_a_budget_that_an_interruption_cost_ends_the_run_and_is_not_exceeded(
+def test_a_run_ends_when_interruptions_have_used_its_budget(
     deployed: Begin, released: list[int]
 ) -> None:
     words = (*CENTRAL, "privacy.target_epsilon=4.0")
@@ -136,7 +136,7 @@ def test_item_7_a_budget_that_an_interruption_cost_ends_the_run_and_is_not_excee
     assert 3.5 < summary["epsilon"] <= 4.0
 
 
-def test_item_7_a_budget_of_which_nothing_is_left_is_said(deployed: Begin) -> None:
+def test_an_exhausted_budget_is_reported(deployed: Begin) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fedrec_flower.models.popularity.Popularity.solve", _fails)
         with pytest.raises(TrainingError, match="the process ends here"):
@@ -149,7 +149,7 @@ def _fails(*_: Any) -> Any:
     raise TrainingError("the process ends here")
 
 
-def test_item_7_a_resumed_deployment_counts_every_message_of_each_client(
+def test_a_resumed_deployment_counts_every_message_of_each_client(
     deployed: Begin, tmp_path: Path
 ) -> None:
     words = (*LOCAL, *NOISE, "clients_per_round=null")
@@ -162,7 +162,7 @@ def test_item_7_a_resumed_deployment_counts_every_message_of_each_client(
     assert account == {"participated": [8] * 24}
 
 
-def test_item_7_no_client_is_asked_beyond_its_budget(deployed: Begin) -> None:
+def test_no_client_is_sampled_beyond_its_budget(deployed: Begin) -> None:
     words = (*LOCAL, "privacy.target_epsilon=4.0", "clients_per_round=null")
     with pytest.raises(KeyboardInterrupt):
         deployed(*words, killed_in=4)
@@ -171,7 +171,7 @@ def test_item_7_no_client_is_asked_beyond_its_budget(deployed: Begin) -> None:
     assert summary["epsilon"] <= 4.0
 
 
-def test_item_7_a_client_whose_budget_is_spent_is_left_out_of_cohorts() -> None:
+def test_a_client_without_budget_is_not_in_a_cohort() -> None:
     privacy = LocalDP("gaussian", 1.0, "flat", 1.0, None, 1e-3, "user")
     keeper = privacy.server_mechanism(RUN, NoiseSource(1), Ledger(budget=8.0))
     for _ in range(RUN.num_rounds):
@@ -180,9 +180,7 @@ def test_item_7_a_client_whose_budget_is_spent_is_left_out_of_cohorts() -> None:
     assert not keeper.is_spent
 
 
-def test_item_7_without_its_ledger_a_deployment_does_not_go_on(
-    deployed: Begin, tmp_path: Path
-) -> None:
+def test_a_deployment_does_not_resume_without_its_ledger(deployed: Begin, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         deployed(*CENTRAL, *NOISE, killed_in=4)
     ledger = tmp_path / "run" / LEDGER
@@ -194,7 +192,7 @@ def test_item_7_without_its_ledger_a_deployment_does_not_go_on(
         deployed(*CENTRAL, *NOISE)
 
 
-def test_item_8_under_privacy_a_source_without_epsilon_is_refused(
+def test_an_initial_model_without_epsilon_is_rejected_under_privacy(
     deployed: Begin, tmp_path: Path
 ) -> None:
     deployed("model=mf", *ROUNDS, name="plain")
@@ -206,7 +204,7 @@ def test_item_8_under_privacy_a_source_without_epsilon_is_refused(
     assert deployed(*CENTRAL, *nothing_promised, start)["epsilon"] == float("inf")
 
 
-def test_item_8_the_epsilon_of_a_private_source_is_added(deployed: Begin, tmp_path: Path) -> None:
+def test_the_epsilon_of_a_private_initial_model_is_added(deployed: Begin, tmp_path: Path) -> None:
     first = deployed(*CENTRAL, *NOISE, name="first")
     told = SavedModel.read(str(tmp_path / "first")).privacy
     assert told is not None
@@ -231,7 +229,7 @@ MASKED = (
 )
 
 
-def test_seeded_noise_is_not_put_on_another_masked_sum_of_the_same_round(
+def test_seeded_noise_is_not_reused_for_another_masked_sum_of_a_round(
     deployed: Begin, released: list[int]
 ) -> None:
     # Before, clients that had answered a round were left out of it, and its noise was the same.
@@ -249,9 +247,7 @@ def test_seeded_noise_is_not_put_on_another_masked_sum_of_the_same_round(
     assert deployed(*private, nodes=4)["privacy"]["num_releases"] == 6
 
 
-def test_what_the_guarantee_of_a_source_leaves_out_is_left_out_here_too(
-    deployed: Begin, tmp_path: Path
-) -> None:
+def test_exceptions_of_the_initial_model_are_kept(deployed: Begin, tmp_path: Path) -> None:
     # Before, a source whose round was chosen by validation was added like any other.
     first = deployed(*CENTRAL, *NOISE, "release=validation", name="first")
     start = f"init_from={tmp_path / 'first'}"
@@ -267,7 +263,9 @@ def test_what_the_guarantee_of_a_source_leaves_out_is_left_out_here_too(
     assert len(second["privacy"]["does_not_cover"]) == len(again)  # each of them once
 
 
-def test_a_seeded_source_is_refused_where_noise_is_private(deployed: Begin, tmp_path: Path) -> None:
+def test_a_seeded_initial_model_is_rejected_with_private_noise(
+    deployed: Begin, tmp_path: Path
+) -> None:
     deployed(*CENTRAL, *NOISE, "randomness=seeded", name="seeded")
     start = f"init_from={tmp_path / 'seeded'}"
     with pytest.raises(ConfigError, match=r"has seeded noise.*start from a run with randomness"):
@@ -276,7 +274,7 @@ def test_a_seeded_source_is_refused_where_noise_is_private(deployed: Begin, tmp_
     assert any("knows the seed" in sentence for sentence in named["does_not_cover"])
 
 
-def test_every_figure_of_epsilon_has_its_delta(deployed: Begin, tmp_path: Path) -> None:
+def test_every_reported_epsilon_has_a_delta(deployed: Begin, tmp_path: Path) -> None:
     # Before, randomized response gave an epsilon alone.
     words = ("model=popularity", "privacy=randomized_response", "num_rounds=1")
     deployed(*words)

@@ -57,7 +57,9 @@ def noise_of(privacy: LocalDP, clients: list[int], round_: int = 1) -> NDArray[n
 
 
 @pytest.mark.parametrize(("mechanism", "variance"), [("gaussian", 1.0), ("laplace", 2.0)])
-def test_every_client_puts_noise_of_its_own_on_every_value(mechanism: str, variance: float) -> None:
+def test_every_client_adds_independent_noise_to_every_value(
+    mechanism: str, variance: float
+) -> None:
     privacy = make(mechanism=mechanism, noise_multiplier=1.5, clip_norm=2.0)
     own = [noise_of(privacy, [client]) for client in range(200)]
     assert all(noise.all() for noise in own)
@@ -69,7 +71,7 @@ def test_every_client_puts_noise_of_its_own_on_every_value(mechanism: str, varia
     assert not np.allclose(noise_of(privacy, [0], round_=2), own[0])
 
 
-def test_two_updates_may_be_two_clip_norms_apart() -> None:
+def test_local_sensitivity_is_two_clip_norms() -> None:
     gaussian = make(noise_multiplier=3.0, delta=1e-4)
     assert gaussian.epsilon(4) == epsilon_of(((3.0 / 2, 1.0, 4),), 1e-4)
     # Laplace noise of scale s hides a distance d up to exp(d / s), each time.
@@ -77,12 +79,12 @@ def test_two_updates_may_be_two_clip_norms_apart() -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["gaussian", "laplace"])
-def test_a_target_is_kept_by_a_client_that_is_always_asked(mechanism: str) -> None:
+def test_a_client_sampled_in_every_round_keeps_the_target_epsilon(mechanism: str) -> None:
     assert 4.98 < make(mechanism=mechanism, target_epsilon=5.0).epsilon(RUN.num_rounds) <= 5.0
     assert make(mechanism=mechanism, target_epsilon=inf).epsilon(1) == inf
 
 
-def test_what_is_spent_is_that_of_the_client_asked_most_and_survives() -> None:
+def test_local_epsilon_is_that_of_the_most_sampled_client_and_is_restored() -> None:
     keeper, again = (
         make(noise_multiplier=4.0, delta=1e-4).server_mechanism(RUN, NoiseSource(1)) for _ in "ab"
     )
@@ -135,7 +137,7 @@ def told(epsilon: float, max_items: int, seed: int) -> Columns:
     return privacy.training_data(holding(ITEMS), NUM_ITEMS, NoiseSource(seed)).train
 
 
-def test_lies_are_taken_off_on_average() -> None:
+def test_debiased_sums_are_unbiased() -> None:
     from scipy.stats import norm
 
     rate = RandomizedResponse(6.0, 4).flip_rate
@@ -154,7 +156,7 @@ def test_lies_are_taken_off_on_average() -> None:
         assert np.abs(score).max() < norm.isf(1e-6 / len(score))
 
 
-def test_an_item_is_told_at_the_odds_that_the_epsilon_allows() -> None:
+def test_report_odds_of_an_item_follow_from_epsilon() -> None:
     epsilon, seeds = 2.0, 4000
     answers = [told(epsilon, 1, seed) for seed in range(seeds)]
     tells_3 = np.mean([3 in own.slice(1, 2).item for own in answers])  # who had it alone
@@ -167,7 +169,7 @@ def test_an_item_is_told_at_the_odds_that_the_epsilon_allows() -> None:
     assert ((1 - rate) / rate) ** 2 == pytest.approx(exp(epsilon))
 
 
-def test_without_lies_a_user_keeps_so_many_items_of_its_own() -> None:
+def test_without_flips_a_user_reports_at_most_max_items() -> None:
     kept = told(inf, 2, 1)
     assert np.diff(kept.offsets).tolist() == [2, 1, 0, 2]
     for user, own in enumerate(ITEMS):
@@ -176,7 +178,7 @@ def test_without_lies_a_user_keeps_so_many_items_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, 9.0])
-def test_pseudo_items_are_strewn_among_a_users_own(ratio: float) -> None:
+def test_pseudo_items_are_mixed_with_the_users_items(ratio: float) -> None:
     filled = (
         PseudoItems(ratio, dense=False)
         .training_data(holding(ITEMS), NUM_ITEMS, NoiseSource(1))
@@ -189,7 +191,7 @@ def test_pseudo_items_are_strewn_among_a_users_own(ratio: float) -> None:
         assert [i for i in item if i in own] == own
 
 
-def test_pseudo_items_are_rated_as_the_user_rates_on_average_and_stay_the_same() -> None:
+def test_pseudo_items_have_the_users_mean_rating_and_do_not_change() -> None:
     data = holding([[0, 3], [1]], np.array([2.0, 5.0, 4.0], np.float32))
     privacy = PseudoItems(1.0, dense=False)
     filled, again = (privacy.training_data(data, NUM_ITEMS, NoiseSource(1)).train for _ in "ab")
@@ -202,7 +204,7 @@ def test_pseudo_items_are_rated_as_the_user_rates_on_average_and_stay_the_same()
     assert filled.rating[4:].tolist() == [4.0] * 2
 
 
-def test_hiding_prints_no_epsilon() -> None:
+def test_pseudo_items_have_no_epsilon() -> None:
     facts = PseudoItems(1.0, dense=True).server_mechanism(RUN, NoiseSource(1)).facts()
     assert "epsilon" not in facts
     assert "not a guarantee" in facts["privacy"]["mechanism"]

@@ -20,7 +20,7 @@ def test_no_privacy_is_the_identity() -> None:
     assert updates.tensors["table"].tolist() == [[1.0] * 3] * 2
 
 
-def test_its_curator_asks_whom_it_is_told_to_and_releases_what_it_gets() -> None:
+def test_no_privacy_server_keeps_the_cohort_and_the_sum() -> None:
     sampled, total = np.array([1, 5]), UpdateSum.zeros({"bias": (2,)}, 3)
     assert NoPrivacyServer().cohort(sampled, 1) is sampled
     assert NoPrivacyServer().release(total, {"bias": (2,)}, 1) is total
@@ -33,7 +33,7 @@ def test_its_curator_asks_whom_it_is_told_to_and_releases_what_it_gets() -> None
 
 
 @pytest.mark.parametrize("seed", [3, None])
-def test_noise_has_the_law_it_says(seed: int | None) -> None:
+def test_noise_has_its_stated_distribution(seed: int | None) -> None:
     from scipy.stats import kstest
 
     source = NoiseSource(seed).stream("test")
@@ -58,7 +58,7 @@ def test_uniform_draws_are_never_zero_or_one() -> None:
     assert 0 < drawn.min() < drawn.max() < 1
 
 
-def test_lasting_draws_under_a_secret_come_from_a_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_persistent_streams_of_a_secret_come_from_a_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Item 1: A thresholded report shows outputs, from which those of PCG64 could be continued."""
 
     def refuse(*_: object) -> None:
@@ -79,7 +79,7 @@ def test_lasting_draws_under_a_secret_come_from_a_cipher(monkeypatch: pytest.Mon
         ).any()
 
 
-def test_lasting_draws_have_the_law_they_say() -> None:
+def test_persistent_streams_have_their_stated_distribution() -> None:
     from scipy.stats import kstest
 
     source = NoiseSource(Secret(bytes(range(32)))).persistent_stream("test", 1)
@@ -87,6 +87,6 @@ def test_lasting_draws_have_the_law_they_say() -> None:
         assert kstest(drawn, law).pvalue > 1e-6
 
 
-def test_the_summary_says_where_the_flips_of_a_report_come_from() -> None:
+def test_the_summary_states_the_origin_of_flips() -> None:
     assert "secret of each node" in persistent_noise_origin(NoiseSource(None))
     assert persistent_noise_origin(NoiseSource(3)) == noise_origin(NoiseSource(3))

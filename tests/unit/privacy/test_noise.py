@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NUM_ITEMS = 12
 
 
-def test_each_epoch_keeps_the_asked_share_and_hangs_on_the_client_alone(
+def test_input_dropout_keeps_its_share_and_depends_only_on_the_client(
     make_client: "MakeClient",
 ) -> None:
     members = [make_client([[1, 2]], client=client) for client in (3, 8)]
@@ -32,7 +32,7 @@ def test_each_epoch_keeps_the_asked_share_and_hangs_on_the_client_alone(
     assert sampler.dropout_mask(both, np.array([9, 9]), 1, 0, 1.0).all()
 
 
-def test_noise_is_standard_normal_and_hangs_on_the_client_and_the_epoch_alone(
+def test_noise_is_standard_normal_and_depends_only_on_client_and_epoch(
     make_client: "MakeClient",
 ) -> None:
     members = [make_client([[1, 2], [3]], client=client) for client in (3, 8)]

@@ -27,7 +27,7 @@ def noisy_gram(seed: int) -> NDArray[np.float64]:
     return symmetric(true_gram()[lower] + noise, NUM_ITEMS)
 
 
-def test_what_noise_cannot_explain_is_nearer_to_the_truth_than_what_was_released() -> None:
+def test_denoised_statistics_are_closer_to_the_true_ones_than_the_released() -> None:
     truth = true_gram()
     for seed in range(5):
         released = noisy_gram(seed)
@@ -36,14 +36,14 @@ def test_what_noise_cannot_explain_is_nearer_to_the_truth_than_what_was_released
         assert after < 0.7 * initial
 
 
-def test_what_is_cleaned_is_symmetric_and_positive() -> None:
+def test_denoised_statistics_are_symmetric_and_positive() -> None:
     cleaned = without_noise(noisy_gram(1), STD)
     assert_allclose(cleaned, cleaned.T)
     assert np.linalg.eigvalsh(cleaned).min() > -1e-9
     assert np.linalg.eigvalsh(noisy_gram(1)).min() < np.linalg.eigvalsh(cleaned).min()
 
 
-def test_pure_noise_leaves_no_taste() -> None:
+def test_denoising_removes_pure_noise() -> None:
     rng = np.random.default_rng(3)
     lower = np.tri(200, dtype=np.bool_)
     cleaned = without_noise(symmetric(rng.normal(size=int(lower.sum())), 200), 1.0)
@@ -51,14 +51,14 @@ def test_pure_noise_leaves_no_taste() -> None:
     assert np.abs(cleaned).max() < 1e-9 + 0.05  # an eigenvalue may lie a little beyond the edge
 
 
-def test_items_and_pairs_that_noise_alone_may_have_made_are_not_believed() -> None:
+def test_items_and_pairs_below_the_noise_level_are_removed() -> None:
     users = np.array([0.0, 1.0, 3.0, 3.1, -4.0])
     assert insignificant(users, 1.0).tolist() == [True, True, True, False, True]
     assert insignificant(users, 0.0).tolist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize("std", [0.0, STD, 1e6])
-def test_models_are_finite_however_noisy_their_sums(std: float) -> None:
+def test_models_are_finite_for_any_noise(std: float) -> None:
     lower = np.tri(NUM_ITEMS, dtype=np.bool_)
     noise = np.random.default_rng(2).normal(size=int(lower.sum()))
     sums = {"cooccurrences": true_gram()[lower] + std * noise}
@@ -67,7 +67,7 @@ def test_models_are_finite_however_noisy_their_sums(std: float) -> None:
             assert np.isfinite(value).all()
 
 
-def test_a_noisy_ease_is_nearer_to_the_one_without_noise_than_one_that_ignores_it() -> None:
+def test_ease_with_denoising_is_closer_to_noiseless_ease() -> None:
     lower, ease = np.tri(NUM_ITEMS, dtype=np.bool_), EASE(1, NUM_ITEMS, 100.0)
     truth = ease.solve({"cooccurrences": true_gram()[lower]}, {})["item_weights"]
     released = {"cooccurrences": noisy_gram(1)[lower]}
@@ -75,7 +75,7 @@ def test_a_noisy_ease_is_nearer_to_the_one_without_noise_than_one_that_ignores_i
     assert np.linalg.norm(knowing - truth) < np.linalg.norm(ignoring - truth)
 
 
-def test_debiasing_without_lies_changes_nothing() -> None:
+def test_debiasing_without_flips_changes_nothing() -> None:
     lower = np.tri(NUM_ITEMS, dtype=np.bool_)
     triangle = true_gram()[lower]
     assert debiased(triangle, NUM_ITEMS, 0.0, 10) is triangle

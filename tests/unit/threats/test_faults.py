@@ -63,7 +63,7 @@ def near(count: int, rate: float) -> bool:
 # --- chance -----------------------------------------------------------------------------------
 
 
-def test_every_mishap_has_its_rate_and_befalls_another_client_each_round_and_attempt() -> None:
+def test_every_fault_has_its_rate_and_is_drawn_again_in_each_round_and_attempt() -> None:
     rates = dict(zip(RATES, (0.3, 0.05, 0.1, 0.02, 0.03, 0.04, 0.06), strict=True))
     world = faults(**rates, repeated=0.08)
     seen = {}
@@ -79,7 +79,7 @@ def test_every_mishap_has_its_rate_and_befalls_another_client_each_round_and_att
 
 
 @given(st.lists(st.integers(0, 19_999), min_size=1, max_size=9, unique=True), st.integers(0, 9))
-def test_what_befalls_a_client_does_not_depend_on_the_others(clients: list[int], at: int) -> None:
+def test_faults_of_a_client_do_not_depend_on_other_clients(clients: list[int], at: int) -> None:
     world = faults(dropout=0.3, crash=0.2, deadline=50.0)
     absent, alone = world.absent(clients, at, 0), dict[int, str]()
     for client in clients:
@@ -94,14 +94,14 @@ def test_what_befalls_a_client_does_not_depend_on_the_others(clients: list[int],
     }
 
 
-def test_another_seed_is_another_world_and_the_same_seed_the_same() -> None:
+def test_faults_depend_on_the_seed() -> None:
     world = faults(dropout=0.3)
     other = replace(world, seed=4)
     assert world.absent(range(100), 1, 0) == faults(dropout=0.3).absent(range(100), 1, 0)
     assert world.absent(range(100), 1, 0) != other.absent(range(100), 1, 0)
 
 
-def test_absences_say_what_they_are() -> None:
+def test_absences_have_their_failure_kind() -> None:
     assert set(faults(dropout=1.0).absent([1, 2], 1, 0).values()) == {
         Failure(FailureKind.DROPPED_OUT)
     }
@@ -126,7 +126,7 @@ def test_latency_is_log_normal_over_devices_and_over_rounds() -> None:
     assert np.corrcoef(rounds)[0, 1] == pytest.approx(1 / 2, abs=0.03)
 
 
-def test_whoever_exceeds_the_deadline_is_late_and_nobody_else() -> None:
+def test_exactly_the_clients_above_the_deadline_are_late() -> None:
     sizes = np.full(len(CLIENTS), 40)
     taken = latency(3, CLIENTS, sizes, 5, 1, 0.5)
     late = faults(deadline=60.0).late(CLIENTS, sizes, 5, 1)
@@ -148,7 +148,7 @@ def test_whoever_exceeds_the_deadline_is_late_and_nobody_else() -> None:
         ("wrong_weight", "wrong_weight"),
     ],
 )
-def test_a_broken_update_is_found_to_be_what_it_is(name: str, kind: str) -> None:
+def test_a_corrupted_update_has_its_value(name: str, kind: str) -> None:
     sent = updates_of([4, 5, 6])
     arrived, odd = faults(**{name: 1.0}).corrupt(sent, TABLES, 1, 0)
     reasons = LIMITS.violations(arrived, TABLES)
@@ -156,7 +156,7 @@ def test_a_broken_update_is_found_to_be_what_it_is(name: str, kind: str) -> None
     assert {c: failure.kind for c, failure in reasons.items()} == dict.fromkeys((4, 5, 6), kind)
 
 
-def test_wrong_weights_are_negative_zero_and_enormous() -> None:
+def test_wrong_weights_are_negative_zero_and_very_large() -> None:
     arrived, _ = faults(wrong_weight=1.0).corrupt(updates_of([6, 7, 8]), TABLES, 1, 0)
     negative, nothing, enormous = arrived.weights
     assert negative == -1
@@ -164,7 +164,7 @@ def test_wrong_weights_are_negative_zero_and_enormous() -> None:
     assert enormous > LIMITS.weight
 
 
-def test_a_wrong_shape_is_no_part_of_the_rest() -> None:
+def test_a_reply_of_wrong_shape_is_separate_from_the_updates() -> None:
     arrived, odd = faults(wrong_shape=1.0).corrupt(updates_of([4, 5]), TABLES, 1, 0)
     assert len(arrived.clients) == 0
     assert [reply.client for reply in odd] == [4, 5]
@@ -172,7 +172,7 @@ def test_a_wrong_shape_is_no_part_of_the_rest() -> None:
     assert not any(reply.duplicate for reply in odd)
 
 
-def test_a_repeated_reply_arrives_and_comes_again_as_it_was() -> None:
+def test_a_repeated_reply_is_valid_and_has_an_equal_duplicate() -> None:
     sent = updates_of([4, 5])
     arrived, odd = faults(repeated=1.0).corrupt(sent, TABLES, 1, 0)
     assert_array_equal(arrived.clients, sent.clients)
@@ -185,7 +185,7 @@ def test_a_repeated_reply_arrives_and_comes_again_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", [*RATES[2:], "repeated"])
-def test_what_was_learnt_is_never_spoilt_in_place(name: str) -> None:
+def test_corruption_does_not_change_its_input(name: str) -> None:
     sent, same = updates_of([4, 5, 6]), updates_of([4, 5, 6])
     faults(**{name: 1.0}, attackers=1.0).corrupt(sent, TABLES, 1, 0)
     assert_array_equal(sent.weights, same.weights)
@@ -193,7 +193,7 @@ def test_what_was_learnt_is_never_spoilt_in_place(name: str) -> None:
         assert_array_equal(value, same.tensors[key])
 
 
-def test_where_nothing_travels_nothing_breaks() -> None:
+def test_updates_without_tensors_are_not_corrupted() -> None:
     sent = replace(updates_of([4, 5]), tensors={})
     arrived, odd = faults(wrong_shape=1.0, attackers=1.0).corrupt(sent, TABLES, 1, 0)
     assert arrived is sent
@@ -221,7 +221,7 @@ def test_attackers_are_a_fixed_share_and_scale_their_updates_alone() -> None:
             assert_array_equal(arrived.tensors[name][rows.stop :], rest)
 
 
-def test_label_flippers_like_what_their_users_never_touched(make_client: "MakeClient") -> None:
+def test_label_flipping_uses_items_that_users_never_touched(make_client: "MakeClient") -> None:
     data = make_client([[1, 2, 3], [4]], [[5], [6]], [[7], [8]], client=9)
     world = faults(attackers=1.0, attack="label_flip")
     seen = world.tamper(data).train
@@ -233,7 +233,7 @@ def test_label_flippers_like_what_their_users_never_touched(make_client: "MakeCl
     assert_array_equal(world.tamper(data).train.item, seen.item)
 
 
-def test_the_honest_train_on_what_they_hold(make_client: "MakeClient") -> None:
+def test_honest_clients_train_on_their_data(make_client: "MakeClient") -> None:
     world = faults(attackers=0.5, attack="label_flip")
     honest = int(np.flatnonzero(~world._attackers)[0])
     data = make_client([[1, 2, 3]], client=honest)
@@ -242,7 +242,9 @@ def test_the_honest_train_on_what_they_hold(make_client: "MakeClient") -> None:
     assert scaling.tamper(data) is data
 
 
-def test_who_touched_nearly_everything_flips_what_there_is(make_client: "MakeClient") -> None:
+def test_label_flipping_with_few_untouched_items_uses_all_of_them(
+    make_client: "MakeClient",
+) -> None:
     data = make_client([list(range(28))])
     world = faults(attackers=1.0, attack="label_flip")
     flipped = world.tamper(data).train.item
@@ -269,7 +271,7 @@ def test_impossible_rates_are_refused(choice: dict[str, Any], complaint: str) ->
         faults(**choice)
 
 
-def test_only_absences_are_known_as_such() -> None:
+def test_only_absences_is_true_without_other_faults() -> None:
     assert NoFaults().only_absences
     assert faults(dropout=0.3, crash=0.1).only_absences
     for worse in ({"huge": 0.1}, {"repeated": 0.1}, {"deadline": 5.0}, {"attackers": 0.1}):

@@ -38,14 +38,14 @@ def test_an_area_by_hand() -> None:
     assert auc(values([3, 2]), values([1, 2, 3])) == pytest.approx((2.5 + 1.5) / 6)
 
 
-def test_the_error_of_an_area_is_what_it_varies_by() -> None:
+def test_auc_error_is_the_standard_deviation_of_the_auc() -> None:
     rng = np.random.default_rng(5)
     drawn = [(rng.normal(0.5, 1.0, 40), rng.normal(0.0, 1.0, 60)) for _ in range(400)]
     spread = np.std([auc(*pair) for pair in drawn])
     assert np.mean([auc_error(*pair) for pair in drawn]) == pytest.approx(spread, rel=0.1)
 
 
-def test_items_meet_as_many_more_popular_ones_as_less_popular_ones() -> None:
+def test_items_are_compared_with_equally_many_more_and_less_popular_ones() -> None:
     popularity = [10, 20, 30, 40, 50, 60]
     pairs = ordered(popularity).pairs(np.array([2]), np.array([0, 1, 3, 4, 5]), 2)
     assert sorted(pairs.other.tolist()) == [0, 1, 3, 4]
@@ -53,7 +53,7 @@ def test_items_meet_as_many_more_popular_ones_as_less_popular_ones() -> None:
     assert sorted(near.other.tolist()) == [3, 5]  # one above is all there is, so one below
 
 
-def test_what_is_more_popular_than_all_others_is_left_out() -> None:
+def test_the_most_popular_item_is_not_compared() -> None:
     pairs = ordered([1, 2, 3, 9]).pairs(np.array([1, 3]), np.array([0, 2]), 5)
     assert set(pairs.own.tolist()) == {1}
     assert pairs.weight.sum() == pytest.approx(1.0)
@@ -61,7 +61,7 @@ def test_what_is_more_popular_than_all_others_is_left_out() -> None:
 
 
 @given(seed=st.integers(0, 1000), each_side=st.integers(1, 6))
-def test_popularity_alone_is_worth_exactly_one_half(seed: int, each_side: int) -> None:
+def test_popularity_has_an_auc_of_one_half(seed: int, each_side: int) -> None:
     rng = np.random.default_rng(seed)
     popularity = rng.permutation(200)  # all different
     own = np.sort(rng.choice(200, 30, replace=False, p=popularity / popularity.sum()))
@@ -71,7 +71,7 @@ def test_popularity_alone_is_worth_exactly_one_half(seed: int, each_side: int) -
     assert pairs.auc(np.log1p(popularity)) == pytest.approx(0.5)
 
 
-def test_popularity_is_worth_half_on_average_where_items_are_equally_popular() -> None:
+def test_popularity_with_ties_has_a_mean_auc_of_one_half() -> None:
     """A population whose only taste is popularity."""
     rng = np.random.default_rng(2)
     rate = np.geomspace(0.5, 0.02, 150)
@@ -87,7 +87,7 @@ def test_popularity_is_worth_half_on_average_where_items_are_equally_popular() -
     assert np.mean(matched) == pytest.approx(0.5, abs=0.02)
 
 
-def test_who_knows_the_items_wins_and_noise_is_worth_half() -> None:
+def test_true_items_have_an_auc_of_one_and_noise_of_one_half() -> None:
     rng = np.random.default_rng(3)
     popularity = rng.integers(1, 40, 300)
     own = rng.choice(300, 60, replace=False)

@@ -24,7 +24,7 @@ def update(direction: list[float]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("turned", [1.0, -1.0], ids=["as it is", "turned"])
-def test_an_update_that_reveals_everything_is_read_whichever_way_it_points(turned: float) -> None:
+def test_leakage_score_separates_items_for_both_signs_of_the_update(turned: float) -> None:
     vector = [0.3 * turned, -0.2 * turned, 0.1 * turned]
     read = leakage_scores({"item_embedding.weight": update(vector)}, NUM_ITEMS)
     assert inferred_items(read).tolist() == OWN.tolist()
@@ -32,7 +32,7 @@ def test_an_update_that_reveals_everything_is_read_whichever_way_it_points(turne
         assert auc(score[OWN], score[OTHERS]) == 1.0
 
 
-def test_a_bias_says_which_side_is_liked_even_where_the_liked_are_many() -> None:
+def test_leakage_score_takes_the_sign_from_a_bias() -> None:
     rows, bias = np.zeros((NUM_ITEMS, 2)), np.zeros((NUM_ITEMS, 1))
     many = np.setdiff1d(np.arange(NUM_ITEMS), NEGATIVES)
     rows[many], rows[NEGATIVES] = [-1.0, 1.0], [0.8, -0.8]
@@ -44,7 +44,7 @@ def test_a_bias_says_which_side_is_liked_even_where_the_liked_are_many() -> None
     assert inferred_items(leakage_scores(both, NUM_ITEMS)).tolist() == many.tolist()
 
 
-def test_rows_that_were_not_touched_come_after_those_that_were_pulled() -> None:
+def test_leakage_score_ranks_untouched_rows_after_own_items() -> None:
     read = leakage_scores({"table": update([1.0, 2.0])}, NUM_ITEMS)[1]
     untouched = np.setdiff1d(OTHERS, NEGATIVES)
     assert read[OWN].min() > read[untouched].max()
@@ -52,12 +52,12 @@ def test_rows_that_were_not_touched_come_after_those_that_were_pulled() -> None:
     assert (read[untouched] == 0).all()
 
 
-def test_scale_changes_no_reading() -> None:
+def test_leakage_score_does_not_depend_on_scale() -> None:
     small, large = (leakage_scores({"t": update([1.0, 2.0]) * k}, NUM_ITEMS) for k in (1e-3, 1e3))
     np.testing.assert_allclose(small * 1e6, large, atol=1e-9)
 
 
-def test_noise_is_worth_one_half() -> None:
+def test_leakage_score_of_noise_has_an_auc_of_one_half() -> None:
     rng = np.random.default_rng(6)
     areas = []
     for _ in range(200):
@@ -68,13 +68,13 @@ def test_noise_is_worth_one_half() -> None:
 
 
 @pytest.mark.parametrize("sent", [{}, {"dense": np.ones((7, 3))}, {"t": np.zeros((NUM_ITEMS, 2))}])
-def test_nothing_is_read_into_nothing(sent: dict[str, NDArray[np.float64]]) -> None:
+def test_leakage_score_of_zeros_infers_no_item(sent: dict[str, NDArray[np.float64]]) -> None:
     read = leakage_scores(sent, NUM_ITEMS)
     assert not read.any()
     assert not len(inferred_items(read))
 
 
-def test_of_pairs_of_items_the_items_are_read() -> None:
+def test_leakage_score_uses_the_diagonal_of_item_pairs() -> None:
     history = Columns(np.array([0, len(OWN)]), OWN.astype(np.int32), None)
     pairs = cooccurrences(incidence(history, NUM_ITEMS))
     (counts,) = by_item({"cooccurrences": pairs, "num_users": np.ones(1)}, NUM_ITEMS)

@@ -30,7 +30,7 @@ def test_each_user_is_in_half_of_the_shadow_federations() -> None:
 
 
 @pytest.mark.parametrize("way", ["online", "offline", "centered"])
-def test_calibration_finds_members_that_the_plain_score_does_not_tell(way: str) -> None:
+def test_calibration_separates_members_that_the_plain_score_does_not(way: str) -> None:
     """Item 13: membership inference calibrated by shadow federations."""
     score, shadows, trained, member = _scores(gap=2.0)
     ratio = calibrated(score, shadows, trained)[way]
@@ -39,7 +39,7 @@ def test_calibration_finds_members_that_the_plain_score_does_not_tell(way: str) 
 
 
 @pytest.mark.parametrize("way", ["online", "offline", "centered"])
-def test_where_training_leaves_no_trace_calibration_finds_nothing(way: str) -> None:
+def test_calibration_gives_chance_level_without_training_effect(way: str) -> None:
     """Item 13: membership inference calibrated by shadow federations."""
     score, shadows, trained, member = _scores(gap=0.0)
     ratio = calibrated(score, shadows, trained)[way]
@@ -64,7 +64,7 @@ def test_the_likelihood_ratio_by_hand() -> None:
     assert_allclose(found["centered"], [5 - 3, 0 - 2])
 
 
-def test_where_means_are_noisy_the_centered_score_is_the_strongest() -> None:
+def test_the_centered_score_is_the_strongest_with_noisy_means() -> None:
     score, shadows, trained, member = _scores(gap=0.7)
     found = {
         way: auc(r[member], r[~member]) for way, r in calibrated(score, shadows, trained).items()

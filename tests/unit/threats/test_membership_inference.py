@@ -20,7 +20,7 @@ def test_shadow_federations_come_in_pairs(number: int) -> None:
         MembershipInference("shadow", number, 0.1, 1e-3)
 
 
-def test_a_history_of_what_goes_together_is_more_familiar() -> None:
+def test_a_history_of_related_items_is_more_familiar() -> None:
     same, mixed = (np.array(items, np.int32) for items in ([0, 1, 2], [0, 3]))
     familiar = attack(unseen_weight=0.5).familiarity(TWO_TASTES, [same, mixed])
     assert familiar[0] > familiar[1]
@@ -34,7 +34,7 @@ def test_familiarity_by_hand() -> None:
     assert familiar == pytest.approx(-((1 - user) ** 2))
 
 
-def test_vectors_that_say_nothing_make_all_alike() -> None:
+def test_zero_vectors_give_equal_familiarity() -> None:
     histories = [np.array(items, np.int32) for items in ([0], [1, 2, 3])]
     assert attack().familiarity(np.zeros((5, 2)), histories).tolist() == [-1.0, -1.0]
 

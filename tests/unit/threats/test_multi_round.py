@@ -43,7 +43,7 @@ def accuracy(scores: Floats, histories: Floats) -> float:
     return float(np.mean([np.corrcoef(score, history)[0, 1] for score, history in pairs]))
 
 
-def test_a_sum_of_fewer_clients_than_dimensions_comes_apart(
+def test_a_sum_of_fewer_clients_than_dimensions_is_separated(
     sums: list[ObservedSum], histories: Floats
 ) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
@@ -55,7 +55,9 @@ def test_a_sum_of_fewer_clients_than_dimensions_comes_apart(
     assert (alike.argmax(axis=0) < COHORT).all()
 
 
-def test_cohorts_tell_whose_each_source_is(sums: list[ObservedSum], histories: Floats) -> None:
+def test_sources_are_assigned_to_clients_by_cohorts(
+    sums: list[ObservedSum], histories: Floats
+) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
     rng = np.random.default_rng(0)
     rounds = [separate(s.seen["item"], s.seen["bias"][:, 0], s.cohort, rng) for s in sums]
@@ -72,7 +74,7 @@ def test_cohorts_tell_whose_each_source_is(sums: list[ObservedSum], histories: F
     assert accuracy(separation_scores(shifted, clients, NUM_CLIENTS), histories) < 0.45
 
 
-def test_who_took_part_when_tells_of_items_through_biases_alone(
+def test_regression_infers_items_from_participation_and_biases(
     sums: list[ObservedSum], histories: Floats
 ) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""
@@ -89,7 +91,7 @@ def test_who_took_part_when_tells_of_items_through_biases_alone(
     )
 
 
-def test_known_activities_weigh_the_clients_of_a_round(
+def test_known_activities_improve_the_regression(
     sums: list[ObservedSum], histories: Floats
 ) -> None:
     """Item 1: sums of one round or many are attacked by the strongest means."""

@@ -82,7 +82,7 @@ def everyone(data: Prepared) -> Updates:
 # --- rewriting ----------------------------------------------------------------------------------
 
 
-def test_rewritten_rows_stand_where_the_clients_stood() -> None:
+def test_replaced_rows_keep_the_places_of_the_clients() -> None:
     before = updates([5, 2, 9], [[1, 4], [], [0]])
     change = {ITEM: normal(3, DIM, seed=4)}
     after = replace_item_rows(before, {1: ItemRows(np.array([2, 3, 7]), change)}, TABLES)
@@ -93,7 +93,7 @@ def test_rewritten_rows_stand_where_the_clients_stood() -> None:
     assert_array_equal(after.tensors["dense"], before.tensors["dense"])
 
 
-def test_what_is_sent_over_what_was_learnt_replaces_its_own_rows_alone() -> None:
+def test_item_rows_over_others_replace_only_equal_rows() -> None:
     learnt = ItemRows(np.array([1, 4]), {ITEM: normal(2, DIM), "control/other": normal(2, 2)})
     whole = ItemRows(np.array([4, 6]), {ITEM: normal(2, DIM, seed=5)}).over(learnt)
     assert_array_equal(whole.rows, [1, 4, 6])
@@ -105,7 +105,7 @@ def test_what_is_sent_over_what_was_learnt_replaces_its_own_rows_alone() -> None
 
 
 @pytest.mark.parametrize("name", ["explicit_boosting", "fedrecattack"])
-def test_honest_clients_send_what_they_learnt_bit_for_bit(data: Prepared, name: str) -> None:
+def test_updates_of_honest_clients_are_equal_bit_for_bit(data: Prepared, name: str) -> None:
     before, untouched = everyone(data), everyone(data)
     attack, after = crafted(data, name, before)
     assert_array_equal(after.clients, before.clients)
@@ -121,7 +121,7 @@ def test_honest_clients_send_what_they_learnt_bit_for_bit(data: Prepared, name: 
 
 
 @pytest.mark.parametrize("name", ["explicit_boosting", "fedrecattack"])
-def test_liars_send_the_targets_rows_ascending_and_nothing_wild(data: Prepared, name: str) -> None:
+def test_malicious_clients_send_finite_target_rows_in_order(data: Prepared, name: str) -> None:
     attack, after = crafted(data, name, everyone(data))
     for place in attack.malicious_places(after):
         rows = after.rows[after.offsets[place] : after.offsets[place + 1]]
@@ -131,9 +131,7 @@ def test_liars_send_the_targets_rows_ascending_and_nothing_wild(data: Prepared, 
 
 
 @pytest.mark.parametrize("name", ["explicit_boosting", "fedrecattack"])
-def test_where_nobody_lies_or_nothing_is_sent_the_updates_are_the_same_object(
-    data: Prepared, name: str
-) -> None:
+def test_updates_are_the_same_object_without_malicious_clients(data: Prepared, name: str) -> None:
     before = everyone(data)
     assert crafted(data, name, before, malicious=0.0)[1] is before
     nothing = Updates(before.clients, before.weights, before.offsets, before.rows, {})
@@ -141,7 +139,7 @@ def test_where_nobody_lies_or_nothing_is_sent_the_updates_are_the_same_object(
 
 
 @pytest.mark.parametrize("name", ["explicit_boosting", "fedrecattack"])
-def test_what_a_liar_sends_does_not_depend_on_who_else_is_on_its_node(
+def test_a_malicious_update_does_not_depend_on_other_clients_of_the_node(
     data: Prepared, name: str
 ) -> None:
     before = everyone(data)
@@ -156,7 +154,7 @@ def test_what_a_liar_sends_does_not_depend_on_who_else_is_on_its_node(
 # --- explicit boosting --------------------------------------------------------------------------
 
 
-def test_boosting_goes_up_the_likelihood_of_the_targets() -> None:
+def test_boosting_ascends_the_likelihood_of_the_targets() -> None:
     faces, targets = normal(3, DIM + 1), normal(2, DIM + 1, seed=1)
     rows = torch.from_numpy(targets).requires_grad_()
     torch.nn.functional.logsigmoid(torch.from_numpy(faces) @ rows.T).mean(dim=0).sum().backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
@@ -164,7 +162,7 @@ def test_boosting_goes_up_the_likelihood_of_the_targets() -> None:
     assert_allclose(ascent(faces, targets), rows.grad.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_boosted_client_sends_its_boosted_step_and_else_what_it_learnt(data: Prepared) -> None:
+def test_a_boosting_client_sends_the_boosted_step_and_its_honest_rows(data: Prepared) -> None:
     before = everyone(data)
     attack, after = crafted(data, "explicit_boosting", before, boost=7.0)
     place = int(attack.malicious_places(before)[0])
@@ -198,7 +196,7 @@ def naive_loss(faces: Any, rows: Any, had: Any, targets: list[int], top_k: int) 
     return total
 
 
-def test_promotion_goes_down_the_papers_loss() -> None:
+def test_promotion_direction_descends_the_loss_of_the_paper() -> None:
     faces, rows = normal(6, DIM + 1), normal(12, DIM + 1, seed=1)
     had = np.random.default_rng(2).random((6, 12)) < 0.3
     targets = [2, 9]
@@ -210,14 +208,14 @@ def test_promotion_goes_down_the_papers_loss() -> None:
     assert_allclose(down, -table.grad.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_who_had_nearly_everything_urges_nobody() -> None:
+def test_a_user_with_nearly_all_items_adds_no_gradient() -> None:
     had = np.ones((1, 6), bool)
     had[0, :2] = False  # a target and one other: no list of three
     down = promotion_direction(normal(1, DIM + 1), normal(6, DIM + 1), had, np.array([0]), 3)
     assert not down.any()
 
 
-def test_vectors_explain_what_users_are_known_to_like() -> None:
+def test_fitted_user_vectors_explain_public_interactions() -> None:
     rows = normal(40, DIM + 1)
     liked = np.array([3, 8, 21])
     known = Public(2, np.array([0, 0, 1]), liked)
@@ -228,7 +226,7 @@ def test_vectors_explain_what_users_are_known_to_like() -> None:
 
 
 @given(st.integers(0, 99), st.floats(1e-3, 1e3), st.floats(0, 1e6))
-def test_no_bounded_row_is_longer_than_allowed_and_none_is_turned(
+def test_clipped_rows_keep_the_bound_and_their_directions(
     seed: int, longest: float, scale: float
 ) -> None:
     rows = normal(5, DIM, seed=seed) * np.float32(scale)
@@ -242,7 +240,7 @@ def test_no_bounded_row_is_longer_than_allowed_and_none_is_turned(
 
 
 @pytest.mark.parametrize("longest", [0.01, 0.5, 20.0])
-def test_what_is_sent_keeps_both_bounds(data: Prepared, longest: float) -> None:
+def test_a_malicious_update_keeps_both_bounds(data: Prepared, longest: float) -> None:
     attack, after = crafted(
         data, "fedrecattack", everyone(data), max_row_norm=longest, max_rows=5, public=0.5
     )
@@ -253,7 +251,7 @@ def test_what_is_sent_keeps_both_bounds(data: Prepared, longest: float) -> None:
         assert (np.linalg.norm(own_rows, axis=1) <= longest * (1 + 1e-5)).all()
 
 
-def test_what_is_public_is_a_fixed_share_of_training(data: Prepared) -> None:
+def test_public_interactions_are_a_fixed_share_of_training(data: Prepared) -> None:
     attack = crafted(data, "fedrecattack", everyone(data), public=0.3)[0]
     duplicate = crafted(Prepared(data.path), "fedrecattack", everyone(data), public=0.3)[0]
     known = attack.known
@@ -264,7 +262,7 @@ def test_what_is_public_is_a_fixed_share_of_training(data: Prepared) -> None:
     assert known.users == len(np.unique(known.user))
 
 
-def test_clients_that_are_given_alike_share_one_search_and_others_do_not(data: Prepared) -> None:
+def test_clients_with_equal_parameters_share_one_direction(data: Prepared) -> None:
     attack: FedRecAttack = crafted(data, "fedrecattack", everyone(data))[0]
     assert len(attack.directions) == 1
     versions = [shared(data.num_items), {k: v + 1 for k, v in shared(data.num_items).items()}]

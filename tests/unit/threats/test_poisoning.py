@@ -50,7 +50,7 @@ def test_every_attack_is_built_of_its_yaml(data: Prepared, name: str) -> None:
     assert isinstance(attack(data, name), Attack)
 
 
-def test_the_same_clients_promote_the_same_items_whatever_they_do_for_them(data: Prepared) -> None:
+def test_all_attacks_share_malicious_clients_and_targets(data: Prepared) -> None:
     every = [attack(data, name, malicious=0.25, num_targets=2) for name in PROMOTING]
     duplicate = attack(Prepared(data.path), "watch", malicious=0.25, num_targets=2)
     for one in every:
@@ -91,7 +91,9 @@ def test_items_may_be_named_by_their_ids(data: Prepared) -> None:
         ({"popular_share": 1.5}, r"attack\.popular_share must be a share from 0 to 1: 1\.5"),
     ],
 )
-def test_what_cannot_be_is_refused(data: Prepared, choice: dict[str, Any], complaint: str) -> None:
+def test_invalid_values_are_rejected(
+    data: Prepared, choice: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(ConfigError, match=complaint):
         attack(data, "random", **choice)
 
@@ -106,7 +108,7 @@ def test_what_cannot_be_is_refused(data: Prepared, choice: dict[str, Any], compl
         ("fedrecattack", {"max_row_norm": 0.0}, r"attack\.max_row_norm must be above 0"),
     ],
 )
-def test_what_no_crafted_update_can_be_is_refused(
+def test_invalid_values_of_crafted_updates_are_rejected(
     data: Prepared, name: str, choice: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
@@ -158,14 +160,14 @@ def test_a_profile_of_any_length_has_its_share_of_popular_items(
     assert np.isin(items, popular).sum() >= count
 
 
-def test_who_claims_the_most_popular_claims_just_these(data: Prepared) -> None:
+def test_a_popular_profile_has_exactly_the_most_popular_items(data: Prepared) -> None:
     fake: Profiles = attack(data, "popular", num_targets=2)
     items = fake._profile(9, np.random.default_rng(0))
     others = [item for item in fake.most_popular.tolist() if item not in fake.promoted]
     assert set(items.tolist()) == {*fake.promoted.tolist(), *others[:7]}
 
 
-def test_a_client_of_several_users_claims_a_profile_for_each(prepare_small: "PrepareSmall") -> None:
+def test_a_client_with_several_users_has_a_profile_for_each(prepare_small: "PrepareSmall") -> None:
     data = prepare_small([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
     fake = attack(data, "random", malicious=0.25, num_targets=2)
     (liar,) = fake.malicious_clients.tolist()
@@ -214,7 +216,7 @@ def test_shorter_lists_are_named_by_their_length_and_longer_ones_cut(data: Prepa
     assert "exposure@5" in watch.poisoning_metrics(data, lists[:, :5])
 
 
-def test_a_target_that_everyone_had_exposes_nobody(data: Prepared) -> None:
+def test_a_target_in_all_histories_has_no_exposure(data: Prepared) -> None:
     watch: Poisoning = attack(data, "watch", targets=["item 04"])
     everyone = np.ones(data.num_users, bool)
     assert watch._shown(np.full((data.num_users, 3), 4, np.int32), ~everyone) == []
