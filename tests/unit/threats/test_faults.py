@@ -81,7 +81,7 @@ def test_every_fault_has_its_rate_and_is_drawn_again_in_each_round_and_attempt()
 @given(st.lists(st.integers(0, 19_999), min_size=1, max_size=9, unique=True), st.integers(0, 9))
 def test_faults_of_a_client_do_not_depend_on_other_clients(clients: list[int], at: int) -> None:
     world = faults(dropout=0.3, crash=0.2, deadline=50.0)
-    absent, alone = world.absent(clients, at, 0), dict[int, str]()
+    absent, alone = world.absent(clients, at, 0), dict[int, Failure]()
     for client in clients:
         alone |= world.absent([client], at, 0)
     assert absent == alone
