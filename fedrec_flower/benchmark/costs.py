@@ -13,12 +13,11 @@ from pathlib import Path
 from time import perf_counter, process_time
 
 from fedrec_flower.benchmark.measuring import WORK, peak_memory_mb, timed
-from fedrec_flower.core.checkpoint import Checkpoint
-from fedrec_flower.core.instantiate import build
 from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import prepare_data, set_up
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.federation.server.plan import Metrics
+from fedrec_flower.federation.results import Metrics
+from fedrec_flower.federation.server.callback import Callback
 from fedrec_flower.federation.transport.base import federate
 
 _RUN = ("federation=in_process", "model=mf", *WORK)
@@ -78,7 +77,7 @@ def evaluation(dataset: str, num_negatives: int, num_clients: int) -> Cost:
 
 
 @dataclass(slots=True)
-class _Stopwatch:
+class _Stopwatch(Callback):
     """Callback that measures each training and evaluation, and ends the run.
 
     Attributes:
@@ -91,28 +90,22 @@ class _Stopwatch:
     laps: list[tuple[float, float]] = field(default_factory=list)
     since: tuple[float, float] = field(default_factory=lambda: (perf_counter(), process_time()))
 
-    def began(self, round_: int) -> None:
-        """See `Observer.began`."""
-
-    def trained(
+    def after_round(
         self,
         round_: int,
         loss: float,
         num_clients: int,
-        lost: Mapping[str, int],
-        more: Mapping[str, float],
+        failures: Mapping[str, int],
+        metrics: Mapping[str, float],
     ) -> None:
-        """See `Observer.trained`."""
-        del round_, loss, num_clients, lost, more
+        """See `Callback.after_round`."""
+        del round_, loss, num_clients, failures, metrics
         self._lap()
 
-    def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
-        """See `Observer.evaluated`."""
+    def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
+        """See `Callback.after_evaluation`."""
         del round_, metrics, num_clients
         self._lap()
-
-    def reached(self, checkpoint: Checkpoint) -> None:
-        """Do nothing: a measured run is not resumed."""
 
     def _lap(self) -> None:
         now = perf_counter(), process_time()
@@ -133,9 +126,10 @@ def _laps(overrides: list[str], cohort: int, wanted: int) -> list[tuple[float, f
     with tempfile.TemporaryDirectory() as folder:
         setup = set_up(config, RunFolder.create(Path(folder)))
         watch = _Stopwatch(wanted)
-        strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watch)
+        server = setup.server(config, [watch])
+        initial = setup.initial(server.strategy)
         with suppress(_EnoughError):
-            federate(setup.engine, strategy, setup.initial(strategy), Path(folder) / "flower.log")
+            federate(setup.engine, server, initial, Path(folder) / "flower.log")
     return watch.laps
 
 

@@ -67,7 +67,7 @@ _KINDS = {
         "communication.secure_aggregation", methods=("check", "check_strategy")
     ),
     "split": _Kind("data.splits", methods=("split",)),
-    "strategy": _Kind("strategies", "federation.server.loop.FederatedStrategy"),
+    "strategy": _Kind("strategies", "strategies.base.FederatedStrategy"),
     "training": _Kind("training", "training.LocalTraining"),
 }
 

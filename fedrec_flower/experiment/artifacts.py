@@ -24,7 +24,7 @@ from fedrec_flower.evaluation.metrics.fairness import activity_gap, worst_decile
 from fedrec_flower.evaluation.metrics.ranking import NDCG
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.summary import RunSummary
-from fedrec_flower.federation.server.plan import Evaluated, Outcome
+from fedrec_flower.federation.results import Evaluated, Outcome
 from fedrec_flower.reports.activity import by_activity
 from fedrec_flower.reports.load import load_per_user, load_runs
 from fedrec_flower.threats.base import LOWER_BOUND, Attack
@@ -166,7 +166,7 @@ def _summary(record: RunSummary, data: Prepared, outcome: Outcome) -> dict[str, 
         "test_standard_error": selected.standard_errors[Part.TEST],
         "fairness": {},  # filled in later; here for the order of the keys
         "best_test_round": _round_metrics(outcome.best_test),
-        "lost_replies": dict(sorted(outcome.lost.items())),
+        "lost_replies": dict(sorted(outcome.failures.items())),
         **outcome.privacy,
         "seconds": record.seconds(outcome.seconds),
         "clients_per_second": participations / train_seconds if train_seconds else None,

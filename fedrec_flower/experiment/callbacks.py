@@ -18,22 +18,29 @@ from rich.progress import Progress as RichProgress
 
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.data.interactions import Part
+from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.summary import RunSummary
-from fedrec_flower.federation.server.plan import Metrics, Plan
+from fedrec_flower.federation.results import Metrics
+from fedrec_flower.federation.server.callback import Callback
+from fedrec_flower.federation.server.plan import Plan
 
 
-class Progress:
+class Progress(Callback):
     """Shows a bar with the current metrics and the time left; a line per evaluation in a log.
 
     Args:
         folder: the run's folder; rows go to its rounds.csv.
         plan: the run.
+        evaluator: names the metric to show.
         record: hears when training begins, for the times in the summary.
     """
 
-    def __init__(self, folder: RunFolder, plan: Plan, record: RunSummary) -> None:
+    def __init__(
+        self, folder: RunFolder, plan: Plan, evaluator: Evaluator, record: RunSummary
+    ) -> None:
         self._folder, self._plan, self._record = folder, plan, record
+        self._select_by = evaluator.select_by
         self._console = Console(stderr=True)
         self._bar = RichProgress(
             TextColumn("{task.description}"),
@@ -63,34 +70,34 @@ class Progress:
         """Leave the bar as it stands."""
         self._bar.stop()
 
-    def began(self, round_: int) -> None:
-        """See `Observer.began`; until now the engine started."""
+    def on_start(self, round_: int) -> None:
+        """See `Callback.on_start`; until now the engine started."""
         self._record.start_training(round_)
         if round_:
             self._shown = ""  # what was last evaluated is not known here
         self._bar.reset(self._task, completed=round_, metrics=self._shown)
 
-    def trained(
+    def after_round(
         self,
         round_: int,
         loss: float,
         num_clients: int,
-        lost: Mapping[str, int],
-        more: Mapping[str, float],
+        failures: Mapping[str, int],
+        metrics: Mapping[str, float],
     ) -> None:
-        """See `Observer.trained`; what is lost has rows of its own, where anything is."""
-        counted = {f"lost/{kind}": float(count) for kind, count in sorted(lost.items())}
-        self._folder.add_round(round_, "train", {"loss": loss, **more, **counted}, num_clients)
+        """See `Callback.after_round`; what is lost has rows of its own, where anything is."""
+        counted = {f"lost/{kind}": float(count) for kind, count in sorted(failures.items())}
+        self._folder.add_round(round_, "train", {"loss": loss, **metrics, **counted}, num_clients)
         self._loss = "" if isnan(loss) else f"loss {loss:.4f}"  # a model of sums has none
         self._bar.update(
             self._task, completed=round_, metrics=f"{self._shown} {self._loss}".strip()
         )
 
-    def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
-        """See `Observer.evaluated`."""
+    def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
+        """See `Callback.after_evaluation`."""
         self._folder.add_round(round_, "validation", metrics[Part.VALIDATION], num_clients)
         self._folder.add_round(round_, "test", metrics[Part.TEST], num_clients)
-        chosen = self._plan.evaluator.select_by
+        chosen = self._select_by
         value = metrics[Part.VALIDATION].get(chosen)
         self._shown = "" if value is None else f"validation {chosen} {value:.4f}"
         self._bar.update(self._task, metrics=f"{self._shown} {self._loss}".strip())
@@ -98,7 +105,7 @@ class Progress:
             line = f"round {round_}/{self._plan.num_rounds} {self._shown} {self._loss}"
             self._console.print(line.rstrip(), highlight=False)
 
-    def reached(self, checkpoint: Checkpoint) -> None:
-        """See `Observer.reached`; what the run has taken so far is kept with it."""
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """See `Callback.on_checkpoint`; what the run has taken so far is kept with it."""
         facts = {**checkpoint.facts, "record": self._record.facts()}
         self._folder.checkpoints.write(replace(checkpoint, facts=facts))

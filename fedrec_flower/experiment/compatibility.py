@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from fedrec_flower.communication.secure_aggregation.secagg import SecureAggregation
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.instantiate import check_node
 from fedrec_flower.core.ranges import (
@@ -19,15 +20,12 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.federation.components import build_faults, build_privacy, build_training
-from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.models.abilities import HistoryBased, ServerPostprocess, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.privacy.mechanism import PrivacyMechanism
-from fedrec_flower.strategies.baselines import Centralized
-from fedrec_flower.strategies.fedbuff import FedBuff
-from fedrec_flower.strategies.sufficient_statistics import Sums
+from fedrec_flower.strategies.base import FederatedStrategy
 from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.config import LocalTraining
 from fedrec_flower.training.factory import check_trainer
@@ -189,25 +187,30 @@ def check_source(config: Config, model: Recommender) -> None:
         )
 
 
-def check_strategy(strategy: FederatedStrategy, model: Recommender) -> None:
+def check_strategy(
+    strategy: FederatedStrategy, model: Recommender, secure: SecureAggregation
+) -> None:
     """Check that the strategy fits the model and secure aggregation.
 
     Raises:
         ConfigError: names the strategy, the model and the alternative.
     """
-    fits = isinstance(strategy, Sums | Centralized) or not strategy.shares
+    fits = strategy.solves_statistics or not strategy.communicates
     if isinstance(model, ClosedFormRecommender) and not fits:
         raise ConfigError(
             f"{type(strategy).__name__} does not fit {type(model).__name__}, which is solved from "
             "sums: choose strategy=sums"
         )
     require(
-        not (isinstance(model, ServerPostprocess) and isinstance(strategy, FedBuff)),
-        f"FedBuff does not fit {type(model).__name__}, whose parameters change their meaning every "
-        "round, so delayed updates are invalid: choose strategy=fedrmsprop",
+        not (isinstance(model, ServerPostprocess) and strategy.asynchronous),
+        f"{type(strategy).__name__} does not fit {type(model).__name__}, whose parameters change "
+        "their meaning every round, so delayed updates are invalid: choose strategy=fedrmsprop",
     )
-    name, secure = type(strategy).__name__, strategy.plan.secure
-    secure.check_strategy(name, communicates=strategy.shares, individual_updates=strategy.stacked)
+    secure.check_strategy(
+        type(strategy).__name__,
+        communicates=strategy.communicates,
+        individual_updates=strategy.needs_individual_updates,
+    )
 
 
 def _check_task(config: Config, training: LocalTraining, evaluator: Evaluator) -> None:

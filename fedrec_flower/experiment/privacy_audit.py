@@ -29,14 +29,16 @@ from fedrec_flower.federation.client.node import Node, open_node
 from fedrec_flower.federation.client.state_store import share_secret
 from fedrec_flower.federation.client.trainers import GradientTrainer
 from fedrec_flower.federation.job import NodePlace
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Outcome, Plan
+from fedrec_flower.federation.results import Outcome
+from fedrec_flower.federation.server.loop import Server, local_update_config
+from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.server.sampling import sample_clients
 from fedrec_flower.models.abilities import BilinearForm, ServerPostprocess, bilinear_form
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import ServerMechanism
 from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
+from fedrec_flower.strategies.base import RoundInfo
 from fedrec_flower.threats.base import LOWER_BOUND, Attack, InferenceAttack
 from fedrec_flower.threats.observation import (
     AttackedRound,
@@ -52,15 +54,12 @@ from fedrec_flower.training.model_versions import Versions
 _LOG = logging.getLogger(__name__)
 
 
-def check_attack(
-    attack: Attack, strategy: FederatedStrategy, model: Recommender, data: Prepared
-) -> None:
+def check_attack(attack: Attack, server: Server, data: Prepared) -> None:
     """Check that an attack is possible on a run.
 
     Args:
         attack: the attack.
-        strategy: the strategy of the run.
-        model: the recommender, without users.
+        server: the server before its first round.
         data: the prepared data.
 
     Raises:
@@ -68,35 +67,32 @@ def check_attack(
     """
     if not isinstance(attack, InferenceAttack):
         return
+    strategy, model, plan = server.strategy, server.model, server.plan
     shapes = {name: model.get_parameter(name).shape for name in model.shared_names()}
     tables = [shapes[name] for name in shapes if name in model.item_rows - model.frozen]
-    plain = all(
-        getattr(type(strategy), way) is getattr(FederatedStrategy, way)
-        for way in ("begin", "beside")
-    )
     solved = isinstance(model, ClosedFormRecommender)
     attack.check(
         AttackedRun(
             strategy=type(strategy).__name__,
             model=type(model).__name__,
-            shares=strategy.shares,
-            one_model=plain,
+            shares=strategy.communicates,
+            one_model=not (strategy.models_per_client or strategy.sends_extra_tensors),
             num_clients=data.num_clients,
             vectors=any(len(shape) > 1 and shape[1] < data.num_items for shape in tables),
             by_item=bool(model.statistic_names if solved else tables),
             num_strangers=_num_strangers(data),
-            num_rounds=strategy.plan.num_rounds,
-            replayable=_is_replayable(strategy),
+            num_rounds=plan.num_rounds,
+            replayable=_is_replayable(server),
             factors=_factors(model, data) is not None,
-            ranks=strategy.plan.job.task == "ranking",
-            seeded=strategy.plan.job.is_seeded,
+            ranks=plan.job.task == "ranking",
+            seeded=plan.job.is_seeded,
         )
     )
 
 
-def _is_replayable(strategy: FederatedStrategy) -> bool:
+def _is_replayable(server: Server) -> bool:
     """Whether the rounds of a run can be replayed from its configuration, without its messages."""
-    return strategy.by_sum_alone and strategy.plan.job.faults["name"] == "none"
+    return server.strategy.uses_only_the_sum and server.plan.job.faults["name"] == "none"
 
 
 def _factors(model: Recommender, data: Prepared) -> BilinearForm | None:
@@ -120,8 +116,8 @@ class TrainedRun:
 
     Attributes:
         data: the prepared data.
-        guard: the privacy mechanism and the facts of the run.
-        strategy: the strategy, after its last round.
+        privacy_setup: the privacy mechanism and the facts of the run.
+        server: the server, after its last round.
         outcome: result of the run.
         initial: the initial shared parameters.
         store: folder of the clients' personal state.
@@ -130,7 +126,7 @@ class TrainedRun:
 
     data: Prepared
     privacy_setup: PrivacySetup
-    strategy: FederatedStrategy
+    server: Server
     outcome: Outcome
     initial: Tensors
     store: Path
@@ -149,14 +145,14 @@ class TrainedRun:
     @property
     def seeded(self) -> bool:
         """Whether the clients' draws are derived from the seed, which the server has."""
-        return self.strategy.plan.job.is_seeded
+        return self.server.plan.job.is_seeded
 
     @property
     def factors(self) -> BilinearForm | None:
         """The bilinear form of the scores, if clients' vectors can be solved for."""
-        plan = self.strategy.plan
-        solvable = plan.job.task == "ranking" and _is_replayable(self.strategy)
-        return _factors(plan.model, self.data) if solvable else None
+        plan = self.server.plan
+        solvable = plan.job.task == "ranking" and _is_replayable(self.server)
+        return _factors(self.server.model, self.data) if solvable else None
 
     @contextmanager
     def replay_round(self, at: AttackedRound, *, with_history: bool) -> Iterator["ReplayedRound"]:
@@ -164,7 +160,7 @@ class TrainedRun:
 
         With history, the round after the last is preceded by a replay of all rounds.
         """
-        plan = self.strategy.plan
+        plan = self.server.plan
         selected = self.outcome.selected
         round_ = plan.num_rounds + 1 if at == "last" else at
         curator = self.privacy_setup.server_mechanism()
@@ -176,7 +172,7 @@ class TrainedRun:
             if at == "last" and not with_history:
                 global_params = selected.parameters
                 state = self.store / selected.slot
-                curator.restore(plan.curator.state())
+                curator.restore(self.server.curator.state())
             elif round_ > 1:
                 state = Path(scratch) / "before" / "current"
                 node = self._node(state.parent, None)
@@ -190,15 +186,15 @@ class TrainedRun:
             together = self._node(Path(scratch) / "all", state)
             request = _RoundRequest.of(plan, curator, round_, global_params)
             whole, released, _ = request.train(together)
-            exposed = _exposed(curator, secure=isinstance(plan.secure, SecAgg))
+            exposed = _exposed(curator, secure=isinstance(self.server.secure_aggregation, SecAgg))
             yield ReplayedRound(request, exposed, whole, released, earlier, earlier_released, alone)
 
     def _replay(
         self, node: Node, num_rounds: int, curator: ServerMechanism
     ) -> Iterator[tuple[ObservedSum, ObservedSum | None, Tensors]]:
         """Replay the first rounds; yields the sum, the release and the parameters after each."""
-        strategy = self.strategy
-        plan = strategy.plan
+        strategy = self.server.strategy
+        model, plan = self.server.model, self.server.plan
         parameters = self.initial
         state = strategy.state()
         strategy.restore({})  # the state of the run is restored after the replay
@@ -206,10 +202,11 @@ class TrainedRun:
             request = _RoundRequest.of(plan, curator, round_, parameters)
             whole, released, update = request.train(node)
             if update.weight or curator.noisy:
-                moved = strategy.move(parameters, update)
-                if isinstance(plan.model, ServerPostprocess):
+                info = RoundInfo(round_, 0, curator.noise_std, curator.flip_rate)
+                moved = strategy.apply_sum(parameters, update, info)
+                if isinstance(model, ServerPostprocess):
                     rng = generator(plan.seed, "settle", round_)
-                    parameters = plan.model.after_server_step(moved, rng)
+                    parameters = model.after_server_step(moved, rng)
                 else:
                     parameters = moved
             yield whole, released, parameters
@@ -218,7 +215,7 @@ class TrainedRun:
     @contextmanager
     def simulator(self) -> Iterator["NodeSimulator | None"]:
         """A simulator of the clients; None if their draws come from a secret."""
-        if self.factors is None or not self.strategy.plan.job.is_seeded:
+        if self.factors is None or not self.server.plan.job.is_seeded:
             yield None
             return
         with TemporaryDirectory(prefix="imitated-", dir=self.store) as scratch:
@@ -233,8 +230,8 @@ class TrainedRun:
         if state is not None and state.is_dir():
             shutil.copytree(state, folder / "current")
         share_secret(self.store, folder)
-        plan = self.strategy.plan
-        job = replace(plan.job, local=self.strategy.local(), session=uuid4().hex)
+        local = local_update_config(self.server.strategy.client_update())
+        job = replace(self.server.plan.job, local=local, session=uuid4().hex)
         place = NodePlace(prepared=str(self.data.path), store=str(folder))
         return open_node(job.to_json(), place)
 

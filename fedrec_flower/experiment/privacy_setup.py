@@ -17,7 +17,6 @@ from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.data.sources.base import lists_items
 from fedrec_flower.experiment.transfer import SavedModel
 from fedrec_flower.federation.components import build_privacy, build_secure_aggregation
-from fedrec_flower.federation.server.loop import FederatedStrategy
 from fedrec_flower.federation.server.plan import Release
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
@@ -25,6 +24,7 @@ from fedrec_flower.privacy.ledger import LEDGER, InitialGuarantee, Ledger
 from fedrec_flower.privacy.mechanism import PrivacyMechanism, ServerMechanism
 from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.privacy.requirements import AggregationFacts, Published, RunFacts
+from fedrec_flower.strategies.base import FederatedStrategy
 
 _LOG = logging.getLogger(__name__)
 
@@ -181,8 +181,8 @@ class PrivacySetup:
         """
         aggregation = AggregationFacts(
             strategy=type(strategy).__name__,
-            shares=strategy.shares,
-            by_sum_alone=strategy.by_sum_alone,
+            shares=strategy.communicates,
+            by_sum_alone=strategy.uses_only_the_sum,
             by_row=strategy.aggregation == "touched_clients",
         )
         self.privacy.check(self.run, aggregation)

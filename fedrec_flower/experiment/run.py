@@ -1,7 +1,7 @@
 """Runs one experiment, from the configuration to the run folder; `run` shows all its steps."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,15 @@ from fedrec_flower.experiment.summary import RunSummary
 from fedrec_flower.experiment.transfer import SavedModel, transfer_parameters
 from fedrec_flower.federation.components import build_attack, build_evaluator, build_model
 from fedrec_flower.federation.job import NodeJob, NodePlace
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Outcome, Plan, Unobserved
+from fedrec_flower.federation.results import Outcome
+from fedrec_flower.federation.server.callback import Callback
+from fedrec_flower.federation.server.loop import Server
+from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.transport.base import Transport, federate
 from fedrec_flower.federation.transport.in_process import InProcess
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.privacy.mechanism import ServerMechanism
+from fedrec_flower.strategies.base import FederatedStrategy, FederationInfo
 from fedrec_flower.threats.base import Attack
 
 _LOG = logging.getLogger(__name__)
@@ -68,22 +71,22 @@ def run(
     with RunSummary(folder, config, saved) as record:
         setup = set_up(config, folder, grid)
         record.update(setup.facts())
-        with Progress(folder, setup.plan, record) as progress:
-            strategy = build("strategy", config["strategy"], plan=setup.plan, observer=progress)
+        with Progress(folder, setup.plan, setup.evaluator, record) as progress:
+            server = setup.server(config, [progress])
             checking.check_centralized(config, setup.data)
-            checking.check_strategy(strategy, setup.model)
-            setup.privacy_setup.check(strategy)
-            check_attack(setup.attack, strategy, setup.model, setup.data)
+            checking.check_strategy(server.strategy, setup.model, setup.privacy_setup.secure)
+            setup.privacy_setup.check(server.strategy)
+            check_attack(setup.attack, server, setup.data)
             if saved is not None:
                 folder.checkpoints.restore(saved)
-                strategy.resume(saved)
+                server.resume(saved)
             log = folder.path / "flower.log"
-            initial = setup.initial(strategy)
-            outcome = federate(engine or setup.engine, strategy, initial, log)
+            initial = setup.initial(server.strategy)
+            outcome = federate(engine or setup.engine, server, initial, log)
         client_state = folder.path / "clients"
         shadows = Shadows(config, setup.data, run_quietly)
         scene = TrainedRun(
-            setup.data, setup.privacy_setup, strategy, outcome, initial, client_state, shadows
+            setup.data, setup.privacy_setup, server, outcome, initial, client_state, shadows
         )
         record.update(run_inference(setup.attack, scene))
         write_artifacts(record, setup.data, outcome, setup.attack, deployed=grid is not None)
@@ -98,7 +101,9 @@ class Setup:
     Attributes:
         data: the prepared data.
         model: the recommender, without users.
-        plan: the settings that the strategy needs.
+        evaluator: what is measured, and which metric selects the released round.
+        curator: the server's side of privacy.
+        plan: the facts of the run that the server needs.
         engine: carries messages between server and nodes.
         num_nodes: number of nodes that host the clients; 0 in a deployment, where it is not known.
         seed: the experiment's seed.
@@ -110,6 +115,8 @@ class Setup:
 
     data: Prepared
     model: Recommender
+    evaluator: Evaluator
+    curator: ServerMechanism
     plan: Plan
     engine: Transport
     num_nodes: int
@@ -119,9 +126,44 @@ class Setup:
     attack: Attack
     left_out: list[str]
 
+    def info(self) -> FederationInfo:
+        """Return the facts of the run that an algorithm may use."""
+        plan = self.plan
+        training = plan.job.training
+        return FederationInfo(
+            seed=plan.seed,
+            num_clients=plan.num_clients,
+            num_items=plan.num_items,
+            num_examples=plan.num_examples,
+            clients_per_round=plan.clients_per_round,
+            item_tables=plan.item_tables,
+            model=self.model,
+            optimizer=training["optimizer"],
+            learning_rate=training["learning_rate"],
+            max_client_weight=plan.limits.weight,
+            flip_rate=self.curator.flip_rate,
+        )
+
+    def server(self, config: Config, callbacks: Sequence[Callback] = ()) -> Server:
+        """Build the server with the strategy that the configuration describes.
+
+        Args:
+            config: the resolved configuration.
+            callbacks: called by the server, in this order.
+        """
+        return Server(
+            build("strategy", config["strategy"], info=self.info()),
+            self.plan,
+            model=self.model,
+            evaluator=self.evaluator,
+            curator=self.curator,
+            secure_aggregation=self.privacy_setup.secure,
+            callbacks=callbacks,
+        )
+
     def initial(self, strategy: FederatedStrategy) -> Tensors:
         """Initial shared parameters, random or from another run; empty if none are communicated."""
-        names = self.model.shared_names() if strategy.shares else []
+        names = self.model.shared_names() if strategy.communicates else []
         drawn = self.model.initial(names, generator(self.seed, "initial-shared"))
         if self.source is None:
             return drawn
@@ -150,9 +192,9 @@ def run_quietly(config: Config, data: Prepared, folder: RunFolder) -> Outcome:
         folder: for the clients' state and Flower's log.
     """
     setup = set_up(config, folder, data=data)
-    strategy = build("strategy", config["strategy"], plan=setup.plan, observer=Unobserved())
+    server = setup.server(config)
     engine = InProcess(setup.num_nodes)
-    return federate(engine, strategy, setup.initial(strategy), folder.path / "flower.log")
+    return federate(engine, server, setup.initial(server.strategy), folder.path / "flower.log")
 
 
 def set_up(
@@ -181,18 +223,27 @@ def set_up(
     attack = build_attack(config["attack"], data, model, config["seed"])
     curator = privacy_setup.server_mechanism(folder.path, source)
     deployed = grid is not None
-    plan = make_plan(
-        config, data, model, evaluator, folder, privacy_setup, curator, deployed=deployed
-    )
+    plan = make_plan(config, data, model, evaluator, folder, privacy_setup, deployed=deployed)
     if grid is None:
         nodes = _num_nodes(config, data)
-        plan.secure.check(nodes, plan.clients_per_round)
+        privacy_setup.secure.check(nodes, plan.clients_per_round)
         engine = build("federation", {**config["federation"], "num_nodes": nodes})
     else:
         nodes = 0  # the nodes register with Flower
         engine = build("federation", config["federation"], grid=grid)
     return Setup(
-        data, model, plan, engine, nodes, config["seed"], source, privacy_setup, attack, left_out
+        data,
+        model,
+        evaluator,
+        curator,
+        plan,
+        engine,
+        nodes,
+        config["seed"],
+        source,
+        privacy_setup,
+        attack,
+        left_out,
     )
 
 
@@ -265,7 +316,6 @@ def make_plan(
     evaluator: Evaluator,
     folder: RunFolder,
     privacy_setup: PrivacySetup,
-    curator: ServerMechanism,
     *,
     deployed: bool,
 ) -> Plan:
@@ -290,12 +340,10 @@ def make_plan(
         num_examples=data.num_examples,
         clients_per_round=cohort,
         num_rounds=config["num_rounds"],
-        evaluator=evaluator,
         release=privacy_setup.release,
         measures=privacy_setup.measures,
         bounds=Bounds.of(evaluator, data),
         item_tables=frozenset(model.item_rows),
-        model=model,
         limits=job.limits,
         min_completion=config["min_completion"],
         max_retries=config["max_retries"],
@@ -303,8 +351,6 @@ def make_plan(
         node_patience=config["federation"].get("patience", 0.0),
         checkpoint_every=privacy_setup.secure.checkpoint_every(config["checkpoint_every"]),
         patience=config["patience"],
-        curator=curator,
-        secure=privacy_setup.secure,
     )
 
 

@@ -28,7 +28,7 @@ from fedrec_flower.core.types import BoolArray, Config
 from fedrec_flower.data.prepare import reassign_training_users
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.federation.server.plan import Outcome
+from fedrec_flower.federation.results import Outcome
 from fedrec_flower.threats.observation import KnownHistories, ShadowModel
 
 _LOG = logging.getLogger(__name__)

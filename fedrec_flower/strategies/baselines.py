@@ -7,10 +7,9 @@ from typing import ClassVar
 
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import UpdateSum
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.strategies.aggregators.server_optimizers import average
+from fedrec_flower.strategies.base import FederatedStrategy, FederationInfo, RoundInfo
 from fedrec_flower.strategies.sufficient_statistics import require_signal, solved
 
 
@@ -18,16 +17,16 @@ class LocalOnly(FederatedStrategy):
     """Every client keeps every parameter to itself; messages carry requests and sums alone.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
     """
 
-    shares: ClassVar[bool] = False
+    communicates: ClassVar[bool] = False
+    uses_only_the_sum: ClassVar[bool] = True
 
-    def __init__(self, plan: Plan, observer: Observer) -> None:
-        super().__init__(plan, observer, "all_clients")
+    def __init__(self, info: FederationInfo) -> None:
+        super().__init__(info, "all_clients")
 
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+    def server_step(self, parameters: Tensors, update: Tensors) -> Tensors:
         """Nothing travelled, nothing moves."""
         del update
         return parameters
@@ -39,27 +38,24 @@ class Centralized(FederatedStrategy):
     Of several clients it takes the textbook mean, or solves the sum.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
     """
 
-    def __init__(self, plan: Plan, observer: Observer) -> None:
-        super().__init__(plan, observer, "all_clients")
-        if isinstance(plan.model, ClosedFormRecommender):
-            require_signal(plan.model, plan)
+    uses_only_the_sum: ClassVar[bool] = True  # a mean or a solution needs nothing else
+    solves_statistics: ClassVar[bool] = True
 
-    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
-        """See `FederatedStrategy.move`."""
-        model = self.plan.model
+    def __init__(self, info: FederationInfo) -> None:
+        super().__init__(info, "all_clients")
+        if isinstance(info.model, ClosedFormRecommender):
+            require_signal(info.model, info)
+
+    def apply_sum(self, parameters: Tensors, total: UpdateSum, round_: RoundInfo) -> Tensors:
+        """See `FederatedStrategy.apply_sum`."""
+        model = self.info.model
         if isinstance(model, ClosedFormRecommender):
-            return solved(model, total, parameters, self.plan.curator)
-        return super().move(parameters, total)
+            return solved(model, total, parameters, round_)
+        return super().apply_sum(parameters, total, round_)
 
-    @property
-    def by_sum_alone(self) -> bool:
-        """See `FederatedStrategy.by_sum_alone`; a mean or a solution needs nothing else."""
-        return True
-
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+    def server_step(self, parameters: Tensors, update: Tensors) -> Tensors:
         """The whole update, unbent."""
         return average(parameters, update, 1.0)

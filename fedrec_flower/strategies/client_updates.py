@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 from fedrec_flower.training.trainer import Trained
@@ -170,13 +169,16 @@ def _of_each_row(
     return each.astype(np.float32).reshape(-1, *[1] * (like.ndim - 1))
 
 
-def require_sgd(plan: Plan, strategy: str) -> None:
+def require_sgd(optimizer: str, strategy: str) -> None:
     """Refuse an optimiser whose steps tell nothing of the gradients that clients saw.
+
+    Args:
+        optimizer: the optimiser of local training.
+        strategy: its name, for the message.
 
     Raises:
         ConfigError: if clients do not train by SGD.
     """
-    optimizer = plan.job.training["optimizer"]
     require(
         optimizer == "sgd",
         f"strategy={strategy} reads gradients off the clients' steps, which "

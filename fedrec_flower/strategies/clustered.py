@@ -20,20 +20,23 @@ import logging
 from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import Shapes, Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
-from fedrec_flower.federation.server.dispatch import VERSIONS
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.strategies.aggregators.robust import Shapes
 from fedrec_flower.strategies.aggregators.server_optimizers import Moments
+from fedrec_flower.strategies.base import (
+    VERSIONS,
+    Aggregation,
+    FederatedStrategy,
+    FederationInfo,
+    RoundInfo,
+)
 from fedrec_flower.strategies.fedopt import ServerOptimizer, chosen, under
 from fedrec_flower.strategies.user_graph import cosine_similarity
 
@@ -118,8 +121,7 @@ class Clustered(FederatedStrategy):
     """Averages each group of clients by itself, once there are groups.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         num_clusters: groups to find; 1 is ordinary training.
         cluster_at: the round whose updates decide, the last one of common training.
@@ -133,13 +135,13 @@ class Clustered(FederatedStrategy):
         ConfigError: if a value is impossible.
     """
 
-    stacked: ClassVar[bool] = True
+    needs_individual_updates: ClassVar[bool] = True
+    models_per_client: ClassVar[bool] = True
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         num_clusters: int,
         cluster_at: int,
         server_optimizer: ServerOptimizer,
@@ -148,8 +150,8 @@ class Clustered(FederatedStrategy):
         beta2: float,
         tau: float,
     ) -> None:
-        super().__init__(plan, observer, aggregation)
-        most = plan.clients_per_round
+        super().__init__(info, aggregation)
+        most = info.clients_per_round
         require(
             1 <= num_clusters <= most,
             f"strategy.num_clusters={num_clusters} is impossible: choose between 1 and {most}, "
@@ -160,35 +162,39 @@ class Clustered(FederatedStrategy):
         self._step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
         self._moments = [Moments() for _ in range(num_clusters)]
         self._founders: Updates | None = None
-        self._group = np.full(plan.num_clients, _NOWHERE)
+        self._group = np.full(info.num_clients, _NOWHERE)
 
-    def begin(self, initial: Tensors) -> Tensors:
-        """See `FederatedStrategy.begin`: a version per group, of which all are given the first."""
+    def initialize(self, initial: Tensors) -> Tensors:
+        """See `FederatedStrategy.initialize`: a version per group; all are given the first."""
         versions = {n: np.repeat(v[None], self.num_clusters, 0) for n, v in initial.items()}
-        return versions | {VERSIONS: np.zeros(self.plan.num_clients, np.int64)}
+        return versions | {VERSIONS: np.zeros(self.info.num_clients, np.int64)}
 
-    def move_by_each(
-        self, parameters: Tensors, updates: Updates, losses: NDArray[np.float64]
+    def apply_updates(
+        self,
+        parameters: Tensors,
+        updates: Updates,
+        losses: NDArray[np.float64],
+        round_: RoundInfo,
     ) -> Tensors:
-        """See `FederatedStrategy.move_by_each`."""
+        """See `FederatedStrategy.apply_updates`."""
         del losses
-        tables = self.plan.item_tables
+        tables = self.info.item_tables
         heard = updates.select(np.flatnonzero(updates.weights > 0), tables)
         versions = {name: value.copy() for name, value in parameters.items()}
         given = parameters[VERSIONS][heard.clients]
         for group in np.unique(given):
             members = heard.select(np.flatnonzero(given == group), tables)
             self._move_group(versions, int(group), members)
-        if self._round >= self.cluster_at:
+        if round_.round >= self.cluster_at:
             if (self._group == _NOWHERE).all():
-                self._found(versions, heard)
-            self._place(versions[VERSIONS], heard)
+                self._found(versions, heard, round_.round)
+            self._place(versions, heard)
             if (self._group != _NOWHERE).all():
                 self._founders = None  # whole updates: nobody is left to be compared with them
         return versions
 
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
-        """See `FederatedStrategy.step`; of the first group."""
+    def server_step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        """See `FederatedStrategy.server_step`; of the first group."""
         return self._step(parameters, update, self._moments[0])
 
     def state(self) -> Tensors:
@@ -215,16 +221,16 @@ class Clustered(FederatedStrategy):
     def _move_group(self, versions: Tensors, group: int, members: Updates) -> None:
         """Step the version of one group, in place, by the mean over its members."""
         given = {name: versions[name][group] for name in members.tensors}
-        total = UpdateSum.zeros({n: v.shape for n, v in given.items()}, self.plan.num_items)
-        total.add(members, self.plan.item_tables)
-        moved = self._step(given, self._mean(total), self._moments[group])
+        total = UpdateSum.zeros({n: v.shape for n, v in given.items()}, self.info.num_items)
+        total.add(members, self.info.item_tables)
+        moved = self._step(given, self.mean(total), self._moments[group])
         for name, value in moved.items():
             versions[name][group] = value
 
-    def _found(self, versions: Tensors, founders: Updates) -> None:
+    def _found(self, versions: Tensors, founders: Updates, round_: int) -> None:
         """Group those heard; every group begins from what all had in common, in place."""
-        cosines = self._cosines(founders)
-        rng = generator(self.plan.seed, "clusters")
+        cosines = self._cosines(founders, _shapes(versions))
+        rng = generator(self.info.seed, "clusters")
         count = min(self.num_clusters, len(founders.clients))
         self._group[founders.clients] = spherical_groups(cosines, count, rng)
         self._founders = founders
@@ -232,20 +238,24 @@ class Clustered(FederatedStrategy):
             versions[name][:] = versions[name][0]
         self._moments = [deepcopy(self._moments[0]) for _ in self._moments]
         sizes = np.bincount(self._group[founders.clients]).tolist()
-        _LOG.info("round %d: groups of %s clients", self._round, ", ".join(map(str, sizes)))
+        _LOG.info("round %d: groups of %s clients", round_, ", ".join(map(str, sizes)))
 
-    def _place(self, versions: NDArray[Any], heard: Updates) -> None:
+    def _place(self, versions: Tensors, heard: Updates) -> None:
         """Let newcomers join the group they resemble, and all be given their group's version."""
         founders = self._founders
         new = np.flatnonzero(self._group[heard.clients] == _NOWHERE)
         if founders is not None and len(new):
-            newcomers = heard.select(new, self.plan.item_tables)
-            cosines = self._cosines(Updates.joined([newcomers, founders]))
+            newcomers = heard.select(new, self.info.item_tables)
+            cosines = self._cosines(Updates.joined([newcomers, founders]), _shapes(versions))
             groups = self._group[founders.clients]
             joined = nearest_group(cosines[: len(new), len(new) :], groups)
             self._group[newcomers.clients] = joined
-        versions[:] = np.maximum(self._group, 0)
+        versions[VERSIONS][:] = np.maximum(self._group, 0)
 
-    def _cosines(self, updates: Updates) -> NDArray[np.float64]:
-        shapes = {name: self._parameters[name].shape[1:] for name in updates.tensors}
-        return update_cosines(updates, shapes, self.plan.item_tables)
+    def _cosines(self, updates: Updates, shapes: Shapes) -> NDArray[np.float64]:
+        return update_cosines(updates, shapes, self.info.item_tables)
+
+
+def _shapes(versions: Tensors) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter, without the axis of versions."""
+    return {name: value.shape[1:] for name, value in versions.items() if name != VERSIONS}

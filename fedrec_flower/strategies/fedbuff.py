@@ -13,21 +13,19 @@ Source: Nguyen et al. 2022, "Federated learning with buffered asynchronous aggre
 Clients at work on a clock that is simulated: nobody waits, and the same seed gives the same.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.random import generator
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import Shapes, Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
-from fedrec_flower.federation.server.dispatch import VERSIONS
-from fedrec_flower.federation.server.plan import Observer, Plan
+from fedrec_flower.strategies.base import VERSIONS, Aggregation, FederationInfo
+from fedrec_flower.strategies.client_updates import Plain
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen, under
 from fedrec_flower.threats.latency import latency
 
@@ -138,8 +136,7 @@ class FedBuff(SteppingStrategy):
     """Averages the replies in a buffer, stale ones less.
 
     Args:
-        plan: the run; `clients_per_round` clients are at work at any time.
-        observer: hears of every round.
+        info: facts of the run; `clients_per_round` clients are at work at any time.
         aggregation: see `FederatedStrategy`.
         weighting: what each client weighs in the means: "examples", its training interactions;
             "uniform", one, as in the paper.
@@ -157,13 +154,14 @@ class FedBuff(SteppingStrategy):
         ConfigError: if a value is impossible.
     """
 
-    stacked: ClassVar[bool] = True
+    needs_individual_updates: ClassVar[bool] = True
+    uses_only_the_sum: ClassVar[bool] = False
+    asynchronous: ClassVar[bool] = True
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         weighting: Literal["uniform", "examples"],
         buffer_size: int | None,
         staleness_exponent: float,
@@ -175,7 +173,7 @@ class FedBuff(SteppingStrategy):
         beta2: float,
         tau: float,
     ) -> None:
-        at_work, most = plan.clients_per_round, plan.num_clients
+        at_work, most = info.clients_per_round, info.num_clients
         size = max(1, at_work // _A_SHARE) if buffer_size is None else buffer_size
         require(
             1 <= size <= most,
@@ -188,42 +186,41 @@ class FedBuff(SteppingStrategy):
         require(per_example > 0, f"strategy.seconds_per_example must be above 0: {per_example}")
         # What the round loop calls a cohort is a full buffer here.
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        super().__init__(replace(plan, clients_per_round=size), observer, aggregation, step)
+        super().__init__(info, aggregation, step)
+        self._buffer_size = size
         self._exponent, self._spread = staleness_exponent, latency_spread
         self._per_example, self._weighting = per_example, weighting
-        self._flights = Flights(plan.seed, most, at_work, self._duration)
+        self._flights = Flights(info.seed, most, at_work, self._duration)
         self._held: dict[int, Tensors] = {}  # what clients at work were given, by server update
         self._age: Codes = np.zeros(most, np.int64)  # moves of the server since each was called
 
-    def local(self) -> dict[str, Any]:
-        """See `FederatedStrategy.local`."""
-        method = "fedrec_flower.strategies.client_updates.Plain"
-        return {"_target_": method, "weighting": self._weighting}
+    def client_update(self) -> Plain:
+        """See `FederatedStrategy.client_update`."""
+        return Plain(weighting=self._weighting)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Let time pass until the buffer is full; those who filled it now train."""
-        del arrays, config, grid
-        self._held[server_round - 1] = self._parameters
-        buffer, given = self._flights.collect(self.plan.clients_per_round, server_round)
-        self._age[buffer] = server_round - 1 - given
-        self._participated[buffer] += 1
-        about = {"round": server_round, "attempt": self._attempt}
+    @property
+    def replies_per_round(self) -> int:
+        """See `FederatedStrategy.replies_per_round`: as many as the buffer holds."""
+        return self._buffer_size
+
+    def schedule(self, parameters: Tensors, round_: int) -> tuple[Codes, Tensors]:
+        """See `FederatedStrategy.schedule`: let time pass until the buffer is full."""
+        self._held[round_ - 1] = parameters
+        buffer, given = self._flights.collect(self._buffer_size, round_)
+        self._age[buffer] = round_ - 1 - given
         versions = self._versions(buffer, given)
-        needed = {*self._flights.given.tolist(), server_round - 1}
+        needed = {*self._flights.given.tolist(), round_ - 1}
         self._held = {move: held for move, held in self._held.items() if move in needed}
-        yield from self._post.requests("train", buffer, versions, about, server_round)
+        return buffer, versions
 
-    def combine(self, updates: Updates) -> Tensors:
-        """See `FederatedStrategy.combine`: the mean over the buffer, stale replies scaled down."""
-        shapes = {name: self._parameters[name].shape for name in updates.tensors}
-        total = UpdateSum.zeros(shapes, self.plan.num_items)
-        total.add(self._scaled(updates), self.plan.item_tables)
-        return self._mean(total)
+    def aggregate(self, updates: Updates, shapes: Shapes) -> Tensors:
+        """See `FederatedStrategy.aggregate`: the mean, stale replies scaled down."""
+        total = UpdateSum.zeros(shapes, self.info.num_items)
+        total.add(self._scaled(updates), self.info.item_tables)
+        return self.mean(total)
 
-    def measured(self) -> Mapping[str, float]:
-        """See `FederatedStrategy.measured`: what the simulated clock shows."""
+    def round_metrics(self) -> Mapping[str, float]:
+        """See `FederatedStrategy.round_metrics`: what the simulated clock shows."""
         return {"simulated_seconds": self._flights.now}
 
     def state(self) -> Tensors:
@@ -241,7 +238,8 @@ class FedBuff(SteppingStrategy):
         held = under(state, "held/")
         moves = {int(name.partition("/")[0]) for name in held}
         # Messages tell parameters by their order.
-        self._held = {m: {n: held[f"{m}/{n}"] for n in self._parameters} for m in moves}
+        names = self.info.model.shared_names()
+        self._held = {m: {n: held[f"{m}/{n}"] for n in names} for m in moves}
 
     def _versions(self, buffer: Codes, given: Codes) -> Tensors:
         """What the clients were given, as messages carry it; see `VERSIONS`."""
@@ -250,16 +248,16 @@ class FedBuff(SteppingStrategy):
             return self._held[int(moves[0])]
         stacked: dict[str, Any] = {
             name: np.stack([self._held[int(move)][name] for move in moves])
-            for name in self._parameters
+            for name in self._held[int(moves[0])]
         }
-        of_client = np.zeros(self.plan.num_clients, np.int64)
+        of_client = np.zeros(self.info.num_clients, np.int64)
         of_client[buffer] = version
         return stacked | {VERSIONS: of_client}
 
     def _scaled(self, updates: Updates) -> Updates:
         """The updates, each scaled down by its age."""
         scale = ((1.0 + self._age[updates.clients]) ** -self._exponent).astype(np.float32)
-        tables, rows = self.plan.item_tables, scale[updates.owners]
+        tables, rows = self.info.item_tables, scale[updates.owners]
         scaled = {
             name: value * (rows if name in tables else scale).reshape(-1, *[1] * (value.ndim - 1))
             for name, value in updates.tensors.items()
@@ -268,6 +266,6 @@ class FedBuff(SteppingStrategy):
 
     def _duration(self, clients: Codes, round_: int, count: int) -> NDArray[np.float64]:
         """Simulated seconds that clients take; see `flights.Duration`."""
-        examples = self.plan.num_examples[clients]
-        taken = latency(self.plan.seed, clients, examples, round_, count, self._spread)
+        examples = self.info.num_examples[clients]
+        taken = latency(self.info.seed, clients, examples, round_, count, self._spread)
         return taken * self._per_example

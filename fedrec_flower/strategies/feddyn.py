@@ -13,24 +13,22 @@ goes to: who does not touch a row stays where it was given. Both means are weigh
 touches in a round stays where it is.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import UpdateSum, mean_over_all_clients
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.strategies.client_updates import require_sgd
+from fedrec_flower.strategies.base import Aggregation, FederatedStrategy, FederationInfo, RoundInfo
+from fedrec_flower.strategies.client_updates import Dynamic, Plain, require_sgd
 
 
 class FedDyn(FederatedStrategy):
     """Averages what clients made of their bent losses, and goes further.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         weighting: what each client weighs in the means: "examples", its training interactions;
             "uniform", one, as in the paper.
@@ -43,43 +41,41 @@ class FedDyn(FederatedStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         weighting: Literal["uniform", "examples"],
         alpha: float,
     ) -> None:
         require(0 < alpha <= 1, f"strategy.alpha must be in (0, 1]: {alpha}")
-        require_sgd(plan, "feddyn")
-        super().__init__(plan, observer, aggregation)
+        require_sgd(info.optimizer, "feddyn")
+        super().__init__(info, aggregation)
         self.alpha, self._weighting = alpha, weighting
         self._gathered: Tensors = {}
 
     @property
-    def by_row(self) -> bool:
-        """See `FederatedStrategy.by_row`; rows that nobody touched stay."""
+    def needs_row_weights(self) -> bool:
+        """See `FederatedStrategy.needs_row_weights`; rows that nobody touched stay."""
         return True
 
-    def local(self) -> dict[str, Any]:
-        """See `FederatedStrategy.local`."""
-        method = "fedrec_flower.strategies.client_updates.Dynamic"
-        return {"_target_": method, "proximal": self.alpha, "weighting": self._weighting}
+    def client_update(self) -> Plain:
+        """See `FederatedStrategy.client_update`."""
+        return Dynamic(proximal=self.alpha, weighting=self._weighting)
 
-    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
-        """See `FederatedStrategy.move`."""
-        share = np.float32(self.replied / self.plan.num_clients)
+    def apply_sum(self, parameters: Tensors, total: UpdateSum, round_: RoundInfo) -> Tensors:
+        """See `FederatedStrategy.apply_sum`."""
+        share = np.float32(round_.num_replied / self.info.num_clients)
         untouched = np.flatnonzero(total.row_weight == 0)
-        update, nothing = self._mean(total), np.float32(0)
+        update, nothing = self.mean(total), np.float32(0)
         for name, mean in mean_over_all_clients(total).items():
             self._gathered[name] = self._gathered.get(name, nothing) + share * mean
             further = self._gathered[name].copy()
-            if name in self.plan.item_tables:
+            if name in self.info.item_tables:
                 further[untouched] = 0
             update[name] = update[name] + further
-        return self._stepped(parameters, update)
+        return self.apply_update(parameters, update)
 
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
-        """See `FederatedStrategy.step`; all the way."""
+    def server_step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        """See `FederatedStrategy.server_step`; all the way."""
         return {name: value + update[name] for name, value in parameters.items()}
 
     def state(self) -> Tensors:

@@ -17,12 +17,10 @@ FedYogi: Yogi on the server, over averaged updates. Source: Reddi et al. 2021, A
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.types import Tensors
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.strategies.aggregators.server_optimizers import (
     Moments,
     adagrad,
@@ -31,6 +29,7 @@ from fedrec_flower.strategies.aggregators.server_optimizers import (
     momentum,
     yogi,
 )
+from fedrec_flower.strategies.base import Aggregation, FederatedStrategy, FederationInfo
 
 Step = Callable[[Tensors, Tensors, Moments], Tensors]  # of parameters by an averaged update
 ServerOptimizer = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]
@@ -40,24 +39,24 @@ class SteppingStrategy(FederatedStrategy):
     """A strategy whose server steps by one of the optimisers below.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         step: the optimiser, its rates bound.
     """
 
+    uses_only_the_sum: ClassVar[bool] = True
+
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         step: Step,
     ) -> None:
-        super().__init__(plan, observer, aggregation)
+        super().__init__(info, aggregation)
         self._step, self._moments = step, Moments()
 
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
-        """See `FederatedStrategy.step`."""
+    def server_step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        """See `FederatedStrategy.server_step`."""
         return self._step(parameters, update, self._moments)
 
     def state(self) -> Tensors:
@@ -143,28 +142,25 @@ class FedAvg(SteppingStrategy):
     """Adds the averaged update to the global parameters.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         server_learning_rate: scale of the averaged update; 1 is the textbook's.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         server_learning_rate: float,
     ) -> None:
-        super().__init__(plan, observer, aggregation, fedavg(server_learning_rate))
+        super().__init__(info, aggregation, fedavg(server_learning_rate))
 
 
 class FedAvgM(SteppingStrategy):
     """Moves by the decayed sum of all averaged updates so far.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         server_learning_rate: scale of the step.
         momentum: decay of the sum, in [0, 1); 0 is FedAvg.
@@ -172,21 +168,19 @@ class FedAvgM(SteppingStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         server_learning_rate: float,
         momentum: float,
     ) -> None:
-        super().__init__(plan, observer, aggregation, fedavgm(server_learning_rate, momentum))
+        super().__init__(info, aggregation, fedavgm(server_learning_rate, momentum))
 
 
 class FedAdagrad(SteppingStrategy):
     """Treats the averaged update as a negative gradient and lets Adagrad take the step.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         server_learning_rate: Adagrad's step size (eta).
         beta1: decay of the first moment, in [0, 1).
@@ -195,23 +189,21 @@ class FedAdagrad(SteppingStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         server_learning_rate: float,
         beta1: float,
         tau: float,
     ) -> None:
         step = fedadagrad(server_learning_rate, beta1, tau)
-        super().__init__(plan, observer, aggregation, step)
+        super().__init__(info, aggregation, step)
 
 
 class FedAdam(SteppingStrategy):
     """Treats the averaged update as a negative gradient and lets Adam take the step.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         server_learning_rate: Adam's step size (eta).
         beta1: decay of the first moment, in [0, 1).
@@ -221,24 +213,22 @@ class FedAdam(SteppingStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         server_learning_rate: float,
         beta1: float,
         beta2: float,
         tau: float,
     ) -> None:
         step = fedadam(server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, step)
+        super().__init__(info, aggregation, step)
 
 
 class FedYogi(SteppingStrategy):
     """Treats the averaged update as a negative gradient and lets Yogi take the step.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         server_learning_rate: Yogi's step size (eta).
         beta1: decay of the first moment, in [0, 1).
@@ -248,13 +238,12 @@ class FedYogi(SteppingStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         server_learning_rate: float,
         beta1: float,
         beta2: float,
         tau: float,
     ) -> None:
         step = fedyogi(server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, step)
+        super().__init__(info, aggregation, step)

@@ -6,10 +6,9 @@ over the learning rate. So it means the same for tables and for dense parameters
 differ, and for every model.
 """
 
-from typing import Any, Literal
-
 from fedrec_flower.core.errors import require
-from fedrec_flower.federation.server.plan import Observer, Plan
+from fedrec_flower.strategies.base import Aggregation, FederationInfo
+from fedrec_flower.strategies.client_updates import Plain
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 
 
@@ -17,8 +16,7 @@ class FedProx(SteppingStrategy):
     """Averages updates of clients that did not go far.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         mu: share of its way from the given parameters that a client takes back at every step, in
             [0, 1]; 0 is plain averaging.
@@ -34,9 +32,8 @@ class FedProx(SteppingStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         mu: float,
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
@@ -46,9 +43,9 @@ class FedProx(SteppingStrategy):
     ) -> None:
         require(0 <= mu <= 1, f"strategy.mu must be in [0, 1]: {mu}")
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, step)
+        super().__init__(info, aggregation, step)
         self.mu = mu
 
-    def local(self) -> dict[str, Any]:
-        """See `FederatedStrategy.local`."""
-        return {"_target_": "fedrec_flower.strategies.client_updates.Plain", "proximal": self.mu}
+    def client_update(self) -> Plain:
+        """See `FederatedStrategy.client_update`."""
+        return Plain(proximal=self.mu)

@@ -10,10 +10,9 @@ more epochs. beta is the learning rate. Personal parameters look ahead and learn
 What is learnt is meant to be adapted: score it with `finetune_epochs=1`.
 """
 
-from typing import Any, Literal
-
 from fedrec_flower.core.errors import require
-from fedrec_flower.federation.server.plan import Observer, Plan
+from fedrec_flower.strategies.base import Aggregation, FederationInfo
+from fedrec_flower.strategies.client_updates import Plain
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 
 
@@ -21,8 +20,7 @@ class PerFedAvg(SteppingStrategy):
     """Averages what clients learnt for the parameters one step ahead.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         alpha: length of the step ahead, in units of the learning rates; 0 is plain averaging
             of what the second halves of the batches teach.
@@ -38,9 +36,8 @@ class PerFedAvg(SteppingStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         alpha: float,
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
@@ -50,12 +47,9 @@ class PerFedAvg(SteppingStrategy):
     ) -> None:
         require(alpha >= 0, f"strategy.alpha must not be negative: {alpha}")
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, step)
+        super().__init__(info, aggregation, step)
         self.alpha = alpha
 
-    def local(self) -> dict[str, Any]:
-        """See `FederatedStrategy.local`."""
-        return {
-            "_target_": "fedrec_flower.strategies.client_updates.Plain",
-            "maml_step": self.alpha,
-        }
+    def client_update(self) -> Plain:
+        """See `FederatedStrategy.client_update`."""
+        return Plain(maml_step=self.alpha)

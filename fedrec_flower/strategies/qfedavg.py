@@ -14,7 +14,7 @@ Source: Li et al. 2020, "Fair Resource Allocation in Federated Learning", Algori
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,9 @@ from fedrec_flower.core.errors import require
 from fedrec_flower.core.scatter import scatter_add_rows
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates, UpdateSum
-from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.strategies.aggregators.robust import update_norms
+from fedrec_flower.strategies.base import Aggregation, FederationInfo, RoundInfo
+from fedrec_flower.strategies.client_updates import Plain
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 
 _LEAST = 1e-10  # in place of a loss of nothing, whose powers below 1 have no slope
@@ -88,8 +89,7 @@ class QFedAvg(SteppingStrategy):
     """Averages updates, each with a power of its client's loss.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         weighting: what each client weighs in the means: "examples", its training interactions;
             "uniform", one, as in the paper.
@@ -110,13 +110,13 @@ class QFedAvg(SteppingStrategy):
         ConfigError: if a value is impossible.
     """
 
-    stacked: ClassVar[bool] = True
+    needs_individual_updates: ClassVar[bool] = True
+    uses_only_the_sum: ClassVar[bool] = False
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         weighting: Literal["uniform", "examples"],
         q: float,
         lipschitz: float | None,
@@ -132,23 +132,27 @@ class QFedAvg(SteppingStrategy):
         require(possible, f"strategy.lipschitz must not be negative: {lipschitz}")
         require(loss_cap >= 1, f"strategy.loss_cap must be at least 1: {loss_cap}")
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, step)
-        rate = plan.job.training["learning_rate"]
+        super().__init__(info, aggregation, step)
+        rate = info.learning_rate
         by_rate = 1 / rate if rate else 0.0  # at no rate nobody moves
         self.q, self.lipschitz = q, by_rate if lipschitz is None else lipschitz
         self.loss_cap, self._weighting = loss_cap, weighting
 
-    def local(self) -> dict[str, Any]:
-        """See `FederatedStrategy.local`."""
-        method = "fedrec_flower.strategies.client_updates.Plain"
-        return {"_target_": method, "weighting": self._weighting}
+    def client_update(self) -> Plain:
+        """See `FederatedStrategy.client_update`."""
+        return Plain(weighting=self._weighting)
 
-    def move_by_each(
-        self, parameters: Tensors, updates: Updates, losses: NDArray[np.float64]
+    def apply_updates(
+        self,
+        parameters: Tensors,
+        updates: Updates,
+        losses: NDArray[np.float64],
+        round_: RoundInfo,
     ) -> Tensors:
-        """See `FederatedStrategy.move_by_each`."""
-        plan = self.plan
+        """See `FederatedStrategy.apply_updates`."""
+        del round_
+        info = self.info
         shapes = {name: parameters[name].shape for name in updates.tensors}
         rates = self.q, self.lipschitz, self.loss_cap
-        total = fair_sum(updates, losses, shapes, plan.item_tables, plan.num_items, *rates)
-        return self._stepped(parameters, self._mean(total))
+        total = fair_sum(updates, losses, shapes, info.item_tables, info.num_items, *rates)
+        return self.apply_update(parameters, self.mean(total))

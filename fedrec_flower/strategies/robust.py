@@ -14,9 +14,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from fedrec_flower.core.errors import require
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import Shapes, Tensors
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.strategies.aggregators.krum import (
     BULYAN_FACTOR,
     KRUM_FACTOR,
@@ -25,12 +24,12 @@ from fedrec_flower.strategies.aggregators.krum import (
     multi_krum,
 )
 from fedrec_flower.strategies.aggregators.robust import (
-    Shapes,
     floor_share,
     median,
     norm_bound,
     trimmed_mean,
 )
+from fedrec_flower.strategies.base import Aggregation, FederationInfo
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 
 _HALF = 0.5
@@ -40,8 +39,7 @@ class RobustStrategy(SteppingStrategy):
     """Combines the updates by a robust rule, then steps.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: "all_clients": who did not touch a table's row says zero of it (the textbook);
             "touched_clients": a row is decided by the clients that touched it.
         server_optimizer: how the server steps, named as the strategy that averages and steps so.
@@ -51,13 +49,13 @@ class RobustStrategy(SteppingStrategy):
         tau: floor of its denominator, in units of the parameters.
     """
 
-    stacked: ClassVar[bool] = True
+    needs_individual_updates: ClassVar[bool] = True
+    uses_only_the_sum: ClassVar[bool] = False
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
         beta1: float,
@@ -65,18 +63,17 @@ class RobustStrategy(SteppingStrategy):
         tau: float,
     ) -> None:
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, step)
+        super().__init__(info, aggregation, step)
 
     @abstractmethod
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
         """The update that stands for the cohort's, full shapes; every weight is above zero."""
 
-    def combine(self, updates: Updates) -> Tensors:
-        """See `FederatedStrategy.combine`."""
+    def aggregate(self, updates: Updates, shapes: Shapes) -> Tensors:
+        """See `FederatedStrategy.aggregate`."""
         voters = np.flatnonzero(updates.weights > 0)
         if len(voters) < len(updates.clients):
-            updates = updates.select(voters, self.plan.item_tables)
-        shapes = {name: self._parameters[name].shape for name in updates.tensors}
+            updates = updates.select(voters, self.info.item_tables)
         return self.rule(updates, shapes)
 
 
@@ -85,15 +82,14 @@ class Median(RobustStrategy):
 
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
         """See `RobustStrategy.rule`."""
-        return median(updates, shapes, self.plan.item_tables, self.aggregation)
+        return median(updates, shapes, self.info.item_tables, self.aggregation)
 
 
 class TrimmedMean(RobustStrategy):
     """The mean of every value without its extremes. Source: Yin et al. 2018.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `RobustStrategy`, like all that follow `trim`.
         trim: share of the clients cut at each end, in [0, .5); 0 is FedAvg.
         server_optimizer: how the server steps.
@@ -105,9 +101,8 @@ class TrimmedMean(RobustStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         trim: float,
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
@@ -117,12 +112,12 @@ class TrimmedMean(RobustStrategy):
     ) -> None:
         require(0 <= trim < _HALF, f"strategy.trim must be in [0, 0.5): {trim}")
         rates = (server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, server_optimizer, *rates)
+        super().__init__(info, aggregation, server_optimizer, *rates)
         self.trim = trim
 
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
         """See `RobustStrategy.rule`."""
-        tables = self.plan.item_tables
+        tables = self.info.item_tables
         return trimmed_mean(updates, shapes, tables, self.aggregation, self.trim)
 
 
@@ -130,8 +125,7 @@ class NormBound(RobustStrategy):
     """The mean of updates none of which is long. Source: Sun et al. 2019.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `RobustStrategy`, like all that follow `bound`.
         bound: the longest norm of a whole update, in units of the parameters; None: the median
             norm of the cohort.
@@ -144,9 +138,8 @@ class NormBound(RobustStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         bound: float | None,
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
@@ -156,12 +149,12 @@ class NormBound(RobustStrategy):
     ) -> None:
         require(bound is None or bound > 0, f"strategy.bound must be above 0 or null: {bound}")
         rates = (server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, server_optimizer, *rates)
+        super().__init__(info, aggregation, server_optimizer, *rates)
         self.bound = bound
 
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
         """See `RobustStrategy.rule`."""
-        tables = self.plan.item_tables
+        tables = self.info.item_tables
         return norm_bound(updates, shapes, tables, self.aggregation, self.bound)
 
 
@@ -169,8 +162,7 @@ class Krum(RobustStrategy):
     """The update of the one client that is nearest to its neighbours.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: "all_clients" compares whole updates (the textbook), "touched_clients" decides
             each item row among the clients that touched it.
         byzantine_share: share of a cohort that may lie, rounded down to clients; what is not a
@@ -189,9 +181,8 @@ class Krum(RobustStrategy):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         byzantine_share: float,
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
@@ -199,14 +190,14 @@ class Krum(RobustStrategy):
         beta2: float,
         tau: float,
     ) -> None:
-        _check(byzantine_share, plan.clients_per_round, self.needs)
+        _check(byzantine_share, info.clients_per_round, self.needs)
         rates = (server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, server_optimizer, *rates)
+        super().__init__(info, aggregation, server_optimizer, *rates)
         self.byzantine_share = byzantine_share
 
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
         """See `RobustStrategy.rule`."""
-        tables = self.plan.item_tables
+        tables = self.info.item_tables
         return krum(updates, shapes, tables, self.aggregation, self.byzantine_share)
 
 
@@ -215,7 +206,7 @@ class MultiKrum(Krum):
 
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
         """See `RobustStrategy.rule`."""
-        tables = self.plan.item_tables
+        tables = self.info.item_tables
         return multi_krum(updates, shapes, tables, self.aggregation, self.byzantine_share)
 
 
@@ -223,8 +214,7 @@ class Bulyan(Krum):
     """The middle of what clients near their neighbours say.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `Krum`, like all that follow `election`.
         byzantine_share: share of a cohort that may lie.
         election: "once": all by the same scores, as in Flower; "recursive": one by one, each by
@@ -240,9 +230,8 @@ class Bulyan(Krum):
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         byzantine_share: float,
         election: Literal["once", "recursive"],
         server_optimizer: ServerOptimizer,
@@ -252,12 +241,12 @@ class Bulyan(Krum):
         tau: float,
     ) -> None:
         rates = (server_learning_rate, beta1, beta2, tau)
-        super().__init__(plan, observer, aggregation, byzantine_share, server_optimizer, *rates)
+        super().__init__(info, aggregation, byzantine_share, server_optimizer, *rates)
         self.election = election
 
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
         """See `RobustStrategy.rule`."""
-        tables, share = self.plan.item_tables, self.byzantine_share
+        tables, share = self.info.item_tables, self.byzantine_share
         return bulyan(updates, shapes, tables, self.aggregation, share, self.election)
 
 

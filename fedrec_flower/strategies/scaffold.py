@@ -14,14 +14,15 @@ out, as in the paper; before that, rows that few clients touch move as slowly as
 """
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import UpdateSum, mean_over_all_clients
-from fedrec_flower.federation.server.plan import Observer, Plan
-from fedrec_flower.strategies.client_updates import require_sgd
+from fedrec_flower.strategies.base import Aggregation, FederationInfo, RoundInfo
+from fedrec_flower.strategies.client_updates import Plain, require_sgd
+from fedrec_flower.strategies.client_updates import Scaffold as ControlVariates
 from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 
@@ -32,8 +33,7 @@ class Scaffold(SteppingStrategy):
     """Averages updates whose steps were corrected, and the changes of the clients' controls.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: see `FederatedStrategy`.
         weighting: what each client weighs in the means: "examples", its training interactions;
             "uniform", one, as in the paper.
@@ -48,11 +48,13 @@ class Scaffold(SteppingStrategy):
         ConfigError: if clients do not train by SGD.
     """
 
+    uses_only_the_sum: ClassVar[bool] = False  # also the number of clients behind it
+    sends_extra_tensors: ClassVar[bool] = True
+
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         weighting: Literal["uniform", "examples"],
         server_optimizer: ServerOptimizer,
         server_learning_rate: float,
@@ -60,37 +62,40 @@ class Scaffold(SteppingStrategy):
         beta2: float,
         tau: float,
     ) -> None:
-        require_sgd(plan, "scaffold")
+        require_sgd(info.optimizer, "scaffold")
         step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        controls = {f"{CONTROL_VARIATE_PREFIX}{name}" for name in plan.item_tables}
-        with_controls = replace(plan, item_tables=plan.item_tables | controls)
-        super().__init__(with_controls, observer, aggregation, step)
+        super().__init__(info, aggregation, step)
         self._weighting = weighting
         self._control: Tensors = {}
 
-    def local(self) -> dict[str, Any]:
-        """See `FederatedStrategy.local`."""
-        method = "fedrec_flower.strategies.client_updates.Scaffold"
-        return {"_target_": method, "weighting": self._weighting}
+    @property
+    def item_tables(self) -> frozenset[str]:
+        """See `FederatedStrategy.item_tables`; with the tables' controls."""
+        tables = self.info.item_tables
+        return tables | {f"{CONTROL_VARIATE_PREFIX}{name}" for name in tables}
 
-    def begin(self, initial: Tensors) -> Tensors:
-        """See `FederatedStrategy.begin`; all controls are zero."""
-        trained = initial.keys() - self.plan.model.frozen
+    def client_update(self) -> Plain:
+        """See `FederatedStrategy.client_update`."""
+        return ControlVariates(weighting=self._weighting)
+
+    def initialize(self, initial: Tensors) -> Tensors:
+        """See `FederatedStrategy.initialize`; all controls are zero."""
+        trained = initial.keys() - self.info.model.frozen
         self._control = {n: np.zeros_like(value) for n, value in initial.items() if n in trained}
         return initial
 
-    def beside(self) -> Tensors:
-        """See `FederatedStrategy.beside`; the server's control."""
+    def extra_tensors(self) -> Tensors:
+        """See `FederatedStrategy.extra_tensors`; the server's control."""
         return {f"{CONTROL_VARIATE_PREFIX}{name}": value for name, value in self._control.items()}
 
-    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
-        """See `FederatedStrategy.move`."""
+    def apply_sum(self, parameters: Tensors, total: UpdateSum, round_: RoundInfo) -> Tensors:
+        """See `FederatedStrategy.apply_sum`."""
         changes = {n: total.tensors[f"{CONTROL_VARIATE_PREFIX}{n}"] for n in self._control}
         updates = {n: total.tensors[n] for n in self._control}
-        share = np.float32(self.replied / self.plan.num_clients)
+        share = np.float32(round_.num_replied / self.info.num_clients)
         change = mean_over_all_clients(replace(total, tensors=changes))
         self._control = {n: value + share * change[n] for n, value in self._control.items()}
-        return super().move(parameters, replace(total, tensors=updates))
+        return super().apply_sum(parameters, replace(total, tensors=updates), round_)
 
     def state(self) -> Tensors:
         """See `FederatedStrategy.state`; the optimiser's moments and the server's control."""

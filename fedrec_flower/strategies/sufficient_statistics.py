@@ -1,15 +1,14 @@
 """No averaging: the server adds up the clients' statistics and solves the model."""
 
 import logging
+from typing import ClassVar
 
 from fedrec_flower.core.errors import ConfigError, TrainingError, require
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import UpdateSum
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.models.closed_form import ClosedFormRecommender, Noise
 from fedrec_flower.models.ops.cooccurrence import SIGNIFICANT
-from fedrec_flower.privacy.mechanism import ServerMechanism
+from fedrec_flower.strategies.base import FederatedStrategy, FederationInfo, RoundInfo
 
 _LOG = logging.getLogger(__name__)
 
@@ -18,48 +17,45 @@ class Sums(FederatedStrategy):
     """Solves an exact model from the sum over the cohort; needs nothing but that sum.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
 
     Raises:
         ConfigError: if the model is trained by gradients.
     """
 
-    def __init__(self, plan: Plan, observer: Observer) -> None:
-        super().__init__(plan, observer, "all_clients")
-        if not isinstance(plan.model, ClosedFormRecommender):
+    uses_only_the_sum: ClassVar[bool] = True
+    solves_statistics: ClassVar[bool] = True
+
+    def __init__(self, info: FederationInfo) -> None:
+        super().__init__(info, "all_clients")
+        if not isinstance(info.model, ClosedFormRecommender):
             raise ConfigError(
-                f"strategy=sums does not fit {type(plan.model).__name__}, which is trained by "
+                f"strategy=sums does not fit {type(info.model).__name__}, which is trained by "
                 "gradients: choose strategy=fedavg or fedadam"
             )
-        self._model = plan.model
-        require_signal(plan.model, plan)
+        self._model = info.model
+        require_signal(info.model, info)
 
-    def move(self, parameters: Tensors, total: UpdateSum) -> Tensors:
-        """See `FederatedStrategy.move`; the sum is solved, no mean is taken."""
-        return solved(self._model, total, parameters, self.plan.curator)
+    def apply_sum(self, parameters: Tensors, total: UpdateSum, round_: RoundInfo) -> Tensors:
+        """See `FederatedStrategy.apply_sum`; the sum is solved, no mean is taken."""
+        return solved(self._model, total, parameters, round_)
 
-    @property
-    def by_sum_alone(self) -> bool:
-        """See `FederatedStrategy.by_sum_alone`."""
-        return True
-
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+    def server_step(self, parameters: Tensors, update: Tensors) -> Tensors:
         """The solution takes the parameters' place."""
         del parameters
         return update
 
 
-def require_signal(model: ClosedFormRecommender, plan: Plan) -> None:
+def require_signal(model: ClosedFormRecommender, info: FederationInfo) -> None:
     """Refuse flipped answers that hide even what all users had in common.
 
     Raises:
         ConfigError: with the standard deviation and the number of users.
     """
-    rate = plan.curator.flip_rate
+    rate = info.flip_rate
     if not (rate and model.bounded):  # without a bound the guard refuses
         return
-    most = plan.clients_per_round * plan.limits.weight  # weights count users
+    most = info.clients_per_round * info.max_client_weight  # weights count users
     std = model.largest_std(Noise.of_answers(rate, most))
     require(
         SIGNIFICANT * std < most,
@@ -79,23 +75,23 @@ def require_signal(model: ClosedFormRecommender, plan: Plan) -> None:
 
 
 def solved(
-    model: ClosedFormRecommender, total: UpdateSum, parameters: Tensors, curator: ServerMechanism
+    model: ClosedFormRecommender, total: UpdateSum, parameters: Tensors, round_: RoundInfo
 ) -> Tensors:
-    """The solution of an exact model from what a curator released.
+    """The solution of an exact model from a released sum.
 
     Args:
         model: the recommender.
         total: the released sum; its weight is the number of users where answers were flipped.
         parameters: the shared parameters that the statistics were taken with.
-        curator: knows what randomness is in the sum.
+        round_: knows what randomness is in the sum.
 
     Raises:
         TrainingError: if noise hides everything.
     """
-    sums, noise = total.tensors, Noise(curator.noise_std)
-    if curator.flip_rate:
-        sums = model.debiased(sums, curator.flip_rate, total.weight)
-        noise = Noise.of_answers(curator.flip_rate, total.weight)
+    sums, noise = total.tensors, Noise(round_.noise_std)
+    if round_.flip_rate:
+        sums = model.debiased(sums, round_.flip_rate, total.weight)
+        noise = Noise.of_answers(round_.flip_rate, total.weight)
     solution = model.solve(sums, parameters, noise)
     if noise and not model.separates_items(solution):
         raise TrainingError(

@@ -26,7 +26,7 @@ so that beside it and the result there is never more than a few pieces.
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,15 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.federation.server.dispatch import VERSIONS
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Observer, Plan
 from fedrec_flower.strategies.aggregators.robust import PerRow
+from fedrec_flower.strategies.base import (
+    VERSIONS,
+    Aggregation,
+    FederatedStrategy,
+    FederationInfo,
+    RoundInfo,
+)
+from fedrec_flower.strategies.client_updates import Plain
 
 _FLOATS_AT_ONCE = 1 << 23  # of a piece: 32 MB
 _ROUNDING = 1e-6  # of a cosine: clients that are alike must not be parted by float32
@@ -209,8 +214,7 @@ class UserGraph(FederatedStrategy):
     that learnt from nothing are nobody's neighbours.
 
     Args:
-        plan: the run.
-        observer: hears of every round.
+        info: facts of the run.
         aggregation: "all_clients" takes the mean of whole tables (the paper's), "touched_clients"
             divides what a table's row changed by the weight of those neighbours that touched it.
         num_neighbours: neighbours of a client, itself included; None to go by `threshold`.
@@ -224,59 +228,63 @@ class UserGraph(FederatedStrategy):
         ConfigError: if a value is impossible, or the versions do not fit.
     """
 
-    stacked: ClassVar[bool] = True
+    needs_individual_updates: ClassVar[bool] = True
+    models_per_client: ClassVar[bool] = True
 
     def __init__(
         self,
-        plan: Plan,
-        observer: Observer,
-        aggregation: Literal["all_clients", "touched_clients"],
+        info: FederationInfo,
+        aggregation: Aggregation,
         num_neighbours: int | None,
         threshold: float,
         pull: float,
         memory_budget_mb: int,
     ) -> None:
-        super().__init__(plan, observer, aggregation)
+        super().__init__(info, aggregation)
         enough = num_neighbours is None or num_neighbours >= 1
         require(enough, f"strategy.num_neighbours must be at least 1 or null: {num_neighbours}")
         require(-1 <= threshold <= 1, f"strategy.threshold must be in [-1, 1]: {threshold}")
         require(0 <= pull <= 1, f"strategy.pull must be in [0, 1]: {pull}")
-        _check_memory(plan, memory_budget_mb)
+        _check_memory(info, memory_budget_mb)
         self.num_neighbours, self.threshold, self.pull = num_neighbours, threshold, pull
 
-    def local(self) -> dict[str, Any]:
-        """See `FederatedStrategy.local`: as under FedProx."""
-        return {"_target_": "fedrec_flower.strategies.client_updates.Plain", "proximal": self.pull}
+    def client_update(self) -> Plain:
+        """See `FederatedStrategy.client_update`: as under FedProx."""
+        return Plain(proximal=self.pull)
 
-    def begin(self, initial: Tensors) -> Tensors:
-        """See `FederatedStrategy.begin`: a version per client, all alike."""
-        count = self.plan.num_clients
+    def initialize(self, initial: Tensors) -> Tensors:
+        """See `FederatedStrategy.initialize`: a version per client, all alike."""
+        count = self.info.num_clients
         views: dict[str, Any] = {n: np.repeat(v[None], count, 0) for n, v in initial.items()}
         return views | {VERSIONS: np.arange(count)}
 
-    def move_by_each(
-        self, parameters: Tensors, updates: Updates, losses: NDArray[np.float64]
+    def apply_updates(
+        self,
+        parameters: Tensors,
+        updates: Updates,
+        losses: NDArray[np.float64],
+        round_: RoundInfo,
     ) -> Tensors:
-        """See `FederatedStrategy.move_by_each`."""
-        del losses
-        tables = self.plan.item_tables
+        """See `FederatedStrategy.apply_updates`."""
+        del losses, round_
+        tables = self.info.item_tables
         heard = updates.select(np.flatnonzero(updates.weights > 0), tables)
         similarity = cosine_similarity(parameters, heard, tables, centred=True)
         shares = neighbour_shares(similarity, heard.weights, self.num_neighbours, self.threshold)
         views = mean_over_neighbours(parameters, heard, tables, shares, self.aggregation)
-        return self._stepped(parameters, views)
+        return self.apply_update(parameters, views)
 
-    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+    def server_step(self, parameters: Tensors, update: Tensors) -> Tensors:
         """The clients' new views take the place of the old."""
         del parameters
         return update
 
 
-def _check_memory(plan: Plan, budget: int) -> None:
-    needed = _ALIVE * 4 * plan.num_clients * plan.model.num_shared() / _MEGABYTE
+def _check_memory(info: FederationInfo, budget: int) -> None:
+    needed = _ALIVE * 4 * info.num_clients * info.model.num_shared() / _MEGABYTE
     if needed > budget:
         raise ConfigError(
-            f"a version of the shared parameters for each of {plan.num_clients} clients takes the "
+            f"a version of the shared parameters for each of {info.num_clients} clients takes the "
             f"server about {needed:.0f} MB, strategy.memory_budget_mb={budget} allows less: raise "
             "it, lower model.embedding_dim or choose strategy=clustered"
         )

@@ -3,24 +3,19 @@
 from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fedrec_flower.communication.limits import Limits
-from fedrec_flower.communication.secure_aggregation.secagg import NoSecureAggregation
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.prepared import DatasetInfo
-from fedrec_flower.evaluation.metric_sums import Bounds
 from fedrec_flower.experiment.composition import CONF, compose
 from fedrec_flower.federation.client.app import app
 from fedrec_flower.federation.components import build_evaluator, build_model
-from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.transport.in_process import InProcessGrid
-from fedrec_flower.privacy.mechanism import NoPrivacyServer
+from fedrec_flower.strategies.base import FederationInfo
 
 # Files of these groups set values of other groups, so their choices interact.
 INTERACTING = ("model", "task", "federation")
@@ -83,39 +78,27 @@ def made(config: dict[str, Any]) -> Iterator[Any]:
     """Every object that the configuration describes; none of them touches data."""
     info = DatasetInfo(30, (1.0, 5.0), np.ones((30, 2), np.float32), num_attributes=3)
     task = config["task"]
-    evaluation = build_evaluator(config["evaluation"], info, task)
+    yield build_evaluator(config["evaluation"], info, task)
     if config["model"]["name"] in RANKS_ONLY:  # they refuse to rate
         task = "ranking"
     model = build_model(config["model"], info, task)
     yield model
     if config["strategy"]["name"] == "sums":  # it refuses what is trained by gradients
         model = build_model(composed("model=popularity")["model"], info, task)
-    plan = Plan(
-        job=SimpleNamespace(training=config["training"]),  # type: ignore[arg-type]
-        place=None,
+    federation = FederationInfo(
         seed=1,
         num_clients=943,  # of MovieLens-100K, which experiments name
         num_items=30,
         num_examples=np.full(943, 10),
         clients_per_round=20,
-        num_rounds=1,
-        evaluator=evaluation,
-        release="validation",
-        measures=True,
-        bounds=Bounds(frozenset(), (0.0, 1.0), np.ones(943, np.int64), {}),
         item_tables=frozenset(),
         model=model,
-        limits=Limits(10.0, 1e6),
-        min_completion=1.0,
-        max_retries=0,
-        reply_timeout=60.0,
-        node_patience=0.0,
-        checkpoint_every=None,
-        patience=None,
-        curator=NoPrivacyServer(),
-        secure=NoSecureAggregation(),
+        optimizer=config["training"]["optimizer"],
+        learning_rate=config["training"]["learning_rate"],
+        max_client_weight=10.0,
+        flip_rate=0.0,
     )
-    yield build("strategy", config["strategy"], plan=plan, observer=None)
+    yield build("strategy", config["strategy"], info=federation)
     if config["federation"]["name"] == "deployment":
         yield build("federation", config["federation"], grid=InProcessGrid(app, 1))
     else:

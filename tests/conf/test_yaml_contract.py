@@ -17,7 +17,7 @@ YAMLS = sorted(CONF.rglob("*.yaml"))
 GROUP_YAMLS = [path for path in YAMLS if path.parent != CONF]
 GLOBAL = "# @package _global_"
 # Arguments that the run passes; no yaml holds them.
-INJECTED = {"plan", "observer", "num_users", "num_items", "rating_range", "task"} | {
+INJECTED = {"info", "num_users", "num_items", "rating_range", "task"} | {
     "data",
     "grid",
     "item_features",

@@ -176,8 +176,8 @@ def test_closed_form_models_reject_averaging_strategies(
     ran = federate("model=mf", f"strategy={strategy}", "num_rounds=0")
     exact = federate(f"model={model}", "num_rounds=0")
     with pytest.raises(ConfigError, match=r"solved from sums: choose strategy=sums"):
-        check_strategy(ran.strategy, exact.setup.model)
-    check_strategy(exact.strategy, exact.setup.model)
+        check_strategy(ran.strategy, exact.setup.model, exact.setup.privacy_setup.secure)
+    check_strategy(exact.strategy, exact.setup.model, exact.setup.privacy_setup.secure)
 
 
 def test_gradient_models_reject_the_sums_strategy(federate: "Federate") -> None:

@@ -93,7 +93,7 @@ def test_invalid_evaluation_is_left_out_and_the_others_select(
     warned = [m for m in caplog.messages if m.startswith("evaluation of round 2: left out client")]
     assert len(warned) == 1
     assert f"0, 1, 2, 3, 4 and 3 more: {reason}" in warned[0]
-    assert ran.outcome.lost == {}  # no training reply failed
+    assert ran.outcome.failures == {}  # no training reply failed
 
 
 def test_duplicate_evaluation_counts_once(federate: "Federate") -> None:

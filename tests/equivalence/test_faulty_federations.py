@@ -50,7 +50,9 @@ def test_fault_is_counted_and_all_results_are_finite(
     ran = federate(*words, "federation.num_nodes=2")
     kinds = {kind for lost in ran.watcher.lost.values() for kind in lost}
     assert kinds == {KINDS[fault]}
-    assert sum(ran.outcome.lost.values()) == sum(sum(n.values()) for n in ran.watcher.lost.values())
+    assert sum(ran.outcome.failures.values()) == sum(
+        sum(n.values()) for n in ran.watcher.lost.values()
+    )
     assert_counts_add_up(ran)
     for value in (*ran.shared.values(), *ran.personal.values()):
         assert np.isfinite(value).all()
@@ -81,13 +83,13 @@ def test_excluded_update_equals_a_client_without_a_reply(
 def test_fault_model_with_rates_zero_changes_no_bit(federate: "Federate", strategy: str) -> None:
     one, other = (federate(f"strategy={strategy}", f"faults={name}") for name in ("none", "custom"))
     assert_same(one, other)
-    assert one.outcome.lost == {}
+    assert one.outcome.failures == {}
 
 
 def test_duplicate_reply_changes_no_bit(federate: "Federate") -> None:
     one, other = federate(), federate(*CUSTOM, "faults.repeated=0.5")
     assert one.metric_table() == other.metric_table()
-    assert other.outcome.lost["repeated"] > 0
+    assert other.outcome.failures["repeated"] > 0
     assert one.watcher.replied == other.watcher.replied
 
 
@@ -97,7 +99,7 @@ def test_duplicate_reply_changes_no_bit(federate: "Federate") -> None:
 def test_faults_are_equal_to_the_bit_for_the_same_seed(federate: "Federate") -> None:
     one, again, other = (federate(*MIXED, f"seed={seed}") for seed in (1, 1, 2))
     assert_same(one, again)
-    assert set(one.outcome.lost) == {"dropped_out", "not_finite", "late"}
+    assert set(one.outcome.failures) == {"dropped_out", "not_finite", "late"}
     assert one.watcher.lost != other.watcher.lost
 
 
@@ -164,7 +166,7 @@ def test_malformed_message_loses_only_the_clients_of_its_node(federate: "Federat
         return replies
 
     ran = federate("federation.num_nodes=3", "min_completion=0.1", meddle=strip_one)
-    assert set(ran.outcome.lost) == {"malformed"}
+    assert set(ran.outcome.failures) == {"malformed"}
     assert_counts_add_up(ran)
 
 
@@ -173,7 +175,7 @@ def test_reply_delivered_twice_counts_once(federate: "Federate") -> None:
         return replies * 2 if asked[0].metadata.message_type == "train" else replies
 
     ran = federate("federation.num_nodes=3", meddle=repeat)
-    assert ran.outcome.lost == {"repeated": 3 * CLIENTS}
+    assert ran.outcome.failures == {"repeated": 3 * CLIENTS}
     clean = federate("federation.num_nodes=3")
     assert clean.metric_table() == ran.metric_table()
 
@@ -214,7 +216,7 @@ def test_local_only_clients_can_be_absent_or_late_only(
 ) -> None:
     words = ("strategy=local_only", *MIXED, "faults.wrong_shape=0.2")
     ran = federate(*words)
-    assert set(ran.outcome.lost) == {"dropped_out", "late"}
+    assert set(ran.outcome.failures) == {"dropped_out", "late"}
     assert_counts_add_up(ran)
 
 
@@ -226,7 +228,7 @@ def test_scaling_clients_change_the_mean_but_not_the_median(federate: "Federate"
 
     def led_astray(strategy: str, *rates: str) -> float:
         clean, attacked = (federate(strategy, *rates, *more) for more in ((), attack))
-        assert attacked.outcome.lost == {}
+        assert attacked.outcome.failures == {}
         name = "item_embedding.weight"
         return float(np.abs(attacked.shared[name] - clean.shared[name]).max())
 
@@ -241,6 +243,6 @@ def test_scaling_clients_change_the_mean_but_not_the_median(federate: "Federate"
 
 def test_label_flipping_clients_are_counted_and_change_the_result(federate: "Federate") -> None:
     clean, flipped = federate(), federate("faults=label_flip")
-    assert flipped.outcome.lost == {}
+    assert flipped.outcome.failures == {}
     name = "item_embedding.weight"
     assert not np.allclose(clean.shared[name], flipped.shared[name], atol=1e-4)

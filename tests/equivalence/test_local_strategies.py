@@ -77,14 +77,14 @@ def test_scaffold_with_one_client_equals_fedavg(
     words = (*one_client, "num_rounds=4", "training.local_epochs=3")
     ours = federate("strategy=scaffold", *AVERAGING, *words)
     assert_same(federate(*FEDAVG, *words), ours, within=1e-6)
-    control = ours.strategy.beside()[f"{CONTROL_VARIATE_PREFIX}item_embedding.weight"]
+    control = ours.strategy.extra_tensors()[f"{CONTROL_VARIATE_PREFIX}item_embedding.weight"]
     assert np.abs(control).max() > 1e-5
 
 
 def test_the_servers_control_is_the_mean_of_the_clients(federate: "Federate") -> None:
     ran = federate("strategy=scaffold", "model=ncf", "num_rounds=4", "federation.num_nodes=3")
     weights = np.array([len(ran.setup.data.client(client)) for client in range(24)])
-    for name, mean in ran.strategy.beside().items():
+    for name, mean in ran.strategy.extra_tensors().items():
         kept = np.load(ran.store / "current" / f"{name}.npy")
         expected = np.average(kept, axis=0, weights=weights)
         assert_allclose(mean, expected, rtol=1e-4, atol=1e-6)
@@ -96,7 +96,7 @@ def test_the_servers_control_takes_no_share_of_clients_that_dropped_out(
 ) -> None:
     words = ("strategy=scaffold", "model=ncf", "num_rounds=12", "min_completion=0")
     ran = federate(*words, "faults=custom", "faults.dropout=0.5")
-    for name, control in ran.strategy.beside().items():
+    for name, control in ran.strategy.extra_tensors().items():
         kept = np.load(ran.store / "current" / f"{name}.npy").mean(axis=0)
         assert 0.7 < np.linalg.norm(control) / np.linalg.norm(kept) < 1.4  # asked for it: 2
 

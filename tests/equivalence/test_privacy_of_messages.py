@@ -70,7 +70,7 @@ def heard(request: pytest.FixtureRequest, federate: "Federate") -> "tuple[Federa
 def kept_names(ran: "Federated") -> set[str]:
     """Names of the parameters that must not travel."""
     names = {name for name, _ in ran.setup.model.named_parameters()}
-    return names - set(ran.strategy.shares * ran.setup.model.shared_names())
+    return names - set(ran.strategy.communicates * ran.setup.model.shared_names())
 
 
 def test_messages_have_no_personal_name_or_value(

@@ -121,7 +121,7 @@ def scene(ran: "Federated") -> TrainedRun:
     """What an attack looks at."""
     initial = ran.setup.initial(ran.strategy)
     shadows = Shadows(ran.config, ran.setup.data, run_quietly)
-    told = (ran.setup.data, ran.setup.privacy_setup, ran.strategy, ran.outcome, initial, ran.store)
+    told = (ran.setup.data, ran.setup.privacy_setup, ran.server, ran.outcome, initial, ran.store)
     return TrainedRun(*told, shadows)
 
 

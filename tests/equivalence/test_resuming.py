@@ -51,7 +51,7 @@ def require_same(whole: "Federated", rest: "Federated") -> None:
             assert_array_equal(value, other[name])
     ended, again = whole.outcome, rest.outcome
     assert_array_equal(ended.rounds_participated, again.rounds_participated)
-    assert (ended.bytes_up, ended.lost) == (again.bytes_up, again.lost)
+    assert (ended.bytes_up, ended.failures) == (again.bytes_up, again.failures)
     assert ended.privacy == again.privacy
     assert ended.best_test == again.best_test
     assert ended.selected.facts() == again.selected.facts()

@@ -1,5 +1,6 @@
 """Under secure aggregation a federation learns what it would, or refuses."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,7 +86,7 @@ def test_under_noise_every_node_is_asked_whatever_the_coins_are(federate: "Feder
     assert len(trained) == 4 * 12  # nodes
     hosted = [m.content.config_records["config"].get("clients") for m in trained]
     assert [] in hosted  # a node adds zeros for nobody
-    assert not other.outcome.lost
+    assert not other.outcome.failures
     assert_same(one, other, atol=1e-3)
 
 
@@ -124,10 +125,12 @@ def test_strategies_that_need_more_or_less_than_a_sum_are_refused(
     with pytest.raises(ConfigError, match=f"{words}.*or secure_aggregation=none"):
         secure.check_strategy(
             type(ran.strategy).__name__,
-            communicates=ran.strategy.shares,
-            individual_updates=ran.strategy.stacked,
+            communicates=ran.strategy.communicates,
+            individual_updates=ran.strategy.needs_individual_updates,
         )
-    check_strategy(ran.strategy, ran.setup.model)  # in clear it is welcome
+    check_strategy(
+        ran.strategy, ran.setup.model, ran.setup.privacy_setup.secure
+    )  # in clear it is welcome
 
 
 def test_clients_that_are_given_several_models_are_refused(federate: "Federate") -> None:
@@ -137,9 +140,11 @@ def test_clients_that_are_given_several_models_are_refused(federate: "Federate")
         SecAgg(4, 0.6, 3, 2, "examples", 1.0, None, 32, "nearest", 10.0),
         InProcessGrid(app, 1),
     )
-    ran.strategy._post.asked = {asked[0].metadata.dst_node_id: [0]}
+    dispatcher = replace(
+        ran.server.dispatcher, grid=nowhere, asked={asked[0].metadata.dst_node_id: [0]}
+    )
     with pytest.raises(ConfigError, match="clients are given several"):
-        gather(secure, nowhere, asked, ran.strategy._post, ran.strategy._expected(), 1)
+        gather(secure, asked, dispatcher, ran.server.reply_schema(), 1)
 
 
 def test_a_node_knows_from_its_job_whether_to_mask(federate: "Federate") -> None:

@@ -33,8 +33,8 @@ def test_below_the_threshold_nothing_moves_and_the_round_is_tried_again(
     for stage in ("advertise", "share", "mask"):
         ran = federate(*words, meddle=falling_silent(stage, {1, 2, 3}, rounds=1))
         assert ran.watcher.replied == {1: 18}
-        assert ran.outcome.lost.keys() <= {"silent", "too_few_nodes"}
-        assert sum(ran.outcome.lost.values()) == 18
+        assert ran.outcome.failures.keys() <= {"silent", "too_few_nodes"}
+        assert sum(ran.outcome.failures.values()) == 18
         with pytest.raises(TrainingError, match=r"fewer than 50% .* too_few_nodes"):
             federate(*words, meddle=falling_silent(stage, {1, 2, 3}))
 
@@ -46,7 +46,7 @@ def test_whoever_is_left_without_neighbours_is_lost_too(federate: "Federate") ->
     ran = federate(*NODES, *SECURE, *few, "num_rounds=1", meddle=gap)
     # Every one of three must stay, so the whole circle comes undone, and is tried again.
     assert ran.watcher.replied == {1: 18}
-    assert sum(ran.outcome.lost.values()) == 18
+    assert sum(ran.outcome.failures.values()) == 18
 
 
 def test_under_noise_a_round_that_aborts_moves_by_noise_alone(federate: "Federate") -> None:

@@ -34,12 +34,12 @@ def target(ran: "Federated") -> TrainedRun:
     initial = setup.initial(ran.strategy)
     shadows = Shadows(ran.config, setup.data, run_quietly)
     return TrainedRun(
-        setup.data, setup.privacy_setup, ran.strategy, ran.outcome, initial, ran.store, shadows
+        setup.data, setup.privacy_setup, ran.server, ran.outcome, initial, ran.store, shadows
     )
 
 
 def infer(ran: "Federated") -> dict[str, Any]:
-    check_attack(ran.setup.attack, ran.strategy, ran.setup.model, ran.setup.data)
+    check_attack(ran.setup.attack, ran.server, ran.setup.data)
     return run_inference(ran.setup.attack, target(ran))["attack"]  # type: ignore[no-any-return]  # figures
 
 
@@ -224,9 +224,9 @@ def test_inference_does_not_change_a_run(tmp_path: Path) -> None:
 
 def test_inference_does_not_change_the_spent_budget(federate: "Federate") -> None:
     ran = federate(*CENTRAL, SPY)
-    before = ran.strategy.plan.curator.facts()
+    before = ran.server.curator.facts()
     infer(ran)
-    assert ran.strategy.plan.curator.facts() == before
+    assert ran.server.curator.facts() == before
 
 
 def test_inference_repeats_with_the_same_seed(federate: "Federate") -> None:

@@ -53,7 +53,7 @@ def test_a_round_tells_what_all_its_attempts_lost_and_how_many_they_were(
     for round_, more in ran.watcher.more.items():
         assert more == ({"attempts": asked[round_]} if asked[round_] > 1 else {})
         assert sum(ran.watcher.lost[round_].values()) == gone[round_]
-    assert sum(ran.outcome.lost.values()) == gone.total()
+    assert sum(ran.outcome.failures.values()) == gone.total()
 
 
 def test_a_round_in_which_every_node_fails_is_tried_again(

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from fedrec_flower.communication.schema import TrainReply
 from fedrec_flower.communication.validation import update_sum
-from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import Secret
 from fedrec_flower.core.types import Arrays, IndexArray
 from fedrec_flower.core.updates import ROW_WEIGHT, UpdateSum
@@ -211,15 +210,15 @@ def deployed(
     while True:
         with patch.object(experiment, "prepare_data", lambda _: data):
             setup = experiment.set_up(config, place, grid)
-        plan = replace(
-            setup.plan, job=replace(setup.plan.job, run="one")
-        )  # it goes on, in one store
-        strategy = build("strategy", config["strategy"], plan=plan, observer=watcher)
-        setup.privacy_setup.check(strategy)
+        # Both runs go on in one store.
+        plan = replace(setup.plan, job=replace(setup.plan.job, run="one"))
+        server = replace(setup, plan=plan).server(config, [watcher])
+        setup.privacy_setup.check(server.strategy)
         for checkpoint in watcher.checkpoints[-1:]:
-            strategy.resume(checkpoint)
+            server.resume(checkpoint)
         try:
-            outcome = federate(tap, strategy, setup.initial(strategy), folder / "flower.log")
+            initial = setup.initial(server.strategy)
+            outcome = federate(tap, server, initial, folder / "flower.log")
         except KeyboardInterrupt:
             continue
         return Deployed(setup, tap, outcome.privacy)

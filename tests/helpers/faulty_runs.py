@@ -30,7 +30,7 @@ def assert_counts_add_up(ran: "Federated") -> None:
         assert replied + lost <= cohort * attempts
         assert attempts > 1 or replied + lost == cohort
     told = sum((Counter(lost) for lost in ran.watcher.lost.values()), Counter[str]())
-    assert ran.outcome.lost == told
+    assert ran.outcome.failures == told
 
 
 def assert_same(one: "Federated", other: "Federated") -> None:

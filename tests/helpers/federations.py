@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from fedrec_flower.core.checkpoint import Checkpoint
-from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.experiment.composition import CONF, compose
@@ -24,10 +23,12 @@ from fedrec_flower.federation.client import deployed
 from fedrec_flower.federation.client.app import app
 from fedrec_flower.federation.client.node import Node, open_node
 from fedrec_flower.federation.job import NodeJob, NodePlace
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Metrics, Outcome
+from fedrec_flower.federation.results import Metrics, Outcome
+from fedrec_flower.federation.server.callback import Callback
+from fedrec_flower.federation.server.loop import Server
 from fedrec_flower.federation.transport.flower_log import flower_logs_to
 from fedrec_flower.federation.transport.in_process import InProcessGrid
+from fedrec_flower.strategies.base import FederatedStrategy
 
 SMALL = (
     "federation=in_process",
@@ -54,8 +55,8 @@ Meddle = Callable[[list[Message], list[Message]], list[Message]]
 
 
 @dataclass(slots=True)
-class Watcher:
-    """Remembers what a strategy tells its observer."""
+class Watcher(Callback):
+    """Records the arguments of every callback."""
 
     losses: dict[int, float] = field(default_factory=dict)
     replied: dict[int, int] = field(default_factory=dict)
@@ -66,29 +67,29 @@ class Watcher:
     began_after: int = -1
     checkpoints: list[Checkpoint] = field(default_factory=list)
 
-    def began(self, round_: int) -> None:
-        """See `Observer.began`."""
+    def on_start(self, round_: int) -> None:
+        """See `Callback.on_start`."""
         self.began_after = round_
 
-    def trained(
+    def after_round(
         self,
         round_: int,
         loss: float,
         num_clients: int,
-        lost: Mapping[str, int],
-        more: Mapping[str, float],
+        failures: Mapping[str, int],
+        metrics: Mapping[str, float],
     ) -> None:
-        """See `Observer.trained`."""
+        """See `Callback.after_round`."""
         self.losses[round_] = loss
-        self.replied[round_], self.lost[round_] = num_clients, dict(lost)
-        self.more[round_] = dict(more)
+        self.replied[round_], self.lost[round_] = num_clients, dict(failures)
+        self.more[round_] = dict(metrics)
 
-    def evaluated(self, round_: int, metrics: Metrics, num_clients: int) -> None:
-        """See `Observer.evaluated`."""
+    def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
+        """See `Callback.after_evaluation`."""
         self.metrics[round_], self.num_evaluated[round_] = metrics, num_clients
 
-    def reached(self, checkpoint: Checkpoint) -> None:
-        """See `Observer.reached`."""
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """See `Callback.on_checkpoint`."""
         self.checkpoints.append(checkpoint)
 
 
@@ -134,7 +135,7 @@ class Federated:
 
     config: dict[str, Any]
     setup: Setup
-    strategy: FederatedStrategy
+    server: Server
     outcome: Outcome
     watcher: Watcher
     store: Path
@@ -143,12 +144,12 @@ class Federated:
     @property
     def job(self) -> NodeJob:
         """The job that every node received."""
-        return NodeJob.from_json(self.strategy._post.address.job)
+        return NodeJob.from_json(self.server.dispatcher.address.job)
 
     @property
     def place(self) -> NodePlace:
         """The paths of the nodes."""
-        return NodePlace.from_json(self.strategy._post.address.place)
+        return NodePlace.from_json(self.server.dispatcher.address.place)
 
     @property
     def header(self) -> dict[str, str]:
@@ -166,9 +167,14 @@ class Federated:
         return open_node(replace(self.job, **changes).to_json(), place)
 
     @property
+    def strategy(self) -> FederatedStrategy:
+        """The algorithm of the server."""
+        return self.server.strategy
+
+    @property
     def shared(self) -> Tensors:
         """Global parameters after the last round."""
-        return self.strategy._parameters
+        return self.server.parameters
 
     @property
     def personal(self) -> dict[str, NDArray[Any]]:
@@ -212,15 +218,15 @@ def run(folder: Path, cache: Path, overrides: Sequence[str], meddle: Meddle | No
     config = _configured([*_defaults(overrides), f"dataset.cache_dir={cache}", *overrides])
     place = RunFolder(folder) if holds_a_run(folder) else RunFolder.create(folder)
     setup, watcher = set_up(config, place), Watcher()
-    strategy = build("strategy", config["strategy"], plan=setup.plan, observer=watcher)
-    setup.privacy_setup.check(strategy)
+    server = setup.server(config, [watcher])
+    setup.privacy_setup.check(server.strategy)
     if (saved := place.checkpoints.newest()) is not None:
         place.checkpoints.restore(saved)
-        strategy.resume(saved)
+        server.resume(saved)
     tap = Tap(config["federation"]["num_nodes"], meddle or (lambda _, replies: replies))
-    initial = setup.initial(strategy)
-    outcome = federation.federate(tap, strategy, initial, folder / "flower.log")
-    return Federated(config, setup, strategy, outcome, watcher, folder / "clients", tap)
+    initial = setup.initial(server.strategy)
+    outcome = federation.federate(tap, server, initial, folder / "flower.log")
+    return Federated(config, setup, server, outcome, watcher, folder / "clients", tap)
 
 
 def _defaults(overrides: Sequence[str]) -> tuple[str, ...]:

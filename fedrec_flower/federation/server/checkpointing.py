@@ -1,77 +1,101 @@
-"""What the server remembers from round to round: given as checkpoints, taken up from them."""
+"""The server's memory from round to round, and its checkpoints."""
 
-import logging
 from collections import Counter
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Self
 
 import numpy as np
-from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from fedrec_flower.core.checkpoint import Checkpoint, flat, nested
 from fedrec_flower.core.types import Tensors
-from fedrec_flower.federation.server.evaluation import EvaluatingStrategy
-from fedrec_flower.federation.server.plan import Observer, Plan
+from fedrec_flower.federation.server.model_selection import Selection
+from fedrec_flower.privacy.mechanism import ServerMechanism
+from fedrec_flower.strategies.base import FederatedStrategy
 
-_LOG = logging.getLogger(__name__)
 
+@dataclass(slots=True)
+class ServerState:
+    """What the server accumulates over the rounds, whatever the strategy.
 
-class ResumableStrategy(EvaluatingStrategy):
-    """The memory of every strategy; see `base.FederatedStrategy` for the rest.
-
-    Args:
-        plan: the run.
-        observer: hears of every round, and of every checkpoint.
+    Attributes:
+        participated: int64 (num_clients,), number of cohorts that contained each client.
+        round: the last round that was begun.
+        parameters: the global parameters.
+        bytes_up: bytes of all updates received so far.
+        failures: number of missing or rejected replies so far, by kind.
+        seconds: wall time spent in "train" and in "evaluate".
     """
 
-    def __init__(self, plan: Plan, observer: Observer) -> None:
-        super().__init__(plan, observer)
-        self._participated = np.zeros(plan.num_clients, np.int64)
-        self._bytes_up, self._lost = 0, Counter[str]()
+    participated: NDArray[np.int64]
+    round: int = 0
+    parameters: Tensors = field(default_factory=dict)
+    bytes_up: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
 
-    def state(self) -> Tensors:
-        """What the server keeps from round to round beside the parameters, for a checkpoint."""
-        return {}
+    @classmethod
+    def initial(cls, num_clients: int) -> Self:
+        """Return the state before the first round."""
+        return cls(np.zeros(num_clients, np.int64))
 
-    def restore(self, state: Tensors) -> None:
-        """Take up what `state` gave."""
-        del state
+    def add_seconds(self, phase: str, started: float) -> None:
+        """Add the wall time since `started`, a value of `perf_counter`, to a phase."""
+        self.seconds[phase] += perf_counter() - started
 
-    def _keep(self, grid: Grid) -> None:
-        """Give a checkpoint every few rounds and after the last one, if every node can go back."""
-        every = self.plan.checkpoint_every
-        if every is None or (self._round % every and not self._is_over()):
-            return
-        if not self._snapshot(grid, self._round):
-            _LOG.warning(
-                "round %d: no checkpoint, for %d nodes did not keep their clients' parameters",
-                self._round,
-                len(self._unkept),
-            )
-            return
-        beside, spared = self._selection.hold(self._slot)
-        best = self._selection.selected
-        arrays = flat(
-            parameters=self._parameters,
-            state=self.state(),
-            selected={} if best.round == self._round else best.parameters,
-            server={"participated": self._participated.copy()},
-            privacy=self.plan.curator.state(),
-        )
-        facts = {
-            "selection": self._selection.facts(),
-            "seconds": dict(self._seconds),
-            "bytes_up": self._bytes_up,
-            "lost": dict(self._lost),
-        }
-        self.observer.reached(Checkpoint(self._round, self._slot, beside, spared, arrays, facts))
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Let `run` go on after the round of a checkpoint, whichever process gave it."""
-        tensors, facts = nested(checkpoint.arrays), checkpoint.facts
-        self._round, self._parameters = checkpoint.round, tensors["parameters"]
-        self.restore(tensors["state"])
-        selected = tensors["selected"] or self._parameters
-        self._selection.restore(facts["selection"], selected)
-        self._participated = tensors["server"]["participated"]
-        self.plan.curator.restore(tensors["privacy"])
-        self._seconds, self._bytes_up = dict(facts["seconds"]), facts["bytes_up"]
-        self._lost = Counter(facts["lost"])
+def take_checkpoint(
+    state: ServerState,
+    strategy: FederatedStrategy,
+    selection: Selection,
+    curator: ServerMechanism,
+    slot: str,
+) -> Checkpoint:
+    """Collect everything from which the run can go on after the current round.
+
+    Args:
+        state: the server's state.
+        strategy: the algorithm.
+        selection: the selected round so far.
+        curator: the server's side of privacy.
+        slot: name of the snapshot that the nodes keep of the current round.
+    """
+    other_slots, earlier_slots = selection.hold(slot)
+    best = selection.selected
+    arrays = flat(
+        parameters=state.parameters,
+        state=strategy.state(),
+        selected={} if best.round == state.round else best.parameters,
+        server={"participated": state.participated.copy()},
+        privacy=curator.state(),
+    )
+    facts = {
+        "selection": selection.facts(),
+        "seconds": dict(state.seconds),
+        "bytes_up": state.bytes_up,
+        "lost": dict(state.failures),
+    }
+    return Checkpoint(state.round, slot, other_slots, earlier_slots, arrays, facts)
+
+
+def restore_checkpoint(
+    checkpoint: Checkpoint,
+    strategy: FederatedStrategy,
+    selection: Selection,
+    curator: ServerMechanism,
+) -> ServerState:
+    """Restore strategy, selection and privacy, and return the server's state of a checkpoint."""
+    tensors, facts = nested(checkpoint.arrays), checkpoint.facts
+    parameters = tensors["parameters"]
+    strategy.restore(tensors["state"])
+    selection.restore(facts["selection"], tensors["selected"] or parameters)
+    curator.restore(tensors["privacy"])
+    return ServerState(
+        participated=tensors["server"]["participated"],
+        round=checkpoint.round,
+        parameters=parameters,
+        bytes_up=facts["bytes_up"],
+        failures=Counter(facts["lost"]),
+        seconds=dict(facts["seconds"]),
+    )

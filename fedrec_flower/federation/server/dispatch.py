@@ -1,4 +1,4 @@
-"""Addressing and packing what the server asks of the nodes."""
+"""Addresses and packs the messages from the server to the nodes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,17 +22,40 @@ from fedrec_flower.communication.schema import (
 from fedrec_flower.communication.validation import require_all_replies
 from fedrec_flower.core.errors import TrainingError
 from fedrec_flower.core.types import Tensors
+from fedrec_flower.strategies.base import VERSIONS
 
-# Among parameters that have several versions, an axis in front: the version that each client is
-# given, int64 (num_clients,).
-VERSIONS = "versions"
-
-_LOOK = 1.0  # seconds between looks for nodes that have not connected yet
-_MARGIN = 60.0  # seconds that a message outlives the wait for its reply
+_POLL_SECONDS = 1.0  # between looks for nodes that have not connected yet
+_TTL_MARGIN_SECONDS = 60.0  # by which a message outlives the wait for its reply
 
 
 @dataclass(frozen=True, slots=True)
-class Hosts:
+class JobAddress:
+    """The fields with which every message to the nodes of one run begins.
+
+    Attributes:
+        job: what every node must know, JSON.
+        place: where simulated nodes find their data and keep their files, JSON; empty in a
+            deployment, whose nodes are configured by their owners.
+        timeout: seconds after which a node without a reply counts as silent.
+    """
+
+    job: str
+    place: str
+    timeout: float
+
+    @property
+    def header(self) -> RequestHeader:
+        """Fields of every request."""
+        return RequestHeader(self.job, self.place)
+
+    def message(self, content: RecordDict, node: int, kind: str, group: str = "") -> Message:
+        """Make a message that Flower keeps for as long as its reply is awaited."""
+        ttl = self.timeout + _TTL_MARGIN_SECONDS
+        return Message(content, node, kind, ttl=ttl, group_id=group)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDirectory:
     """Which node hosts which clients.
 
     Attributes:
@@ -42,14 +65,16 @@ class Hosts:
     clients: Mapping[int, range]
 
     @classmethod
-    def discover(cls, grid: Grid, address: "Address", num_clients: int, patience: float) -> "Hosts":
-        """Ask every node which clients it hosts, until all clients have a node.
+    def discover(
+        cls, grid: Grid, address: JobAddress, num_clients: int, patience: float
+    ) -> "NodeDirectory":
+        """Ask every node which clients it hosts, until every client has a node.
 
         Node ids are random, so nothing else may depend on them.
 
         Args:
-            grid: carries the questions.
-            address: what every message begins with.
+            grid: carries the queries.
+            address: the fields with which every message begins.
             num_clients: clients of the federation.
             patience: seconds to wait for nodes that have not connected yet; 0 asks once.
 
@@ -61,12 +86,7 @@ class Hosts:
         end = monotonic() + patience
         while True:
             new = [node for node in grid.get_node_ids() if node not in clients]
-            content = address.header.to_record()
-            messages = [address.message(content, node, QUERY) for node in new]
-            replies = grid.send_and_receive(messages, timeout=address.timeout) if new else ()
-            for reply in require_all_replies(replies, len(new)):
-                hosted = QueryReply.from_record(reply.content).clients
-                clients[reply.metadata.src_node_id] = hosted
+            clients |= _query(grid, address, new)
             clients = dict(sorted(clients.items(), key=lambda item: item[1].start))
             missing = _missing([*clients.values()], num_clients)
             if not missing:
@@ -77,10 +97,10 @@ class Hosts:
                     f"({len(clients)} nodes answered): start the nodes that are missing, with the "
                     "same num-partitions and every partition-id once"
                 )
-            sleep(_LOOK)
+            sleep(_POLL_SECONDS)
 
-    def share(self, cohort: Iterable[int]) -> dict[int, list[int]]:
-        """The part of the cohort that each node hosts, possibly none."""
+    def hosted(self, cohort: Iterable[int]) -> dict[int, list[int]]:
+        """Return the clients of the cohort that each node hosts, possibly none."""
         wanted = np.sort(np.fromiter(cohort, np.int64))
         return {
             node: wanted[(wanted >= hosted.start) & (wanted < hosted.stop)].tolist()
@@ -88,17 +108,31 @@ class Hosts:
         }
 
 
+def _query(grid: Grid, address: JobAddress, nodes: Sequence[int]) -> dict[int, range]:
+    """Ask nodes which clients they host."""
+    if not nodes:
+        return {}
+    content = address.header.to_record()
+    messages = [address.message(content, node, QUERY) for node in nodes]
+    replies = grid.send_and_receive(messages, timeout=address.timeout)
+    return {
+        reply.metadata.src_node_id: QueryReply.from_record(reply.content).clients
+        for reply in require_all_replies(replies, len(nodes))
+    }
+
+
 def _missing(hosted: Sequence[range], num_clients: int) -> range:
-    """The first clients that no node hosts, possibly none.
+    """Return the first clients that no node hosts, possibly none.
 
     Args:
         hosted: the clients of each node, ascending by the first.
         num_clients: clients of the federation.
 
     Raises:
-        TrainingError: if two nodes host the same client, or a node one that does not exist.
+        TrainingError: if two nodes host the same client, or a node hosts one that does not exist.
     """
-    covered, gap = 0, range(0)
+    covered = 0
+    gap = range(0)
     for clients in hosted:
         if not 0 <= clients.start < clients.stop <= num_clients:
             raise TrainingError(
@@ -117,97 +151,76 @@ def _missing(hosted: Sequence[range], num_clients: int) -> range:
 
 
 def to_record(parameters: Tensors) -> ArrayRecord:
-    """Parameters as Flower carries them."""
+    """Pack parameters as Flower carries them."""
     return ArrayRecord({name: Array(value) for name, value in parameters.items()})
 
 
 def num_bytes(record: ArrayRecord) -> int:
-    """Bytes of the serialized arrays."""
+    """Return the bytes of the serialized arrays."""
     return sum(len(array.data) for array in record.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """What every message to the nodes of one run begins with.
-
-    Attributes:
-        job: what every node must know, JSON.
-        place: where simulated nodes find their data and keep their files, JSON; empty in a
-            deployment, whose nodes know it themselves.
-        timeout: seconds after which a node that has not replied is taken for silent.
-    """
-
-    job: str
-    place: str
-    timeout: float
-
-    @property
-    def header(self) -> RequestHeader:
-        """Fields of every request."""
-        return RequestHeader(self.job, self.place)
-
-    def message(self, content: RecordDict, node: int, kind: str, group: str = "") -> Message:
-        """A message that Flower keeps for as long as its reply is waited for."""
-        return Message(content, node, kind, ttl=self.timeout + _MARGIN, group_id=group)
-
-
 @dataclass(slots=True)
-class Post:
-    """Messages to the nodes of one run.
+class Dispatcher:
+    """Sends requests to the nodes of one run and collects their replies.
 
     Attributes:
-        address: what every message begins with.
-        hosts: which node hosts which clients.
-        asked: the clients that each node was last asked about.
+        grid: carries messages.
+        address: the fields with which every message begins.
+        nodes: which node hosts which clients.
+        asked: the clients for which each node was asked in the last request.
     """
 
-    address: Address
-    hosts: Hosts
+    grid: Grid
+    address: JobAddress
+    nodes: NodeDirectory
     asked: dict[int, list[int]] = field(default_factory=dict)
     _serialized: tuple[Tensors, ArrayRecord] = field(default_factory=lambda: ({}, ArrayRecord()))
 
-    def exchange(self, grid: Grid, messages: Iterable[Message]) -> Iterable[Message]:
-        """Send messages, and wait for the replies that come in time."""
-        return grid.send_and_receive(messages, timeout=self.address.timeout)
+    def exchange(self, messages: Iterable[Message]) -> Iterable[Message]:
+        """Send messages and return the replies that arrive in time."""
+        return self.grid.send_and_receive(messages, timeout=self.address.timeout)
 
     def requests(
         self,
         kind: str,
         clients: NDArray[np.int64],
         parameters: Tensors,
-        about: Mapping[str, Any],
+        fields: Mapping[str, Any],
         round_: int,
         *,
-        everyone: bool = False,
+        all_nodes: bool = False,
     ) -> Iterator[Message]:
-        """Messages that tell nodes what to do, for which of their clients, and from what.
+        """Make the messages that ask nodes to train or to evaluate clients.
 
         Args:
-            kind: "train" asks the nodes that host some of the clients, "evaluate" all of them: a
-                node without a sampled client must keep its snapshot too.
+            kind: "train" asks the nodes that host some of the clients, "evaluate" asks all nodes:
+                a node without a sampled client must keep its snapshot too.
             clients: codes of the clients.
-            parameters: the shared parameters, or several versions of them; see `VERSIONS`.
-            about: what else to say.
+            parameters: the shared parameters, possibly in several `VERSIONS`.
+            fields: further fields of the request.
             round_: the round.
-            everyone: whether nodes that host none of the clients are asked in any case.
+            all_nodes: whether nodes that host none of the clients are asked in any case.
         """
         request_type = {TRAIN: TrainRequest, EVALUATE: EvaluateRequest}[kind]
         self.asked = {}
-        for node, hosted in self.hosts.share(clients).items():
-            if hosted or everyone or kind == EVALUATE:
+        for node, hosted in self.nodes.hosted(clients).items():
+            if hosted or all_nodes or kind == EVALUATE:
                 self.asked[node] = hosted
-                arrays, versions = self._given(parameters, hosted)
+                arrays, versions = self._versions_for(parameters, hosted)
                 request = request_type(
                     header=self.address.header,
                     parameters=arrays,
                     clients=hosted,
                     versions=versions,
-                    **about,
+                    **fields,
                 )
                 yield self.address.message(request.to_record(), node, kind, str(round_))
 
-    def _given(self, parameters: Tensors, clients: list[int]) -> tuple[ArrayRecord, list[int]]:
-        """The versions that some clients need, and which of them each is given."""
+    def _versions_for(
+        self, parameters: Tensors, clients: list[int]
+    ) -> tuple[ArrayRecord, list[int]]:
+        """Return the versions that some clients need, and each client's place among them."""
         if VERSIONS not in parameters:
             # The evaluation of a round and the training of the next carry the same parameters.
             if self._serialized[0] is not parameters:

@@ -1,16 +1,14 @@
-"""How a run is judged: rounds are evaluated on the clients, and the selected one is remembered."""
+"""Evaluation of rounds on the clients, and the nodes' snapshots of evaluated rounds."""
 
 from collections.abc import Iterable
 from time import perf_counter
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedrec_flower.communication.failures import ClientFailures, format_counts, node_error
-from fedrec_flower.communication.schema import EvaluateReply
+from fedrec_flower.communication.schema import EVALUATE, EvaluateReply
 from fedrec_flower.communication.validation import (
     EvaluateReplySchema,
     ValidReplies,
@@ -20,169 +18,161 @@ from fedrec_flower.core.errors import TrainingError
 from fedrec_flower.core.failures import FailureKind
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
+from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.metric_sums import MetricSums
-from fedrec_flower.federation.server.dispatch import Post
+from fedrec_flower.federation.results import Evaluated, finish
+from fedrec_flower.federation.server.checkpointing import ServerState
+from fedrec_flower.federation.server.dispatch import Dispatcher
 from fedrec_flower.federation.server.model_selection import Selection
-from fedrec_flower.federation.server.plan import Evaluated, Observer, Plan, finish
+from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.server.sampling import sample_clients
 
+_ROUNDING = 1e-9  # share times number of clients may exceed a whole number by so much
 
-class EvaluatingStrategy(Strategy):
-    """The half of every strategy that evaluates; see `base.FederatedStrategy` for the other.
+
+class RoundEvaluation:
+    """Evaluates the current round on clients and lets the nodes keep snapshots of it.
+
+    A snapshot holds a node's personal parameters. It lies in a slot that holds neither the
+    selected round nor a round of a checkpoint, so that nodes can return to these.
 
     Args:
         plan: the run.
-        observer: hears of every round.
+        evaluator: what is measured, and on how many clients.
+        selection: chooses among the evaluated rounds.
+        state: the server's state, whose round and parameters are evaluated.
+        dispatcher: sends the requests.
     """
 
-    _post: Post  # known once the nodes are
+    def __init__(
+        self,
+        plan: Plan,
+        evaluator: Evaluator,
+        selection: Selection,
+        state: ServerState,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._plan, self._evaluator = plan, evaluator
+        self._selection, self._state, self._dispatcher = selection, state, dispatcher
+        self._schema = EvaluateReplySchema(plan.bounds)
+        self._snapshot_round = -1
+        self._slot = ""
+        self._nodes_without_snapshot: set[int] = set()
 
-    def __init__(self, plan: Plan, observer: Observer) -> None:
-        self.plan, self.observer = plan, observer
-        self._parameters: Tensors = {}
-        self._seconds = {"train": 0.0, "evaluate": 0.0}
-        self._round, self._started = 0, perf_counter()
-        self._selection, self._slot = Selection(plan.evaluator, plan.release), ""
-        self._unkept: set[int] = set()  # nodes without a confirmed snapshot
-        self._expected_scores = EvaluateReplySchema(plan.bounds)
+    @property
+    def slot(self) -> str:
+        """Name of the snapshot of the current round."""
+        return self._slot
 
-    def _evaluate(self, grid: Grid, round_: int) -> None:
-        asked = list(self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid))
-        if asked:
-            self.aggregate_evaluate(round_, self._post.exchange(grid, asked))
-            if self._selection.selected.round == round_:
-                self._ask_to_keep(grid, round_)  # who never does will say so at the end
+    @property
+    def num_nodes_without_snapshot(self) -> int:
+        """Number of nodes that have not confirmed the snapshot of the current round."""
+        return len(self._nodes_without_snapshot)
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Every few rounds, ask all clients or a sample of them; the untrained model too.
-
-        Nodes keep a snapshot of their personal parameters in a slot that holds neither the
-        selected round nor what a checkpoint needs, so that they can go back without a message.
-        """
-        del arrays, config, grid
-        self._started = perf_counter()
-        if not self._is_evaluated(server_round):
-            return
-        evaluator = self.plan.evaluator
-        size = evaluator.num_clients or self.plan.num_clients
-        # The same clients at every evaluation: rounds are compared, not samples.
-        sample = self._scored(sample_clients(self.plan, "evaluation-cohort", 0, size))
-        yield from self._requests(server_round, sample, self._selection.free_slot)
-
-    def _scored(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of some clients that are scored: all or none."""
-        return clients if self.plan.measures else clients[:0]
-
-    def _requests(self, round_: int, clients: NDArray[np.int64], slot: str) -> Iterable[Message]:
-        """Ask every node to keep a snapshot in a slot, and to evaluate some clients by it."""
-        about = {"slot": slot, "snapshot": slot, "note": False, "round": round_}
-        return self._post.requests("evaluate", clients, self._parameters, about, round_)
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Add up the sums, remember the round if validation prefers it.
+    def evaluate(self) -> Evaluated:
+        """Evaluate the current round and compare it with the selected one.
 
         Raises:
-            TrainingError: if too few clients were evaluated soundly.
+            TrainingError: if too few clients send valid evaluation replies.
         """
-        slot, received = self._selection.free_slot, list(replies)
-        self._slot, self._unkept = slot, {*self._post.asked} - _working(received)
-        sound = ValidReplies.collect(received, self._post.asked, self._expected_scores)
-        self._require_enough(server_round, sound)
-        result = self._evaluated(sound, server_round, slot, self._parameters)
+        started, round_ = perf_counter(), self._state.round
+        size = self._evaluator.num_clients or self._plan.num_clients
+        # The same clients at every evaluation: rounds are compared, not samples.
+        sample = sample_clients(self._plan, "evaluation-cohort", 0, size)
+        slot = self._selection.free_slot
+        requests = list(self._requests(self._measured(sample), slot))
+        received = list(self._dispatcher.exchange(requests))
+        self._slot, self._snapshot_round = slot, round_
+        self._nodes_without_snapshot = {*self._dispatcher.asked} - _successful_nodes(received)
+        valid = ValidReplies.collect(received, self._dispatcher.asked, self._schema)
+        self._require_enough(valid)
+        result = self._summarize(valid, round_, slot, self._state.parameters)
         self._selection.see(result)
-        if server_round:  # the untrained model is evaluated as part of the set-up
-            self._seconds["evaluate"] += perf_counter() - self._started
-        self.observer.evaluated(server_round, result.metrics, result.num_clients)
-        return MetricRecord({**result.metrics[Part.VALIDATION]})
+        if round_:  # the untrained model is evaluated as part of the set-up
+            self._state.add_seconds("evaluate", started)
+        return result
 
-    def _require_enough(self, round_: int, sound: ValidReplies[EvaluateReply]) -> None:
-        losses, least = ClientFailures(f"evaluation of round {round_}"), self.plan.min_completion
-        losses.add(sound.failures)
-        asked = sum(map(len, self._post.asked.values()))
-        heard = sum(scored.num_clients for scored in sound.replies)
-        if (heard or not self.plan.measures) and heard >= least * asked - 1e-9:
-            losses.warn()
-        elif words := node_error(sound.failures):
+    def keep_snapshot(self) -> bool:
+        """Let every node keep a snapshot of the current round; return whether all of them do.
+
+        Nodes keep one when they evaluate, so only the others are asked.
+        """
+        if self._snapshot_round != self._state.round:
+            self._slot, self._snapshot_round = self._selection.free_slot, self._state.round
+            self._nodes_without_snapshot = {*self._dispatcher.nodes.clients}
+        if self._nodes_without_snapshot:
+            requests = [
+                message
+                for message in self._requests(np.zeros(0, np.int64), self._slot)
+                if message.metadata.dst_node_id in self._nodes_without_snapshot
+            ]
+            replies = self._dispatcher.exchange(requests)
+            self._nodes_without_snapshot -= _successful_nodes(replies)
+        return not self._nodes_without_snapshot
+
+    def evaluate_selected(self) -> Evaluated:
+        """Evaluate the selected round on every client; nodes store per-user results.
+
+        Raises:
+            TrainingError: if a node fails, or a reply is missing or invalid.
+        """
+        started, best = perf_counter(), self._selection.selected
+        clients = self._measured(np.arange(self._plan.num_clients))
+        fields = {"slot": best.slot, "snapshot": "", "note": True, "round": best.round}
+        requests = list(
+            self._dispatcher.requests(EVALUATE, clients, best.parameters, fields, best.round)
+        )
+        replies = require_all_replies(self._dispatcher.exchange(requests), len(requests))
+        valid = ValidReplies.collect(replies, self._dispatcher.asked, self._schema)
+        if len(valid.replies) < len(requests):
+            failures = valid.failures.values()
+            first = next(each for each in failures if each.kind != FailureKind.REPEATED)
+            raise TrainingError(f"round {best.round} cannot be evaluated on every client: {first}")
+        result = self._summarize(valid, best.round, best.slot, best.parameters)
+        self._state.add_seconds("evaluate", started)
+        return result
+
+    def _measured(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of some clients that are evaluated: all or none."""
+        return clients if self._plan.measures else clients[:0]
+
+    def _requests(self, clients: NDArray[np.int64], slot: str) -> Iterable[Message]:
+        """Ask every node to keep a snapshot in a slot, and to evaluate some clients from it."""
+        round_, parameters = self._state.round, self._state.parameters
+        fields = {"slot": slot, "snapshot": slot, "note": False, "round": round_}
+        return self._dispatcher.requests(EVALUATE, clients, parameters, fields, round_)
+
+    def _require_enough(self, valid: ValidReplies[EvaluateReply]) -> None:
+        round_, least = self._state.round, self._plan.min_completion
+        failures = ClientFailures(f"evaluation of round {round_}")
+        failures.add(valid.failures)
+        num_asked = sum(map(len, self._dispatcher.asked.values()))
+        num_evaluated = sum(reply.num_clients for reply in valid.replies)
+        any_needed = self._plan.measures
+        if (num_evaluated or not any_needed) and num_evaluated >= least * num_asked - _ROUNDING:
+            failures.warn()
+        elif words := node_error(valid.failures):
             raise TrainingError(f"a node failed: {words}")
         else:
             raise TrainingError(
-                f"round {round_}: only {heard} of {asked} clients were evaluated soundly "
-                f"({format_counts(losses.kinds)}): mend the clients, or lower "
+                f"round {round_}: only {num_evaluated} of {num_asked} clients were evaluated "
+                f"soundly ({format_counts(failures.kinds)}): mend the clients, or lower "
                 f"min_completion={least:g}"
             )
 
-    def _snapshot(self, grid: Grid, round_: int) -> bool:
-        """Whether all nodes keep the current round, which they do once asked, or evaluated."""
-        if not self._is_evaluated(round_):
-            self._slot, self._unkept = self._selection.free_slot, {*self._post.hosts.clients}
-        self._ask_to_keep(grid, round_)
-        return not self._unkept
-
-    def _ask_to_keep(self, grid: Grid, round_: int) -> None:
-        """Ask the nodes that have not kept a snapshot of the current round to do so."""
-        if not self._unkept:
-            return
-        requests = self._requests(round_, np.zeros(0, np.int64), self._slot)
-        asked = [message for message in requests if message.metadata.dst_node_id in self._unkept]
-        self._unkept -= _working(self._post.exchange(grid, asked))
-
-    def _is_over(self) -> bool:
-        patience = self.plan.patience
-        impatient = patience is not None and self._selection.waited >= patience
-        return impatient or self._round == self.plan.num_rounds or self._is_spent()
-
-    def _is_spent(self) -> bool:
-        """Whether the budget of privacy ends the run; what was released until now can be used.
-
-        Raises:
-            TrainingError: if nothing can be.
-        """
-        if self.plan.curator.is_spent and not self._round:
-            raise TrainingError(
-                "privacy.target_epsilon is spent on rounds of this folder that were interrupted, "
-                "and no checkpoint keeps what they learnt: allow more in a new folder, and set "
-                "checkpoint_every=1 there"
-            )
-        return self.plan.curator.is_spent
-
-    def _is_evaluated(self, round_: int) -> bool:
-        last = round_ == self.plan.num_rounds or (round_ and self.plan.curator.is_spent)
-        return last or not round_ % self.plan.evaluator.every
-
-    def _evaluate_selected(self, grid: Grid) -> Evaluated:
-        """Evaluate the selected round on every client; nodes note per-user results."""
-        self._started = perf_counter()
-        best = self._selection.selected
-        everyone = self._scored(np.arange(self.plan.num_clients))
-        about = {"slot": best.slot, "snapshot": "", "note": True, "round": best.round}
-        asked = list(self._post.requests("evaluate", everyone, best.parameters, about, best.round))
-        replies = require_all_replies(self._post.exchange(grid, asked), len(asked))
-        sound = ValidReplies.collect(replies, self._post.asked, self._expected_scores)
-        if len(sound.replies) < len(asked):
-            failures = sound.failures.values()
-            lost = next(why for why in failures if why.kind != FailureKind.REPEATED)
-            raise TrainingError(f"round {best.round} cannot be evaluated on every client: {lost}")
-        result = self._evaluated(sound, best.round, best.slot, best.parameters)
-        self._seconds["evaluate"] += perf_counter() - self._started
-        return result
-
-    def _evaluated(
-        self, sound: ValidReplies[EvaluateReply], round_: int, slot: str, parameters: Tensors
+    def _summarize(
+        self, valid: ValidReplies[EvaluateReply], round_: int, slot: str, parameters: Tensors
     ) -> Evaluated:
         sums = {part: MetricSums() for part in (Part.VALIDATION, Part.TEST)}
-        for scored in sound.replies:
-            for part, of_node in scored.sums.items():
+        for reply in valid.replies:
+            for part, of_node in reply.sums.items():
                 sums[part].merge(of_node)
-        metrics, errors = finish(self.plan.evaluator, sums)
-        num_clients = sum(scored.num_clients for scored in sound.replies)
-        num_users = sum(scored.num_users for scored in sound.replies)
+        metrics, errors = finish(self._evaluator, sums)
+        num_clients = sum(reply.num_clients for reply in valid.replies)
+        num_users = sum(reply.num_users for reply in valid.replies)
         return Evaluated(round_, slot, parameters, metrics, errors, num_clients, num_users)
 
 
-def _working(replies: Iterable[Message]) -> set[int]:
-    """The nodes that did as they were asked, whatever they say."""
+def _successful_nodes(replies: Iterable[Message]) -> set[int]:
+    """Return the nodes that replied without an error, whatever the reply contains."""
     return {reply.metadata.src_node_id for reply in replies if not reply.has_error()}

@@ -9,7 +9,8 @@ from typing import Any
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.base import Evaluator
-from fedrec_flower.federation.server.plan import Evaluated, Release
+from fedrec_flower.federation.results import Evaluated
+from fedrec_flower.federation.server.plan import Release
 
 
 class Selection:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
 
 from fedrec_flower.communication.schema import (
     TRAIN_MASKED,
@@ -43,7 +42,7 @@ from fedrec_flower.communication.validation import (
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.failures import Failure, FailureKind
 from fedrec_flower.core.updates import ROW_WEIGHT
-from fedrec_flower.federation.server.dispatch import Post
+from fedrec_flower.federation.server.dispatch import Dispatcher
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,9 +51,8 @@ ContentT = TypeVar("ContentT")
 
 def gather(
     secure: SecureAggregation,
-    grid: Grid,
-    asked: Sequence[Message],
-    post: Post,
+    requests: Sequence[Message],
+    dispatcher: Dispatcher,
     schema: ReplySchema,
     min_clients: float,
 ) -> ValidReplies[TrainReply]:
@@ -62,17 +60,16 @@ def gather(
 
     Args:
         secure: whether the server may see each node's sum.
-        grid: transports messages to the nodes.
-        asked: the requests to train, one per node.
-        post: contains the clients that each node was asked about.
+        requests: the requests to train, one per node.
+        dispatcher: sends them, and knows the clients for which each node was asked.
         schema: expected content of a reply; with secure aggregation, of the sum of all replies.
         min_clients: number of clients that must reply. With secure aggregation no sum over fewer
             clients is unmasked, because a sum that the server discards would still be known to it.
     """
     if isinstance(secure, SecAgg):
-        return SecAggRound(secure, grid, asked, post, schema, min_clients).collect()
-    replies = post.exchange(grid, asked)
-    return ValidReplies.collect(replies, post.asked, schema)
+        return SecAggRound(secure, requests, dispatcher, schema, min_clients).collect()
+    replies = dispatcher.exchange(requests)
+    return ValidReplies.collect(replies, dispatcher.asked, schema)
 
 
 class SecAggRound:
@@ -84,25 +81,23 @@ class SecAggRound:
     def __init__(
         self,
         settings: SecAgg,
-        grid: Grid,
-        asked: Sequence[Message],
-        post: Post,
+        requests: Sequence[Message],
+        dispatcher: Dispatcher,
         schema: ReplySchema,
         min_clients: float,
     ) -> None:
         self._settings = settings
-        self._grid = grid
         self._schema = schema
         self._min_clients = max(min_clients, settings.min_clients)
-        self._asked = list(asked)
-        self._post = post
+        self._requests = list(requests)
+        self._dispatcher = dispatcher
         self._session = uuid4().hex
-        self._nodes = [message.metadata.dst_node_id for message in asked]
-        self._clients = [post.asked[node] for node in self._nodes]
+        self._nodes = [message.metadata.dst_node_id for message in requests]
+        self._clients = [dispatcher.asked[node] for node in self._nodes]
         self._coordinator = settings.coordinator(len(self._nodes))
         self._failures: dict[int, Failure] = {}
         self._bytes_up = 0
-        if any(read_config(message.content)["versions"] for message in asked):
+        if any(read_config(message.content)["versions"] for message in requests):
             raise ConfigError(
                 "secure_aggregation=secagg adds up updates of one model, but clients are given "
                 "several: choose another strategy, or secure_aggregation=none"
@@ -213,7 +208,7 @@ class SecAggRound:
         place_of = {self._nodes[place]: place for place in requests}
         messages = [self._message(place, request) for place, request in requests.items()]
         replies: dict[int, ContentT] = {}
-        for message in self._post.exchange(self._grid, messages):
+        for message in self._dispatcher.exchange(messages):
             place = place_of.get(message.metadata.src_node_id)
             if place is None or place in replies:
                 continue
@@ -229,14 +224,15 @@ class SecAggRound:
 
     def _message(self, place: int, request: StageRequest) -> Message:
         """Write a request; the mask request is added to the request to train."""
-        asked = self._asked[place]
+        train_request = self._requests[place]
         if isinstance(request, MaskRequest):
-            base = asked.content
+            base = train_request.content
         else:
-            base = self._post.address.header.without_parameters()
+            base = self._dispatcher.address.header.without_parameters()
         content = request.to_record(base, self._session)
         node = self._nodes[place]
-        return self._post.address.message(content, node, TRAIN_MASKED, asked.metadata.group_id)
+        group = train_request.metadata.group_id
+        return self._dispatcher.address.message(content, node, TRAIN_MASKED, group)
 
     def _read_contribution(self, place: int, content: RecordDict) -> Contribution:
         """Read a masked vector, and note the failures of the node's clients."""

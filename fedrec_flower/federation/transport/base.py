@@ -7,8 +7,8 @@ from typing import Protocol
 from flwr.serverapp import Grid
 
 from fedrec_flower.core.types import Tensors
-from fedrec_flower.federation.server.loop import FederatedStrategy
-from fedrec_flower.federation.server.plan import Outcome
+from fedrec_flower.federation.results import Outcome
+from fedrec_flower.federation.server.loop import Server
 
 
 class Transport(Protocol):
@@ -24,21 +24,19 @@ class Transport(Protocol):
         ...
 
 
-def federate(
-    transport: Transport, strategy: FederatedStrategy, initial: Tensors, log: Path
-) -> Outcome:
+def federate(transport: Transport, server: Server, initial: Tensors, log: Path) -> Outcome:
     """Run a federation until its last round is evaluated.
 
     Args:
         transport: carries the messages.
-        strategy: the server side of the run.
+        server: runs the rounds.
         initial: initial shared parameters.
         log: file for Flower's log.
     """
     outcomes: list[Outcome] = []
 
     def serve(grid: Grid) -> None:
-        outcomes.append(strategy.run(grid, initial))
+        outcomes.append(server.run(grid, initial))
 
     transport.run(serve, log)
     return outcomes[0]

@@ -80,12 +80,13 @@ def test_a6_epsilon_is_always_shown_with_delta(federate: "Federate", tmp_path: P
 def test_a12_progress_of_a_closed_form_model_shows_no_loss(
     federate: "Federate", tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = federate("model=popularity", "num_rounds=1").setup.plan
-    progress = Progress(RunFolder.create(tmp_path / "run"), plan, None)  # type: ignore[arg-type]  # it is asked only when training begins
+    setup = federate("model=popularity", "num_rounds=1").setup
+    folder = RunFolder.create(tmp_path / "run")
+    progress = Progress(folder, setup.plan, setup.evaluator, None)  # type: ignore[arg-type]  # it is asked only when training begins
     metrics = {part: {"ndcg@10": 0.25} for part in (Part.VALIDATION, Part.TEST)}
     for loss in (float("nan"), 0.5):
-        progress.trained(1, loss, 24, {}, {})
-        progress.evaluated(1, metrics, 24)
+        progress.after_round(1, loss, 24, {}, {})
+        progress.after_evaluation(1, metrics, 24)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "round 1/1 validation ndcg@10 0.2500",

@@ -12,8 +12,8 @@ from fedrec_flower.data.interactions import Part
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.ranking import RankingEvaluation
 from fedrec_flower.evaluation.rating import RatingEvaluation
+from fedrec_flower.federation.results import Evaluated, Metrics
 from fedrec_flower.federation.server.model_selection import Selection
-from fedrec_flower.federation.server.plan import Evaluated, Metrics
 
 RANKING = RankingEvaluation(["hr@10", "ndcg@10"], 0, 10, 1, None, "ndcg@10", "train")
 RATING = RatingEvaluation((1.0, 5.0), 10, 1, None, select_by="rmse")

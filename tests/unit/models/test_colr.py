@@ -160,7 +160,7 @@ def test_clients_send_only_the_trained_factor_and_biases(
 ) -> None:
     ran = federate("model=colr", f"model.learns={learns}", "num_rounds=1")
     trained = ITEMS if learns == "items" else DIRECTIONS
-    assert set(ran.strategy._expected().shapes) == {trained, "item_bias.weight"}
+    assert set(ran.server.reply_schema().shapes) == {trained, "item_bias.weight"}
     assert ran.setup.model.frozen == {VECTORS, ITEMS, DIRECTIONS} - {trained}
 
 
@@ -198,8 +198,8 @@ def test_colr_rejects_asynchronous_strategies(
 ) -> None:
     buffered, prompt = (federate("model=colr", f"strategy={s}") for s in ("fedbuff", "fedavg"))
     with pytest.raises(ConfigError, match="FedBuff does not fit CoLR"):
-        check_strategy(buffered.strategy, buffered.setup.model)
-    check_strategy(prompt.strategy, prompt.setup.model)
+        check_strategy(buffered.strategy, buffered.setup.model, buffered.setup.privacy_setup.secure)
+    check_strategy(prompt.strategy, prompt.setup.model, prompt.setup.privacy_setup.secure)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 from flwr.app import Message
 
 from fedrec_flower.core.errors import ConfigError, DataError, TrainingError
-from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.updates import ROW_WEIGHT, UpdateSum
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.experiment.composition import compose
@@ -352,10 +351,8 @@ def test_a_catalogue_from_interactions_is_listed_and_logged(
         caplog.clear()
         config, _ = compose([*LOCAL, *file, *here, *more])
         setup = set_up(config, RunFolder.create(tmp_path / name))
-        setup.privacy_setup.check(
-            build("strategy", config["strategy"], plan=setup.plan, observer=None)
-        )
-        named = " ".join(setup.plan.curator.facts()["privacy"]["does_not_cover"])
+        setup.privacy_setup.check(setup.server(config).strategy)
+        named = " ".join(setup.curator.facts()["privacy"]["does_not_cover"])
         told[name] = ("the catalogue is made from the items" in caplog.text, "item ids" in named)
         assert setup.data.num_items == (60 if more else 24)
     assert told == {"met": (True, True), "listed": (False, False)}

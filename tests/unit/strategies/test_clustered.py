@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.federation.server.dispatch import VERSIONS
+from fedrec_flower.strategies.base import VERSIONS
 from fedrec_flower.strategies.clustered import (
     Clustered,
     nearest_group,
@@ -184,8 +184,7 @@ def test_what_it_keeps_can_be_taken_up_again(federate: "Federate") -> None:
             "beta2": 0.99,
             "tau": 0.001,
         },
-        plan=ran.setup.plan,
-        observer=ran.watcher,
+        info=ran.setup.info(),
     )
     state = ran.strategy.state()
     fresh.restore(state)

@@ -155,7 +155,8 @@ def test_a_stale_reply_counts_by_the_root_of_its_age(federate: "Federate") -> No
         rows,
         {"item_bias.weight": value},
     )
-    combined = strategy.combine(sent)["item_bias.weight"][:, 0]
+    shape = ran.shared["item_bias.weight"].shape
+    combined = strategy.aggregate(sent, {"item_bias.weight": shape})["item_bias.weight"][:, 0]
     assert combined[7] == pytest.approx((2 * 1 + 1 * 1 / 2 + 1 * 1 / 3) / 4)
     assert combined[2] == pytest.approx(1 / 3)
 
@@ -194,12 +195,11 @@ def test_what_is_in_flight_is_kept_and_taken_up_again(federate: "Federate") -> N
     state = one.state()
     assert len(state["flights/clients"]) + 4 >= 10
     other = again(ran)
-    other._parameters = one._parameters
     other.restore(state)
     assert set(other.state()) == set(state)
     for name, value in other.state().items():
         assert_array_equal(value, state[name])
-    assert list(next(iter(other._held.values()))) == list(one._parameters)
+    assert list(next(iter(other._held.values()))) == list(ran.shared)
 
 
 def again(ran: "Federated") -> FedBuff:
@@ -218,7 +218,7 @@ def again(ran: "Federated") -> FedBuff:
         "beta2": 0.99,
         "tau": 0.001,
     }
-    made: FedBuff = build("strategy", node, plan=ran.setup.plan, observer=ran.watcher)
+    made: FedBuff = build("strategy", node, info=ran.setup.info())
     return made
 
 

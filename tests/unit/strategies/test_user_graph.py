@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.federation.server.dispatch import VERSIONS
 from fedrec_flower.strategies import user_graph as graph
 from fedrec_flower.strategies.aggregators.robust import PerRow
+from fedrec_flower.strategies.base import VERSIONS, RoundInfo
 from fedrec_flower.strategies.user_graph import (
     UserGraph,
     cosine_similarity,
@@ -211,15 +211,17 @@ def test_every_round_gives_each_client_the_mean_over_its_neighbours(
 ) -> None:
     received = []
 
-    def listening(self: UserGraph, views: Tensors, updates: Updates, losses: Losses) -> Tensors:
+    def listening(
+        self: UserGraph, views: Tensors, updates: Updates, losses: Losses, round_: RoundInfo
+    ) -> Tensors:
         received.append(updates)
-        return move(self, views, updates, losses)
+        return move(self, views, updates, losses, round_)
 
-    move = UserGraph.move_by_each
-    monkeypatch.setattr(UserGraph, "move_by_each", listening)
+    move = UserGraph.apply_updates
+    monkeypatch.setattr(UserGraph, "apply_updates", listening)
     words = ("strategy=user_graph", "strategy.threshold=0", "federation.num_nodes=3")
     ran = federate(*GRAPH, *words)
-    views = ran.strategy.begin(ran.setup.initial(ran.strategy))
+    views = ran.strategy.initialize(ran.setup.initial(ran.strategy))
     assert len(received) == 3
     for updates in received:
         tables = ran.setup.model.item_rows
@@ -252,7 +254,7 @@ def test_a_pull_keeps_clients_near_what_they_were_given(federate: "Federate") ->
         federate(*GRAPH, "strategy=user_graph", "num_rounds=1", f"strategy.pull={pull}")
         for pull in (0.0, 0.9)
     )
-    start = free.strategy.begin(free.setup.initial(free.strategy))[name]
+    start = free.strategy.initialize(free.setup.initial(free.strategy))[name]
     far, near = (np.abs(ran.shared[name] - start).mean() for ran in (free, held_back))
     assert 0 < near < 0.9 * far
 
