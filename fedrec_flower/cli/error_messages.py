@@ -87,6 +87,13 @@ def _deleted(match: re.Match[str], cause: str, known: Known) -> str:
 
 _SENTENCES: tuple[tuple[str, Callable[[re.Match[str], str, Known], str]], ...] = (
     (
+        r"Could not override 'server_optimizer[\w@]*'",
+        lambda _, __, ___: (
+            "server_optimizer is a part of some strategies, such as scaffold: write "
+            "server_optimizer@strategy=fedavg with one of these"
+        ),
+    ),
+    (
         r"Could not override '(?P<option>[\w.]+)'",
         lambda match, _, known: unknown_option(match["option"], known()),
     ),

@@ -176,7 +176,8 @@ def _is_usage(error: BaseException) -> bool:
 
 def _options() -> list[str]:
     """Every option of the groups that the command line chooses."""
-    choices = [word for word in sys.argv[1:] if (CONF / word.partition("=")[0]).is_dir()]
+    names = {word: word.partition("=")[0].partition("@")[0] for word in sys.argv[1:]}
+    choices = [word for word, name in names.items() if (CONF / name).is_dir()]
     try:
         config = compose_unresolved(choices)
     except HydraException:

@@ -59,7 +59,7 @@ _KINDS = {
     "evaluation": _Kind("evaluation", methods=("evaluate", "finish")),
     "faults": _Kind("threats", "threats.FaultModel"),
     "federation": _Kind("federation.transport", methods=("run",)),
-    "local": _Kind("strategies", "strategies.client_updates.Plain"),
+    "local": _Kind("strategies", "strategies.client_updates.LocalUpdateRule"),
     "model": _Kind("models", "models.Recommender"),
     "partition": _Kind("data.partitions", methods=("assign",)),
     "privacy": _Kind("privacy", "privacy.PrivacyMechanism"),

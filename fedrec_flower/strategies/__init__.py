@@ -4,13 +4,20 @@ from fedrec_flower.strategies.baselines import Centralized, LocalOnly
 from fedrec_flower.strategies.clustered import Clustered
 from fedrec_flower.strategies.fedbuff import FedBuff
 from fedrec_flower.strategies.feddyn import FedDyn
-from fedrec_flower.strategies.fedopt import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
+from fedrec_flower.strategies.fedopt import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedOpt,
+    FedYogi,
+)
 from fedrec_flower.strategies.fedprox import FedProx
 from fedrec_flower.strategies.perfedavg import PerFedAvg
 from fedrec_flower.strategies.qfedavg import QFedAvg
 from fedrec_flower.strategies.robust import Bulyan, Krum, Median, MultiKrum, NormBound, TrimmedMean
 from fedrec_flower.strategies.scaffold import Scaffold
-from fedrec_flower.strategies.sufficient_statistics import Sums
+from fedrec_flower.strategies.sufficient_statistics import SufficientStatistics
 from fedrec_flower.strategies.user_graph import UserGraph
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "FedAvgM",
     "FedBuff",
     "FedDyn",
+    "FedOpt",
     "FedProx",
     "FedYogi",
     "Krum",
@@ -33,7 +41,7 @@ __all__ = [
     "PerFedAvg",
     "QFedAvg",
     "Scaffold",
-    "Sums",
+    "SufficientStatistics",
     "TrimmedMean",
     "UserGraph",
 ]

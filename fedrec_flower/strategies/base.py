@@ -20,7 +20,7 @@ from fedrec_flower.core.updates import (
     mean_over_touching_clients,
 )
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.strategies.client_updates import Plain
+from fedrec_flower.strategies.client_updates import LocalUpdateRule, PlainUpdate
 
 Aggregation = Literal["all_clients", "touched_clients"]
 """Whether a table row's update is divided by the weight of all clients or of those that touched
@@ -250,9 +250,9 @@ class FederatedStrategy:
 
     # --- client half ------------------------------------------------------------------------
 
-    def client_update(self) -> Plain:
+    def client_update(self) -> LocalUpdateRule:
         """Return the rule by which clients train; it is sent to the nodes by its fields."""
-        return Plain()
+        return PlainUpdate()
 
     # --- for subclasses ---------------------------------------------------------------------
 

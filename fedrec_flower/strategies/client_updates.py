@@ -1,186 +1,173 @@
-"""What a strategy changes in the way clients train; see its own file for the server's part.
+"""The client half of an algorithm: the gradient terms of local training and the sent updates.
 
-A client's state and the server's must change together. A client cannot know that its reply was
-lost or left out, so it keeps what it learnt from a round that the server then tried again.
-
-What local training must be like for its steps to tell of gradients.
+The rule of an algorithm stands in the algorithm's file; this file has the interface and the plain
+rule. A client does not know whether its reply was lost or left out, so it keeps the state of a
+round that the server then repeats.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import Float32Array, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.strategies.client_state import ClientState
-from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
+from fedrec_flower.training.gradient_correction import GradientCorrection
 from fedrec_flower.training.trainer import Trained
 
 Weighting = Literal["uniform", "examples"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """Clients train as ever, and send what training changed.
+class LocalUpdateRule(ABC):
+    """The gradient terms of local training and the sent updates; the base of all client halves.
+
+    A rule is sent to the nodes as its class and its fields. Nodes accept only classes of this
+    package and of trusted plug-ins.
 
     Attributes:
-        proximal: see `training.GradientCorrection`.
-        maml_step: see `LocalTrainer`.
-        weighting: "examples": a client's update, and its loss, weigh its `num_examples`;
-            "uniform": those of every client with training data weigh 1.
+        proximal: the proximal factor; see `GradientCorrection`.
+        maml_step: length of the inner step; see `LocalTrainer`.
+        weighting: "examples" weights a client's update and loss by its `num_examples`; "uniform"
+            weights every client with training data by 1.
     """
 
-    keeps: ClassVar[str] = ""  # what clients keep from round to round goes by this name
-    controls: ClassVar[bool] = False  # whether a control goes with each parameter, down and up
+    state_name: ClassVar[str] = ""
+    """Name of the per-client state on the nodes; empty if the rule has none."""
+    uses_control_variates: ClassVar[bool] = False
+    """Whether the server sends a control variate per parameter and clients send its change."""
 
     proximal: float = 0.0
     maml_step: float | None = None
     weighting: Weighting = "examples"
 
-    def linear_term(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
-        """What is added to the gradients beside the proximal; see `training.GradientCorrection`.
+    @abstractmethod
+    def linear_term(self, layout: Updates, server_control: Tensors, state: ClientState) -> Tensors:
+        """The constant terms that are added to the gradients; see `GradientCorrection`.
 
         Args:
-            layout: the clients and the rows they touch.
-            controls: the server's, whole, by name of the parameter.
-            kept: what the clients keep.
+            layout: the clients and the rows they touch, without tensors.
+            server_control: the server's control variates, whole, by parameter.
+            state: the clients' state.
+
+        Returns:
+            float32 by parameter, laid out as `Updates.tensors`.
         """
-        del layout, controls, kept
+
+    @abstractmethod
+    def updates_to_send(
+        self, trained: Trained, server_control: Tensors, state: ClientState
+    ) -> Updates:
+        """The updates that the clients send; their state is changed for the next round.
+
+        Args:
+            trained: the result of local training.
+            server_control: the server's control variates, whole, by parameter.
+            state: the clients' state.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PlainUpdate(LocalUpdateRule):
+    """Clients train without a linear term, keep no state and send their updates unchanged."""
+
+    @override
+    def linear_term(self, layout: Updates, server_control: Tensors, state: ClientState) -> Tensors:
         return {}
 
-    def sent(self, trained: Trained, controls: Tensors, kept: ClientState) -> Updates:
-        """What the clients send; they keep what they need for the next time."""
-        del controls, kept
+    @override
+    def updates_to_send(
+        self, trained: Trained, server_control: Tensors, state: ClientState
+    ) -> Updates:
         return trained.updates
 
 
 @dataclass(frozen=True, slots=True)
-class Scaffold(Plain):
-    """Each step is corrected by the server's control less the client's own.
-
-    The client's new control is the mean gradient of its steps, option II of the paper: what it
-    moved over the learning rate times the number of steps.
-
-    Source: Karimireddy et al. 2020, Algorithm 1.
-    """
-
-    keeps: ClassVar[str] = "control"
-    controls: ClassVar[bool] = True
-
-    def linear_term(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
-        """See `Plain.linear_term`."""
-        whole = _laid_out(controls, layout, kept.tables)
-        return {name: control - kept.read(name, layout) for name, control in whole.items()}
-
-    def sent(self, trained: Trained, controls: Tensors, kept: ClientState) -> Updates:
-        """See `Plain.sent`; beside each update how the client's control changes."""
-        updates, changes = trained.updates, dict[str, NDArray[np.float32]]()
-        whole = _laid_out(controls, updates, kept.tables)
-        for name, moved in updates.tensors.items():
-            steps = trained.num_steps[name] * trained.rates[name]
-            reach = _of_each_row(steps, updates, moved, table=name in kept.tables)
-            mean = moved / np.where(reach > 0, -reach, np.float32(1))
-            change = np.where(reach > 0, mean - whole[name], np.float32(0))
-            kept.write(name, updates, kept.read(name, updates) + change)
-            changes[f"{CONTROL_VARIATE_PREFIX}{name}"] = change
-        return replace(updates, tensors=updates.tensors | changes)
-
-
-@dataclass(frozen=True, slots=True)
-class Dynamic(Plain):
-    """Each client's loss is bent so that its minimum is the server's where all have settled.
-
-    What a client keeps is the gradient of its loss where it last stopped.
-
-    Source: Acar et al. 2021, Algorithm 1; `proximal` over the learning rate is its alpha.
-    """
-
-    keeps: ClassVar[str] = "gradient"
-
-    def linear_term(self, layout: Updates, controls: Tensors, kept: ClientState) -> Tensors:
-        """See `Plain.linear_term`."""
-        del controls
-        return {name: -kept.read(name, layout) for name in kept.shapes}
-
-    def sent(self, trained: Trained, controls: Tensors, kept: ClientState) -> Updates:
-        """See `Plain.sent`."""
-        del controls
-        updates = trained.updates
-        for name, moved in updates.tensors.items():
-            if rate := trained.rates[name]:
-                gradient = kept.read(name, updates) - np.float32(self.proximal / rate) * moved
-                kept.write(name, updates, gradient)
-        return updates
-
-
-@dataclass(frozen=True, slots=True)
-class Guided:
-    """A method at work on one message: `training.GradientCorrection`.
+class BoundUpdateRule(GradientCorrection):
+    """A rule bound to the control variates of one message and to the clients' state.
 
     Attributes:
-        method: what the strategy changes.
-        controls: the server's, whole, by name of the parameter.
-        kept: what the clients keep.
+        rule: the client half of the algorithm.
+        server_control: the server's control variates, whole, by parameter.
+        state: the clients' state.
     """
 
-    method: Plain
-    controls: Tensors
-    kept: ClientState
+    rule: LocalUpdateRule
+    server_control: Tensors
+    state: ClientState
 
     @property
+    @override
     def proximal(self) -> float:
-        """See `training.GradientCorrection.proximal`."""
-        return self.method.proximal
+        return self.rule.proximal
 
+    @override
     def linear_term(self, layout: Updates) -> Tensors:
-        """See `training.GradientCorrection.linear_term`."""
-        return self.method.linear_term(layout, self.controls, self.kept)
+        return self.rule.linear_term(layout, self.server_control, self.state)
 
-    def sent(self, trained: Trained) -> Trained:
-        """What was trained, with what the clients send of it and what it weighs."""
-        updates = self.method.sent(trained, self.controls, self.kept)
-        if self.method.weighting == "uniform":
+    def result_to_send(self, trained: Trained) -> Trained:
+        """The result of training with the updates and weights that the clients send."""
+        updates = self.rule.updates_to_send(trained, self.server_control, self.state)
+        if self.rule.weighting == "uniform":
             weights = (updates.weights > 0).astype(updates.weights.dtype)
             updates = replace(updates, weights=weights)
         return replace(trained, updates=updates)
 
 
-def _laid_out(controls: Tensors, layout: Updates, tables: frozenset[str]) -> Tensors:
-    """The server's controls for each of the clients, laid out like their updates."""
+def copies_per_client(tensors: Tensors, layout: Updates, tables: frozenset[str]) -> Tensors:
+    """The rows of tables that the clients touch, and one copy per client of other tensors.
+
+    Args:
+        tensors: whole, by parameter.
+        layout: the clients and the rows they touch.
+        tables: names of the parameters with a row per item.
+
+    Returns:
+        float32 by parameter, laid out as `Updates.tensors`.
+    """
     count = len(layout.clients)
     return {
         name: whole[layout.rows] if name in tables else np.repeat(whole[None], count, axis=0)
-        for name, whole in controls.items()
+        for name, whole in tensors.items()
     }
 
 
-def _of_each_row(
-    of_client: NDArray[np.floating[Any]],
+def broadcast_per_client(
+    per_client: NDArray[np.floating[Any]],
     updates: Updates,
-    like: NDArray[np.float32],
+    like: Float32Array,
     *,
-    table: bool,
-) -> NDArray[np.float32]:
-    """A number per client, as it divides an array laid out like the updates."""
-    each = of_client[updates.owners] if table else of_client
-    return each.astype(np.float32).reshape(-1, *[1] * (like.ndim - 1))
+    is_table: bool,
+) -> Float32Array:
+    """One number per client, shaped to broadcast against an array of `Updates.tensors`.
+
+    Args:
+        per_client: (num_clients,).
+        updates: the clients and the rows they touch.
+        like: the array, (num_rows, ...) for a table, else (num_clients, ...).
+        is_table: whether the array belongs to a parameter with a row per item.
+    """
+    values = per_client[updates.owners] if is_table else per_client
+    return values.astype(np.float32).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def require_sgd(optimizer: str, strategy: str) -> None:
-    """Refuse an optimiser whose steps tell nothing of the gradients that clients saw.
+    """Check that clients train by SGD, because the algorithm computes gradients from their steps.
 
     Args:
         optimizer: the optimiser of local training.
-        strategy: its name, for the message.
+        strategy: the strategy's name, for the message.
 
     Raises:
-        ConfigError: if clients do not train by SGD.
+        ConfigError: if clients use another optimiser.
     """
     require(
         optimizer == "sgd",
-        f"strategy={strategy} reads gradients off the clients' steps, which "
+        f"strategy={strategy} computes gradients from the clients' steps, which "
         f"training.optimizer={optimizer} rescales: choose sgd",
     )

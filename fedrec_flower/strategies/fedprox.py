@@ -1,51 +1,41 @@
-"""FedProx: clients are drawn back to what they were given. Source: Li et al. 2020, Algorithm 2.
+"""FedProx: a proximal term in every local step. Source: Li et al. 2020, Algorithm 2.
 
-Each local step adds mu / learning rate * (value - given) to the gradient of every shared parameter
-that the client touches: the derivative of the proximal term, in which the paper's mu is this one
-over the learning rate. So it means the same for tables and for dense parameters, whose rates
-differ, and for every model.
+Each local step adds mu / learning rate * (value - global value) to the gradient of every shared
+parameter that the client touches: the derivative of the proximal term, in which the paper's mu is
+this one over the learning rate. So mu means the same for tables and for dense parameters, whose
+learning rates differ, and for every model.
 """
 
-from fedrec_flower.core.errors import require
+from typing_extensions import override
+
+from fedrec_flower.core.ranges import Fraction
+from fedrec_flower.strategies.aggregators.server_optimizers import ServerOptimizer
 from fedrec_flower.strategies.base import Aggregation, FederationInfo
-from fedrec_flower.strategies.client_updates import Plain
-from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
+from fedrec_flower.strategies.client_updates import LocalUpdateRule, PlainUpdate
+from fedrec_flower.strategies.fedopt import FedOpt
 
 
-class FedProx(SteppingStrategy):
-    """Averages updates of clients that did not go far.
+class FedProx(FedOpt):
+    """FedOpt whose clients train with a proximal term.
 
     Args:
         info: facts of the run.
         aggregation: see `FederatedStrategy`.
-        mu: share of its way from the given parameters that a client takes back at every step, in
-            [0, 1]; 0 is plain averaging.
-        server_optimizer: how the server steps, named as the strategy that averages and steps so.
-        server_learning_rate: its learning rate.
-        beta1: decay of its first moment, momentum of "fedavgm", in [0, 1).
-        beta2: decay of its second moment, in [0, 1).
-        tau: floor of its denominator, in units of the parameters.
-
-    Raises:
-        ConfigError: if the share is none.
+        mu: share of its distance from the global value that each step takes back, in [0, 1]; 0 is
+            FedOpt.
+        server_optimizer: the server's optimizer.
     """
 
     def __init__(
         self,
         info: FederationInfo,
         aggregation: Aggregation,
-        mu: float,
+        mu: Fraction,
         server_optimizer: ServerOptimizer,
-        server_learning_rate: float,
-        beta1: float,
-        beta2: float,
-        tau: float,
     ) -> None:
-        require(0 <= mu <= 1, f"strategy.mu must be in [0, 1]: {mu}")
-        step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        super().__init__(info, aggregation, step)
+        super().__init__(info, aggregation, server_optimizer)
         self.mu = mu
 
-    def client_update(self) -> Plain:
-        """See `FederatedStrategy.client_update`."""
-        return Plain(proximal=self.mu)
+    @override
+    def client_update(self) -> LocalUpdateRule:
+        return PlainUpdate(proximal=self.mu)

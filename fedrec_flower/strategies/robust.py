@@ -1,24 +1,27 @@
-"""Strategies that a few lying clients cannot lead astray; the server sees every update by itself.
+"""Strategies that tolerate a few malicious clients, by a robust aggregation rule.
 
-Clients that learnt from nothing have no vote. What the others' updates come to is stepped by like
-any average, by the server optimiser of choice: see `stepping`.
+The server sees every update. Clients without training data are left out. The aggregated update
+is applied by the server optimizer. The rules are in `aggregators`.
 
-Strategies that hear only clients who agree with their neighbours: see `aggregation.elections`.
-
-Source: Blanchard et al. 2017 (Krum, Multi-Krum); El Mhamdi et al. 2018 (Bulyan).
+Source: Yin et al. 2018 (median, trimmed mean); Sun et al. 2019 (norm bound); Blanchard et al. 2017
+(Krum, Multi-Krum); El Mhamdi et al. 2018 (Bulyan).
 """
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import override
 
 from fedrec_flower.core.errors import require
+from fedrec_flower.core.ranges import PositiveFloat
 from fedrec_flower.core.types import Shapes, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.strategies.aggregators.krum import (
     BULYAN_FACTOR,
     KRUM_FACTOR,
+    Selection,
     bulyan,
     krum,
     multi_krum,
@@ -29,133 +32,93 @@ from fedrec_flower.strategies.aggregators.robust import (
     norm_bound,
     trimmed_mean,
 )
+from fedrec_flower.strategies.aggregators.server_optimizers import ServerOptimizer
 from fedrec_flower.strategies.base import Aggregation, FederationInfo
-from fedrec_flower.strategies.fedopt import ServerOptimizer, SteppingStrategy, chosen
-
-_HALF = 0.5
+from fedrec_flower.strategies.fedopt import FedOpt
 
 
-class RobustStrategy(SteppingStrategy):
-    """Combines the updates by a robust rule, then steps.
+class RobustStrategy(FedOpt):
+    """Combines the clients' updates by a robust rule; the base of the robust strategies.
 
     Args:
         info: facts of the run.
-        aggregation: "all_clients": who did not touch a table's row says zero of it (the textbook);
-            "touched_clients": a row is decided by the clients that touched it.
-        server_optimizer: how the server steps, named as the strategy that averages and steps so.
-        server_learning_rate: its learning rate.
-        beta1: decay of its first moment, momentum of "fedavgm", in [0, 1).
-        beta2: decay of its second moment, in [0, 1).
-        tau: floor of its denominator, in units of the parameters.
+        aggregation: "all_clients": a client that did not touch a table's row counts with zero (the
+            textbook); "touched_clients": the clients that touched a row decide it.
+        server_optimizer: the server's optimizer.
     """
 
     needs_individual_updates: ClassVar[bool] = True
     uses_only_the_sum: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        info: FederationInfo,
-        aggregation: Aggregation,
-        server_optimizer: ServerOptimizer,
-        server_learning_rate: float,
-        beta1: float,
-        beta2: float,
-        tau: float,
-    ) -> None:
-        step = chosen(server_optimizer, server_learning_rate, beta1, beta2, tau)
-        super().__init__(info, aggregation, step)
-
     @abstractmethod
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
-        """The update that stands for the cohort's, full shapes; every weight is above zero."""
+        """The aggregated update, full shapes; the weights of `updates` are above 0."""
 
+    @override
     def aggregate(self, updates: Updates, shapes: Shapes) -> Tensors:
-        """See `FederatedStrategy.aggregate`."""
-        voters = np.flatnonzero(updates.weights > 0)
-        if len(voters) < len(updates.clients):
-            updates = updates.select(voters, self.info.item_tables)
+        with_data = np.flatnonzero(updates.weights > 0)
+        if len(with_data) < len(updates.clients):
+            updates = updates.select(with_data, self.info.item_tables)
         return self.rule(updates, shapes)
 
 
 class Median(RobustStrategy):
-    """The median of every value. Source: Yin et al. 2018. Arguments: see `RobustStrategy`."""
+    """The median of every coordinate. Arguments: see `RobustStrategy`."""
 
+    @override
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
-        """See `RobustStrategy.rule`."""
         return median(updates, shapes, self.info.item_tables, self.aggregation)
 
 
 class TrimmedMean(RobustStrategy):
-    """The mean of every value without its extremes. Source: Yin et al. 2018.
+    """The mean of every coordinate without its extremes.
 
     Args:
         info: facts of the run.
-        aggregation: see `RobustStrategy`, like all that follow `trim`.
-        trim: share of the clients cut at each end, in [0, .5); 0 is FedAvg.
-        server_optimizer: how the server steps.
-        server_learning_rate: its learning rate.
-        beta1: decay of its first moment.
-        beta2: decay of its second moment.
-        tau: floor of its denominator.
+        aggregation: see `RobustStrategy`.
+        trim: share of the clients cut at each end, in [0, 0.5); 0 is FedAvg.
+        server_optimizer: the server's optimizer.
     """
 
     def __init__(
         self,
         info: FederationInfo,
         aggregation: Aggregation,
-        trim: float,
+        trim: Annotated[float, Field(ge=0, lt=0.5)],
         server_optimizer: ServerOptimizer,
-        server_learning_rate: float,
-        beta1: float,
-        beta2: float,
-        tau: float,
     ) -> None:
-        require(0 <= trim < _HALF, f"strategy.trim must be in [0, 0.5): {trim}")
-        rates = (server_learning_rate, beta1, beta2, tau)
-        super().__init__(info, aggregation, server_optimizer, *rates)
+        super().__init__(info, aggregation, server_optimizer)
         self.trim = trim
 
+    @override
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
-        """See `RobustStrategy.rule`."""
-        tables = self.info.item_tables
-        return trimmed_mean(updates, shapes, tables, self.aggregation, self.trim)
+        return trimmed_mean(updates, shapes, self.info.item_tables, self.aggregation, self.trim)
 
 
 class NormBound(RobustStrategy):
-    """The mean of updates none of which is long. Source: Sun et al. 2019.
+    """The mean of updates scaled down to a maximum norm.
 
     Args:
         info: facts of the run.
-        aggregation: see `RobustStrategy`, like all that follow `bound`.
-        bound: the longest norm of a whole update, in units of the parameters; None: the median
-            norm of the cohort.
-        server_optimizer: how the server steps.
-        server_learning_rate: its learning rate.
-        beta1: decay of its first moment.
-        beta2: decay of its second moment.
-        tau: floor of its denominator.
+        aggregation: see `RobustStrategy`.
+        bound: maximum norm of a whole update, in units of the parameters; None: the median norm
+            of the cohort.
+        server_optimizer: the server's optimizer.
     """
 
     def __init__(
         self,
         info: FederationInfo,
         aggregation: Aggregation,
-        bound: float | None,
+        bound: PositiveFloat | None,
         server_optimizer: ServerOptimizer,
-        server_learning_rate: float,
-        beta1: float,
-        beta2: float,
-        tau: float,
     ) -> None:
-        require(bound is None or bound > 0, f"strategy.bound must be above 0 or null: {bound}")
-        rates = (server_learning_rate, beta1, beta2, tau)
-        super().__init__(info, aggregation, server_optimizer, *rates)
+        super().__init__(info, aggregation, server_optimizer)
         self.bound = bound
 
+    @override
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
-        """See `RobustStrategy.rule`."""
-        tables = self.info.item_tables
-        return norm_bound(updates, shapes, tables, self.aggregation, self.bound)
+        return norm_bound(updates, shapes, self.info.item_tables, self.aggregation, self.bound)
 
 
 class Krum(RobustStrategy):
@@ -163,21 +126,17 @@ class Krum(RobustStrategy):
 
     Args:
         info: facts of the run.
-        aggregation: "all_clients" compares whole updates (the textbook), "touched_clients" decides
-            each item row among the clients that touched it.
-        byzantine_share: share of a cohort that may lie, rounded down to clients; what is not a
-            liar must outnumber them: see `needs`.
-        server_optimizer: how the server steps; see `RobustStrategy`, like all that follow.
-        server_learning_rate: its learning rate.
-        beta1: decay of its first moment.
-        beta2: decay of its second moment.
-        tau: floor of its denominator.
+        aggregation: "all_clients" compares whole updates (the textbook), "touched_clients"
+            compares, for each item row, the clients that touched it.
+        byzantine_share: share f of a cohort that may be malicious, rounded down to clients; the
+            cohort needs `factor` * f + 3 clients.
+        server_optimizer: the server's optimizer.
 
     Raises:
-        ConfigError: if the cohort is too small to outvote so many.
+        ConfigError: if the cohort is too small for so many malicious clients.
     """
 
-    needs: ClassVar[int] = KRUM_FACTOR  # f liars need as many times f clients, and three more
+    factor: ClassVar[int] = KRUM_FACTOR
 
     def __init__(
         self,
@@ -185,18 +144,13 @@ class Krum(RobustStrategy):
         aggregation: Aggregation,
         byzantine_share: float,
         server_optimizer: ServerOptimizer,
-        server_learning_rate: float,
-        beta1: float,
-        beta2: float,
-        tau: float,
     ) -> None:
-        _check(byzantine_share, info.clients_per_round, self.needs)
-        rates = (server_learning_rate, beta1, beta2, tau)
-        super().__init__(info, aggregation, server_optimizer, *rates)
+        _check_cohort(byzantine_share, info.clients_per_round, self.factor)
+        super().__init__(info, aggregation, server_optimizer)
         self.byzantine_share = byzantine_share
 
+    @override
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
-        """See `RobustStrategy.rule`."""
         tables = self.info.item_tables
         return krum(updates, shapes, tables, self.aggregation, self.byzantine_share)
 
@@ -204,59 +158,52 @@ class Krum(RobustStrategy):
 class MultiKrum(Krum):
     """The mean of all clients but those furthest from their neighbours. Arguments: see `Krum`."""
 
+    @override
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
-        """See `RobustStrategy.rule`."""
         tables = self.info.item_tables
         return multi_krum(updates, shapes, tables, self.aggregation, self.byzantine_share)
 
 
 class Bulyan(Krum):
-    """The middle of what clients near their neighbours say.
+    """The mean near the median of the clients nearest to their neighbours.
 
     Args:
         info: facts of the run.
-        aggregation: see `Krum`, like all that follow `election`.
-        byzantine_share: share of a cohort that may lie.
-        election: "once": all by the same scores, as in Flower; "recursive": one by one, each by
-            the scores among those that remain, as in the paper; see `aggregation.bulyan`.
-        server_optimizer: how the server steps.
-        server_learning_rate: its learning rate.
-        beta1: decay of its first moment.
-        beta2: decay of its second moment.
-        tau: floor of its denominator.
+        aggregation: see `Krum`.
+        byzantine_share: share of a cohort that may be malicious.
+        election: how clients are selected, "once" as in Flower or "recursive" as in the paper;
+            see `aggregators.krum.bulyan`.
+        server_optimizer: the server's optimizer.
     """
 
-    needs: ClassVar[int] = BULYAN_FACTOR
+    factor: ClassVar[int] = BULYAN_FACTOR
 
     def __init__(
         self,
         info: FederationInfo,
         aggregation: Aggregation,
         byzantine_share: float,
-        election: Literal["once", "recursive"],
+        election: Selection,
         server_optimizer: ServerOptimizer,
-        server_learning_rate: float,
-        beta1: float,
-        beta2: float,
-        tau: float,
     ) -> None:
-        rates = (server_learning_rate, beta1, beta2, tau)
-        super().__init__(info, aggregation, byzantine_share, server_optimizer, *rates)
+        super().__init__(info, aggregation, byzantine_share, server_optimizer)
         self.election = election
 
+    @override
     def rule(self, updates: Updates, shapes: Shapes) -> Tensors:
-        """See `RobustStrategy.rule`."""
-        tables, share = self.info.item_tables, self.byzantine_share
+        tables = self.info.item_tables
+        share = self.byzantine_share
         return bulyan(updates, shapes, tables, self.aggregation, share, self.election)
 
 
-def _check(share: float, cohort: int, needs: int) -> None:
+def _check_cohort(share: float, cohort: int, factor: int) -> None:
     require(
-        0 <= share < 1 / needs, f"strategy.byzantine_share must be in [0, {1 / needs}): {share}"
+        0 <= share < 1 / factor, f"strategy.byzantine_share must be in [0, {1 / factor}): {share}"
     )
-    liars = floor_share(cohort, share)
+    num_malicious = floor_share(cohort, share)
+    needed = factor * num_malicious + 3
     require(
-        cohort >= needs * liars + 3,
-        f"{needs * liars + 3} clients outvote {liars} liars and a cohort has {cohort}: raise"
-        f" clients_per_round or lower strategy.byzantine_share={share}",
+        cohort >= needed,
+        f"the strategy needs {needed} clients to tolerate {num_malicious} malicious ones and a "
+        f"cohort has {cohort}: raise clients_per_round or lower strategy.byzantine_share={share}",
     )

@@ -1,7 +1,9 @@
-"""No averaging: the server adds up the clients' statistics and solves the model."""
+"""Closed-form training: the server sums the clients' statistics and solves the model."""
 
 import logging
 from typing import ClassVar
+
+from typing_extensions import override
 
 from fedrec_flower.core.errors import ConfigError, TrainingError, require
 from fedrec_flower.core.types import Tensors
@@ -13,8 +15,8 @@ from fedrec_flower.strategies.base import FederatedStrategy, FederationInfo, Rou
 _LOG = logging.getLogger(__name__)
 
 
-class Sums(FederatedStrategy):
-    """Solves an exact model from the sum over the cohort; needs nothing but that sum.
+class SufficientStatistics(FederatedStrategy):
+    """Solves a closed-form model from the sum of the cohort's statistics.
 
     Args:
         info: facts of the run.
@@ -36,39 +38,38 @@ class Sums(FederatedStrategy):
         self._model = info.model
         require_signal(info.model, info)
 
+    @override
     def apply_sum(self, parameters: Tensors, total: UpdateSum, round_: RoundInfo) -> Tensors:
-        """See `FederatedStrategy.apply_sum`; the sum is solved, no mean is taken."""
         return solved(self._model, total, parameters, round_)
 
+    @override
     def server_step(self, parameters: Tensors, update: Tensors) -> Tensors:
-        """The solution takes the parameters' place."""
-        del parameters
         return update
 
 
 def require_signal(model: ClosedFormRecommender, info: FederationInfo) -> None:
-    """Refuse flipped answers that hide even what all users had in common.
+    """Check that randomized response leaves a signal for items that all users have.
 
     Raises:
         ConfigError: with the standard deviation and the number of users.
     """
     rate = info.flip_rate
-    if not (rate and model.bounded):  # without a bound the guard refuses
+    if not (rate and model.bounded):  # unbounded models are refused elsewhere
         return
-    most = info.clients_per_round * info.max_client_weight  # weights count users
-    std = model.largest_std(Noise.of_answers(rate, most))
+    max_users = info.clients_per_round * info.max_client_weight  # weights count users
+    std = model.largest_std(Noise.of_answers(rate, max_users))
     require(
-        SIGNIFICANT * std < most,
-        f"privacy.epsilon over privacy.max_items flips {rate:.1%} of the answers: what all of "
-        f"{most:.0f} users had is then known to +-{std:.0f} users (standard deviation), and "
+        SIGNIFICANT * std < max_users,
+        f"privacy.epsilon over privacy.max_items flips {rate:.1%} of the answers: an item of all "
+        f"{max_users:.0f} users is then counted with a standard deviation of {std:.0f} users, and "
         f"{type(model).__name__} learns nothing; raise privacy.epsilon, or lower "
         "privacy.max_items",
     )
     _LOG.info(
-        "randomized response flips %.1f %% of the answers of at most %.0f users: what %s learns "
-        "from is known to +-%.0f users (standard deviation)",
+        "randomized response flips %.1f %% of the answers of at most %.0f users: the counts that "
+        "%s is solved from have a standard deviation of %.0f users",
         100 * rate,
-        most,
+        max_users,
         type(model).__name__,
         std,
     )
@@ -77,18 +78,19 @@ def require_signal(model: ClosedFormRecommender, info: FederationInfo) -> None:
 def solved(
     model: ClosedFormRecommender, total: UpdateSum, parameters: Tensors, round_: RoundInfo
 ) -> Tensors:
-    """The solution of an exact model from a released sum.
+    """Solve a closed-form model from a released sum.
 
     Args:
         model: the recommender.
-        total: the released sum; its weight is the number of users where answers were flipped.
-        parameters: the shared parameters that the statistics were taken with.
-        round_: knows what randomness is in the sum.
+        total: the released sum; under randomized response its weight is the number of users.
+        parameters: the shared parameters that the statistics were computed with.
+        round_: the noise in the sum.
 
     Raises:
-        TrainingError: if noise hides everything.
+        TrainingError: if the noise hides all differences between items.
     """
-    sums, noise = total.tensors, Noise(round_.noise_std)
+    sums = total.tensors
+    noise = Noise(round_.noise_std)
     if round_.flip_rate:
         sums = model.debiased(sums, round_.flip_rate, total.weight)
         noise = Noise.of_answers(round_.flip_rate, total.weight)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
-from omegaconf import OmegaConf
 
 from fedrec_flower.core.instantiate import settings_of
 from fedrec_flower.experiment.composition import CONF, Schema
+from tests.helpers.conf_yamls import content
 
 YAMLS = sorted(CONF.rglob("*.yaml"))
 GROUP_YAMLS = [path for path in YAMLS if path.parent != CONF]
@@ -33,20 +33,6 @@ EXPLAINS_ITSELF = {"_target_", "name", "task"}
 
 def title(path: Path) -> str:
     return path.relative_to(CONF).with_suffix("").as_posix()
-
-
-def content(path: Path) -> dict[str, Any]:
-    """Return the keys of a yaml, with those of the fragments that it includes in its node."""
-    plain = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(plain, dict)
-    whole = {str(key): value for key, value in plain.items()}
-    for entry in whole.get("defaults", []):
-        if isinstance(entry, dict):
-            for group, option in entry.items():
-                if group.endswith("@_here_"):
-                    fragment = CONF / group.strip("/").removesuffix("@_here_") / f"{option}.yaml"
-                    whole = content(fragment) | whole
-    return whole
 
 
 def nodes(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,18 +1,19 @@
-"""What every strategy named by a yaml must do; a new one is found here with no edit."""
+"""Laws of every strategy that has a yaml. New yamls are found without an edit."""
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hydra.utils import get_class
 from numpy.testing import assert_allclose, assert_array_equal
-from omegaconf import OmegaConf
 
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.instantiate import settings_of
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.strategies.base import FederatedStrategy
+from tests.helpers.conf_yamls import content
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate
@@ -20,16 +21,9 @@ if TYPE_CHECKING:
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
 YAMLS = sorted(CONF.glob("*.yaml"))
 EVERY_YAML = pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
-# What each strategy can move; "" speaks for all that average what training changed.
+# Models that each strategy can train; "" is the default.
 MODELS = {"": ("mf", "ncf"), "sums": ("ials", "popularity")}
 INJECTED = {"info"}
-
-
-def load(path: Path) -> dict[str, Any]:
-    """The yaml's keys and values."""
-    content = OmegaConf.to_container(OmegaConf.load(path))  # some values follow from the whole
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
 
 
 def models(path: Path) -> tuple[str, ...]:
@@ -37,18 +31,18 @@ def models(path: Path) -> tuple[str, ...]:
 
 
 @EVERY_YAML
-def test_the_yaml_gives_every_argument_and_is_the_only_home_of_defaults(path: Path) -> None:
-    config = load(path)
-    arguments = inspect.signature(get_class(config["_target_"])).parameters
+def test_yaml_gives_every_argument_and_is_the_only_home_of_defaults(path: Path) -> None:
+    config = content(path)
+    arguments = settings_of(get_class(config["_target_"]))
     assert config["name"] == path.stem
-    assert set(config) - {"_target_", "name"} == set(arguments) - INJECTED
+    assert set(config) - {"_target_", "name", "defaults"} == set(arguments) - INJECTED
     assert set(arguments) >= INJECTED
     assert all(argument.default is inspect.Parameter.empty for argument in arguments.values())
 
 
 @EVERY_YAML
-def test_it_extends_the_base_class_of_strategies(path: Path) -> None:
-    chosen = get_class(load(path)["_target_"])
+def test_strategy_extends_the_base_class(path: Path) -> None:
+    chosen = get_class(content(path)["_target_"])
     assert issubclass(chosen, FederatedStrategy)
 
 
@@ -56,7 +50,7 @@ def test_it_extends_the_base_class_of_strategies(path: Path) -> None:
     ("path", "model"),
     [pytest.param(p, m, id=f"{p.stem}-{m}") for p in YAMLS for m in models(p)],
 )
-def test_it_trains_evaluates_and_ends_with_finite_parameters(
+def test_strategy_trains_evaluates_and_ends_with_finite_parameters(
     federate: "Federate", path: Path, model: str
 ) -> None:
     ran = federate(f"strategy={path.stem}", f"model={model}", "clients_per_round=10")
@@ -69,12 +63,12 @@ def test_it_trains_evaluates_and_ends_with_finite_parameters(
 
 
 @EVERY_YAML
-def test_what_it_shares_begins_at_the_seeded_values_and_moves(
+def test_shared_parameters_start_at_the_seeded_values_and_move(
     federate: "Federate", path: Path
 ) -> None:
     ran = federate(f"strategy={path.stem}", f"model={models(path)[-1]}")
     initial = ran.setup.initial(ran.strategy)
-    begun = ran.strategy.initialize(initial)  # several versions of it, maybe
+    begun = ran.strategy.initialize(initial)  # possibly several versions
     assert set(ran.shared) == set(begun)
     shared_names = ran.setup.model.shared_names() if ran.strategy.communicates else []
     assert set(initial) == set(shared_names)
@@ -85,7 +79,7 @@ def test_what_it_shares_begins_at_the_seeded_values_and_moves(
 
 
 @EVERY_YAML
-def test_the_same_seed_is_the_same_run_and_another_seed_another(
+def test_same_seed_gives_the_same_run_and_another_seed_another(
     federate: "Federate", path: Path
 ) -> None:
     chosen = (f"strategy={path.stem}", f"model={models(path)[0]}")
@@ -102,7 +96,9 @@ def test_the_same_seed_is_the_same_run_and_another_seed_another(
 
 @EVERY_YAML
 @pytest.mark.parametrize("num_nodes", [3, 24])
-def test_who_hosts_whom_does_not_matter(federate: "Federate", path: Path, num_nodes: int) -> None:
+def test_hosting_does_not_change_the_result(
+    federate: "Federate", path: Path, num_nodes: int
+) -> None:
     chosen = (f"strategy={path.stem}", f"model={models(path)[0]}")
     partial = (*chosen, "clients_per_round=10", "evaluation.num_clients=12")
     one, many = (federate(*partial, f"federation.num_nodes={nodes}") for nodes in (1, num_nodes))
@@ -115,7 +111,7 @@ def test_who_hosts_whom_does_not_matter(federate: "Federate", path: Path, num_no
 
 
 @EVERY_YAML
-def test_a_misspelt_option_names_its_neighbour_or_the_known_ones(
+def test_misspelt_option_is_an_error_with_the_known_options(
     federate: "Federate", path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"strategy\.agregation does not exist: "):

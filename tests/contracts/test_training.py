@@ -1,4 +1,4 @@
-"""What every training configuration must do; a new yaml is found here with no edit."""
+"""Laws of every training configuration. New yamls are found without an edit."""
 
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -19,7 +19,7 @@ CONF = Path(__file__).parents[2] / "conf"
 EVERY_YAML = pytest.mark.parametrize(
     "path", sorted((CONF / "training").glob("*.yaml")), ids=lambda path: path.stem
 )
-# All but those that are solved from sums, without training.
+# All models that are trained by gradients.
 TRAINED = [p for p in (CONF / "model").glob("*.yaml") if "/strategy: sums" not in p.read_text()]
 RANKS_ONLY = {"sasrec", "gru4rec", "two_tower", "hybrid", "multvae"}
 EVERY_MODEL_AND_LOSS = pytest.mark.parametrize(
@@ -34,12 +34,12 @@ EVERY_MODEL_AND_LOSS = pytest.mark.parametrize(
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The yaml's keys and values."""
+    """Return the yaml's keys and values."""
     return {str(key): value for key, value in OmegaConf.load(path).items()}
 
 
 @EVERY_YAML
-def test_the_yaml_gives_every_argument_and_is_the_only_home_of_defaults(path: Path) -> None:
+def test_yaml_gives_every_argument_and_is_the_only_home_of_defaults(path: Path) -> None:
     config = load(path)
     chosen = get_class(config["_target_"])
     assert chosen is LocalTraining
@@ -62,7 +62,7 @@ def test_the_yaml_gives_every_argument_and_is_the_only_home_of_defaults(path: Pa
     ],
     ids=lambda impossible: next(iter(impossible)),
 )
-def test_impossible_values_are_refused_by_name(path: Path, impossible: dict[str, Any]) -> None:
+def test_value_out_of_range_is_an_error(path: Path, impossible: dict[str, Any]) -> None:
     [(name, value)] = impossible.items()
     with pytest.raises(ConfigError, match=rf"training\.{name}.*{value}"):
         build("training", load(path) | impossible)
@@ -72,7 +72,9 @@ def test_impossible_values_are_refused_by_name(path: Path, impossible: dict[str,
 @pytest.mark.parametrize(
     "unknown", [{"engine": "fast"}, {"loss": "hinge"}, {"optimizer": "adagrad"}]
 )
-def test_an_unknown_choice_names_the_known_ones(path: Path, unknown: dict[str, str]) -> None:
+def test_unknown_choice_is_an_error_with_the_known_ones(
+    path: Path, unknown: dict[str, str]
+) -> None:
     [(name, value)] = unknown.items()
     with pytest.raises(ConfigError, match=rf"training\.{name}='{value}' .*'\w+'"):
         build("training", load(path) | unknown)
@@ -81,7 +83,7 @@ def test_an_unknown_choice_names_the_known_ones(path: Path, unknown: dict[str, s
 @EVERY_YAML
 @EVERY_MODEL_AND_LOSS
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
-def test_every_model_learns_its_training_data_under_every_loss_and_engine(
+def test_model_fits_its_training_data_with_every_loss_and_trainer(
     federate: "Federate", path: Path, model: str, engine: str, loss: str
 ) -> None:
     ran = federate(

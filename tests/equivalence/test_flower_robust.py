@@ -1,4 +1,4 @@
-"""Flower's own robust strategies and our rules make the same of the same updates."""
+"""Our robust rules equal Flower's robust strategies on the same updates."""
 
 from functools import partial
 from pathlib import Path
@@ -17,31 +17,37 @@ from fedrec_flower.federation.transport.in_process import InProcessGrid
 from fedrec_flower.strategies.aggregators.krum import bulyan, krum, multi_krum
 from fedrec_flower.strategies.aggregators.robust import median, trimmed_mean
 
-NUM_CLIENTS, NUM_LIARS, NUM_ITEMS = 15, 3, 7  # 4 * 3 + 3 clients: as few as Flower's Bulyan takes
-SHARE = NUM_LIARS / NUM_CLIENTS
+NUM_CLIENTS, NUM_MALICIOUS, NUM_ITEMS = (
+    15,
+    3,
+    7,
+)  # 4 * 3 + 3 clients: as few as Flower's Bulyan takes
+SHARE = NUM_MALICIOUS / NUM_CLIENTS
 SHAPES = {"table": (NUM_ITEMS, 4), "dense": (5,)}
-# Flower's strategy, and our rule with its own knob bound.
+# Flower's strategy, and our rule with its setting bound.
 PAIRS: dict[str, tuple[FedAvg, Any]] = {
     "median": (FedMedian(), median),
     "trimmed_mean": (FedTrimmedAvg(beta=0.2), partial(trimmed_mean, trim=0.2)),
-    "krum": (Krum(num_malicious_nodes=NUM_LIARS), partial(krum, malicious_share=SHARE)),
+    "krum": (Krum(num_malicious_nodes=NUM_MALICIOUS), partial(krum, malicious_share=SHARE)),
     "multi_krum": (
-        MultiKrum(num_malicious_nodes=NUM_LIARS, num_nodes_to_select=NUM_CLIENTS - NUM_LIARS),
+        MultiKrum(
+            num_malicious_nodes=NUM_MALICIOUS, num_nodes_to_select=NUM_CLIENTS - NUM_MALICIOUS
+        ),
         partial(multi_krum, malicious_share=SHARE),
     ),
     "bulyan": (
-        Bulyan(num_malicious_nodes=NUM_LIARS),
+        Bulyan(num_malicious_nodes=NUM_MALICIOUS),
         partial(bulyan, malicious_share=SHARE, selection="once"),
     ),
 }
 
 
 def cohort(weights: Any) -> Updates:
-    """Clients that all touched everything; some of them lie."""
+    """Clients that touched all items; some of them are malicious."""
     rng = np.random.default_rng(5)
     tensors = {name: rng.normal(size=(NUM_CLIENTS, *shape)) for name, shape in SHAPES.items()}
     for value in tensors.values():
-        value[:NUM_LIARS] *= 20.0
+        value[:NUM_MALICIOUS] *= 20.0
     flat = {name: value.astype(np.float32) for name, value in tensors.items()}
     flat["table"] = flat["table"].reshape(-1, 4)
     rows = np.tile(np.arange(NUM_ITEMS), NUM_CLIENTS)
@@ -50,7 +56,7 @@ def cohort(weights: Any) -> Updates:
 
 
 def by_flower(strategy: FedAvg, updates: Updates) -> ArrayRecord:
-    """What Flower's strategy makes of the updates, sent as parameters."""
+    """Aggregate the updates, sent as parameters, with Flower's strategy."""
     grid, replies = InProcessGrid(ClientApp(), num_nodes=1), []
     for place, weight in enumerate(updates.weights.tolist()):
         one = updates.select(np.array([place]), ["table"]).tensors
@@ -64,9 +70,9 @@ def by_flower(strategy: FedAvg, updates: Updates) -> ArrayRecord:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_it_makes_of_updates_what_flowers_own_makes(tmp_path: Path, name: str) -> None:
+def test_rule_equals_flowers_strategy(tmp_path: Path, name: str) -> None:
     strategy, rule = PAIRS[name]
-    # Flower weights what Krum and Multi-Krum elect, as we do, and never a trimmed mean.
+    # Flower weights the clients that Krum and Multi-Krum select, as we do, but no trimmed mean.
     weighted = name in {"krum", "multi_krum"}
     updates = cohort(np.arange(1, NUM_CLIENTS + 1) if weighted else np.ones(NUM_CLIENTS))
     with flower_logs_to(tmp_path / "flower.log"):

@@ -1,4 +1,4 @@
-"""Strategies that change what clients do locally: where they are plain averaging, where not."""
+"""Strategies with a client half: where they equal plain averaging, and where not."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ EVERY_AGGREGATION = pytest.mark.parametrize("aggregation", ["touched_clients", "
 
 
 def assert_same(one: "Federated", other: "Federated", within: float = 1e-6) -> None:
-    """Two runs led to the same shared and personal parameters."""
+    """Assert that two runs have the same shared and personal parameters."""
     for name, value in one.shared.items():
         assert_allclose(other.shared[name], value, rtol=within, atol=within)
     for name, value in one.personal.items():
@@ -31,7 +31,7 @@ def assert_same(one: "Federated", other: "Federated", within: float = 1e-6) -> N
 
 
 def moved(ran: "Federated") -> float:
-    """How far the shared parameters are from their initial values."""
+    """Distance of the shared parameters from their initial values."""
     initial = ran.setup.initial(ran.strategy)
     squares = [np.square(value - initial[name]).sum() for name, value in ran.shared.items()]
     return float(np.sqrt(sum(squares)))
@@ -42,7 +42,7 @@ def moved(ran: "Federated") -> float:
 
 @EVERY_MODEL
 @EVERY_AGGREGATION
-def test_fedprox_without_pull_equals_fedavg(
+def test_fedprox_with_mu_zero_equals_fedavg(
     federate: "Federate", model: str, aggregation: str
 ) -> None:
     words = (f"model={model}", f"strategy.aggregation={aggregation}", "clients_per_round=12")
@@ -53,9 +53,7 @@ def test_fedprox_without_pull_equals_fedavg(
 
 
 @EVERY_MODEL
-def test_the_stronger_fedprox_pulls_the_nearer_its_clients_stay(
-    federate: "Federate", model: str
-) -> None:
+def test_larger_mu_gives_shorter_updates(federate: "Federate", model: str) -> None:
     words = (f"model={model}", "strategy=fedprox", *AVERAGING, "num_rounds=1")
     ways = [
         moved(federate(*words, "training.local_epochs=8", f"strategy.mu={mu}"))
@@ -81,7 +79,7 @@ def test_scaffold_with_one_client_equals_fedavg(
     assert np.abs(control).max() > 1e-5
 
 
-def test_the_servers_control_is_the_mean_of_the_clients(federate: "Federate") -> None:
+def test_server_control_variate_is_the_mean_of_the_clients(federate: "Federate") -> None:
     ran = federate("strategy=scaffold", "model=ncf", "num_rounds=4", "federation.num_nodes=3")
     weights = np.array([len(ran.setup.data.client(client)) for client in range(24)])
     for name, mean in ran.strategy.extra_tensors().items():
@@ -91,25 +89,27 @@ def test_the_servers_control_is_the_mean_of_the_clients(federate: "Federate") ->
         assert np.abs(mean).max() > 0
 
 
-def test_the_servers_control_takes_no_share_of_clients_that_dropped_out(
+def test_server_control_variate_excludes_dropped_out_clients(
     federate: "Federate",
 ) -> None:
     words = ("strategy=scaffold", "model=ncf", "num_rounds=12", "min_completion=0")
     ran = federate(*words, "faults=custom", "faults.dropout=0.5")
     for name, control in ran.strategy.extra_tensors().items():
         kept = np.load(ran.store / "current" / f"{name}.npy").mean(axis=0)
-        assert 0.7 < np.linalg.norm(control) / np.linalg.norm(kept) < 1.4  # asked for it: 2
+        assert (
+            0.7 < np.linalg.norm(control) / np.linalg.norm(kept) < 1.4
+        )  # dropped-out clients counted: 2
 
 
-def test_scaffold_sends_as_much_again_both_ways(federate: "Federate") -> None:
+def test_scaffold_doubles_the_bytes_both_ways(federate: "Federate") -> None:
     plain, ours = federate(*FEDAVG), federate("strategy=scaffold", *AVERAGING)
     for kind in ("bytes_down", "bytes_up"):
         before, after = (getattr(ran.outcome, kind) for ran in (plain, ours))
         assert after == pytest.approx(2 * before, rel=0.15)
 
 
-@pytest.mark.parametrize("negatives", [1, 40])  # a few rows, and rows enough for whole tables
-def test_the_bytes_of_controls_are_counted_as_they_travel(
+@pytest.mark.parametrize("negatives", [1, 40])  # a few rows, and enough rows to send whole tables
+def test_bytes_of_control_variates_are_counted_as_sent(
     federate: "Federate", negatives: int
 ) -> None:
     words = ("strategy=scaffold", "clients_per_round=10", f"training.num_negatives={negatives}")
@@ -124,7 +124,7 @@ def test_the_bytes_of_controls_are_counted_as_they_travel(
 
 
 @pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
-def test_what_the_server_keeps_can_be_taken_up_again(federate: "Federate", strategy: str) -> None:
+def test_restored_state_equals_the_saved_state(federate: "Federate", strategy: str) -> None:
     one, other = (federate(f"strategy={strategy}", f"num_rounds={n}") for n in (3, 1))
     state = {name: value.copy() for name, value in one.strategy.state().items()}
     other.strategy.restore(state)
@@ -136,10 +136,8 @@ def test_what_the_server_keeps_can_be_taken_up_again(federate: "Federate", strat
 
 
 @pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
-def test_gradients_cannot_be_read_off_the_steps_of_adam(
-    federate: "Federate", strategy: str
-) -> None:
-    with pytest.raises(ConfigError, match=rf"strategy={strategy} reads .* choose sgd"):
+def test_control_variates_require_sgd(federate: "Federate", strategy: str) -> None:
+    with pytest.raises(ConfigError, match=rf"strategy={strategy} computes .* choose sgd"):
         federate(f"strategy={strategy}", "training.optimizer=adam")
 
 
@@ -147,7 +145,7 @@ def test_gradients_cannot_be_read_off_the_steps_of_adam(
 
 UNEVEN = (
     "task=rating",
-    "model.init_std=0.0",  # vectors of zero stay zero: biases are all there is
+    "model.init_std=0.0",  # zero vectors stay zero, so only biases are trained
     "training.weight_decay=0.0",
     "training.learning_rate=0.3",
     "training.dense_learning_rate=0.05",
@@ -159,7 +157,7 @@ UNEVEN = (
 
 
 def excess(ran: "Federated") -> float:
-    """By how much the mean squared error of all clients together is above the least there is."""
+    """Difference of the mean squared error over all clients from its minimum."""
     data = ran.setup.data
     every = [data.client(client) for client in range(data.num_clients)]
     user = np.concatenate([d.train.users() + d.first for d in every])
@@ -169,17 +167,17 @@ def excess(ran: "Federated") -> float:
     design[np.arange(len(rating)), user] = 1
     design[np.arange(len(rating)), data.num_users + item] = 1
     best = rating - design @ np.linalg.lstsq(design, rating, rcond=None)[0]
-    # Of what is personal the best there is, given what is shared.
+    # The best personal parameters for the shared ones.
     left = rating - ran.shared["item_bias.weight"][item, 0]
     left -= (np.bincount(user, left) / np.bincount(user))[user]
     return float(np.mean(left**2) - np.mean(best**2))
 
 
-def test_scaffold_and_feddyn_settle_where_the_sum_of_losses_is_least_and_fedavg_does_not(
+def test_scaffold_and_feddyn_converge_to_the_minimum_and_fedavg_does_not(
     federate: "Federate",
 ) -> None:
     fedavg, longer = (excess(federate(*FEDAVG, *UNEVEN, f"num_rounds={n}")) for n in (100, 200))
-    assert longer > 0.9 * fedavg  # more rounds do not help: it has settled elsewhere
+    assert longer > 0.9 * fedavg  # more rounds do not help: it has converged elsewhere
     scaffold = excess(federate("strategy=scaffold", *AVERAGING, *UNEVEN, "num_rounds=200"))
     feddyn = excess(federate("strategy=feddyn", *UNEVEN, "num_rounds=200"))
     assert scaffold < 0.1 * longer
@@ -191,7 +189,7 @@ def test_scaffold_and_feddyn_settle_where_the_sum_of_losses_is_least_and_fedavg_
 
 @EVERY_MODEL
 @EVERY_AGGREGATION
-def test_qfedavg_that_does_not_look_at_losses_equals_fedavg(
+def test_qfedavg_with_q_zero_equals_fedavg(
     federate: "Federate", model: str, aggregation: str
 ) -> None:
     words = (f"model={model}", f"strategy.aggregation={aggregation}", "clients_per_round=12")
@@ -205,7 +203,7 @@ def test_qfedavg_that_does_not_look_at_losses_equals_fedavg(
 
 
 @EVERY_MODEL
-def test_perfedavg_cannot_look_ahead_of_single_samples_and_equals_fedavg(
+def test_perfedavg_with_batches_of_one_sample_equals_fedavg(
     federate: "Federate", model: str
 ) -> None:
     words = (f"model={model}", "training.batch_size=1", "training.learning_rate=0.05")
@@ -217,11 +215,11 @@ def test_perfedavg_cannot_look_ahead_of_single_samples_and_equals_fedavg(
 
 
 @EVERY_MODEL
-def test_perfedavg_that_looks_no_way_ahead_learns_from_half_of_each_batch(
+def test_perfedavg_with_alpha_zero_trains_on_half_of_each_batch(
     federate: "Federate", model: str
 ) -> None:
-    # With batches of two, the other sample is all that is learnt from: steps of one sample, half
-    # as many of them.
+    # With batches of two, only the second sample gives the gradient: half as many steps, of one
+    # sample each.
     words = (f"model={model}", "training.learning_rate=0.05", *AVERAGING, "num_rounds=1")
     pairs = ("strategy=perfedavg", "training.batch_size=2", *words)
     still, ahead = (moved(federate(*pairs, f"strategy.alpha={alpha}")) for alpha in (0.0, 1.0))
@@ -234,7 +232,7 @@ def test_perfedavg_that_looks_no_way_ahead_learns_from_half_of_each_batch(
 
 
 @pytest.mark.parametrize("words", [("model=mf",), ("model=ncf",), ("strategy=local_only",)])
-def test_finetuning_changes_what_is_scored_and_nothing_else(
+def test_finetuning_changes_scores_but_no_parameters(
     federate: "Federate", words: tuple[str, ...]
 ) -> None:
     many = (*words, "evaluation.every=1", "federation.num_nodes=2")
@@ -250,14 +248,14 @@ def test_finetuning_changes_what_is_scored_and_nothing_else(
 
 
 def reopened(ran: "Federated", store: "Path", **changes: Any) -> Node:
-    """A node of the same run whose clients have done nothing yet."""
+    """Open a node of the same run whose clients have not been trained."""
     return ran.open_node(store=store, **{"run": str(store), **changes})
 
 
 @pytest.mark.parametrize(
     "words", [("model=mf",), ("model=ncf",), ("strategy=local_only",), ("model=sasrec",)]
 )
-def test_a_finetuned_client_scores_as_if_it_had_trained_alone(
+def test_finetuned_client_scores_as_after_local_training(
     federate: "Federate", tmp_path: "Path", words: tuple[str, ...]
 ) -> None:
     ran = federate(*words, "num_rounds=0", "training.local_epochs=2")
@@ -275,6 +273,6 @@ def test_a_finetuned_client_scores_as_if_it_had_trained_alone(
             assert_allclose(tuned[2][name], sums, atol=1e-6)
 
 
-def test_finetuning_refuses_what_is_solved(federate: "Federate") -> None:
+def test_finetuning_of_a_closed_form_model_is_an_error(federate: "Federate") -> None:
     with pytest.raises(ConfigError, match="finetune_epochs=1 needs gradients, but EASE"):
         federate("model=ease", "finetune_epochs=1")

@@ -1,4 +1,4 @@
-"""With `weighting=uniform`, strategies are their papers' algorithms, here in plain numpy.
+"""With `weighting=uniform`, strategies equal their papers' algorithms, here in plain NumPy.
 
 The problem is convex and small: a rating is a global bias plus an item's plus a user's, the last of
 which stays with its client, one user each. Clients take full-batch steps.
@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from fedrec_flower.federation.server.sampling import sample_clients
-from fedrec_flower.strategies.fedbuff import Flights
+from fedrec_flower.strategies.fedbuff import AsyncSchedule
 from fedrec_flower.threats.latency import latency
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 RATE, STEPS, ROUNDS = 0.2, 3, 4
 BIASES = (
     "task=rating",
-    "model.init_std=0.0",  # vectors of zero stay zero: biases are all there is
+    "model.init_std=0.0",  # zero vectors stay zero, so only biases are trained
     "training.weight_decay=0.0",
     f"training.learning_rate={RATE}",
     f"training.dense_learning_rate={RATE}",
@@ -42,7 +42,7 @@ SGD = ("strategy.server_optimizer=fedavg", "strategy.server_learning_rate=1.0")
 
 @dataclass
 class Client:
-    """One user's ratings, and what it keeps: its own bias, and a vector for the algorithm."""
+    """One user's ratings and state: its personal bias, and a vector of the algorithm."""
 
     item: NDArray[np.int32]
     rating: Array
@@ -51,7 +51,7 @@ class Client:
     kept: Array = field(default_factory=lambda: np.zeros(0))
 
     def train(self, given: Array, correction: Callable[[Array], Array]) -> tuple[Array, float]:
-        """Full-batch gradient steps on the mean squared error, with a correction of the gradient.
+        """Take full-batch gradient steps on the mean squared error, with a gradient correction.
 
         Args:
             given: float64 (num_items + 1,), item biases and the global bias.
@@ -67,20 +67,20 @@ class Client:
             slope = 2 * error / len(error)
             gradient = np.bincount(self.item, slope, len(shared))
             gradient[-1] = slope.sum()
-            # Rows without an interaction have no gradient, and are not corrected either.
+            # Rows without an interaction have no gradient and no correction.
             step = (gradient + correction(shared)) * self.touched
             shared, self.bias = shared - RATE * step, self.bias - RATE * slope.sum()
         return shared, float(np.mean(losses))
 
 
 def always(correction: Array, shared: Array) -> Array:
-    """The same correction wherever the client stands."""
+    """Return the same correction at all parameters."""
     del shared
     return correction
 
 
 def bent(given: Array, kept: Array, alpha: float, shared: Array) -> Array:
-    """FedDyn's: the pull towards what was given, less the gradient of the last stop."""
+    """Return FedDyn's: the proximal term minus the gradient at the end of the last round."""
     return alpha * (shared - given) - kept
 
 
@@ -140,7 +140,7 @@ def feddyn(ran: "Federated") -> Array:
             locals_.append(local)
         gathered -= alpha * np.sum([local - server for local in locals_], axis=0) / len(everyone)
         reached = np.any([everyone[code].touched for code in asked], axis=0)
-        # A row without an interaction in the cohort stays.
+        # A row without an interaction in the cohort does not move.
         server = np.mean(locals_, axis=0) - gathered / alpha * reached
     return server
 
@@ -160,16 +160,16 @@ def qfedavg(ran: "Federated") -> Array:
 
 
 def fedbuff(ran: "Federated") -> Array:
-    """Nguyen et al. 2022, Algorithm 1, a buffer of 4, stale replies by the root of their age."""
+    """Nguyen et al. 2022, Algorithm 1, a buffer of 4, staleness exponent 1/2."""
     everyone, server, plan = clients(ran), [start(ran)], ran.setup.plan
 
     def duration(codes: NDArray[np.int64], round_: int, count: int) -> Array:
         return 0.01 * latency(plan.seed, codes, plan.num_examples[codes], round_, count, 0.5)
 
-    flights = Flights(plan.seed, plan.num_clients, 10, duration)
+    schedule = AsyncSchedule(plan.seed, plan.num_clients, 10, duration)
     for round_ in range(1, ROUNDS + 1):
         moves = []
-        for code, version in zip(*flights.collect(4, round_), strict=True):
+        for code, version in zip(*schedule.collect(4, round_), strict=True):
             local, _ = everyone[code].train(server[version], np.zeros_like)
             moves.append((local - server[version]) / np.sqrt(round_ - version))
         server.append(server[-1] + np.mean(moves, axis=0))
@@ -185,10 +185,9 @@ FORMS: dict[str, tuple[Callable[["Federated"], Array], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_weighted_uniformly_a_strategy_is_its_papers_algorithm(
+def test_strategy_with_uniform_weights_equals_its_papers_algorithm(
     federate: "Federate", name: str
 ) -> None:
-    """Item 17: weighted uniformly, strategies are those of the papers."""
     plain, words = FORMS[name]
     uniform = federate(f"strategy={name}", *words, *BIASES, "strategy.weighting=uniform")
     expected = plain(uniform)

@@ -243,7 +243,7 @@ def _defaults(overrides: Sequence[str]) -> tuple[str, ...]:
 
 def _configured(overrides: Sequence[str]) -> dict[str, Any]:
     """What Hydra would compose; it composes each choice of groups once, values are put on top."""
-    choices = [o for o in overrides if (CONF / o.partition("=")[0]).is_dir()]
+    choices = [o for o in overrides if (CONF / o.partition("=")[0].partition("@")[0]).is_dir()]
     values = [o for o in overrides if o not in choices]
     config = OmegaConf.create(_composed(tuple(choices)))
     OmegaConf.set_struct(config, value=True)

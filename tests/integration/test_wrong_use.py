@@ -50,6 +50,10 @@ MISTAKES = {
         "seed=1,2",
         "seed=1,2 holds several values: add --multirun to run each",
     ),
+    "a server optimizer without its strategy": (
+        "server_optimizer=fedavg",
+        "server_optimizer is a part of some strategies, such as scaffold: write ",
+    ),
     "a choice made twice": ("+model=ncf", "model is chosen already: write it without the +"),
     "a choice taken away": ("~model", "model has no value: add model="),
     "a negative seed": ("seed=-1", "seed=-1 is impossible: give 0 or more"),

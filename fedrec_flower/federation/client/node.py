@@ -56,9 +56,9 @@ from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 from fedrec_flower.training.trainer import LocalTrainer
 
 if TYPE_CHECKING:
-    from fedrec_flower.strategies.client_updates import Plain
+    from fedrec_flower.strategies.client_updates import LocalUpdateRule
 
-_PLAIN = {"_target_": "fedrec_flower.strategies.client_updates.Plain"}
+_PLAIN = {"_target_": "fedrec_flower.strategies.client_updates.PlainUpdate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +231,12 @@ class _NodeBuilder:
         personal = [name for name, _ in model.named_parameters() if name not in shared]
         locally_adapted = [name for name in self.shared_names if name in model.locally_adapted]
         store = self._store(personal, locally_adapted)
-        rule: Plain = build("local", job.local or _PLAIN)
+        rule: LocalUpdateRule = build("local", job.local or _PLAIN)
         trained = [name for name in self.shared_names if name not in model.frozen]
         shapes = {name: tuple(model.get_parameter(name).shape) for name in trained}
         tables = frozenset(trained) & model.item_rows
-        rule_state = store.client_state(rule.keeps, shapes if rule.keeps else {}, tables)
-        if rule.controls:
+        rule_state = store.client_state(rule.state_name, shapes if rule.state_name else {}, tables)
+        if rule.uses_control_variates:
             shapes |= {f"{CONTROL_VARIATE_PREFIX}{name}": shape for name, shape in shapes.items()}
             tables |= {f"{CONTROL_VARIATE_PREFIX}{name}" for name in tables}
         faults = build_faults(job.faults, self.data, job.seed)

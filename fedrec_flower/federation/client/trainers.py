@@ -24,7 +24,7 @@ from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import PrivacyMechanism
 from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.strategies.client_state import ClientState
-from fedrec_flower.strategies.client_updates import Guided, Plain
+from fedrec_flower.strategies.client_updates import BoundUpdateRule, LocalUpdateRule
 from fedrec_flower.threats.base import Attack
 from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.model_versions import Versions
@@ -101,7 +101,7 @@ class GradientTrainer:
     pipeline: UpdatePipeline
     faults: FaultModel
     trained: list[str]
-    rule: Plain
+    rule: LocalUpdateRule
     rule_state: ClientState
 
     @property
@@ -124,9 +124,9 @@ class GradientTrainer:
         clip_norm: float = inf,
     ) -> TrainResult:
         """Train clients and pass their updates through the pipeline; see `Trainer.train`."""
-        control_names = self.trained if self.rule.controls else []
+        control_names = self.trained if self.rule.uses_control_variates else []
         controls = dict(zip(control_names, extra_tensors, strict=True))
-        correction = Guided(self.rule, controls, self.rule_state)
+        correction = BoundUpdateRule(self.rule, controls, self.rule_state)
         context = TrainContext(round_, attempt, clip_norm, global_params)
         absent = self.faults.absent(clients, round_, attempt)
         present = (self.data.client(client) for client in clients if client not in absent)
@@ -150,12 +150,12 @@ class GradientTrainer:
                     len(diverged),
                 )
                 finite, diverged = trained, []
-            self.pipeline.add(correction.sent(finite), result, context)
+            self.pipeline.add(correction.result_to_send(finite), result, context)
             result.failures |= dict.fromkeys(diverged, DIVERGED)
         return result
 
     def _train_chunks(
-        self, members: Sequence[ClientData], context: TrainContext, correction: Guided
+        self, members: Sequence[ClientData], context: TrainContext, correction: BoundUpdateRule
     ) -> Iterator[Trained]:
         """Train clients, and yield the results of one chunk after another.
 
@@ -178,14 +178,14 @@ class GradientTrainer:
             yield from results
 
     def _train(
-        self, members: Sequence[ClientData], context: TrainContext, correction: Guided
+        self, members: Sequence[ClientData], context: TrainContext, correction: BoundUpdateRule
     ) -> Iterator[Trained]:
         return self.local_trainer.train(
             members, context.global_params, self.store, context.round, correction
         )
 
     def _train_or_skip(
-        self, data: ClientData, context: TrainContext, correction: Guided
+        self, data: ClientData, context: TrainContext, correction: BoundUpdateRule
     ) -> Trained:
         try:
             (trained,) = self._train([data], context, correction)

@@ -55,7 +55,7 @@ from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.privacy.mechanism import ServerMechanism
 from fedrec_flower.strategies.base import VERSIONS, FederatedStrategy, RoundInfo
-from fedrec_flower.strategies.client_updates import Plain
+from fedrec_flower.strategies.client_updates import LocalUpdateRule, PlainUpdate
 
 _LOG = logging.getLogger(__name__)
 
@@ -397,9 +397,9 @@ class Server:
         )
 
 
-def local_update_config(rule: Plain) -> dict[str, Any]:
+def local_update_config(rule: LocalUpdateRule) -> dict[str, Any]:
     """Return the configuration node from which nodes build the rule; empty for plain training."""
-    if rule == Plain():
+    if rule == PlainUpdate():
         return {}
     kind = type(rule)
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **asdict(rule)}

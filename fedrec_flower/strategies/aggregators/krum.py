@@ -24,7 +24,6 @@ from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray, Sha
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.strategies.aggregators.robust import (
     CoordinateValues,
-    PerRow,
     Rule,
     coordinate_median,
     coordinatewise,
@@ -32,6 +31,7 @@ from fedrec_flower.strategies.aggregators.robust import (
     floor_share,
     row_groups,
 )
+from fedrec_flower.strategies.base import Aggregation
 
 Selection = Literal["once", "recursive"]
 
@@ -44,7 +44,7 @@ def krum(
     updates: Updates,
     shapes: Shapes,
     tables: Collection[str],
-    per_row: PerRow,
+    aggregation: Aggregation,
     malicious_share: float,
 ) -> Tensors:
     """The update of the one client with the lowest score.
@@ -53,34 +53,34 @@ def krum(
         updates: the clients' updates, finite, of weights above 0.
         shapes: full shapes of the parameters.
         tables: names of the parameters with a row per item.
-        per_row: which clients are compared with each other; see the module.
+        aggregation: which clients are compared with each other; see the module.
         malicious_share: share of the clients that may be malicious, in [0, 0.5).
 
     Returns:
         float32 by name, full shapes.
     """
-    return KrumRule(malicious_share).aggregate(updates, shapes, tables, per_row)
+    return KrumRule(malicious_share).aggregate(updates, shapes, tables, aggregation)
 
 
 def multi_krum(
     updates: Updates,
     shapes: Shapes,
     tables: Collection[str],
-    per_row: PerRow,
+    aggregation: Aggregation,
     malicious_share: float,
 ) -> Tensors:
     """The mean, weighted by `num_examples`, of the n - f clients with the lowest scores.
 
     Without malicious clients it is FedAvg. Arguments: see `krum`.
     """
-    return MultiKrumRule(malicious_share).aggregate(updates, shapes, tables, per_row)
+    return MultiKrumRule(malicious_share).aggregate(updates, shapes, tables, aggregation)
 
 
 def bulyan(
     updates: Updates,
     shapes: Shapes,
     tables: Collection[str],
-    per_row: PerRow,
+    aggregation: Aggregation,
     malicious_share: float,
     selection: Selection,
 ) -> Tensors:
@@ -92,7 +92,7 @@ def bulyan(
         updates: the clients' updates, finite.
         shapes: full shapes of the parameters.
         tables: names of the parameters with a row per item.
-        per_row: which clients are compared with each other; see the module.
+        aggregation: which clients are compared with each other; see the module.
         malicious_share: share of the clients that may be malicious, in [0, 0.25).
         selection: "once": the n - 2f clients with the lowest scores, as in Flower; "recursive":
             the client with the lowest score among the remaining ones, n - 2f times, as in the
@@ -101,7 +101,7 @@ def bulyan(
     Returns:
         float32 by name, full shapes.
     """
-    return BulyanRule(malicious_share, selection).aggregate(updates, shapes, tables, per_row)
+    return BulyanRule(malicious_share, selection).aggregate(updates, shapes, tables, aggregation)
 
 
 def num_tolerated(count: int, malicious_share: float, factor: int) -> int:
@@ -139,10 +139,10 @@ class NearestClientsRule(ABC):
         return CoordinateValues.mean
 
     def aggregate(
-        self, updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow
+        self, updates: Updates, shapes: Shapes, tables: Collection[str], aggregation: Aggregation
     ) -> Tensors:
         """Select clients and combine their updates; see `krum`."""
-        if per_row == "all_clients":
+        if aggregation == "all_clients":
             return self._over_all_clients(updates, shapes, tables)
         item_tables = self._over_touching_clients(updates, shapes, tables)
         others = {name: array for name, array in updates.tensors.items() if name not in tables}

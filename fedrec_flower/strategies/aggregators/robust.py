@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from math import prod
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,7 @@ from fedrec_flower.core.updates import (
     mean_over_all_clients,
     mean_over_touching_clients,
 )
-
-PerRow = Literal["all_clients", "touched_clients"]
+from fedrec_flower.strategies.base import Aggregation
 
 _MAX_VALUES_AT_ONCE = 1_000_000  # float32 values per piece: 4 MB, and a few times that in copies
 
@@ -183,7 +182,7 @@ def flatten_rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def coordinatewise(
-    updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow, rule: Rule
+    updates: Updates, shapes: Shapes, tables: Collection[str], aggregation: Aggregation, rule: Rule
 ) -> Tensors:
     """Apply a rule to every coordinate of every parameter.
 
@@ -191,7 +190,7 @@ def coordinatewise(
         updates: the clients' updates.
         shapes: full shapes of the parameters.
         tables: names of the parameters with a row per item.
-        per_row: whether a client that did not touch a table's row counts with a zero
+        aggregation: whether a client that did not touch a table's row counts with a zero
             ("all_clients") or is left out ("touched_clients").
         rule: from the clients' values at a coordinate to the aggregated value.
 
@@ -201,7 +200,7 @@ def coordinatewise(
     result = {name: np.zeros(shapes[name], np.float32) for name in updates.tensors}
     sent_tables = [name for name in updates.tensors if name in tables]
     for group in row_groups(updates, sent_tables):
-        group.apply(result, updates, sent_tables, rule, all_clients=per_row == "all_clients")
+        group.apply(result, updates, sent_tables, rule, all_clients=aggregation == "all_clients")
     for name in result.keys() - set(sent_tables):
         values = flatten_rows(updates.tensors[name])
         result[name] = _over_all_clients(values, updates.weights, rule).reshape(shapes[name])
@@ -219,23 +218,25 @@ def _over_all_clients(values: Float32Array, weights: Float64Array, rule: Rule) -
     return np.concatenate(parts)
 
 
-def median(updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow) -> Tensors:
+def median(
+    updates: Updates, shapes: Shapes, tables: Collection[str], aggregation: Aggregation
+) -> Tensors:
     """The median of each coordinate; clients are not weighted.
 
     Args:
         updates: the clients' updates, finite.
         shapes: full shapes of the parameters.
         tables: names of the parameters with a row per item.
-        per_row: which clients count in a table's row; see the module.
+        aggregation: which clients count in a table's row; see the module.
 
     Returns:
         float32 by name, full shapes.
     """
-    return coordinatewise(updates, shapes, tables, per_row, coordinate_median)
+    return coordinatewise(updates, shapes, tables, aggregation, coordinate_median)
 
 
 def trimmed_mean(
-    updates: Updates, shapes: Shapes, tables: Collection[str], per_row: PerRow, trim: float
+    updates: Updates, shapes: Shapes, tables: Collection[str], aggregation: Aggregation, trim: float
 ) -> Tensors:
     """The mean of each coordinate without its extremes, weighted by `num_examples`.
 
@@ -246,20 +247,20 @@ def trimmed_mean(
         updates: the clients' updates, finite.
         shapes: full shapes of the parameters.
         tables: names of the parameters with a row per item.
-        per_row: which clients count in a table's row; see the module.
+        aggregation: which clients count in a table's row; see the module.
         trim: share of the clients cut at each end, rounded down, in [0, 0.5).
 
     Returns:
         float32 by name, full shapes.
     """
-    return coordinatewise(updates, shapes, tables, per_row, partial(_trimmed, trim=trim))
+    return coordinatewise(updates, shapes, tables, aggregation, partial(_trimmed, trim=trim))
 
 
 def norm_bound(
     updates: Updates,
     shapes: Shapes,
     tables: Collection[str],
-    per_row: PerRow,
+    aggregation: Aggregation,
     bound: float | None,
 ) -> Tensors:
     """FedAvg of updates scaled down to a maximum norm, weighted by `num_examples`.
@@ -268,7 +269,7 @@ def norm_bound(
         updates: the clients' updates, finite.
         shapes: full shapes of the parameters.
         tables: names of the parameters with a row per item.
-        per_row: which clients' weights divide a table's row; see the module.
+        aggregation: which clients' weights divide a table's row; see the module.
         bound: maximum Euclidean norm of a whole update, over all parameters; None takes the
             median norm of the cohort.
 
@@ -285,7 +286,7 @@ def norm_bound(
     total.weight = float(updates.weights.sum())
     row_weight = np.bincount(updates.rows, updates.row_weights, num_items)
     total.row_weight = row_weight.astype(np.float64)
-    if per_row == "all_clients":
+    if aggregation == "all_clients":
         return mean_over_all_clients(total)
     return mean_over_touching_clients(total, tables)
 

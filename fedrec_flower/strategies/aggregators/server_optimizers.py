@@ -1,170 +1,219 @@
-"""Server optimisers: how the averaged update moves the global parameters.
+"""Server optimizers: how the averaged update moves the global parameters.
 
-The averaged update is the negative pseudo-gradient. All but `average` remember moments of the
-updates so far and change them in place; they differ in the second moment they divide by.
+The averaged update is the negative pseudo-gradient. All arithmetic is float32.
 
-Source: Reddi et al. 2021, Algorithm 2 (`adagrad`, `adam`, `yogi`); Hsu et al. 2019 (`momentum`).
+Source: Reddi et al. 2021, Algorithm 2 (`Adagrad`, `Adam`, `Yogi`); Hsu et al. 2019 (`Momentum`).
 """
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from math import sqrt
+from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
+from typing_extensions import override
 
-Tensors = dict[str, NDArray[np.float32]]
-_Second = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+from fedrec_flower.core.ranges import NonNegativeFloat, PositiveFloat
+from fedrec_flower.core.types import Arrays, Float32Array, Tensors
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Name = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]
 
 
-@dataclass(slots=True)
-class Moments:
-    """What a server optimiser remembers of the averaged updates.
+@dataclass
+class ServerOptimizer(ABC):
+    """Moves the global parameters by the averaged update; the base of all server optimizers.
 
     Attributes:
-        first: moving average of the updates (`momentum`: their decayed sum), shaped like them.
-        second: of their squares; empty where the optimiser has no use for it.
-        num_steps: steps taken.
+        learning_rate: server learning rate, not negative.
+        first: moving average of the updates (`Momentum`: their decayed sum), by parameter.
+        second: accumulated squares of the updates, by parameter.
+        num_steps: number of steps taken.
     """
 
-    first: Tensors = field(default_factory=dict)
-    second: Tensors = field(default_factory=dict)
-    num_steps: int = 0
+    learning_rate: float
+    first: Tensors = field(init=False, default_factory=dict)
+    second: Tensors = field(init=False, default_factory=dict)
+    num_steps: int = field(init=False, default=0)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything, by flat names such as "first/item_bias.weight"; nothing before a step."""
+    @classmethod
+    def from_settings(
+        cls,
+        server_optimizer: Name,
+        server_learning_rate: NonNegativeFloat,
+        beta1: Decay,
+        beta2: Decay,
+        tau: PositiveFloat,
+    ) -> "ServerOptimizer":
+        """Build the optimizer that a strategy's configuration names.
+
+        Args:
+            server_optimizer: "fedavg" averages; the others are named after the strategy that
+                uses the optimizer.
+            server_learning_rate: server learning rate.
+            beta1: decay of the first moment, in [0, 1); the momentum of "fedavgm".
+            beta2: decay of the second moment, in [0, 1); used by "fedadam" and "fedyogi".
+            tau: floor of the denominator, in units of the parameters, above 0.
+        """
+        rate = server_learning_rate
+        if server_optimizer == "fedavg":
+            return Average(rate)
+        if server_optimizer == "fedavgm":
+            return Momentum(rate, beta1)
+        if server_optimizer == "fedadagrad":
+            return Adagrad(rate, beta1, tau)
+        if server_optimizer == "fedadam":
+            return Adam(rate, beta1, tau, beta2)
+        return Yogi(rate, beta1, tau, beta2)
+
+    @abstractmethod
+    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        """The global parameters after one step.
+
+        Args:
+            parameters: the global parameters; not changed.
+            update: the averaged update, same names and shapes; not changed.
+        """
+
+    def state(self) -> Arrays:
+        """The moments by flat names such as "first/item_bias.weight"; empty before a step."""
         if not self.num_steps:
             return {}
         first = {f"first/{name}": value for name, value in self.first.items()}
         second = {f"second/{name}": value for name, value in self.second.items()}
         return {**first, **second, "num_steps": np.array(self.num_steps)}
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `arrays` gave; whatever was remembered before is forgotten."""
-        self.first, self.second = (
-            {n.removeprefix(kind): v for n, v in arrays.items() if n.startswith(kind)}
-            for kind in ("first/", "second/")
-        )
-        self.num_steps = int(arrays.get("num_steps", 0))
+    def restore(self, state: Arrays) -> None:
+        """Replace the moments by those of a `state`."""
+        self.first = with_prefix(state, "first/")
+        self.second = with_prefix(state, "second/")
+        self.num_steps = int(state.get("num_steps", 0))
 
 
-def average(parameters: Tensors, update: Tensors, learning_rate: float) -> Tensors:
-    """Add the averaged update, scaled; a rate of one is FedAvg, of zero changes nothing."""
-    rate = np.float32(learning_rate)
-    return {name: value + rate * update[name] for name, value in parameters.items()}
+@dataclass
+class Average(ServerOptimizer):
+    """FedAvg: parameters + rate * update. Rate 1 is the textbook's, with rate 0 all stay."""
+
+    @override
+    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        rate = np.float32(self.learning_rate)
+        return {name: value + rate * update[name] for name, value in parameters.items()}
 
 
-def momentum(
-    parameters: Tensors,
-    update: Tensors,
-    moments: Moments,
-    *,
-    learning_rate: float,
-    momentum: float,
-) -> Tensors:
-    """One FedAvgM step, by the decayed sum of all updates; no momentum is FedAvg.
+@dataclass
+class Momentum(ServerOptimizer):
+    """FedAvgM: a step by the decayed sum of all updates; with momentum 0 it is FedAvg.
 
-    Args:
-        parameters: current global parameters.
-        update: averaged update, same names and shapes.
-        moments: empty before the first step.
-        learning_rate: server learning rate: scale of the step.
+    Attributes:
         momentum: decay of the sum, in [0, 1).
     """
-    moments.num_steps += 1
-    for name in parameters:
-        before = moments.first.get(name, np.float32(0))
-        moments.first[name] = np.float32(momentum) * before + update[name]
-    return average(parameters, moments.first, learning_rate)
+
+    momentum: float
+
+    @override
+    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        self.num_steps += 1
+        rate = np.float32(self.learning_rate)
+        moved: Tensors = {}
+        for name, value in parameters.items():
+            before = self.first.get(name, np.float32(0))
+            self.first[name] = np.float32(self.momentum) * before + update[name]
+            moved[name] = value + rate * self.first[name]
+        return moved
 
 
-def adagrad(
-    parameters: Tensors,
-    update: Tensors,
-    moments: Moments,
-    *,
-    learning_rate: float,
-    beta1: float,
-    tau: float,
-) -> Tensors:
-    """One FedAdagrad step: divides by the root of the sum of squares. Arguments: see `adam`."""
-    return _adapt(
-        parameters, update, moments, lambda old, square: old + square, learning_rate, beta1, tau
-    )
+@dataclass
+class AdaptiveOptimizer(ServerOptimizer):
+    """parameters + rate * first / (sqrt(second) + tau): the base of Adagrad, Adam and Yogi.
 
-
-def adam(
-    parameters: Tensors,
-    update: Tensors,
-    moments: Moments,
-    *,
-    learning_rate: float,
-    beta1: float,
-    beta2: float,
-    tau: float,
-) -> Tensors:
-    """One FedAdam step with bias correction.
-
-    The correction is Kingma and Ba's (2015), counted as Flower's FedAdam counts it, from two, so
-    that both give the same numbers.
-
-    Args:
-        parameters: current global parameters.
-        update: averaged update, same names and shapes.
-        moments: empty before the first step.
-        learning_rate: server learning rate (eta), in units of the parameters.
+    Attributes:
         beta1: decay of the first moment, in [0, 1).
-        beta2: decay of the second moment, in [0, 1).
-        tau: adaptivity, added to the root of the second moment.
+        tau: floor of the denominator, in units of the parameters, above 0.
     """
-    count = moments.num_steps + 2
-    rate = learning_rate * np.sqrt(1 - beta2**count) / (1 - beta1**count)
-    return _adapt(
-        parameters, update, moments, lambda old, new: _decay(old, new, beta2), rate, beta1, tau
-    )
+
+    beta1: float
+    tau: float
+
+    @abstractmethod
+    def next_second(self, second: Float32Array, square: Float32Array) -> Float32Array:
+        """The second moment after an update whose elementwise square is `square`."""
+
+    def rate(self) -> float:
+        """The step size of the next step."""
+        return self.learning_rate
+
+    @override
+    def step(self, parameters: Tensors, update: Tensors) -> Tensors:
+        rate = np.float32(self.rate())
+        self.num_steps += 1
+        moved: Tensors = {}
+        for name, value in parameters.items():
+            zero = np.zeros_like(value)
+            delta = update[name]
+            first = _moving_average(self.first.get(name, zero), delta, self.beta1)
+            second = self.next_second(self.second.get(name, zero), delta * delta)
+            scale: Float32Array = np.sqrt(second) + np.float32(self.tau)
+            moved[name] = value + rate * first / scale
+            self.first[name] = first
+            self.second[name] = second
+        return moved
 
 
-def yogi(
-    parameters: Tensors,
-    update: Tensors,
-    moments: Moments,
-    *,
-    learning_rate: float,
-    beta1: float,
-    beta2: float,
-    tau: float,
-) -> Tensors:
-    """One FedYogi step: the second moment moves by a step of its own. Arguments: see `adam`."""
-    gain = np.float32(1 - beta2)
+@dataclass
+class Adagrad(AdaptiveOptimizer):
+    """FedAdagrad: the second moment is the sum of the squared updates."""
 
-    def second(old: NDArray[np.float32], square: NDArray[np.float32]) -> NDArray[np.float32]:
-        new: NDArray[np.float32] = old - gain * square * np.sign(old - square)
+    @override
+    def next_second(self, second: Float32Array, square: Float32Array) -> Float32Array:
+        return second + square
+
+
+@dataclass
+class Adam(AdaptiveOptimizer):
+    """FedAdam with bias correction.
+
+    The correction is Kingma and Ba's (2015), counted from two as in Flower's FedAdam, so that
+    both give the same numbers.
+
+    Attributes:
+        beta2: decay of the second moment, in [0, 1).
+    """
+
+    beta2: float
+
+    @override
+    def rate(self) -> float:
+        count = self.num_steps + 2
+        return self.learning_rate * sqrt(1 - self.beta2**count) / (1 - self.beta1**count)
+
+    @override
+    def next_second(self, second: Float32Array, square: Float32Array) -> Float32Array:
+        return _moving_average(second, square, self.beta2)
+
+
+@dataclass
+class Yogi(AdaptiveOptimizer):
+    """FedYogi: the second moment moves towards the squared update by an amount of its size.
+
+    Attributes:
+        beta2: decay of the second moment, in [0, 1).
+    """
+
+    beta2: float
+
+    @override
+    def next_second(self, second: Float32Array, square: Float32Array) -> Float32Array:
+        gain = np.float32(1 - self.beta2)
+        new: Float32Array = second - gain * square * np.sign(second - square)
         return new
 
-    return _adapt(parameters, update, moments, second, learning_rate, beta1, tau)
+
+def _moving_average(old: Float32Array, new: Float32Array, decay: float) -> Float32Array:
+    """Decay * old + (1 - decay) * new."""
+    return np.float32(decay) * old + np.float32(1 - decay) * new
 
 
-def _adapt(
-    parameters: Tensors,
-    update: Tensors,
-    moments: Moments,
-    second: _Second,
-    rate: float,
-    beta1: float,
-    tau: float,
-) -> Tensors:
-    """A step by the first moment over the root of the second, which `second` renews."""
-    moments.num_steps += 1
-    moved: Tensors = {}
-    for name, value in parameters.items():
-        nothing, delta = np.zeros_like(value), update[name]
-        moments.first[name] = _decay(moments.first.get(name, nothing), delta, beta1)
-        moments.second[name] = second(moments.second.get(name, nothing), delta * delta)
-        scale: NDArray[np.float32] = np.sqrt(moments.second[name]) + np.float32(tau)
-        moved[name] = value + np.float32(rate) * moments.first[name] / scale
-    return moved
-
-
-def _decay(old: NDArray[np.float32], new: NDArray[np.float32], beta: float) -> NDArray[np.float32]:
-    """Exponential moving average, float32 throughout."""
-    return np.float32(beta) * old + np.float32(1 - beta) * new
+def with_prefix(state: Arrays, prefix: str) -> Tensors:
+    """The entries whose name begins with a prefix, by the rest of the name."""
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Clients that work at their own pace: who replies when, and what the server makes of it."""
+"""The asynchronous schedule by hand and by laws, and FedBuff in a federation."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.updates import Updates
-from fedrec_flower.strategies.fedbuff import Codes, Duration, FedBuff, Flights
+from fedrec_flower.strategies.fedbuff import AsyncSchedule, Duration, FedBuff
 from fedrec_flower.threats.latency import latency
 
 if TYPE_CHECKING:
@@ -23,22 +23,22 @@ NUM_CLIENTS = 12
 
 
 def fixed(seconds: list[float]) -> Duration:
-    """Clients that always take the same time."""
+    """Training times that are the same at every dispatch."""
     return lambda clients, _round, _count: np.array(seconds)[clients]
 
 
-def uneven(clients: Codes, round_: int, count: int) -> NDArray[np.float64]:
-    """Clients whose time is drawn anew, in whole seconds, so that some reply at once."""
+def uneven(clients: NDArray[np.int64], round_: int, count: int) -> NDArray[np.float64]:
+    """Training times in whole seconds, drawn at every dispatch, so that some replies coincide."""
     return generator(7, "pace", round_, count).integers(1, 5, len(clients)).astype(np.float64)
 
 
-def test_two_clients_of_different_pace_by_hand() -> None:
-    flights = Flights(1, 2, 2, fixed([1.0, 3.0]))
+def test_schedule_of_two_clients_by_hand() -> None:
+    schedule = AsyncSchedule(1, 2, 2, fixed([1.0, 3.0]))
     found = []
     for round_ in range(1, 5):
-        [client], [given_] = flights.collect(1, round_)
-        found.append((client, given_, flights.now))
-    # Both are called at 0; client 0 is back at 1, 2 and 3, when client 1 is too.
+        [client], [given_] = schedule.collect(1, round_)
+        found.append((client, given_, schedule.now))
+    # Both are dispatched at 0; client 0 replies at 1, 2 and 3, client 1 at 3.
     assert found == [(0, 0, 1.0), (0, 1, 2.0), (0, 2, 3.0), (1, 0, 3.0)]
 
 
@@ -47,40 +47,40 @@ def test_two_clients_of_different_pace_by_hand() -> None:
     count=st.integers(1, NUM_CLIENTS),
     seed=st.integers(0, 2**32),
 )
-def test_time_passes_and_nobody_is_in_two_places(concurrency: int, count: int, seed: int) -> None:
-    flights, before = Flights(seed, NUM_CLIENTS, concurrency, uneven), 0.0
+def test_time_increases_and_no_client_trains_twice_at_once(
+    concurrency: int, count: int, seed: int
+) -> None:
+    schedule, before = AsyncSchedule(seed, NUM_CLIENTS, concurrency, uneven), 0.0
     for round_ in range(1, 9):
-        buffer, given_ = flights.collect(count, round_)
+        buffer, given_ = schedule.collect(count, round_)
         assert len(buffer) == count == len(np.unique(buffer))
         assert (given_ < round_).all()
-        assert len(flights.clients) <= concurrency
-        assert len(np.unique(flights.clients)) == len(flights.clients)
-        assert not set(flights.clients.tolist()) & set(buffer.tolist())
-        assert flights.now >= before
-        assert (flights.lands >= flights.now).all()
-        before = flights.now
+        assert len(schedule.clients) <= concurrency
+        assert len(np.unique(schedule.clients)) == len(schedule.clients)
+        assert not set(schedule.clients.tolist()) & set(buffer.tolist())
+        assert schedule.now >= before
+        assert (schedule.finish_time >= schedule.now).all()
+        before = schedule.now
 
 
 @given(concurrency=st.integers(1, NUM_CLIENTS), seed=st.integers(0, 2**32))
-def test_where_all_take_the_same_time_buffers_are_fedavgs_cohorts(
-    concurrency: int, seed: int
-) -> None:
-    flights = Flights(seed, NUM_CLIENTS, concurrency, fixed([2.0] * NUM_CLIENTS))
+def test_equal_training_times_give_the_cohorts_of_fedavg(concurrency: int, seed: int) -> None:
+    schedule = AsyncSchedule(seed, NUM_CLIENTS, concurrency, fixed([2.0] * NUM_CLIENTS))
     for round_ in range(1, 5):
-        buffer, given_ = flights.collect(concurrency, round_)
+        buffer, given_ = schedule.collect(concurrency, round_)
         rng = generator(seed, "cohort", round_)
         cohort = np.sort(rng.choice(NUM_CLIENTS, concurrency, replace=False))
         assert_array_equal(buffer, cohort)
         assert_array_equal(given_, np.full(concurrency, round_ - 1))
-        assert flights.now == 2.0 * round_
+        assert schedule.now == 2.0 * round_
 
 
 @given(seed=st.integers(0, 2**32), after=st.integers(0, 4))
-def test_flights_go_on_where_they_were_left(seed: int, after: int) -> None:
-    one = Flights(seed, NUM_CLIENTS, 5, uneven)
+def test_restored_schedule_continues_without_a_difference(seed: int, after: int) -> None:
+    one = AsyncSchedule(seed, NUM_CLIENTS, 5, uneven)
     for round_ in range(1, after + 1):
         one.collect(3, round_)
-    other = Flights(seed, NUM_CLIENTS, 5, uneven)
+    other = AsyncSchedule(seed, NUM_CLIENTS, 5, uneven)
     other.restore(one.state())
     for round_ in range(after + 1, after + 4):
         for ours, theirs in zip(one.collect(3, round_), other.collect(3, round_), strict=True):
@@ -105,7 +105,7 @@ def fedbuff_of(ran: "Federated") -> FedBuff:
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 @pytest.mark.parametrize("cohort", [10, 24])
-def test_where_all_reply_at_once_and_the_buffer_takes_all_it_is_fedavg(
+def test_fedbuff_with_equal_times_and_a_full_buffer_equals_fedavg(
     federate: "Federate", model: str, cohort: int
 ) -> None:
     alike = (f"model={model}", *ALIKE, f"clients_per_round={cohort}")
@@ -124,8 +124,8 @@ def test_where_all_reply_at_once_and_the_buffer_takes_all_it_is_fedavg(
     )
 
 
-def test_a_late_client_trains_from_what_it_was_given(federate: "Federate") -> None:
-    # Everyone is called at first; with the buffer full of ten, fourteen are late.
+def test_stale_client_trains_from_the_parameters_of_its_dispatch(federate: "Federate") -> None:
+    # All 24 clients are dispatched at 0; the buffer holds ten, so fourteen replies are stale.
     chosen = ("strategy.buffer_size=10", "num_rounds=2", "evaluation.every=1")
     ran = fedbuff(federate, "model=mf", *chosen, "strategy.staleness_exponent=0.0")
     trained = [m for m in ran.tap.asked if m.metadata.message_type == "train"]
@@ -141,11 +141,11 @@ def test_a_late_client_trains_from_what_it_was_given(federate: "Federate") -> No
         assert not np.array_equal(second[name][1], value)
 
 
-def test_a_stale_reply_counts_by_the_root_of_its_age(federate: "Federate") -> None:
+def test_stale_reply_is_scaled_by_the_root_of_its_staleness(federate: "Federate") -> None:
     ran = fedbuff(federate, "model=mf", "strategy.buffer_size=4")
     strategy = fedbuff_of(ran)
-    strategy._age[:] = 0
-    strategy._age[[3, 5]] = [3, 8]
+    strategy._staleness[:] = 0
+    strategy._staleness[[3, 5]] = [3, 8]
     value = np.ones((4, 1), np.float32)
     rows = np.array([7, 7, 7, 2])
     sent = Updates(
@@ -161,7 +161,7 @@ def test_a_stale_reply_counts_by_the_root_of_its_age(federate: "Federate") -> No
     assert combined[2] == pytest.approx(1 / 3)
 
 
-def test_simulated_time_is_saved_by_not_waiting_for_the_slowest(federate: "Federate") -> None:
+def test_buffer_takes_less_simulated_time_than_full_cohorts(federate: "Federate") -> None:
     ran = fedbuff(
         federate, "model=mf", "num_rounds=12", "clients_per_round=8", "strategy.buffer_size=4"
     )
@@ -175,7 +175,7 @@ def test_simulated_time_is_saved_by_not_waiting_for_the_slowest(federate: "Feder
     assert clock[-1] < waiting
 
 
-def test_who_is_fast_replies_more_often(federate: "Federate") -> None:
+def test_fast_clients_reply_more_often(federate: "Federate") -> None:
     ran = fedbuff(
         federate,
         "model=mf",
@@ -189,17 +189,17 @@ def test_who_is_fast_replies_more_often(federate: "Federate") -> None:
     assert often[order[:8]].sum() > often[order[-8:]].sum()
 
 
-def test_what_is_in_flight_is_kept_and_taken_up_again(federate: "Federate") -> None:
+def test_restored_state_equals_the_saved_state(federate: "Federate") -> None:
     ran = fedbuff(federate, "model=mf", "clients_per_round=10", "strategy.buffer_size=4")
     one = fedbuff_of(ran)
     state = one.state()
-    assert len(state["flights/clients"]) + 4 >= 10
+    assert len(state["schedule/clients"]) + 4 >= 10
     other = again(ran)
     other.restore(state)
     assert set(other.state()) == set(state)
     for name, value in other.state().items():
         assert_array_equal(value, state[name])
-    assert list(next(iter(other._held.values()))) == list(ran.shared)
+    assert list(next(iter(other._sent_parameters.values()))) == list(ran.shared)
 
 
 def again(ran: "Federated") -> FedBuff:
@@ -227,11 +227,19 @@ def again(ran: "Federated") -> FedBuff:
     [
         ("strategy.buffer_size=25", r"buffer_size=25 is impossible: choose between 1 and 24"),
         ("strategy.buffer_size=0", r"buffer_size=0 is impossible: choose between 1 and 24"),
-        ("strategy.staleness_exponent=-1.0", r"staleness_exponent must not be negative: -1"),
-        ("strategy.latency_spread=-1.0", r"latency_spread must not be negative: -1"),
-        ("strategy.seconds_per_example=0.0", r"seconds_per_example must be above 0: 0"),
+        (
+            "strategy.staleness_exponent=-1.0",
+            r"staleness_exponent=-1\.0 is impossible: give 0 or more",
+        ),
+        ("strategy.latency_spread=-1.0", r"latency_spread=-1\.0 is impossible: give 0 or more"),
+        (
+            "strategy.seconds_per_example=0.0",
+            r"seconds_per_example=0\.0 is impossible: give more than 0",
+        ),
     ],
 )
-def test_impossible_values_are_refused(federate: "Federate", override: str, complaint: str) -> None:
+def test_value_out_of_range_is_an_error(
+    federate: "Federate", override: str, complaint: str
+) -> None:
     with pytest.raises(ConfigError, match=complaint):
         fedbuff(federate, "model=mf", override)

@@ -1,4 +1,4 @@
-"""Laws of q-FedAvg's weights: no q is no preference, and the larger the more."""
+"""Laws of q-FedAvg's weights, against the paper's formula and Flower's."""
 
 from dataclasses import replace
 from math import inf
@@ -25,9 +25,7 @@ def total(
 
 
 @given(cohorts(), st.lists(st.floats(0, 10), min_size=5, max_size=5))
-def test_no_q_is_the_plain_mean_whatever_the_losses(
-    cohort: list[Client], losses: list[float]
-) -> None:
+def test_fair_sum_with_q_zero_is_the_plain_mean(cohort: list[Client], losses: list[float]) -> None:
     fair = total(cohort, losses[: len(cohort)], q=0.0, lipschitz=3.0)
     plain = UpdateSum.zeros(SHAPES, NUM_ITEMS)
     plain.add(updates(cohort), TABLES)
@@ -38,7 +36,9 @@ def test_no_q_is_the_plain_mean_whatever_the_losses(
 
 
 @given(cohorts(least=2), st.floats(0.1, 3), st.floats(0, 2))
-def test_a_row_moves_as_in_the_paper(cohort: list[Client], q: float, lipschitz: float) -> None:
+def test_fair_sum_equals_the_formula_of_the_paper(
+    cohort: list[Client], q: float, lipschitz: float
+) -> None:
     losses = [0.2 + place for place in range(len(cohort))]
     fair = total(cohort, losses, q, lipschitz)
     delta, divisor = np.zeros(SHAPES["dense"]), 0.0
@@ -50,7 +50,7 @@ def test_a_row_moves_as_in_the_paper(cohort: list[Client], q: float, lipschitz: 
 
 
 @given(cohorts(least=2), st.floats(0.1, 3), st.floats(0.05, 2))
-def test_clients_of_equal_weight_move_the_server_as_in_flower(
+def test_fair_sum_of_equal_weights_equals_flowers(
     cohort: list[Client], q: float, rate: float
 ) -> None:
     alike = [replace(client, weight=1) for client in cohort]
@@ -69,53 +69,55 @@ def test_clients_of_equal_weight_move_the_server_as_in_flower(
 
 
 @pytest.mark.parametrize("mean", [mean_over_all_clients, None])
-def test_the_larger_q_the_more_say_has_the_client_with_the_larger_loss(mean: object) -> None:
-    content, unhappy = Client(3, EVERY_ITEM, 1), Client(3, EVERY_ITEM, 2)
+def test_larger_q_gives_more_weight_to_the_larger_loss(mean: object) -> None:
+    satisfied, dissatisfied = Client(3, EVERY_ITEM, 1), Client(3, EVERY_ITEM, 2)
     away = [
         np.abs(
             (mean_over_all_clients(found) if mean else mean_over_touching_clients(found, TABLES))[
                 "table"
             ]
-            - unhappy.whole("table")
+            - dissatisfied.whole("table")
         ).max()
-        for found in (total([content, unhappy], [0.5, 2.0], q, 0.0) for q in (0, 0.5, 1, 2, 8))
+        for found in (
+            total([satisfied, dissatisfied], [0.5, 2.0], q, 0.0) for q in (0, 0.5, 1, 2, 8)
+        )
     ]
     assert away == sorted(away, reverse=True)
     assert away[-1] < 1e-4 * away[0]
 
 
-def test_a_client_without_data_or_without_loss_spoils_nothing() -> None:
+def test_fair_sum_is_finite_with_zero_weights_and_zero_losses() -> None:
     sent = updates([Client(2, [0, 1], 1), Client(1, [2], 2)])
     sent = replace(sent, weights=np.array([2.0, 0.0]))
     fair = fair_sum(sent, np.array([0.0, 0.0]), SHAPES, TABLES, NUM_ITEMS, 0.5, 1.0, 10.0)
     assert all(np.isfinite(value).all() for value in mean_over_all_clients(fair).values())
 
 
-# --- who lies about a loss --------------------------------------------------------------------
+# --- false losses -----------------------------------------------------------------------------
 
 
 @given(cohorts(least=3), st.floats(10, 1e300), st.floats(0.1, 3), st.floats(0, 2))
-def test_a_loss_beyond_the_cap_counts_as_one_at_the_cap(
-    cohort: list[Client], claimed: float, q: float, lipschitz: float
+def test_loss_above_the_cap_counts_as_the_cap(
+    cohort: list[Client], reported: float, q: float, lipschitz: float
 ) -> None:
     alike = [replace(client, weight=1) for client in cohort]
     honest = [1.0] * (len(alike) - 1)
-    lied, capped = (total(alike, [*honest, f], q, lipschitz, 10.0) for f in (claimed, 10.0))
-    for name, mean in mean_over_all_clients(lied).items():
+    uncapped, capped = (total(alike, [*honest, f], q, lipschitz, 10.0) for f in (reported, 10.0))
+    for name, mean in mean_over_all_clients(uncapped).items():
         assert_allclose(mean, mean_over_all_clients(capped)[name], rtol=1e-6)
 
 
-def test_the_median_is_of_weight_not_of_heads() -> None:
+def test_median_of_the_cap_is_weighted() -> None:
     heavy = Client(5, EVERY_ITEM, 1)
     many = [Client(1, EVERY_ITEM, seed) for seed in (2, 3, 4)]
-    lied = total([heavy, *many], [1.0, 1e30, 1e30, 1e30], 1.0, 0.0, 10.0)
+    uncapped = total([heavy, *many], [1.0, 1e30, 1e30, 1e30], 1.0, 0.0, 10.0)
     capped = total([heavy, *many], [1.0, 10.0, 10.0, 10.0], 1.0, 0.0)
-    for name, mean in mean_over_all_clients(lied).items():
+    for name, mean in mean_over_all_clients(uncapped).items():
         assert_allclose(mean, mean_over_all_clients(capped)[name], rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss_cap", [10.0, inf])
-def test_a_client_of_no_weight_has_no_say_whatever_its_loss(loss_cap: float) -> None:
+def test_client_of_weight_zero_does_not_change_the_result(loss_cap: float) -> None:
     honest = [Client(2, [0, 1], 1), Client(3, [1, 2], 2)]
     sent = updates([*honest, Client(1, [], 3, scale=0.0)])
     sent = replace(sent, weights=np.array([2.0, 3.0, 0.0]))

@@ -1,4 +1,4 @@
-"""The graph of clients: who is whose neighbour, and what each is given."""
+"""Similarity, neighbour shares and means of the user graph, and the strategy in a federation."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +14,7 @@ from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.strategies import user_graph as graph
-from fedrec_flower.strategies.aggregators.robust import PerRow
-from fedrec_flower.strategies.base import VERSIONS, RoundInfo
+from fedrec_flower.strategies.base import VERSIONS, Aggregation, RoundInfo
 from fedrec_flower.strategies.user_graph import (
     UserGraph,
     cosine_similarity,
@@ -28,20 +27,20 @@ if TYPE_CHECKING:
 
 NUM_CLIENTS, NUM_ITEMS = 5, 11
 TABLES = ["table"]
-EVERY_HOW = pytest.mark.parametrize("per_row", ["all_clients", "touched_clients"])
+EVERY_AGGREGATION = pytest.mark.parametrize("aggregation", ["all_clients", "touched_clients"])
 Table = NDArray[np.float32]
 Losses = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class World:
-    """What five clients were given, and what some of them learnt."""
+class GraphInput:
+    """The parameters that five clients received, and the updates of some of them."""
 
     given: Tensors
     updates: Updates
 
     def change(self, name: str) -> Table:
-        """What the members changed, in full: (num_members, ...)."""
+        """The members' updates as dense arrays, (num_members, ...)."""
         if name not in TABLES:
             return self.updates.tensors[name]
         whole = np.zeros((len(self.updates.clients), *self.given[name].shape[1:]), np.float32)
@@ -50,15 +49,15 @@ class World:
 
     @property
     def touched(self) -> NDArray[np.bool_]:
-        """Which member touched which row: (num_members, num_items)."""
+        """Whether a member touched a row, (num_members, num_items)."""
         flags = np.zeros((len(self.updates.clients), NUM_ITEMS), np.bool_)
         flags[self.updates.owners, self.updates.rows] = True
         return flags
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
-    """Some of five clients are members of the cohort, and touched a few of eleven rows."""
+def graph_inputs(draw: st.DrawFn) -> GraphInput:
+    """Draw a cohort of five clients; each member touches some of eleven rows."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     members = np.array(sorted(draw(st.sets(st.integers(0, NUM_CLIENTS - 1), min_size=1))))
     rows = [np.flatnonzero(rng.random(NUM_ITEMS) < 0.5) for _ in members]
@@ -70,69 +69,77 @@ def worlds(draw: st.DrawFn) -> World:
     given_ = {"table": drawn(NUM_CLIENTS, NUM_ITEMS, 3), "dense": drawn(NUM_CLIENTS, 2, 2)}
     changed = {"table": drawn(offsets[-1], 3), "dense": drawn(len(members), 2, 2)}
     weights = rng.integers(1, 50, len(members)).astype(np.float64)
-    return World(given_, Updates(members, weights, offsets, np.concatenate(rows), changed))
+    return GraphInput(given_, Updates(members, weights, offsets, np.concatenate(rows), changed))
 
 
-def held(world: World) -> NDArray[np.float64]:
-    """Everything each client holds after training, flat."""
+def trained_parameters(graph_input: GraphInput) -> NDArray[np.float64]:
+    """Every client's parameters after training, flat."""
     parts = []
-    for name, value in world.given.items():
+    for name, value in graph_input.given.items():
         after = value.astype(np.float64)
-        after[world.updates.clients] += world.change(name)
+        after[graph_input.updates.clients] += graph_input.change(name)
         parts.append(after.reshape(NUM_CLIENTS, -1))
     return np.concatenate(parts, axis=1)
 
 
-def plainly_mixed(world: World, shares: Table, name: str, per_row: PerRow) -> NDArray[np.float64]:
+def dense_mean(
+    graph_input: GraphInput, shares: Table, name: str, aggregation: Aggregation
+) -> NDArray[np.float64]:
     """The mean over neighbours, client by client and row by row."""
-    before, change = world.given[name][world.updates.clients], world.change(name)
-    result = np.zeros(world.given[name].shape)
+    before, change = graph_input.given[name][graph_input.updates.clients], graph_input.change(name)
+    result = np.zeros(graph_input.given[name].shape)
     for client, own in enumerate(shares.astype(np.float64)):
         result[client] = np.average(before, axis=0, weights=own)
-        by_row = per_row == "touched_clients" and name in TABLES
+        by_row = aggregation == "touched_clients" and name in TABLES
         if not by_row:
             result[client] += np.average(change, axis=0, weights=own)
             continue
         for row in range(NUM_ITEMS):
-            heard = own * world.touched[:, row]
-            if heard.any():
-                result[client, row] += np.average(change[:, row], axis=0, weights=heard)
+            weights = own * graph_input.touched[:, row]
+            if weights.any():
+                result[client, row] += np.average(change[:, row], axis=0, weights=weights)
     return result
 
 
 @pytest.mark.parametrize("centred", [False, True])
-@given(world=worlds(), floats_at_once=st.sampled_from([1, 40, 1 << 20]))
-def test_similarity_is_the_cosine_of_all_that_two_clients_hold(
-    world: World, floats_at_once: int, *, centred: bool
+@given(graph_input=graph_inputs(), floats_at_once=st.sampled_from([1, 40, 1 << 20]))
+def test_similarity_is_the_cosine_of_all_parameters_of_two_clients(
+    graph_input: GraphInput, floats_at_once: int, *, centred: bool
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "_FLOATS_AT_ONCE", floats_at_once)
-        found = cosine_similarity(world.given, world.updates, TABLES, centred=centred)
-    flat = held(world) - held(world).mean(axis=0) * centred
+        found = cosine_similarity(graph_input.given, graph_input.updates, TABLES, centred=centred)
+    flat = trained_parameters(graph_input) - trained_parameters(graph_input).mean(axis=0) * centred
     unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
-    assert_allclose(found, unit @ unit[world.updates.clients].T, atol=1e-5)
+    assert_allclose(found, unit @ unit[graph_input.updates.clients].T, atol=1e-5)
 
 
-@EVERY_HOW
-@given(world=worlds(), floats_at_once=st.sampled_from([1, 40, 1 << 20]), count=st.integers(1, 5))
-def test_views_equal_a_plain_dense_computation(
-    world: World, floats_at_once: int, count: int, per_row: PerRow
+@EVERY_AGGREGATION
+@given(
+    graph_input=graph_inputs(),
+    floats_at_once=st.sampled_from([1, 40, 1 << 20]),
+    count=st.integers(1, 5),
+)
+def test_mean_over_neighbours_equals_a_dense_computation(
+    graph_input: GraphInput, floats_at_once: int, count: int, aggregation: Aggregation
 ) -> None:
-    similarity = cosine_similarity(world.given, world.updates, TABLES, centred=True)
-    shares = neighbour_shares(similarity, world.updates.weights, count, 1.0)
+    similarity = cosine_similarity(graph_input.given, graph_input.updates, TABLES, centred=True)
+    shares = neighbour_shares(similarity, graph_input.updates.weights, count, 1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "_FLOATS_AT_ONCE", floats_at_once)
-        views = mean_over_neighbours(world.given, world.updates, TABLES, shares, per_row)
+        views = mean_over_neighbours(
+            graph_input.given, graph_input.updates, TABLES, shares, aggregation
+        )
     for name, view in views.items():
-        assert_allclose(view, plainly_mixed(world, shares, name, per_row), atol=1e-5)
+        assert_allclose(view, dense_mean(graph_input, shares, name, aggregation), atol=1e-5)
 
 
-@given(world=worlds(), count=st.none() | st.integers(1, 5), threshold=st.floats(-1, 1))
-def test_shares_are_of_the_nearest_in_proportion_to_their_examples(
-    world: World, count: int | None, threshold: float
+@given(graph_input=graph_inputs(), count=st.none() | st.integers(1, 5), threshold=st.floats(-1, 1))
+def test_shares_belong_to_the_nearest_in_proportion_to_their_examples(
+    graph_input: GraphInput, count: int | None, threshold: float
 ) -> None:
-    similarity = cosine_similarity(world.given, world.updates, TABLES, centred=True)
-    weights = world.updates.weights
+    similarity = cosine_similarity(graph_input.given, graph_input.updates, TABLES, centred=True)
+    weights = graph_input.updates.weights
     shares = neighbour_shares(similarity, weights, count, threshold)
     assert_allclose(shares.sum(axis=1), np.ones(NUM_CLIENTS), rtol=1e-6)
     for own, alike in zip(shares, similarity, strict=True):
@@ -149,7 +156,7 @@ def test_shares_are_of_the_nearest_in_proportion_to_their_examples(
     seed=st.integers(0, 2**32),
     threshold=st.floats(-1, 1),
 )
-def test_clients_that_hold_the_same_are_neighbours(
+def test_clients_with_equal_parameters_are_neighbours(
     kind: NDArray[np.int64], seed: int, threshold: float
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -158,19 +165,19 @@ def test_clients_that_hold_the_same_are_neighbours(
     unchanged = {"table": np.zeros((0, 3), np.float32)}
     none = Updates(everyone, np.ones(5), np.zeros(6, np.int64), nothing, unchanged)
     similarity = cosine_similarity({"table": kinds[kind]}, none, TABLES, centred=True)
-    listens = neighbour_shares(similarity, none.weights, None, threshold) > 0
-    assert listens[kind[:, None] == kind].all()
+    is_neighbour = neighbour_shares(similarity, none.weights, None, threshold) > 0
+    assert is_neighbour[kind[:, None] == kind].all()
 
 
-def test_those_least_alike_are_no_neighbours() -> None:
-    # The authors' code takes the distance for a similarity: its neighbours would be the others.
+def test_least_similar_clients_are_no_neighbours() -> None:
+    # The authors' code uses the distance as similarity: its neighbours would be the others.
     similarity = np.array([[1.0, 0.9, -0.5], [0.9, 1.0, -0.5], [-0.5, -0.5, 1.0]])
     shares = neighbour_shares(similarity, np.ones(3), None, 0.0)
     expected = np.array([[1 / 2, 1 / 2, 0], [1 / 2, 1 / 2, 0], [0, 0, 1]])
     assert_allclose(shares, expected)
 
 
-def test_whoever_holds_zeros_resembles_nobody_and_spoils_nothing() -> None:
+def test_client_with_zero_parameters_has_similarity_zero() -> None:
     updates = Updates(
         np.array([0]),
         np.ones(1),
@@ -190,11 +197,11 @@ WAYS = ("shared", "own")  # of scoring
 GRAPH = ("model=gpfedrec", "training.learning_rate=20", "clients_per_round=10")
 
 
-@EVERY_HOW
-def test_where_everyone_is_everyones_neighbour_all_are_given_fedavg(
-    federate: "Federate", per_row: str
+@EVERY_AGGREGATION
+def test_user_graph_with_all_neighbours_equals_fedavg(
+    federate: "Federate", aggregation: str
 ) -> None:
-    aggregation = f"strategy.aggregation={per_row}"
+    aggregation = f"strategy.aggregation={aggregation}"
     ran = federate(*GRAPH, "strategy=user_graph", "strategy.num_neighbours=24", aggregation)
     plain = federate(*GRAPH, "strategy=fedavg", aggregation)
     assert set(ran.shared) == {*plain.shared, VERSIONS}
@@ -206,19 +213,19 @@ def test_where_everyone_is_everyones_neighbour_all_are_given_fedavg(
         assert ran.metric_table()[key] == pytest.approx(metric, abs=1e-5)
 
 
-def test_every_round_gives_each_client_the_mean_over_its_neighbours(
+def test_each_client_receives_the_mean_over_its_neighbours_every_round(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     received = []
 
-    def listening(
+    def recorded(
         self: UserGraph, views: Tensors, updates: Updates, losses: Losses, round_: RoundInfo
     ) -> Tensors:
         received.append(updates)
         return move(self, views, updates, losses, round_)
 
     move = UserGraph.apply_updates
-    monkeypatch.setattr(UserGraph, "apply_updates", listening)
+    monkeypatch.setattr(UserGraph, "apply_updates", recorded)
     words = ("strategy=user_graph", "strategy.threshold=0", "federation.num_nodes=3")
     ran = federate(*GRAPH, *words)
     views = ran.strategy.initialize(ran.setup.initial(ran.strategy))
@@ -237,10 +244,12 @@ def test_every_round_gives_each_client_the_mean_over_its_neighbours(
         weight = np.maximum(shares @ touched, 1e-30)[..., None]
         views = {name: before + np.einsum("uv,vid->uid", shares, change) / weight}
     assert_allclose(ran.shared[name], views[name], atol=1e-5)
-    assert not np.allclose(ran.shared[name], ran.shared[name][:1], atol=1e-3)  # personal indeed
+    assert not np.allclose(ran.shared[name], ran.shared[name][:1], atol=1e-3)  # the versions differ
 
 
-def test_a_client_scores_with_its_own_view_or_with_what_it_made_of_it(federate: "Federate") -> None:
+def test_client_scores_with_its_received_or_with_its_trained_parameters(
+    federate: "Federate",
+) -> None:
     shared, own = (federate(*GRAPH, "strategy=user_graph", f"model.score_with={w}") for w in WAYS)
     name = "item_embedding.weight"
     assert_array_equal(shared.shared[name], own.shared[name])
@@ -248,7 +257,7 @@ def test_a_client_scores_with_its_own_view_or_with_what_it_made_of_it(federate: 
     assert set(own.personal) - set(shared.personal) == {name}
 
 
-def test_a_pull_keeps_clients_near_what_they_were_given(federate: "Federate") -> None:
+def test_proximal_factor_keeps_clients_near_the_received_parameters(federate: "Federate") -> None:
     name = "item_embedding.weight"
     free, held_back = (
         federate(*GRAPH, "strategy=user_graph", "num_rounds=1", f"strategy.pull={pull}")
@@ -262,12 +271,14 @@ def test_a_pull_keeps_clients_near_what_they_were_given(federate: "Federate") ->
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("strategy.num_neighbours=0", r"strategy\.num_neighbours must be at least 1 or null: 0"),
-        ("strategy.threshold=2.0", r"strategy\.threshold must be in \[-1, 1\]: 2"),
-        ("strategy.pull=2.0", r"strategy\.pull must be in \[0, 1\]: 2"),
+        ("strategy.num_neighbours=0", r"num_neighbours=0 is impossible: give 1 or more"),
+        ("strategy.threshold=2.0", r"threshold=2\.0 is impossible: give 1 or less"),
+        ("strategy.pull=2.0", r"pull=2\.0 is impossible: give 1 or less"),
         ("strategy.memory_budget_mb=0", r"24 clients takes the server about 0 MB.*lower model\."),
     ],
 )
-def test_impossible_values_are_refused(federate: "Federate", override: str, complaint: str) -> None:
+def test_value_out_of_range_is_an_error(
+    federate: "Federate", override: str, complaint: str
+) -> None:
     with pytest.raises(ConfigError, match=complaint):
         federate(*GRAPH, "strategy=user_graph", override)
