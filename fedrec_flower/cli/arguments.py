@@ -20,7 +20,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedrec_flower.core.errors import ConfigError, require
 from fedrec_flower.core.instantiate import trust
-from fedrec_flower.experiment.composition import PATHS, repeatable, require_paths
+from fedrec_flower.experiment.composition import (
+    PATHS,
+    compose_unresolved,
+    repeatable,
+    require_paths,
+)
 
 _NEEDS_QUOTES = re.compile(r"[^\x00-\x7f]|[~=#;]")  # characters that Hydra reads only in quotes
 _HYDRA_SYNTAX = re.compile(r"[,{}()\[\]$'\"]")  # a sweep, a list, an interpolation, quotes
@@ -135,6 +140,7 @@ def _as_data(folder: Path) -> str:
             "folder of a run: use --config-dir for a folder of your own choices"
         )
     content.pop("hydra", None)
+    content.setdefault("callbacks", _default_callbacks())  # earlier versions had no such group
     from fedrec_flower.reports.settings import flattened  # imported here: needs pandas
 
     for name, value in flattened(content):
@@ -150,3 +156,7 @@ def _chooses(entry: Any) -> bool:
     """True if a `defaults` entry is not one of those in every run's config.yaml."""
     name = next(iter(entry), "") if isinstance(entry, dict) else entry
     return name not in ("schema", "_self_") and not str(name).startswith("override hydra/")
+
+
+def _default_callbacks() -> Any:
+    return OmegaConf.to_container(compose_unresolved([]).callbacks)

@@ -53,6 +53,7 @@ class _Kind:
 
 
 _KINDS = {
+    "callbacks": _Kind("experiment.callbacks", "federation.server.callback.Callback"),
     "attack": _Kind("threats", "threats.Attack"),
     "compression": _Kind("communication.compression", "communication.compression.Compression"),
     "dataset": _Kind("data.sources", methods=("load", "fingerprint")),
@@ -112,7 +113,8 @@ def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
     node, those that the method names: so several classes share these keys and one definition.
 
     Args:
-        group: the configuration group: "model", "strategy", ...
+        group: the configuration group: "model", "strategy", ...; or a node in it, such as
+            "callbacks.progress".
         node: `_target_` and the constructor's arguments; `name` is a label of the node.
         available: values of the run, such as `num_items`; those that the constructor declares are
             passed to it.
@@ -191,7 +193,7 @@ def _locate(group: str, path: Any) -> Any:
         ConfigError: if the path is not allowed (checked before the import), cannot be imported, or
             is not a class of this group.
     """
-    kind = _KINDS[group]
+    kind = _KINDS[group.partition(".")[0]]
     if not isinstance(path, str) or not _PATH.fullmatch(path) or "__main__" in path.split(".")[1:]:
         raise ConfigError(f"{group}._target_={path!r} is not a class: name one by its full path")
     built_in = f"{_PACKAGE}.{kind.package}"

@@ -1,10 +1,18 @@
-"""The live view of a run, which also writes rounds.csv as the rounds come in."""
+"""Callbacks of a run: table of rounds, progress bar, checkpoints.
 
-from collections.abc import Mapping
+The group `callbacks` of the configuration lists them, and they are called in its order. A callback
+of another package extends `Callback` and is added by `+callbacks.mine._target_=my_package.Mine` or
+by a yaml of that group. A constructor gets those of these arguments that it names: `folder`
+(`RunFolder`), `summary` (`RunSummary`), `num_rounds`, `select_by` (metric of model selection). A
+callback that is a context manager is entered before the first round and left after the last one.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import isnan
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -15,32 +23,97 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from typing_extensions import override
 
 from fedrec_flower.core.checkpoint import Checkpoint
+from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.interactions import Part
-from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.summary import RunSummary
 from fedrec_flower.federation.results import Metrics
 from fedrec_flower.federation.server.callback import Callback
-from fedrec_flower.federation.server.plan import Plan
 
 
-class Progress(Callback):
-    """Shows a bar with the current metrics and the time left; a line per evaluation in a log.
+@contextmanager
+def open_callbacks(
+    nodes: Mapping[str, Mapping[str, Any] | None], **available: Any
+) -> Iterator[list[Callback]]:
+    """Build the callbacks of a configuration; those that are context managers are entered.
 
     Args:
-        folder: the run's folder; rows go to its rounds.csv.
-        plan: the run.
-        evaluator: names the metric to show.
-        record: hears when training begins, for the times in the summary.
+        nodes: the group `callbacks`: a node for each name, or null for none.
+        available: arguments that constructors may name; see the module.
+
+    Raises:
+        ConfigError: names a callback that cannot be built.
+    """
+    callbacks: list[Callback] = []
+    with ExitStack() as stack:
+        for name, node in nodes.items():
+            if node is None:
+                continue
+            callback = build(f"callbacks.{name}", node, **available)
+            if hasattr(callback, "__exit__"):
+                stack.enter_context(callback)
+            callbacks.append(callback)
+        yield callbacks
+
+
+class SetupTimer(Callback):
+    """Records the end of the set-up in the summary; part of every run.
+
+    Args:
+        summary: of the run.
     """
 
-    def __init__(
-        self, folder: RunFolder, plan: Plan, evaluator: Evaluator, record: RunSummary
+    def __init__(self, summary: RunSummary) -> None:
+        self._summary = summary
+
+    @override
+    def on_start(self, round_: int) -> None:
+        self._summary.start_training(round_)
+
+
+class RoundsTable(Callback):
+    """Writes rounds.csv, one row per round, phase and metric.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    @override
+    def after_round(
+        self,
+        round_: int,
+        loss: float,
+        num_clients: int,
+        failures: Mapping[str, int],
+        metrics: Mapping[str, float],
     ) -> None:
-        self._folder, self._plan, self._record = folder, plan, record
-        self._select_by = evaluator.select_by
+        """Write the loss, further metrics, and failures if there are any, as `lost/<kind>`."""
+        counts = {f"lost/{kind}": float(count) for kind, count in sorted(failures.items())}
+        self._folder.add_round(round_, "train", {"loss": loss, **metrics, **counts}, num_clients)
+
+    @override
+    def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
+        self._folder.add_round(round_, "validation", metrics[Part.VALIDATION], num_clients)
+        self._folder.add_round(round_, "test", metrics[Part.TEST], num_clients)
+
+
+class ProgressBar(Callback):
+    """Shows a bar with current metrics and remaining time; without a terminal, one line each.
+
+    Args:
+        num_rounds: of the run.
+        select_by: the validation metric that is shown.
+    """
+
+    def __init__(self, num_rounds: int, select_by: str) -> None:
+        self._num_rounds = num_rounds
+        self._select_by = select_by
         self._console = Console(stderr=True)
         self._bar = RichProgress(
             TextColumn("{task.description}"),
@@ -53,8 +126,9 @@ class Progress(Callback):
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._loss, self._shown = "", "starting the engine"
-        self._task = self._bar.add_task("rounds", total=plan.num_rounds, metrics=self._shown)
+        self._loss = ""
+        self._validation = "starting the engine"
+        self._task = self._bar.add_task("rounds", total=num_rounds, metrics=self._validation)
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -67,16 +141,16 @@ class Progress(Callback):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar; it stays visible."""
         self._bar.stop()
 
+    @override
     def on_start(self, round_: int) -> None:
-        """See `Callback.on_start`; until now the engine started."""
-        self._record.start_training(round_)
         if round_:
-            self._shown = ""  # what was last evaluated is not known here
-        self._bar.reset(self._task, completed=round_, metrics=self._shown)
+            self._validation = ""  # the last evaluation of a resumed run is not known here
+        self._bar.reset(self._task, completed=round_, metrics=self._validation)
 
+    @override
     def after_round(
         self,
         round_: int,
@@ -85,27 +159,34 @@ class Progress(Callback):
         failures: Mapping[str, int],
         metrics: Mapping[str, float],
     ) -> None:
-        """See `Callback.after_round`; what is lost has rows of its own, where anything is."""
-        counted = {f"lost/{kind}": float(count) for kind, count in sorted(failures.items())}
-        self._folder.add_round(round_, "train", {"loss": loss, **metrics, **counted}, num_clients)
-        self._loss = "" if isnan(loss) else f"loss {loss:.4f}"  # a model of sums has none
-        self._bar.update(
-            self._task, completed=round_, metrics=f"{self._shown} {self._loss}".strip()
-        )
+        self._loss = "" if isnan(loss) else f"loss {loss:.4f}"  # closed-form models have none
+        text = f"{self._validation} {self._loss}".strip()
+        self._bar.update(self._task, completed=round_, metrics=text)
 
+    @override
     def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
-        """See `Callback.after_evaluation`."""
-        self._folder.add_round(round_, "validation", metrics[Part.VALIDATION], num_clients)
-        self._folder.add_round(round_, "test", metrics[Part.TEST], num_clients)
-        chosen = self._select_by
-        value = metrics[Part.VALIDATION].get(chosen)
-        self._shown = "" if value is None else f"validation {chosen} {value:.4f}"
-        self._bar.update(self._task, metrics=f"{self._shown} {self._loss}".strip())
+        value = metrics[Part.VALIDATION].get(self._select_by)
+        self._validation = "" if value is None else f"validation {self._select_by} {value:.4f}"
+        text = f"{self._validation} {self._loss}"
+        self._bar.update(self._task, metrics=text.strip())
         if self._bar.disable:
-            line = f"round {round_}/{self._plan.num_rounds} {self._shown} {self._loss}"
+            line = f"round {round_}/{self._num_rounds} {text}"
             self._console.print(line.rstrip(), highlight=False)
 
+
+class CheckpointWriter(Callback):
+    """Writes each checkpoint, with the times of the run so far; without it no run can be resumed.
+
+    Args:
+        folder: the run's folder.
+        summary: of the run.
+    """
+
+    def __init__(self, folder: RunFolder, summary: RunSummary) -> None:
+        self._folder = folder
+        self._summary = summary
+
+    @override
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """See `Callback.on_checkpoint`; what the run has taken so far is kept with it."""
-        facts = {**checkpoint.facts, "record": self._record.facts()}
+        facts = {**checkpoint.facts, "record": self._summary.facts()}
         self._folder.checkpoints.write(replace(checkpoint, facts=facts))

@@ -88,6 +88,9 @@ def validate_config(config: Config, *, deployed: bool) -> None:
         if group == "federation" and node.get("num_nodes") is None:
             node = {name: value for name, value in node.items() if name != "num_nodes"}
         check_node(group, node)
+    for name, node in config["callbacks"].items():
+        if node is not None:
+            check_node(f"callbacks.{name}", node)
 
 
 def check_deployment(config: Config, *, deployed: bool) -> None:

@@ -46,6 +46,7 @@ class Schema:
     evaluation: Any = MISSING
     model: Any = MISSING
     federation: Any = MISSING
+    callbacks: Any = MISSING
     task: str = MISSING
     seed: int = MISSING
     randomness: str = MISSING

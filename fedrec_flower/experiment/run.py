@@ -24,7 +24,7 @@ from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.metric_sums import Bounds
 from fedrec_flower.experiment import compatibility as checking
 from fedrec_flower.experiment.artifacts import write_artifacts
-from fedrec_flower.experiment.callbacks import Progress
+from fedrec_flower.experiment.callbacks import SetupTimer, open_callbacks
 from fedrec_flower.experiment.privacy_audit import TrainedRun, check_attack, run_inference
 from fedrec_flower.experiment.privacy_setup import PrivacySetup
 from fedrec_flower.experiment.run_folder import RunFolder
@@ -71,8 +71,14 @@ def run(
     with RunSummary(folder, config, saved) as record:
         setup = set_up(config, folder, grid)
         record.update(setup.facts())
-        with Progress(folder, setup.plan, setup.evaluator, record) as progress:
-            server = setup.server(config, [progress])
+        with open_callbacks(
+            config["callbacks"],
+            folder=folder,
+            summary=record,
+            num_rounds=setup.plan.num_rounds,
+            select_by=setup.evaluator.select_by,
+        ) as callbacks:
+            server = setup.server(config, [SetupTimer(record), *callbacks])
             checking.check_centralized(config, setup.data)
             checking.check_strategy(server.strategy, setup.model, setup.privacy_setup.secure)
             setup.privacy_setup.check(server.strategy)

@@ -37,7 +37,7 @@ Run = Callable[[Config, Prepared, RunFolder], Outcome]
 
 _HONEST = {"_target_": "fedrec_flower.threats.NoAttack", "name": "none"}
 _TRAINED = ".trained"  # name of the tensor with the users that trained, in the cached file
-_IGNORED_KEYS = ("seed", "attack", "output_dir", "resume", "overrides", "federation")
+_IGNORED_KEYS = ("seed", "attack", "output_dir", "resume", "overrides", "federation", "callbacks")
 _MAX_SEED = 2**31
 
 

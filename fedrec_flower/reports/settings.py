@@ -13,7 +13,7 @@ from fedrec_flower.reports.run_frames import is_engine
 Settings = dict[str, Any]  # dotted name -> value, such as "model.embedding_dim" -> 128
 
 LEAKY = " (leaky protocol)"
-_HYDRAS_OWN = ("defaults", "hydra")
+_NO_SETTINGS = ("defaults", "hydra", "callbacks")  # callbacks do not change results
 _GROUPS = ("dataset", "model", "strategy", "partition", "federation")
 # What a repetition may change and still be the same experiment.
 _VARIED = {"seed", "output_dir", "dataset.cache_dir"}
@@ -67,7 +67,7 @@ def parse(text: str) -> Settings:
         content = dict(yaml.safe_load(text))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise ValueError(f"config.yaml is not the configuration of a run ({error})") from error
-    known = {k: v for k, v in content.items() if k not in _HYDRAS_OWN}
+    known = {k: v for k, v in content.items() if k not in _NO_SETTINGS}
     known |= {group: _chosen(known.get(group)) for group in _OPTIONAL}
     return _BEFORE | dict(flattened(known))
 

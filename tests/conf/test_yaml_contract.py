@@ -26,8 +26,13 @@ INJECTED = {"info", "num_users", "num_items", "rating_range", "task"} | {
     "seed",
     "num_clients",
     "client_weight",
+    "folder",
+    "summary",
+    "num_rounds",
+    "select_by",
 }
-FRAGMENTS = {"server_optimizer"}  # groups whose keys become part of the node that includes them
+# Groups whose yamls become part of the node that includes them.
+FRAGMENTS = {"server_optimizer", "callbacks"}
 EXPLAINS_ITSELF = {"_target_", "name", "task"}
 
 

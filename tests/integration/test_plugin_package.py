@@ -28,7 +28,20 @@ FILES = {
         "from fedrec_flower.evaluation.metrics.ranking import HitRate\n"
         "class Top(HitRate):\n    kind = 'top'\n"
     ),
+    "fedrec_toy/callbacks.py": (
+        "from fedrec_flower.federation.server.callback import Callback\n"
+        "class StopAfter(Callback):\n"
+        "    def __init__(self, last_round: int):\n"
+        "        self.last_round, self.round = last_round, 0\n"
+        "    def after_round(self, round_, *_):\n"
+        "        self.round = round_\n"
+        "    def should_stop(self):\n"
+        "        return self.round >= self.last_round\n"
+    ),
     "fedrec_toy/conf/__init__.py": "",
+    "fedrec_toy/conf/callbacks/stop_after.yaml": (
+        "_target_: fedrec_toy.callbacks.StopAfter\nlast_round: 1\n"
+    ),
     "fedrec_toy/conf/model/toy.yaml": (
         "_target_: fedrec_toy.models.Toy\nname: toy\nembedding_dim: 4\ninit_std: 0.1\n"
     ),
@@ -80,12 +93,13 @@ def installed(site: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def test_an_installed_package_gives_model_strategy_data_and_metric(
+def test_an_installed_package_gives_model_strategy_data_metric_and_callback(
     in_terminal: Start, installed: dict[str, str], tmp_path: Path
 ) -> None:
     words = (
         *("federation=in_process", "model=toy", "strategy=twin", "dataset=sample"),
-        *("evaluation.metrics=[ndcg@10,hr@10,top@10]", "num_rounds=1"),
+        *("evaluation.metrics=[ndcg@10,hr@10,top@10]", "num_rounds=3"),
+        "+callbacks@callbacks.stop_after=stop_after",
         *(f"dataset.cache_dir={tmp_path / 'cache'}", "output_dir=run"),
     )
     process = in_terminal(*words, cwd=tmp_path, env=installed)
@@ -94,6 +108,7 @@ def test_an_installed_package_gives_model_strategy_data_and_metric(
     (summary,) = load_summaries(tmp_path / "run").to_dict("records")
     names = [summary[group] for group in ("model", "strategy", "dataset")]
     assert names == ["toy", "twin", "sample"]
+    assert summary["stopped_at"] == 1
     runs = load_runs(tmp_path / "run")
     values = runs[runs["phase"] == "test"].set_index(["round", "metric"])["value"]
     assert values[(1, "top@10")] == values[(1, "hr@10")]

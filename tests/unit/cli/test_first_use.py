@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.data.interactions import Part
-from fedrec_flower.experiment.callbacks import Progress
+from fedrec_flower.experiment.callbacks import ProgressBar, RoundsTable
 from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
@@ -78,15 +78,14 @@ def test_a6_epsilon_is_always_shown_with_delta(federate: "Federate", tmp_path: P
 
 
 def test_a12_progress_of_a_closed_form_model_shows_no_loss(
-    federate: "Federate", tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setup = federate("model=popularity", "num_rounds=1").setup
-    folder = RunFolder.create(tmp_path / "run")
-    progress = Progress(folder, setup.plan, setup.evaluator, None)  # type: ignore[arg-type]  # it is asked only when training begins
+    callbacks = [ProgressBar(1, "ndcg@10"), RoundsTable(RunFolder.create(tmp_path / "run"))]
     metrics = {part: {"ndcg@10": 0.25} for part in (Part.VALIDATION, Part.TEST)}
     for loss in (float("nan"), 0.5):
-        progress.after_round(1, loss, 24, {}, {})
-        progress.after_evaluation(1, metrics, 24)
+        for callback in callbacks:
+            callback.after_round(1, loss, 24, {}, {})
+            callback.after_evaluation(1, metrics, 24)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "round 1/1 validation ndcg@10 0.2500",
