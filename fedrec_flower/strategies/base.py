@@ -1,8 +1,8 @@
 """The interface of federated algorithms: how the server moves and how clients train.
 
 A strategy is an algorithm. It has no transport, no round loop and no messages; the server
-(`federation.server`) calls it with the aggregated updates. What the server must provide is declared
-in class attributes, which privacy relies on.
+(`federation.server`) calls it with the aggregated updates. A strategy declares its requirements on
+the server in class attributes, on which privacy relies.
 """
 
 from collections.abc import Mapping
@@ -205,7 +205,7 @@ class FederatedStrategy:
         raise NotImplementedError
 
     def schedule(self, parameters: Tensors, round_: int) -> tuple[NDArray[np.int64], Tensors]:
-        """Choose the clients that reply in a round, and what each was given (`asynchronous`).
+        """Choose the clients that reply in a round, and the parameters of each (`asynchronous`).
 
         Args:
             parameters: the global parameters before the round.
@@ -218,7 +218,7 @@ class FederatedStrategy:
         raise NotImplementedError
 
     def extra_tensors(self) -> Tensors:
-        """Return what is sent beside the parameters; clients send tensors of the same names."""
+        """Return the tensors sent with the parameters; clients send tensors of the same names."""
         return {}
 
     def round_metrics(self) -> Mapping[str, float]:
@@ -226,11 +226,11 @@ class FederatedStrategy:
         return {}
 
     def state(self) -> Tensors:
-        """Return what the server keeps beside the parameters, for a checkpoint."""
+        """Return the server's state without the parameters, for a checkpoint."""
         return {}
 
     def restore(self, state: Tensors) -> None:
-        """Go on from a `state`; from an empty one, as before the first round."""
+        """Restore a `state`; an empty one is the state before the first round."""
         del state
 
     @property
@@ -257,7 +257,7 @@ class FederatedStrategy:
     # --- for subclasses ---------------------------------------------------------------------
 
     def mean(self, total: UpdateSum) -> Tensors:
-        """Return the mean of a weighted sum, divided as `aggregation` says."""
+        """Return the mean of a weighted sum; `aggregation` chooses the divisor."""
         if self.aggregation == "touched_clients":
             return mean_over_touching_clients(total, self.info.item_tables)
         return mean_over_all_clients(total)

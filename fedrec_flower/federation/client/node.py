@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -50,15 +50,11 @@ from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.privacy.noise import NoiseSource
+from fedrec_flower.strategies.client_updates import LocalUpdateRule, PlainUpdate
 from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.factory import choose_trainer
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 from fedrec_flower.training.trainer import LocalTrainer
-
-if TYPE_CHECKING:
-    from fedrec_flower.strategies.client_updates import LocalUpdateRule
-
-_PLAIN = {"_target_": "fedrec_flower.strategies.client_updates.PlainUpdate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +227,7 @@ class _NodeBuilder:
         personal = [name for name, _ in model.named_parameters() if name not in shared]
         locally_adapted = [name for name in self.shared_names if name in model.locally_adapted]
         store = self._store(personal, locally_adapted)
-        rule: LocalUpdateRule = build("local", job.local or _PLAIN)
+        rule: LocalUpdateRule = build("local", job.local) if job.local else PlainUpdate()
         trained = [name for name in self.shared_names if name not in model.frozen]
         shapes = {name: tuple(model.get_parameter(name).shape) for name in trained}
         tables = frozenset(trained) & model.item_rows

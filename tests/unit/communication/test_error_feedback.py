@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from fedrec_flower.communication.compression.base import Compression
 from fedrec_flower.communication.compression.error_feedback import compress_with_feedback
 from fedrec_flower.communication.compression.top_k import TopK
-from fedrec_flower.communication.packing import Sums
+from fedrec_flower.core.types import Sums
 from fedrec_flower.core.updates import Updates
 from tests.helpers.compressing import (
     COMPRESSIONS,
