@@ -1,4 +1,4 @@
-"""Whole federations under attack: nobody malicious changes nothing, and attacks work."""
+"""Poisoned federations: no effect without malicious clients, and effective attacks."""
 
 from typing import TYPE_CHECKING
 

@@ -61,7 +61,7 @@ CLIENTS = {
 
 @dataclass
 class Drawn:
-    """The roles of draws, by what they followed from."""
+    """The roles of draws, by the origin of the draws."""
 
     by_seed: set[str] = field(default_factory=set)
     by_secret: set[str] = field(default_factory=set)
@@ -107,7 +107,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sent(ran: "Federated") -> dict[str, bytes]:
-    """What the nodes sent of their training, a name an array."""
+    """The arrays of the nodes' train replies, by name."""
     replies = [m for m in ran.tap.replies if m.metadata.message_type.startswith("train")]
     return {
         f"{place}/{name}": array.numpy().tobytes()
@@ -118,7 +118,7 @@ def sent(ran: "Federated") -> dict[str, bytes]:
 
 
 def scene(ran: "Federated") -> TrainedRun:
-    """What an attack looks at."""
+    """The observations of an attack."""
     initial = ran.setup.initial(ran.strategy)
     shadows = Shadows(ran.config, ran.setup.data, run_quietly)
     told = (ran.setup.data, ran.setup.privacy_setup, ran.server, ran.outcome, initial, ran.store)
@@ -131,11 +131,11 @@ def scene(ran: "Federated") -> TrainedRun:
 def test_the_seed_in_the_job_determines_no_draw_of_a_client(
     federate: "Federate", drawn: Drawn
 ) -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     for words in RUNS.values():
         federate(*QUICK, *words, PRIVATE)
         assert not drawn.by_seed & CLIENTS, words
-    # Every such draw was made, so none of the above was true of nothing.
+    # Every such draw occurred, so the checks above were not vacuous.
     assert drawn.by_secret == CLIENTS
     drawn.by_secret.clear()
     federate(*QUICK, *RUNS["finetuned, compressed"])
@@ -147,7 +147,7 @@ def test_the_seed_in_the_job_determines_no_draw_of_a_client(
 def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
     federate: "Federate", name: str
 ) -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     words = (*QUICK, *RUNS[name], PRIVATE, "clients_per_round=9")
     one, other = federate(*words), federate(*words)
     mine, theirs = sent(one), sent(other)
@@ -163,7 +163,7 @@ def test_two_secrets_under_one_seed_give_other_updates_and_the_same_server(
 
 
 def test_no_message_contains_the_secret(federate: "Federate") -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     for words in (RUNS["finetuned, compressed"], RUNS["pseudo items, masked"]):
         ran = federate(*QUICK, *words, PRIVATE)
         secret = (ran.store / SECRET_FILE).read_bytes()
@@ -176,7 +176,7 @@ def test_no_message_contains_the_secret(federate: "Federate") -> None:
 
 
 def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "Federate") -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf", PRIVATE)
     trainer: Any = ran.open_node().trainer
     for chance in (ran.setup.privacy_setup.noise_source, trainer.pipeline.steps[0].noise_source):
@@ -186,7 +186,7 @@ def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "F
 
 
 def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "Federate") -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     ran = federate("model=mf", "privacy=pseudo_items", PRIVATE)
     trainer: Any = ran.open_node().trainer
     data = ran.setup.data.client(3)
@@ -205,7 +205,7 @@ def test_pseudo_items_stay_the_same_in_every_round_of_a_private_run(federate: "F
 def test_given_one_secret_hosting_and_engines_change_nothing(
     federate: "Federate", model: str, change: str
 ) -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     nodes_and_engine = ("federation.num_nodes=1", "training.engine=vectorized")
     words = (*QUICK, f"model={model}", PRIVATE, *nodes_and_engine)
     one, other = federate(*words), federate(*words, change)
@@ -251,7 +251,7 @@ def test_the_replayed_round_uses_the_secret_of_the_run(federate: "Federate") -> 
 def test_an_attack_on_a_seeded_run_states_that_the_server_has_the_seed(
     federate: "Federate", randomness: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     ran = federate("model=mf", "attack=interaction_inference", *QUICK, f"randomness={randomness}")
     with caplog.at_level("INFO", "fedrec_flower"):
         found = run_inference(ran.setup.attack, scene(ran))["attack"]
@@ -259,14 +259,14 @@ def test_an_attack_on_a_seeded_run_states_that_the_server_has_the_seed(
     assert (SEEDED_CAVEAT in caplog.text) == (randomness == "seeded")
 
 
-# --- what a run says, and what it refuses -------------------------------------------------------
+# --- statements and refusals of a run -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("randomness", ["seeded", "private"])
 def test_masks_with_a_known_seed_are_logged(
     federate: "Federate", randomness: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     with caplog.at_level("WARNING", "fedrec_flower"):
         federate("num_rounds=0", "model=mf", *SECAGG, f"randomness={randomness}")
     assert ("can separate masked sums" in caplog.text) == (randomness == "seeded")
@@ -288,7 +288,7 @@ def test_another_randomness_is_refused(federate: "Federate") -> None:
 
 
 def test_an_unknown_randomness_in_a_job_is_private(federate: "Federate") -> None:
-    """Item 1: the server knows no draw of a client."""
+    """The server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf")
     node = ran.open_node(store=ran.store / "other", randomness="whatever")
     assert isinstance(node.seed, Secret)

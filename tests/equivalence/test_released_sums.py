@@ -1,6 +1,6 @@
-"""What the sums that come out of secure aggregation tell, and that no client is in two of a round.
+"""Sums under secure aggregation: their leakage, and at most one released sum of a client per round.
 
-The server of these tests is curious: it keeps every sum that it could unmask.
+The server of these tests stores every sum that it can unmask.
 """
 
 import json
@@ -52,7 +52,7 @@ def released(monkeypatch: pytest.MonkeyPatch) -> list[CohortSum]:
 def test_a_retried_round_releases_no_two_sums_that_differ_by_a_client(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
-    """Item 5: no two sums of the same parameters are released.
+    """No two sums of the same parameters are released.
 
     A node was silent once, and the sum without it was thrown away after it was unmasked.
     """
@@ -69,7 +69,7 @@ def test_a_retried_round_releases_no_two_sums_that_differ_by_a_client(
 def test_a_client_whose_share_was_revealed_does_not_answer_the_round_again(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
-    """Item 5: no two sums of the same parameters are released.
+    """No two sums of the same parameters are released.
 
     The shares came too late for the server's patience, which its curiosity does not mind.
     """
@@ -82,7 +82,7 @@ def test_a_client_whose_share_was_revealed_does_not_answer_the_round_again(
 def test_clients_that_are_in_no_sum_yet_take_the_place_of_those_that_are(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
-    """Item 5: no two sums of the same parameters are released."""
+    """No two sums of the same parameters are released."""
     words = ("clients_per_round=6", "min_completion=0.4", "secure_aggregation.min_clients=2")
     late = falling_silent("unmask", set(range(1, 13)), rounds=1)
     ran = federate(*FOR_ONE, *words, meddle=late)
@@ -98,7 +98,7 @@ def test_clients_that_are_in_no_sum_yet_take_the_place_of_those_that_are(
 def test_an_invalid_released_sum_is_not_requested_again(
     federate: "Federate", released: list[CohortSum], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Item 5: no two sums of the same parameters are released."""
+    """No two sums of the same parameters are released."""
     unmask = Coordinator.unmask
 
     def garbled(*arguments: Any) -> Any:
@@ -114,7 +114,7 @@ def test_an_invalid_released_sum_is_not_requested_again(
 def test_a_session_is_bound_to_its_job(
     federate: "Federate", released: list[CohortSum], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """Item 5: Nodes revealed shares by the rules of a job that only the last request named."""
+    """Nodes revealed shares by the rules of a job that only the last request named."""
     honest = SecAggRound._message
 
     def of_another_job(session: SecAggRound, place: int, request: StageRequest) -> Message:
@@ -132,7 +132,7 @@ def test_a_session_is_bound_to_its_job(
     assert released == []
 
 
-# --- a run that is killed and goes on -----------------------------------------------------------
+# --- a run that is killed and resumed -----------------------------------------------------------
 
 SMALL = (
     *("federation=in_process", "dataset=synthetic", "dataset.num_users=24"),
@@ -170,7 +170,7 @@ def words(tmp_path: Path) -> list[str]:
 def test_a_resumed_run_releases_no_second_sum_of_a_round(
     words: list[str], tmp_path: Path, released: list[CohortSum]
 ) -> None:
-    """Item 5: Round 2 was over but for its evaluation; when it is done again a node is silent."""
+    """Round 2 was complete except for its evaluation; when it is done again a node is silent."""
     killed(words, tmp_path / "run", Killed(2, "evaluate"))
     assert len(released) == 2
     config, _ = compose(words)
@@ -185,7 +185,7 @@ def test_a_resumed_run_releases_no_second_sum_of_a_round(
 def test_a_run_resumes_if_its_last_round_released_no_sum(
     words: list[str], tmp_path: Path, stage: str
 ) -> None:
-    """Item 5: no two sums of the same parameters are released.
+    """No two sums of the same parameters are released.
 
     However rarely checkpoints were asked for: no round that was released is done again.
     """
@@ -196,14 +196,14 @@ def test_a_run_resumes_if_its_last_round_released_no_sum(
     require_same(tmp_path / "whole", tmp_path / "run")
 
 
-# --- what one sum tells -------------------------------------------------------------------------
+# --- leakage of one sum -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("aggregation", "num_rows"), [("all_clients", 0), ("touched_clients", 60)])
 def test_row_weights_are_sent_only_if_they_are_used(
     federate: "Federate", released: list[CohortSum], aggregation: str, num_rows: int
 ) -> None:
-    """Item 12: weights that travel under secure aggregation name no client."""
+    """Weights that travel under secure aggregation name no client."""
     words = (*NODES, *SHIPPED, "num_rounds=1", f"strategy.aggregation={aggregation}")
     ran = federate(*words)
     model = ran.setup.model
@@ -221,7 +221,7 @@ def test_row_weights_are_sent_only_if_they_are_used(
 def test_the_weight_of_a_row_identifies_no_client(
     federate: "Federate", released: list[CohortSum], weights: tuple[str, ...], named: object
 ) -> None:
-    """Item 12: The weight of a row that one client touched was its number of interactions."""
+    """The weight of a row that one client touched was its number of interactions."""
     chosen = [f"secure_aggregation.weights={choice}" for choice in weights]
     words = ("dataset.num_items=2000", "training.num_negatives=1", "num_rounds=1")
     data = federate(*SHIPPED, *words, *chosen, "federation.num_nodes=4").setup.data
@@ -237,7 +237,7 @@ def test_the_weight_of_a_row_identifies_no_client(
 def test_the_weight_of_a_cohort_is_no_sum_of_activities(
     federate: "Federate", released: list[CohortSum], weights: str
 ) -> None:
-    """Item 12: weights that travel under secure aggregation name no client."""
+    """Weights that travel under secure aggregation name no client."""
     words = (*NODES, *SHIPPED, "num_rounds=1", "clients_per_round=24")
     examples = federate(*words, f"secure_aggregation.weights={weights}").setup.data.num_examples
     powers = np.minimum(2 ** np.ceil(np.log2(examples)), examples.max())
@@ -247,7 +247,7 @@ def test_the_weight_of_a_cohort_is_no_sum_of_activities(
 def test_sums_of_statistics_do_not_reveal_numbers_of_interactions(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
-    """Item 12: weights that travel under secure aggregation name no client."""
+    """Weights that travel under secure aggregation name no client."""
     ran = federate("model=ease", *SHIPPED, "federation.num_nodes=4", "num_rounds=1")
     assert released[0].total.weight == 24 * ran.setup.data.most_examples
 
@@ -258,7 +258,7 @@ def test_sums_of_statistics_do_not_reveal_numbers_of_interactions(
 def test_a_sum_over_a_single_client_is_not_released(
     federate: "Federate", released: list[CohortSum]
 ) -> None:
-    """Item 14: a sum is released over min_clients clients or more.
+    """A sum is released over min_clients clients or more.
 
     Of 48 sums five held one client: nodes were counted, and most of their clients were away.
     """
@@ -276,7 +276,7 @@ def test_a_sum_over_a_single_client_is_not_released(
 def test_clients_left_out_of_a_sum_that_was_not_released_are_counted(
     federate: "Federate",
 ) -> None:
-    """Item 14: a sum is released over min_clients clients or more."""
+    """A sum is released over min_clients clients or more."""
     few = falling_silent("mask", {1, 2})
     words = (*NODES, *SECURE, "num_rounds=1", "min_completion=0.8", "max_retries=0")
     with pytest.raises(TrainingError, match=r"8 silent, 10 too_few_clients"):
@@ -299,7 +299,7 @@ def test_clients_left_out_of_a_sum_that_was_not_released_are_counted(
 def test_rounds_that_cannot_release_a_sum_are_rejected(
     federate: "Federate", settings: tuple[str, ...], complaint: str
 ) -> None:
-    """Item 14: a sum is released over min_clients clients or more."""
+    """A sum is released over min_clients clients or more."""
     with pytest.raises(ConfigError, match=complaint):
         federate(*SHIPPED, *settings, "num_rounds=0")
 
@@ -308,7 +308,7 @@ def test_rounds_that_cannot_release_a_sum_are_rejected(
 
 
 def test_central_noise_reserves_no_room_for_weights_that_are_one(federate: "Federate") -> None:
-    """Item 15: no room is reserved for weights that are fixed at 1."""
+    """No room is reserved for weights that are fixed at 1."""
     private = (
         *("privacy=central_dp", "privacy.target_epsilon=null", "privacy.noise_multiplier=1.0"),
         *("strategy.aggregation=all_clients", "min_completion=0", "num_rounds=0"),

@@ -1,4 +1,4 @@
-"""Whole federations that are spied on: what is seen where, and that nothing is changed by it."""
+"""Inference attacks on federations: the observed views, and an unchanged run."""
 
 import logging
 from pathlib import Path
@@ -43,7 +43,7 @@ def infer(ran: "Federated") -> dict[str, Any]:
     return run_inference(ran.setup.attack, target(ran))["attack"]  # type: ignore[no-any-return]  # figures
 
 
-# --- what is seen where -----------------------------------------------------------------------
+# --- observed views -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", ["1", "last"])
@@ -73,7 +73,7 @@ def test_the_mechanism_determines_the_exposed_view(federate: "Federate") -> None
     assert (secret["exposed"], secret["auc"]) == ("sum", secret["sum/auc"])
     assert (central["exposed"], central["auc"]) == ("release", central["release/auc"])
     assert (local["exposed"], local["auc"]) == ("update", local["update/auc"])
-    # Noise far above any message: nothing is left of it, but for those who see it before.
+    # The noise is far above any message, so only views before the noise reveal items.
     assert central["update/auc"] > 0.9
     for found in (central, local):
         assert found["auc"] == pytest.approx(0.5, abs=0.12)
@@ -115,7 +115,7 @@ def test_a_round_after_the_last_equals_the_next_round_of_a_longer_run(
 ) -> None:
     words = ("model=mf", SPY, "evaluation.every=2", "training.learning_rate=5.0")
     ran, longer = (federate(*words, f"num_rounds={rounds}") for rounds in (2, 3))
-    assert ran.outcome.selected.round == 2  # what is published is where training ended
+    assert ran.outcome.selected.round == 2  # the last round is released
     with target(ran).replay_round("last", with_history=False) as played:
         total = played.whole.seen
     *_, reply = [m for m in longer.tap.replies if m.metadata.message_type == "train"]
@@ -135,9 +135,9 @@ def test_the_release_is_the_sum_with_the_noise_of_the_mechanism(federate: "Feder
     assert 0.1 <= released.noise_std < 0.1 * (1 + 1e-5)
 
 
-# --- many clients behind a sum -----------------------------------------------------------------
+# --- many clients behind a sum ------------------------------------------------------------------
 
-# Ten clients a sum, told apart by vectors of 16 dimensions.
+# Ten clients in a sum, with vectors of 16 dimensions.
 WIDE = (
     *SECRET[1:],
     *("model=mf", "strategy=fedadam", "strategy.aggregation=touched_clients"),
@@ -150,7 +150,7 @@ WHOLE = ("clients_per_round=24", "model.embedding_dim=32")
 
 @pytest.mark.parametrize("round_", ["1", "3", "last"])
 def test_least_squares_solves_one_sum_with_the_seed(federate: "Federate", round_: str) -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     solved = ("attack.method=least_squares", f"attack.round={round_}")
     for known, least in (("none", 0.8), ("activities", 0.9)):
         found = infer(federate(SPY, *WIDE, *WHOLE, *solved, f"attack.side_knowledge={known}"))
@@ -159,7 +159,7 @@ def test_least_squares_solves_one_sum_with_the_seed(federate: "Federate", round_
 
 
 def test_least_squares_does_not_solve_one_sum_with_secret_draws(federate: "Federate") -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     found = infer(federate(SPY, *WIDE, *WHOLE, "randomness=private", "attack.round=1"))
     assert "sum/least_squares/auc" not in found
     assert found["sum/auc"] < 0.65
@@ -169,7 +169,7 @@ def test_least_squares_does_not_solve_one_sum_with_secret_draws(federate: "Feder
 def test_noise_on_the_sum_does_not_hide_it_from_the_server_that_adds_it(
     federate: "Federate",
 ) -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     loud = ("privacy=central_dp", "min_completion=0.0", "privacy.sampling=fixed", *LOUD)
     wide = [word for word in WIDE if "aggregation=touched" not in word]
     solved = ("attack.method=least_squares", "attack.round=1", "strategy.aggregation=all_clients")
@@ -182,7 +182,7 @@ def test_noise_on_the_sum_does_not_hide_it_from_the_server_that_adds_it(
 def test_the_strongest_view_of_all_sums_is_the_headline(
     federate: "Federate",
 ) -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     longer = ("num_rounds=6", "randomness=private", "attack.side_knowledge=activities")
     found = infer(federate(SPY, *WIDE, *longer))
     views = {"sum/auc", "sums/auc", "sums/regression/auc", "sums/separation/auc"}
@@ -192,7 +192,7 @@ def test_the_strongest_view_of_all_sums_is_the_headline(
 
 
 def test_the_sums_of_earlier_rounds_are_those_of_the_run(federate: "Federate") -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     ran = federate(SPY, "model=mf", "strategy=fedadam", "clients_per_round=9", "randomness=private")
     state = ran.strategy.state()
     with target(ran).replay_round(3, with_history=True) as played:
@@ -207,7 +207,7 @@ def test_the_sums_of_earlier_rounds_are_those_of_the_run(federate: "Federate") -
         assert_array_equal(value, state[name])
 
 
-# --- and nothing is changed -------------------------------------------------------------------
+# --- the run is not changed ---------------------------------------------------------------------
 
 
 def test_inference_does_not_change_a_run(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_clients_that_send_nothing_are_no_victims(federate: "Federate") -> None:
     assert "auc" not in found
 
 
-# --- membership -------------------------------------------------------------------------------
+# --- membership ---------------------------------------------------------------------------------
 
 
 MEMBERS = ("attack=membership_inference", "split=cold_users", "split.user_fraction=0.4")
@@ -276,7 +276,7 @@ FEW = (
 def test_shadow_federations_separate_members_that_familiarity_does_not(
     federate: "Federate",
 ) -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     found = infer(federate(*FEW, "training.learning_rate=20.0"))
     assert found["online/auc"] > found["familiarity/auc"] + 0.02
     ways = [found[f"{way}/auc"] for way in ("familiarity", "online", "offline", "centered")]
@@ -288,7 +288,7 @@ def test_shadow_federations_separate_members_that_familiarity_does_not(
 def test_shadow_federations_give_chance_level_for_an_untrained_model(
     federate: "Federate",
 ) -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     rates = ("training.learning_rate=0.0", "training.dense_learning_rate=0.0")
     many = ("dataset.num_users=200", "dataset.num_interactions=3000", "num_rounds=1")
     found = infer(federate(*FEW, *rates, *many, "attack.num_shadows=4"))
@@ -300,7 +300,7 @@ def test_shadow_federations_give_chance_level_for_an_untrained_model(
 def test_shadow_federations_do_not_change_a_run_and_are_in_its_summary(
     tmp_path: Path,
 ) -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     data = ("dataset=synthetic", "dataset.num_users=20", "dataset.num_items=40")
     small = (*data, "dataset.num_interactions=250", "evaluation.num_negatives=9", "num_rounds=2")
     fast = ("federation=in_process", "model=mf", "model.embedding_dim=8", *MEMBERS[1:])
@@ -318,7 +318,7 @@ def test_shadow_federations_do_not_change_a_run_and_are_in_its_summary(
 def test_a_shadow_federation_repeats_is_kept_and_depends_on_no_seed_of_the_run(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     words = (*FEW, "num_rounds=2", "evaluation.every=2")
     one, other = (target(federate(*words, f"seed={seed}")) for seed in (1, 2))
     assert (one.participated > 0).all()
@@ -344,7 +344,7 @@ def test_a_user_who_never_trained_is_no_member(federate: "Federate") -> None:
     assert infer(ran)["num_members"] == np.count_nonzero(trained)
 
 
-# --- refusals and words -----------------------------------------------------------------------
+# --- refusals and log ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

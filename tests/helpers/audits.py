@@ -67,7 +67,7 @@ GRADIENTS = (
 
 
 def prepared(cache: Path, clients: Holdings, num_items: int) -> Prepared:
-    """A federation that trains on all that its users have and holds nothing out."""
+    """A federation that trains on all interactions of its users, without held-out items."""
     users = [items for client in clients for items in client]
     holder = np.repeat(np.arange(len(clients)), [len(client) for client in clients])
     user = np.repeat(np.arange(len(users)), [len(items) for items in users])
@@ -196,11 +196,11 @@ def deployed(
 
     Args:
         folder: for the run and the data.
-        clients: who holds what.
+        clients: the items of each user of each client.
         num_items: size of the catalogue.
         words: as on the command line.
         meddle: may change the replies before the server sees them; the attacker sees them before.
-            Where it raises a KeyboardInterrupt, the run goes on from its last checkpoint.
+            If it raises a KeyboardInterrupt, the run resumes from its last checkpoint.
     """
     config, _, _ = compose_deployment([*TINY[1:], *words])
     data = prepared(folder, clients, num_items)
@@ -210,7 +210,7 @@ def deployed(
     while True:
         with patch.object(experiment, "prepare_data", lambda _: data):
             setup = experiment.set_up(config, place, grid)
-        # Both runs go on in one store.
+        # A resumed run has the same client state.
         plan = replace(setup.plan, job=replace(setup.plan.job, run="one"))
         server = replace(setup, plan=plan).server(config, [watcher])
         setup.privacy_setup.check(server.strategy)
@@ -260,12 +260,12 @@ def everything(reply: Message) -> dict[str, float]:
 
 
 def scores(trials: Sequence[Sequence[Message]], aimed: Callable[[pd.DataFrame], Any]) -> Floats:
-    """What an attacker looks at: a row per trial.
+    """The scores of an attacker, one row per trial.
 
     Args:
-        trials: the messages of each; equally many of each.
-        aimed: the score of a message that tells the two data sets apart best, from a table with
-            a row per message.
+        trials: the messages of each trial; every trial has equally many.
+        aimed: the score of a message that best separates the two data sets, from a table with a
+            row per message.
 
     Returns:
         The sum over the messages of the aimed score and of every number, then how each differs
@@ -285,7 +285,7 @@ def by_bias(table: pd.DataFrame) -> Any:
 
 
 def by_answers(table: pd.DataFrame) -> Any:
-    """How many more of the first half of the catalogue are told of than of the second."""
+    """The reported items of the first half of the catalogue minus those of the second."""
     told = table.filter(like="update/").filter(regex=r"/\d+$")
     half = told.shape[1] // 2
     return told.iloc[:, :half].sum(axis=1) - told.iloc[:, half:].sum(axis=1)
@@ -297,7 +297,7 @@ class Released:
 
     Attributes:
         ran: the run. Its first client is attacked, and its last has no data.
-        replies: what the server reads in the first message of each client.
+        replies: the content of each client's first message.
     """
 
     ran: Deployed
@@ -385,5 +385,5 @@ class Released:
         return {name: value.shape for name, value in arrays.items() if name != ROW_WEIGHT}
 
     def _added(self, name: str) -> Floats:
-        """What the attacked client adds to a sum."""
+        """The attacked client's contribution to a sum."""
         return self.replies[0].arrays[name].astype(np.float64)

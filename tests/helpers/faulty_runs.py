@@ -1,4 +1,4 @@
-"""Federations in which things go wrong, and what is asked of them."""
+"""Federations with faults, and the properties that they must keep."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ MIXED = (*CUSTOM, "faults.dropout=0.3", "faults.not_a_number=0.1", "faults.deadl
 
 
 def assert_counts_add_up(ran: "Federated") -> None:
-    """Whoever was asked replied or is lost; who replied twice is both.
+    """Every sampled client replied or is counted as a failure; a repeated reply counts as both.
 
-    Of a round that was tried again the losses of all attempts are told, and the last one's replies.
+    For a repeated round, the failures of all attempts and the replies of the last are counted.
     """
     cohort = ran.setup.plan.clients_per_round
     for round_, replied in ran.watcher.replied.items():
@@ -34,7 +34,7 @@ def assert_counts_add_up(ran: "Federated") -> None:
 
 
 def assert_same(one: "Federated", other: "Federated") -> None:
-    """To the bit."""
+    """Both runs are equal, bit for bit."""
     assert one.watcher.lost == other.watcher.lost
     assert one.watcher.losses == other.watcher.losses
     assert one.metric_table() == other.metric_table()
@@ -45,12 +45,12 @@ def assert_same(one: "Federated", other: "Federated") -> None:
 
 
 def failing(kind: str, attempts: int = 99) -> "Meddle":
-    """All nodes that are asked something fail, the first few times.
+    """All nodes fail at the first requests of a kind.
 
     Args:
-        kind: what they are asked: the type of the message, with the stage of secure aggregation
-            where there is one, as in "train.masked/share".
-        attempts: how often.
+        kind: type of the message, with the stage of secure aggregation if there is one, as in
+            "train.masked/share".
+        attempts: number of failed requests.
     """
     from flwr.app import Error, Message
 

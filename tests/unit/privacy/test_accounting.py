@@ -1,4 +1,4 @@
-"""Laws of accounting: the figures are the accountant's own, and agree with what is known."""
+"""Laws of the accountant: its values are upper bounds and agree with references."""
 
 from math import exp, inf, isfinite, sqrt
 from time import perf_counter
@@ -138,7 +138,7 @@ def test_f10_without_sampling_epsilon_is_that_of_balle_and_wang(
 def test_with_sampling_epsilon_lies_little_above_the_convolution_of_privacy_losses(
     noise: float, rate: float, times: int, delta: float, mesh: float, most: float
 ) -> None:
-    """Item 17: PRV lies above the convolution by as much as is said."""
+    """The PRV bound exceeds the convolution by the stated amount."""
     lowest = lowest_epsilon(noise, rate, times, delta, mesh)
     epsilon = epsilon_of(((noise, rate, times),), delta)
     assert lowest <= epsilon <= lowest + times * mesh + most
@@ -199,4 +199,4 @@ def test_values_outside_the_accountants_range_are_rejected() -> None:
         check_budget(1.0, None, 1e-200)
     with pytest.raises(ConfigError, match=r"privacy.noise_multiplier=1e-200 .* raise it"):
         check_cost(1e-200, 1e-5, 60)
-    check_cost(0.0, 1e-5, 60)  # no noise promises nothing
+    check_cost(0.0, 1e-5, 60)  # without noise there is no guarantee

@@ -1,4 +1,4 @@
-"""Lower bounds of epsilon by trials: below every claim, and above where a claim is broken."""
+"""Lower bounds of epsilon by trials: below every claim, and above a violated claim."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -120,7 +120,7 @@ def losses_sent() -> Iterator[None]:
 
 
 def test_an_exact_loss_with_a_noisy_update_violates_the_claim(tmp_path: Path) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     ran = deployed(tmp_path, USERS, 2, [*LOCAL, "privacy.target_epsilon=0.5", "num_rounds=1"])
     claimed = ran.facts["epsilon"]
     assert bound_by_replies(ran, 150).epsilon < claimed < 0.51
@@ -169,7 +169,7 @@ LOCAL_CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LOCAL_CASES)
 def test_lower_bound_of_node_messages_is_below_the_claim(case: str, tmp_path: Path) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     clients, words = LOCAL_CASES[case]
     meddle = {"twice": retried, "killed": killed_once()}
     happens = next((meddle[word] for word in meddle if word in case), honest)

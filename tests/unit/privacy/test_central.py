@@ -41,7 +41,7 @@ SHAPES = {"table": (30, 4), "bias": (5,)}
 
 
 def make(run: RunFacts = RUN, **changes: Any) -> CentralDP:
-    """The mechanism of the yaml but for some values, settled."""
+    """The mechanism of the yaml with some values changed, and all values set."""
     node = _composed(("privacy=central_dp",))["privacy"]
     if "noise_multiplier" in changes:
         node = node | {"target_epsilon": None}

@@ -1,4 +1,4 @@
-"""Laws of clipping: whatever a client sends, what is released of it stays within its bound."""
+"""Laws of clipping: for any update, a client's contribution stays within its bound."""
 
 from math import inf
 from typing import Literal
@@ -36,7 +36,7 @@ def updates(draw: st.DrawFn, values: st.SearchStrategy[float]) -> Updates:
 
 
 def contribution(sent: Updates, place: int, order: int) -> float:
-    """The length of what one client adds to the sum, added up as the server does."""
+    """The norm of one client's contribution to the sum, computed as on the server."""
     total = UpdateSum.zeros({"table": (3, 2), "dense": (3,)}, 3)
     total.add(sent.select(np.array([place]), TABLES), TABLES)
     whole = np.concatenate([value.ravel() for value in total.tensors.values()])

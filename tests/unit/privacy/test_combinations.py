@@ -1,4 +1,4 @@
-"""Laws of what travels and what is published beside the values that privacy protects."""
+"""Laws of messages and publications under privacy: other values reveal no data or are listed."""
 
 import logging
 from collections import Counter
@@ -60,12 +60,12 @@ def trained(replies: list[Message]) -> list[dict[str, Any]]:
 def test_only_protected_values_depend_on_the_data(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
-    # Before, a loss without noise stood beside each noisy update.
+    """No value that depends on data leaves a node without noise."""
+    # A regression: each noisy update had a loss without noise.
     ran = federate(*mechanism, ALONE)
     replies = trained(ran.tap.replies)
-    assert len(replies) == 24 or mechanism is CENTRAL  # where each is asked by a coin
-    if mechanism is LIES:  # how many items a user told of, which its lies protect
+    assert len(replies) == 24 or mechanism is CENTRAL  # Poisson sampling
+    if mechanism is LIES:  # the number of reported items is protected by flips
         replies = [{**r, "metrics": {**r["metrics"], "num_examples": ""}} for r in replies]
     assert all(reply == replies[0] for reply in replies)
     assert np.isnan(ran.watcher.losses[1])
@@ -75,7 +75,7 @@ def test_only_protected_values_depend_on_the_data(
 def test_a_client_that_diverges_is_not_reported_lost(
     federate: "Federate", mechanism: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     beyond = "training.learning_rate=1e30"
     with caplog.at_level(logging.WARNING):
         ran = federate(*mechanism, ALONE, beyond, "training.local_epochs=3")
@@ -88,7 +88,7 @@ def test_a_client_that_diverges_is_not_reported_lost(
 
 
 def test_a_client_without_data_sends_noise_like_any_other(federate: "Federate") -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     ran = federate(*LOCAL, ALONE, "split=cold_users")
     assert (ran.setup.data.num_examples == 0).any()
     replies = [m for m in ran.tap.replies if m.metadata.message_type == "train"]
@@ -117,7 +117,7 @@ def test_an_error_that_depends_on_the_data_stays_on_a_node_under_local_privacy(
     caplog: pytest.LogCaptureFixture,
     nodes: str,
 ) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     # Before, one client with the whole catalogue ended the run, and the server read why.
     fair = federate(*LOCAL, nodes)
     with monkeypatch.context() as patch:
@@ -143,7 +143,7 @@ def test_an_error_that_depends_on_the_data_stays_on_a_node_under_local_privacy(
 def test_an_error_message_reveals_no_data_under_local_privacy(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch, mechanism: tuple[str, ...]
 ) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
 
     def fail(*_: object, **__: object) -> None:
         raise ValueError("item 7 of user 3")
@@ -189,7 +189,7 @@ def test_a_repeated_round_has_new_noise() -> None:
 def test_updates_one_by_one_are_refused_where_noise_is_on_sums(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     if mechanism is LIES:
         return
     ran = federate(*mechanism)
@@ -202,19 +202,19 @@ def test_updates_one_by_one_are_refused_where_noise_is_on_sums(
 
 
 def test_a_deadline_that_reveals_activity_is_rejected(federate: "Federate") -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     with pytest.raises(ConfigError, match=r"set faults.deadline=null"):
         federate(*LOCAL, "faults=custom", "faults.deadline=400.0")
 
 
-# --- what is released ---------------------------------------------------------------------------
+# --- the released round -------------------------------------------------------------------------
 
 NOISY = (*LOCAL[:1], LOCAL[1], "privacy=local_dp", *BOUND, "evaluation.every=1", "num_rounds=3")
 AWAY = "strategy.server_learning_rate=-3.0"  # each round is worse than the one before
 
 
 def test_under_privacy_the_last_round_is_released(federate: "Federate") -> None:
-    """Item 10: under privacy the released round does not follow from exact validation."""
+    """Under privacy the released round does not follow from exact validation."""
     last = federate(*NOISY, ALONE)
     assert last.outcome.selected.round == 3
     chosen = federate(*NOISY, ALONE, "release=validation")
@@ -226,14 +226,14 @@ def test_under_privacy_the_last_round_is_released(federate: "Federate") -> None:
 
 
 def test_without_privacy_validation_chooses_the_round(federate: "Federate") -> None:
-    """Item 10: under privacy the released round does not follow from exact validation."""
+    """Under privacy the released round does not follow from exact validation."""
     plain = ("model=mf", "evaluation.every=1", "num_rounds=3")
     assert federate(*plain).setup.plan.release == "validation"
     assert federate(*plain, "release=last").outcome.selected.round == 3
 
 
 def test_patience_is_refused_where_the_last_round_is_released(federate: "Federate") -> None:
-    """Item 10: under privacy the released round does not follow from exact validation."""
+    """Under privacy the released round does not follow from exact validation."""
     with pytest.raises(ConfigError, match="set patience=null, or release=validation"):
         federate(*NOISY, "patience=2")
     assert federate(*NOISY, "patience=2", "release=validation").setup.plan.patience == 2
@@ -243,14 +243,14 @@ def test_patience_is_refused_where_the_last_round_is_released(federate: "Federat
 def test_uncovered_values_are_listed_one_by_one(
     federate: "Federate", mechanism: tuple[str, ...]
 ) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     named = " ".join(federate(*mechanism).outcome.privacy["privacy"]["does_not_cover"])
     for value in ("metrics", "clients.csv", "split_sha256", "times", "attack", "hyper-parameters"):
         assert value in named
     for value in ("lost replies", "bytes.total", "rounds_participated", "warnings in the log"):
         assert value in named
     assert ("evaluation sums that each node sends" in named) == (mechanism is not CENTRAL)
-    assert "loss" not in named  # nobody publishes one
+    assert "loss" not in named  # no loss is published
 
 
 def test_poisson_cohorts_are_not_published(
@@ -278,7 +278,7 @@ def test_poisson_cohorts_are_not_published(
 
 
 def test_values_that_masks_do_not_hide_are_listed_one_by_one(federate: "Federate") -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     masked = ("secure_aggregation=secagg", "federation.num_nodes=8", "num_rounds=1")
     setup = federate("model=mf", "strategy.aggregation=all_clients", *masked).setup
     named = " ".join(setup.facts()["secure_aggregation"]["does_not_cover"])
@@ -291,7 +291,7 @@ def test_values_that_masks_do_not_hide_are_listed_one_by_one(federate: "Federate
 
 
 def deployed(folder: Path, cache: Path, *words: str) -> dict[str, Any]:
-    """The summary of a run over a grid that somebody else has started."""
+    """The summary of a run over an existing grid."""
     small = [w for w in SMALL if "embedding_dim" not in w or "model=mf" in words]
     by_strategy = SMALL_STRATEGY if "model=mf" in words else ()
     more = (*by_strategy, *SMALL_RANKING, f"dataset.cache_dir={cache}")
@@ -304,7 +304,7 @@ def deployed(folder: Path, cache: Path, *words: str) -> dict[str, Any]:
 def test_a_deployed_node_under_local_privacy_sends_no_exact_evaluation_sums(
     tmp_path: Path, mechanism: tuple[str, ...]
 ) -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     # Before, a node with one client sent the rank of its held-out item without noise.
     summary = deployed(tmp_path / "run", tmp_path / "cache", *mechanism)
     assert summary["status"] == "completed"
@@ -316,7 +316,7 @@ def test_a_deployed_node_under_local_privacy_sends_no_exact_evaluation_sums(
 
 
 def test_a_deployed_node_under_local_privacy_refuses_evaluation(federate: "Federate") -> None:
-    """Item 4: nothing that depends on data leaves a node without noise."""
+    """No value that depends on data leaves a node without noise."""
     from fedrec_flower.federation.client.cohort_client import CohortClient
 
     ran = federate(*LOCAL)
@@ -328,7 +328,7 @@ def test_a_deployed_node_under_local_privacy_refuses_evaluation(federate: "Feder
 
 
 def test_a_deployed_run_under_local_privacy_cannot_choose_by_validation(tmp_path: Path) -> None:
-    """Item 10: under privacy the released round does not follow from exact validation."""
+    """Under privacy the released round does not follow from exact validation."""
     with pytest.raises(ConfigError, match="set release=last"):
         deployed(tmp_path / "run", tmp_path / "cache", *LOCAL, "release=validation")
 
@@ -339,7 +339,7 @@ def test_a_deployed_run_under_local_privacy_cannot_choose_by_validation(tmp_path
 def test_a_catalogue_from_interactions_is_listed_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Item 11: an item that one user alone had is not published, or is named."""
+    """An item that one user alone had is not published, or is named."""
     rows = [f"{u},{(u + i) % 24},{10 * u + i}" for u in range(24) for i in range(8)]
     (tmp_path / "met.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
     (tmp_path / "items.csv").write_text("item_id\n" + "\n".join(map(str, range(60))) + "\n")

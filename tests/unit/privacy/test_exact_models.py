@@ -1,4 +1,4 @@
-"""Exact models under privacy: what a client sends is bounded, what users answer is debiased."""
+"""Laws of privacy for closed-form models: contributions are bounded, answers are debiased."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -73,7 +73,7 @@ def training(ran: "Federated") -> "list[Message]":
 
 # --- central privacy: the sum that a client sends is bounded ------------------------------------
 
-# Clients, their users, and the items of each: also users with nothing, and items twice.
+# The items of each user of each client, with empty histories and repeated items.
 ITEMS = st.lists(st.integers(0, NUM_ITEMS - 1), max_size=9)
 CLIENTS = st.lists(st.lists(ITEMS, min_size=1, max_size=12), min_size=1, max_size=4)
 
@@ -86,7 +86,7 @@ def clipping(bound: float) -> CentralDP:
 def bounded(
     model: ClosedFormRecommender, privacy: CentralDP, clients: list[list[list[int]]]
 ) -> NDArray[np.float64]:
-    """What a node sends of clients: float32, as float64."""
+    """The message of a node with clients: float32, as float64."""
     history = columns([own for users in clients for own in users])
     offsets = starts([len(users) for users in clients])
     share = privacy.user_weights(model, history, offsets)
@@ -101,7 +101,7 @@ def bounded(
 def test_sums_with_and_without_a_client_differ_by_at_most_the_clip_norm(
     model: str, clients: list[list[list[int]]], bound: float
 ) -> None:
-    """Item 2: unit=client bounds what a client sends, whatever its number of users."""
+    """Unit=client bounds a client's message for any number of users."""
     exact, privacy = MODELS[model](), clipping(bound)
     whole = bounded(exact, privacy, clients)
     for place in range(len(clients)):
@@ -109,7 +109,7 @@ def test_sums_with_and_without_a_client_differ_by_at_most_the_clip_norm(
         alone = bounded(exact, privacy, [clients[place]])
         rest = bounded(exact, privacy, others) if others else np.zeros_like(alone)
         assert np.linalg.norm(alone) <= bound
-        # Sums that travel in float32 differ by what rounds them, too: `noise_std` covers it.
+        # Sums in float32 also differ by rounding errors, which `noise_std` covers.
         rounding = 1 + len(clients) * 2**-23
         assert np.linalg.norm(whole - rest) <= bound * rounding
 
@@ -120,7 +120,7 @@ def test_sums_with_and_without_a_client_differ_by_at_most_the_clip_norm(
 def test_statistic_norms_are_those_of_a_clients_message(
     model: str, clients: list[list[list[int]]]
 ) -> None:
-    """Item 2: unit=client bounds what a client sends, whatever its number of users."""
+    """Unit=client bounds a client's message for any number of users."""
     exact = MODELS[model]()
     history = columns([own for users in clients for own in users])
     found = exact.statistic_norms(history, starts([len(users) for users in clients]))
@@ -131,7 +131,7 @@ def test_statistic_norms_are_those_of_a_clients_message(
 
 @EVERY_MODEL
 def test_norms_of_a_client_with_more_users_than_items_are_the_same(model: str) -> None:
-    """Item 2: unit=client bounds what a client sends, whatever its number of users."""
+    """Unit=client bounds a client's message for any number of users."""
     users = np.random.default_rng(1).random((5 * NUM_ITEMS, NUM_ITEMS)) < 0.4
     items = [np.flatnonzero(own).tolist() for own in users]
     exact = MODELS[model]()
@@ -142,21 +142,21 @@ def test_norms_of_a_client_with_more_users_than_items_are_the_same(model: str) -
 
 @EVERY_MODEL
 def test_unit_client_bounds_the_message_of_a_silo(federate: "Federate", model: str) -> None:
-    """Item 2: The clip norm once bounded each user: a silo moved the sum by as many clip norms."""
+    """The clip norm once bounded each user: a silo moved the sum by as many clip norms."""
     asked = (f"model={model}", "privacy=central_dp", "privacy.unit=client", "privacy.clip_norm=0.5")
     ran = federate(*asked, *NO_NOISE, *SILOS, "num_rounds=1")
     lengths = [np.linalg.norm(sent(reply)) for reply in training(ran)]
     assert len(lengths) == 4
     assert max(lengths) <= 0.5
     assert lengths == pytest.approx([0.5] * 4, rel=1e-5)
-    # Nor does a weight tell how many users there are.
+    # A weight does not reveal the number of users either.
     weights = {m.content.metric_records["metrics"]["num_examples"] for m in training(ran)}
     assert weights == {1.0}
 
 
 @pytest.mark.parametrize("privacy", ["central_dp", "randomized_response"])
 def test_models_without_a_known_bound_are_refused(federate: "Federate", privacy: str) -> None:
-    """Item 2: unit=client bounds what a client sends, whatever its number of users."""
+    """Unit=client bounds a client's message for any number of users."""
     with pytest.raises(ConfigError, match=r"no known bound under model=IALS"):
         federate("model=ials", f"privacy={privacy}", "min_completion=0.0", "num_rounds=1")
 
@@ -168,7 +168,7 @@ def test_models_without_a_known_bound_are_refused(federate: "Federate", privacy:
 def test_answers_are_debiased_by_the_number_of_users_and_not_of_items(
     federate: "Federate", monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused.
+    """Answers at random are debiased, useful at a stated epsilon, or refused.
 
     Once the number of items that all users reported was taken for the number of users.
     """
@@ -203,7 +203,7 @@ def test_answers_are_debiased_by_the_number_of_users_and_not_of_items(
 
 
 def test_estimates_of_pairs_vary_as_their_noise_says() -> None:
-    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
+    """Answers at random are debiased, useful at a stated epsilon, or refused."""
     num_users, rate, is_random = 60, 0.3, 3000
     rng = np.random.default_rng(1)
     had = rng.random((num_users, 4)) < [0.9, 0.5, 0.1, 0.0]
@@ -220,7 +220,7 @@ def test_estimates_of_pairs_vary_as_their_noise_says() -> None:
 
 
 def test_long_reports_of_short_histories_have_a_valid_weight(federate: "Federate") -> None:
-    """Item 3: A report has more items than any user had: the weight was refused as impossible."""
+    """A report has more items than any user had: the weight was refused as impossible."""
     data = ("dataset.num_items=600", "dataset.num_interactions=400")
     asked = (*ANSWERS, "privacy.epsilon=8.0", "privacy.max_items=10", "federation.num_nodes=24")
     with pytest.MonkeyPatch.context() as patch:
@@ -248,7 +248,7 @@ def test_pieces_of_a_large_cohort_add_up_to_the_whole(
 
 @EVERY_MODEL
 def test_a_centralized_solution_debiases_too(federate: "Federate", model: str) -> None:
-    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
+    """Answers at random are debiased, useful at a stated epsilon, or refused."""
     pairs = "privacy.max_items=4"  # of a single item no pair is reported
     asked = (f"model={model}", *ANSWERS, "privacy.epsilon=400.0", pairs, "partition=single")
     one, many = federate(*asked, "strategy=centralized"), federate(*asked)
@@ -265,7 +265,7 @@ def test_a_centralized_solution_debiases_too(federate: "Federate", model: str) -
 
 
 def test_flips_that_hide_all_information_are_rejected_with_numbers(federate: "Federate") -> None:
-    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
+    """Answers at random are debiased, useful at a stated epsilon, or refused."""
     reason = r"flips 40\.\d% of the answers.*all 24 users.*standard deviation of \d+ users"
     for model in MODELS:
         with pytest.raises(ConfigError, match=reason):
@@ -273,7 +273,7 @@ def test_flips_that_hide_all_information_are_rejected_with_numbers(federate: "Fe
 
 
 def test_ease_is_rejected_if_noise_hides_all_information(federate: "Federate") -> None:
-    """Item 3: Its weights were all zero, and the run completed with a hit rate of 0."""
+    """Its weights were all zero, and the run completed with a hit rate of 0."""
     noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1000.0", "min_completion=0.0")
     with pytest.raises(TrainingError, match=r"nothing in the released sums of EASE exceeds"):
         federate("model=ease", "privacy=central_dp", *noise, "num_rounds=1")
@@ -281,7 +281,7 @@ def test_ease_is_rejected_if_noise_hides_all_information(federate: "Federate") -
 
 @pytest.mark.slow
 def test_ease_of_randomized_response_is_useful(federate: "Federate") -> None:
-    """Item 3: answers at random are debiased, useful at a stated epsilon, or refused."""
+    """Answers at random are debiased, useful at a stated epsilon, or refused."""
     data = ("dataset.num_users=2000", "dataset.num_items=60", "dataset.num_interactions=34000")
     asked = ("model=ease", *data, "evaluation.num_negatives=0", "evaluation.metrics=[ndcg@10]")
     answers = (*ANSWERS, "privacy.epsilon=50.0", "privacy.max_items=20")
@@ -297,7 +297,7 @@ HAD = [[0, 2, 3], [1], [], [4, 5, 6, 0]]
 
 
 def test_a_report_is_the_same_in_every_request() -> None:
-    """Item 6: Each answer with fresh flips would cost epsilon again: 6 after 3 attempts of 2."""
+    """Each answer with fresh flips would cost epsilon again: 6 after 3 attempts of 2."""
     privacy = RandomizedResponse(2.0, 2)
     node, other = (NoiseSource(Secret(bytes([byte]) * 32)) for byte in (1, 2))
     first = report(privacy, node)
@@ -306,7 +306,7 @@ def test_a_report_is_the_same_in_every_request() -> None:
 
 
 def test_a_retried_round_has_the_same_reports(federate: "Federate") -> None:
-    """Item 6: a user answers once, however often it is asked."""
+    """A user answers once, however often it is asked."""
 
     def fail_once(asked: "list[Message]", replies: "list[Message]") -> "list[Message]":
         if asked[0].metadata.message_type != "train":
@@ -335,9 +335,9 @@ def same(one: Columns, other: Columns) -> bool:
 
 
 def test_other_settings_and_other_histories_share_no_flips() -> None:
-    """Item 6: a user answers once, however often it is asked.
+    """A user answers once, however often it is asked.
 
-    With shared draws two reports would tell by their difference which answers were flipped.
+    With shared draws, the difference of two reports would reveal the flipped answers.
     """
     wide, noise_source = 400, NoiseSource(1)
 
@@ -360,7 +360,7 @@ def test_other_settings_and_other_histories_share_no_flips() -> None:
 
 
 def test_report_probabilities_of_two_histories_differ_at_most_by_epsilon() -> None:
-    """Item 6: a user answers once, however often it is asked.
+    """A user answers once, however often it is asked.
 
     Clopper-Pearson bounds of 2,500 reports: a lower bound of the leak, below the claim.
     """
@@ -399,7 +399,7 @@ def test_a_catalogue_whose_square_does_not_fit_is_refused_with_its_bytes(
 
 
 def test_neighbours_without_similarity_rank_all_items_equally() -> None:
-    """A model of codes alone passed for learnt, and every item scored alike."""
+    """A regression: a model without similarities was accepted as trained."""
     model = ItemKNN(num_users=1, num_items=5, num_neighbours=2, shrinkage=1.0)
     hidden = {"neighbours": np.ones((5, 2), np.float32)}
     hidden |= {"similarities": np.zeros((5, 2), np.float32)}

@@ -1,4 +1,4 @@
-"""Laws of privacy in whole federations: what it changes, what it tells, what it hides."""
+"""Laws of privacy in a federation: its effect on parameters, messages and the account."""
 
 import logging
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What an interrupted run has spent: every release counts, also those that a checkpoint lost."""
+"""Laws of the privacy account of interrupted runs and of initial models."""
 
 import json
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Killed:
 
 @pytest.fixture
 def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
-    """Runs in one folder, with fresh noise: begins, and goes on where a process was killed."""
+    """Runs in one folder, with new noise: starts, and resumes a killed process."""
     monkeypatch.setattr(
         "fedrec_flower.experiment.artifacts._draw", lambda *_: None
     )  # figures take seconds
@@ -232,9 +232,9 @@ MASKED = (
 def test_seeded_noise_is_not_reused_for_another_masked_sum_of_a_round(
     deployed: Begin, released: list[int]
 ) -> None:
-    # Before, clients that had answered a round were left out of it, and its noise was the same.
+    # A regression: clients that had replied were excluded, and the noise was the same.
     seeded, killed = (*CENTRAL, *NOISE, *MASKED, "randomness=seeded"), {"killed_in": 3, "nodes": 4}
-    for more in ((), ("checkpoint_every=null",)):  # goes on, and starts anew in its folder
+    for more in ((), ("checkpoint_every=null",)):  # resumed, and started again in its folder
         name = f"seeded{len(more)}"
         with pytest.raises(KeyboardInterrupt):
             deployed(*seeded, *more, name=name, **killed)

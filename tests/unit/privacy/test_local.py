@@ -41,7 +41,7 @@ WAY = AggregationFacts(strategy="FedAvg", shares=True, by_sum_alone=True, by_row
 
 
 def make(**changes: Any) -> LocalDP:
-    """The mechanism of the yaml but for some values, settled."""
+    """The mechanism of the yaml with some values changed, and all values set."""
     node = _composed(("privacy=local_dp",))["privacy"]
     if "noise_multiplier" in changes:
         node = node | {"target_epsilon": None}
@@ -159,8 +159,8 @@ def test_debiased_sums_are_unbiased() -> None:
 def test_report_odds_of_an_item_follow_from_epsilon() -> None:
     epsilon, seeds = 2.0, 4000
     answers = [told(epsilon, 1, seed) for seed in range(seeds)]
-    tells_3 = np.mean([3 in own.slice(1, 2).item for own in answers])  # who had it alone
-    claims_3 = np.mean([3 in own.slice(2, 3).item for own in answers])  # who had nothing
+    tells_3 = np.mean([3 in own.slice(1, 2).item for own in answers])  # its only item
+    claims_3 = np.mean([3 in own.slice(2, 3).item for own in answers])  # no items
     rate = 1 / (1 + exp(epsilon / 2))
     error = 4 * (0.25 / seeds) ** 0.5
     assert tells_3 == pytest.approx(1 - rate, abs=error)

@@ -59,7 +59,7 @@ def test_uniform_draws_are_never_zero_or_one() -> None:
 
 
 def test_persistent_streams_of_a_secret_come_from_a_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Item 1: A thresholded report shows outputs, from which those of PCG64 could be continued."""
+    """A thresholded report shows outputs, from which those of PCG64 could be continued."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("PCG64 is no cipher")

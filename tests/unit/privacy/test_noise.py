@@ -1,4 +1,4 @@
-"""What an epoch draws beside its samples: what is left unread, and noise; by address alone."""
+"""Laws of the draws of an epoch: input dropout and noise."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Laws of what the server makes of noisy statistics: nothing but what they hold is used."""
+"""Laws of the processing of noisy statistics on the server."""
 
 import numpy as np
 import pytest

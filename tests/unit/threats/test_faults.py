@@ -41,7 +41,7 @@ def faults(**choices: Any) -> Faults:
 
 
 def updates_of(clients: list[int]) -> Updates:
-    """Two item rows and one dense vector a client, told apart by their values."""
+    """Two item rows and one dense vector for each client, with different values."""
     count = len(clients)
     return Updates(
         clients=np.array(clients),
@@ -60,7 +60,7 @@ def near(count: int, rate: float) -> bool:
     return bool(abs(count - rate * len(CLIENTS)) < 5 * np.sqrt(rate * (1 - rate) * len(CLIENTS)))
 
 
-# --- chance -----------------------------------------------------------------------------------
+# --- rates and draws ----------------------------------------------------------------------------
 
 
 def test_every_fault_has_its_rate_and_is_drawn_again_in_each_round_and_attempt() -> None:
@@ -108,7 +108,7 @@ def test_absences_have_their_failure_kind() -> None:
     assert set(faults(crash=1.0).absent([1, 2], 1, 0).values()) == {Failure(FailureKind.CRASHED)}
 
 
-# --- latency ----------------------------------------------------------------------------------
+# --- latency ------------------------------------------------------------------------------------
 
 
 def test_without_spread_work_takes_as_long_as_there_are_interactions() -> None:
@@ -136,7 +136,7 @@ def test_exactly_the_clients_above_the_deadline_are_late() -> None:
     assert faults().late(CLIENTS, sizes, 5, 1) == {}
 
 
-# --- what breaks ------------------------------------------------------------------------------
+# --- what breaks --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_updates_without_tensors_are_not_corrupted() -> None:
     assert odd == []
 
 
-# --- attackers --------------------------------------------------------------------------------
+# --- attackers ----------------------------------------------------------------------------------
 
 
 def test_attackers_are_a_fixed_share_and_scale_their_updates_alone() -> None:
@@ -253,7 +253,7 @@ def test_label_flipping_with_few_untouched_items_uses_all_of_them(
     assert_array_equal(data.train.item, np.arange(28))
 
 
-# --- choices ----------------------------------------------------------------------------------
+# --- choices ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

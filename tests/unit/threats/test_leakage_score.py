@@ -1,4 +1,4 @@
-"""Laws of reading updates: what reveals everything is read, and nothing is read into nothing."""
+"""Laws of the leakage score: it finds revealed items, and none in noise or zeros."""
 
 import numpy as np
 import pytest

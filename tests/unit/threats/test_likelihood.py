@@ -21,7 +21,7 @@ def _scores(gap: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def test_each_user_is_in_half_of_the_shadow_federations() -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     trained = np.stack([halves(number, 30) for number in range(SHADOWS)])
     assert_array_equal(trained.sum(axis=0), np.full(30, SHADOWS // 2))
     assert_array_equal(trained[0], ~trained[1])
@@ -31,7 +31,7 @@ def test_each_user_is_in_half_of_the_shadow_federations() -> None:
 
 @pytest.mark.parametrize("way", ["online", "offline", "centered"])
 def test_calibration_separates_members_that_the_plain_score_does_not(way: str) -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     score, shadows, trained, member = _scores(gap=2.0)
     ratio = calibrated(score, shadows, trained)[way]
     assert auc(score[member], score[~member]) < 0.65
@@ -40,14 +40,14 @@ def test_calibration_separates_members_that_the_plain_score_does_not(way: str) -
 
 @pytest.mark.parametrize("way", ["online", "offline", "centered"])
 def test_calibration_gives_chance_level_without_training_effect(way: str) -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     score, shadows, trained, member = _scores(gap=0.0)
     ratio = calibrated(score, shadows, trained)[way]
     assert auc(ratio[member], ratio[~member]) == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_likelihood_ratio_by_hand() -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     # User 0: with 4 and 6, without 0 and 2; user 1: with 1 and 3, without 1 and 3.
     trained = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], bool)
     shadows = np.array([[4.0, 1.0], [6.0, 3.0], [0.0, 1.0], [2.0, 3.0]])

@@ -1,4 +1,4 @@
-"""Laws of folding strangers in: what vectors explain is familiar, and only that."""
+"""Laws of membership inference: a history that the item vectors explain is familiar."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def attack(unseen_weight: float = 0.1, ridge: float = 1e-3) -> MembershipInferen
 
 @pytest.mark.parametrize("number", [0, 2, 5])
 def test_shadow_federations_come_in_pairs(number: int) -> None:
-    """Item 13: membership inference calibrated by shadow federations."""
+    """Membership inference calibrated by shadow federations."""
     with pytest.raises(ConfigError, match=rf"attack\.num_shadows must be an even .* 4: {number}"):
         MembershipInference("shadow", number, 0.1, 1e-3)
 

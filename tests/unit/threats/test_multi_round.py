@@ -1,4 +1,4 @@
-"""Laws of the attacks that tell clients apart by the sums of several rounds."""
+"""Laws of the attacks that separate clients by the sums of several rounds."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def histories() -> Floats:
 
 @pytest.fixture(scope="module")
 def sums(histories: Floats) -> list[ObservedSum]:
-    """Sums of rounds in which clients move items along vectors of their own, known to nobody."""
+    """Sums of rounds in which each client changes items along its own secret vector."""
     rng = np.random.default_rng(2)
     vectors, found = rng.normal(size=(NUM_CLIENTS, DIM)), []
     for round_ in range(NUM_ROUNDS):
@@ -46,7 +46,7 @@ def accuracy(scores: Floats, histories: Floats) -> float:
 def test_a_sum_of_fewer_clients_than_dimensions_is_separated(
     sums: list[ObservedSum], histories: Floats
 ) -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     first = sums[0]
     rng = np.random.default_rng(0)
     found = separate(first.seen["item"], first.seen["bias"][:, 0], first.cohort, rng)
@@ -58,7 +58,7 @@ def test_a_sum_of_fewer_clients_than_dimensions_is_separated(
 def test_sources_are_assigned_to_clients_by_cohorts(
     sums: list[ObservedSum], histories: Floats
 ) -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     rng = np.random.default_rng(0)
     rounds = [separate(s.seen["item"], s.seen["bias"][:, 0], s.cohort, rng) for s in sums]
     for each, owned in zip(rounds, assign_sources(rounds, NUM_CLIENTS), strict=True):
@@ -66,7 +66,7 @@ def test_sources_are_assigned_to_clients_by_cohorts(
         assert each.sources.shape == (NUM_ITEMS, COHORT)
     clients = np.arange(NUM_CLIENTS)
     assert accuracy(separation_scores(rounds, clients, NUM_CLIENTS), histories) > 0.7
-    # With the cohorts of other rounds, nothing says which source is whose.
+    # With the cohorts of other rounds, sources cannot be assigned to clients.
     shifted = [
         type(each)(other.cohort, each.sources, each.vectors)
         for each, other in zip(rounds, [*rounds[1:], rounds[0]], strict=True)
@@ -77,7 +77,7 @@ def test_sources_are_assigned_to_clients_by_cohorts(
 def test_regression_infers_items_from_participation_and_biases(
     sums: list[ObservedSum], histories: Floats
 ) -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     clients = np.arange(NUM_CLIENTS)
     plain = regression_scores(sums, FACTORS, clients, None, NUM_CLIENTS)
     assert accuracy(plain, histories) > 0.2
@@ -94,7 +94,7 @@ def test_regression_infers_items_from_participation_and_biases(
 def test_known_activities_improve_the_regression(
     sums: list[ObservedSum], histories: Floats
 ) -> None:
-    """Item 1: sums of one round or many are attacked by the strongest means."""
+    """Sums of one or many rounds are attacked by every applicable method."""
     clients, known = np.arange(NUM_CLIENTS), np.ones(NUM_CLIENTS, np.int64)
     even = regression_scores(sums, FACTORS, clients, known, NUM_CLIENTS)
     np.testing.assert_allclose(even, regression_scores(sums, FACTORS, clients, None, NUM_CLIENTS))

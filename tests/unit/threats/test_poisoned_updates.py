@@ -40,7 +40,7 @@ def normal(*shape: int, seed: int = 0) -> Any:
 
 
 def updates(clients: list[int], rows: list[list[int]]) -> Updates:
-    """Updates of MF, with another table and a dense vector beside."""
+    """Updates of MF, with an additional table and a dense vector."""
     count, flat = len(clients), np.array([row for mine in rows for row in mine])
     tensors = {ITEM: normal(len(flat), DIM), BIAS: normal(len(flat), 1)}
     tensors |= {"control/other": normal(len(flat), 2), "dense": normal(count, 3)}
@@ -63,7 +63,7 @@ def own(name: str, client: int) -> Any:
 
 
 def crafted(data: Prepared, name: str, sent: Updates, **choices: Any) -> tuple[Any, Updates]:
-    """The attack, and what comes of updates."""
+    """The attack, and the updates after it."""
     model = MF(1, data.num_items, None, "ranking", embedding_dim=DIM, init_std=0.1)
     node = compose([f"attack={name}"])[0]["attack"] | {"malicious": 0.5, "num_targets": 2} | choices
     attack = build("attack", node, seed=3, data=data, model=model)
@@ -116,7 +116,7 @@ def test_updates_of_honest_clients_are_equal_bit_for_bit(data: Prepared, name: s
     assert_array_equal(ours.rows, theirs.rows)
     for key, value in theirs.tensors.items():
         assert_array_equal(ours.tensors[key], value)
-    for key, value in untouched.tensors.items():  # nothing happened in place
+    for key, value in untouched.tensors.items():  # the input is not changed
         assert_array_equal(before.tensors[key], value)
 
 

@@ -1,4 +1,4 @@
-"""Laws of poisoning: who lies and for what is fixed, profiles hold it, honest users measure it."""
+"""Laws of poisoning: fixed malicious clients and targets, profiles, and metrics of honest users."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ def data(prepare_small: "PrepareSmall") -> Prepared:
     return prepare_small()
 
 
-# --- who lies, and for what ---------------------------------------------------------------------
+# --- malicious clients and targets --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "attack").glob("*.yaml")))
@@ -178,7 +178,7 @@ def test_a_client_with_several_users_has_a_profile_for_each(prepare_small: "Prep
         assert set(fake.promoted.tolist()) <= set(claimed.item[start:stop].tolist())
 
 
-# --- what is achieved ---------------------------------------------------------------------------
+# --- exposure and accuracy ----------------------------------------------------------------------
 
 
 def test_exposure_is_over_honest_users_who_never_had_the_target(data: Prepared) -> None:
