@@ -22,7 +22,7 @@ from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.data.splits.base import split_sha256
 from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.metric_sums import Bounds
-from fedrec_flower.experiment import compatibility as checking
+from fedrec_flower.experiment import compatibility
 from fedrec_flower.experiment.artifacts import write_artifacts
 from fedrec_flower.experiment.callbacks import SetupTimer, open_callbacks
 from fedrec_flower.experiment.privacy_audit import TrainedRun, check_attack, run_inference
@@ -79,8 +79,8 @@ def run(
             select_by=setup.evaluator.select_by,
         ) as callbacks:
             server = setup.server(config, [SetupTimer(record), *callbacks])
-            checking.check_centralized(config, setup.data)
-            checking.check_strategy(server.strategy, setup.model, setup.privacy_setup.secure)
+            compatibility.check_centralized(config, setup.data)
+            compatibility.check_strategy(server.strategy, setup.model, setup.privacy_setup.secure)
             setup.privacy_setup.check(server.strategy)
             check_attack(setup.attack, server, setup.data)
             if saved is not None:
@@ -218,13 +218,13 @@ def set_up(
         grid: see `run`; in a deployment, privacy noise comes from the operating system.
         data: used instead of the data in the configuration.
     """
-    checking.validate_config(config, deployed=grid is not None)
+    compatibility.validate_config(config, deployed=grid is not None)
     data = prepare_data(config) if data is None else data
     model = build_model(config["model"], data.info, config["task"])
     source = read_source(config, model)
     model.freeze(config["freeze"])
     config, evaluator, left_out = fit_evaluation(config, data)
-    checking.check(config, data, model, evaluator)
+    compatibility.check(config, data, model, evaluator)
     privacy_setup = PrivacySetup.from_config(config, data, model, deployed=grid is not None)
     attack = build_attack(config["attack"], data, model, config["seed"])
     curator = privacy_setup.server_mechanism(folder.path, source)
@@ -277,7 +277,7 @@ def _num_nodes(config: Config, data: Prepared) -> int:
     nodes = config["federation"].get("num_nodes")
     if nodes is None:
         nodes = min(allowed_cores(), data.num_clients)
-    checking.check_nodes(nodes, data)
+    compatibility.check_nodes(nodes, data)
     return int(nodes)
 
 
@@ -287,7 +287,7 @@ def read_source(config: Config, model: Recommender) -> SavedModel | None:
     Raises:
         ConfigError: if it cannot be read, or this model cannot be initialised or frozen.
     """
-    checking.check_source(config, model)
+    compatibility.check_source(config, model)
     return SavedModel.read(config["init_from"]) if config["init_from"] else None
 
 
@@ -333,9 +333,9 @@ def make_plan(
     cohort = config["clients_per_round"]
     if cohort is None:
         cohort = data.num_clients
-    checking.require_some("clients_per_round", cohort, data.num_clients)
+    compatibility.require_some("clients_per_round", cohort, data.num_clients)
     sampled = data.num_clients if evaluator.num_clients is None else evaluator.num_clients
-    checking.require_some("evaluation.num_clients", sampled, data.num_clients)
+    compatibility.require_some("evaluation.num_clients", sampled, data.num_clients)
     job = make_job(config, data, privacy_setup, folder.run_id)
     return Plan(
         job=job,
