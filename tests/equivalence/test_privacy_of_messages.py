@@ -10,7 +10,8 @@ import pytest
 from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
 
-from fedrec_flower.communication.packing import ROWS, Sums, add_packed
+from fedrec_flower.communication.packing import ROWS, add_packed
+from fedrec_flower.core.types import Sums
 from fedrec_flower.core.updates import ROW_WEIGHT
 
 if TYPE_CHECKING:
