@@ -7,7 +7,7 @@ from fedrec_flower.federation.results import Metrics
 
 
 class Callback:
-    """Base class of callbacks; every method does nothing, and may raise to end the run.
+    """Base class of callbacks, with empty methods. A method may raise to end the run.
 
     The server calls each of its callbacks in the order of the list.
     """
@@ -49,7 +49,7 @@ class Callback:
         """
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Handle a checkpoint, from which the run can go on if it is stored."""
+        """Handle a checkpoint; a run can be resumed from it if it is stored."""
 
     def should_stop(self) -> bool:
         """Return whether the run ends after the current round; the server asks between rounds."""

@@ -1,4 +1,4 @@
-"""The server's memory from round to round, and its checkpoints."""
+"""The server's state from round to round, and its checkpoints."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.checkpoint import Checkpoint, flat, nested
 from fedrec_flower.core.types import Tensors
-from fedrec_flower.federation.server.model_selection import Selection
+from fedrec_flower.federation.server.model_selection import ModelSelection
 from fedrec_flower.privacy.mechanism import ServerMechanism
 from fedrec_flower.strategies.base import FederatedStrategy
 
 
 @dataclass(slots=True)
 class ServerState:
-    """What the server accumulates over the rounds, whatever the strategy.
+    """The state that the server accumulates over the rounds, independent of the strategy.
 
     Attributes:
         participated: int64 (num_clients,), number of cohorts that contained each client.
@@ -48,11 +48,11 @@ class ServerState:
 def take_checkpoint(
     state: ServerState,
     strategy: FederatedStrategy,
-    selection: Selection,
+    selection: ModelSelection,
     curator: ServerMechanism,
     slot: str,
 ) -> Checkpoint:
-    """Collect everything from which the run can go on after the current round.
+    """Collect the state that is needed to resume the run after the current round.
 
     Args:
         state: the server's state.
@@ -82,7 +82,7 @@ def take_checkpoint(
 def restore_checkpoint(
     checkpoint: Checkpoint,
     strategy: FederatedStrategy,
-    selection: Selection,
+    selection: ModelSelection,
     curator: ServerMechanism,
 ) -> ServerState:
     """Restore strategy, selection and privacy, and return the server's state of a checkpoint."""

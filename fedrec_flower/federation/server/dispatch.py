@@ -70,7 +70,7 @@ class NodeDirectory:
     ) -> "NodeDirectory":
         """Ask every node which clients it hosts, until every client has a node.
 
-        Node ids are random, so nothing else may depend on them.
+        Node ids are random, so no other result may depend on them.
 
         Args:
             grid: carries the queries.

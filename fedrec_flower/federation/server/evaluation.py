@@ -23,7 +23,7 @@ from fedrec_flower.evaluation.metric_sums import MetricSums
 from fedrec_flower.federation.results import Evaluated, finish
 from fedrec_flower.federation.server.checkpointing import ServerState
 from fedrec_flower.federation.server.dispatch import Dispatcher
-from fedrec_flower.federation.server.model_selection import Selection
+from fedrec_flower.federation.server.model_selection import ModelSelection
 from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.server.sampling import sample_clients
 
@@ -38,7 +38,7 @@ class RoundEvaluation:
 
     Args:
         plan: the run.
-        evaluator: what is measured, and on how many clients.
+        evaluator: defines the metrics and the number of clients to evaluate.
         selection: chooses among the evaluated rounds.
         state: the server's state, whose round and parameters are evaluated.
         dispatcher: sends the requests.
@@ -48,7 +48,7 @@ class RoundEvaluation:
         self,
         plan: Plan,
         evaluator: Evaluator,
-        selection: Selection,
+        selection: ModelSelection,
         state: ServerState,
         dispatcher: Dispatcher,
     ) -> None:
@@ -174,5 +174,5 @@ class RoundEvaluation:
 
 
 def _successful_nodes(replies: Iterable[Message]) -> set[int]:
-    """Return the nodes that replied without an error, whatever the reply contains."""
+    """Return the nodes that replied without an error; the content is not checked here."""
     return {reply.metadata.src_node_id for reply in replies if not reply.has_error()}

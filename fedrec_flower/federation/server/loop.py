@@ -46,7 +46,7 @@ from fedrec_flower.federation.server.dispatch import (
     to_record,
 )
 from fedrec_flower.federation.server.evaluation import RoundEvaluation
-from fedrec_flower.federation.server.model_selection import Selection
+from fedrec_flower.federation.server.model_selection import ModelSelection
 from fedrec_flower.federation.server.plan import Plan
 from fedrec_flower.federation.server.sampling import sample_clients
 from fedrec_flower.federation.server.secure_round import gather
@@ -70,7 +70,7 @@ class Server:
         plan: the facts of the run.
         model: the recommender, without users.
         evaluator: when to evaluate, on how many clients, and which metric selects the round.
-        curator: the server's side of privacy: whom to ask, and what may be used of their sum.
+        curator: the server's side of privacy; chooses the cohort and releases the sum.
         secure_aggregation: whether the server may see the sum of each node, or only that of all.
         callbacks: called in this order at the start, after each round and evaluation, and with each
             checkpoint.
@@ -95,7 +95,7 @@ class Server:
         self.curator, self.secure_aggregation = curator, secure_aggregation
         self.callbacks = callbacks
         self._state = ServerState.initial(plan.num_clients)
-        self._selection = Selection(evaluator, plan.release)
+        self._selection = ModelSelection(evaluator, plan.release)
 
     @property
     def parameters(self) -> Tensors:
@@ -103,7 +103,7 @@ class Server:
         return self._state.parameters
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Let `run` go on after the round of a checkpoint, which another process may have made."""
+        """Restore the state of a checkpoint, so that `run` continues after its round."""
         self._state = restore_checkpoint(checkpoint, self.strategy, self._selection, self.curator)
 
     def run(self, grid: Grid, initial: Tensors) -> Outcome:
@@ -329,7 +329,7 @@ class Server:
         """
         weight = sum(reply.weight for reply in replies)
         if not weight and not self.curator.noisy:
-            return  # a cohort without training data changes nothing
+            return  # the cohort has no training data
         round_ = self._state.round
         moved = self._moved(replies, num_replied, shapes)
         if isinstance(self.model, ServerPostprocess):

@@ -1,4 +1,4 @@
-"""The round that is released: the best by validation, or the last; test only watches."""
+"""ModelSelection of the released round: the best by validation, or the last; never by test."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from fedrec_flower.federation.results import Evaluated
 from fedrec_flower.federation.server.plan import Release
 
 
-class Selection:
-    """Remembers the round that is released, and the one that test would have chosen.
+class ModelSelection:
+    """Selects the released round, and records the round with the best test metric.
 
     Args:
         evaluator: names the selecting metric and its direction.
-        release: "validation": the round that it prefers; "last": the last one evaluated.
+        release: "validation" selects the best validation metric, "last" the last evaluated round.
 
     Attributes:
-        waited: evaluations since validation last preferred a round to all before it.
+        waited: number of evaluations since the best validation metric so far.
     """
 
     def __init__(self, evaluator: Evaluator, release: Release) -> None:
@@ -36,51 +36,51 @@ class Selection:
     def selected(self) -> Evaluated:
         """The round with the best validation metric, the earliest of equals.
 
-        Without a validation part, or where the last is released, the last round evaluated: test
-        never selects.
+        Without a validation part, or with release="last", it is the last evaluated round. The test
+        metric never selects.
         """
         return _known(self._selected)
 
     @property
     def best_test(self) -> Evaluated:
-        """The round with the best test metric; nothing but its metrics is kept."""
+        """The round with the best test metric, without its parameters."""
         return _known(self._best_test)
 
     @property
     def free_slot(self) -> str:
-        """Where nodes may keep a snapshot, losing neither the selected round nor a checkpoint."""
+        """Name of a snapshot slot that neither the selected round nor a checkpoint uses."""
         taken = {slot for held in self._held for slot in held}
         if self._selected is not None:
             taken.add(self._selected.slot)
         return next(slot for slot in map("evaluated-{}".format, range(9)) if slot not in taken)
 
     def see(self, result: Evaluated) -> None:
-        """Compare a newly evaluated round."""
+        """Compare a newly evaluated round with the selected one."""
         first = self._selected is None
         self.waited += 1
         if self._last or self._prefers(result, self._selected, Part.VALIDATION):
             self._selected = result
-            # A round of which nothing is known takes the place of another such, and is no better.
+            # A round without a metric replaces another one without, but does not count as better.
             if first or not isnan(self._value(result, Part.VALIDATION)):
                 self.waited = 0
         if self._prefers(result, self._best_test, Part.TEST):
             self._best_test = replace(result, parameters={})
 
     def hold(self, slot: str) -> tuple[list[str], list[str]]:
-        """Keep what a checkpoint refers to, until there are two later ones.
+        """Reserve the slots of a checkpoint until there are two later checkpoints.
 
         Args:
-            slot: where the snapshot of its own round lies.
+            slot: the slot with the snapshot of the checkpoint's own round.
 
         Returns:
-            The other slots it refers to, and those of the checkpoint before it.
+            The other slots that the checkpoint needs, and all slots of the checkpoint before it.
         """
         beside = sorted({self.selected.slot} - {slot})
         self._held.append([slot, *beside])
         return beside, self._held[0]
 
     def facts(self) -> dict[str, Any]:
-        """All it remembers but the selected parameters, JSON-able."""
+        """Return the whole state except the selected parameters, JSON-able."""
         return {
             "selected": self.selected.facts(),
             "best_test": self.best_test.facts(),
@@ -89,7 +89,7 @@ class Selection:
         }
 
     def restore(self, facts: Mapping[str, Any], parameters: Tensors) -> None:
-        """Take up what `facts` gave, and the selected parameters."""
+        """Restore the state from `facts` and the selected parameters."""
         self._selected = Evaluated.of(facts["selected"], parameters)
         self._best_test = Evaluated.of(facts["best_test"], {})
         self.waited = facts["waited"]
@@ -104,7 +104,7 @@ class Selection:
         return ours > theirs if self._higher else ours < theirs
 
     def _value(self, result: Evaluated, part: Part) -> float:
-        """The metric that selects; NaN where it could not be measured."""
+        """The selecting metric; NaN if it could not be measured."""
         return result.metrics[part].get(self._metric, float("nan"))
 
 

@@ -13,7 +13,7 @@ from fedrec_flower.evaluation.base import Evaluator
 from fedrec_flower.evaluation.ranking import RankingEvaluation
 from fedrec_flower.evaluation.rating import RatingEvaluation
 from fedrec_flower.federation.results import Evaluated, Metrics
-from fedrec_flower.federation.server.model_selection import Selection
+from fedrec_flower.federation.server.model_selection import ModelSelection
 
 RANKING = RankingEvaluation(["hr@10", "ndcg@10"], 0, 10, 1, None, "ndcg@10", "train")
 RATING = RatingEvaluation((1.0, 5.0), 10, 1, None, select_by="rmse")
@@ -34,9 +34,9 @@ def evaluated(round_: int, slot: str, validation: float | None, test: float | No
 
 def watch(
     evaluator: Evaluator, rounds: Sequence[tuple[float | None, float]]
-) -> tuple[Selection, list[str]]:
+) -> tuple[ModelSelection, list[str]]:
     """Show a selection some rounds; also gives the slot that each round's snapshot took."""
-    selection, slots = Selection(evaluator, "validation"), []
+    selection, slots = ModelSelection(evaluator, "validation"), []
     for round_, (validation, test) in enumerate(rounds):
         slots.append(selection.free_slot)
         selection.see(evaluated(round_, slots[-1], validation, test))
@@ -81,7 +81,7 @@ def test_no_snapshot_ever_takes_the_slot_of_the_selected_round(
 def test_no_snapshot_ever_takes_a_slot_that_one_of_the_last_two_checkpoints_needs(
     rounds: list[tuple[float, float]], is_checkpoint: list[bool]
 ) -> None:
-    selection, needed = Selection(RANKING, "validation"), list[list[str]]()
+    selection, needed = ModelSelection(RANKING, "validation"), list[list[str]]()
     for round_, (pair, kept) in enumerate(zip(rounds, is_checkpoint, strict=False)):
         slot = selection.free_slot
         assert slot not in {name for slots in needed[-2:] for name in slots}
@@ -100,7 +100,7 @@ def test_a_restored_selection_goes_on_like_the_one_that_was_never_interrupted(
 ) -> None:
     whole, _ = watch(RANKING, before)
     whole.hold(whole.selected.slot)
-    rest = Selection(RANKING, "validation")
+    rest = ModelSelection(RANKING, "validation")
     rest.restore(json.loads(json.dumps(whole.facts())), whole.selected.parameters)
     for round_, pair in enumerate(after, len(before)):
         assert rest.free_slot == whole.free_slot
@@ -126,7 +126,7 @@ def test_without_validation_the_last_round_is_selected(nothing: float | None) ->
 
 
 def test_before_the_first_evaluation_there_is_nothing_to_give() -> None:
-    selection = Selection(RANKING, "validation")
+    selection = ModelSelection(RANKING, "validation")
     with pytest.raises(ValueError, match="no round has been evaluated"):
         _ = selection.selected
     with pytest.raises(ValueError, match="no round has been evaluated"):
