@@ -1,4 +1,4 @@
-"""Laws of the sampled protocol's negatives: candidates, probabilities and addresses of the draws."""
+"""Laws of the sampled protocol's negatives: candidates, probabilities and independence."""
 
 from collections.abc import Sequence
 
