@@ -126,7 +126,7 @@ def build(group: str, node: Mapping[str, Any], **available: Any) -> Any:
         ConfigError: if the target cannot be imported or is not a class of this group, or if an
             argument is unknown, missing, out of range or of a wrong type; names value and fix.
     """
-    target = _locate(group, node.get("_target_", ""))
+    target = locate(group, node.get("_target_", ""))
     accepted = settings_of(target)
     injected = {k: v for k, v in available.items() if k in accepted}
     arguments = _checked_arguments(group, node, target)
@@ -149,7 +149,7 @@ def check_node(group: str, node: Mapping[str, Any]) -> None:
         ConfigError: if the target cannot be imported or is not a class of this group, or if an
             argument is unknown, out of range or of a wrong type; names value and fix.
     """
-    _checked_arguments(group, node, _locate(group, node.get("_target_", "")))
+    _checked_arguments(group, node, locate(group, node.get("_target_", "")))
 
 
 def _checked_arguments(group: str, node: Mapping[str, Any], target: Any) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _parts(target: Any) -> dict[str, Any]:
     return {name: hints[name] for name in names if hasattr(hints.get(name), "from_settings")}
 
 
-def _locate(group: str, path: Any) -> Any:
+def locate(group: str, path: Any) -> Any:
     """Import the class that a path names.
 
     Raises:

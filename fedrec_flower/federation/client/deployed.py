@@ -44,7 +44,7 @@ from fedrec_flower.communication.schema import MASKED_ACTION, read_config
 from fedrec_flower.communication.secure_aggregation.secagg import SecAgg
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.files import child_path
-from fedrec_flower.core.instantiate import trust
+from fedrec_flower.core.instantiate import locate, trust
 from fedrec_flower.core.updates import HUGE
 from fedrec_flower.data.prepared import MANIFEST, Prepared
 from fedrec_flower.federation.client import handlers
@@ -57,14 +57,13 @@ from fedrec_flower.privacy.accounting import LEAST_DELTA
 from fedrec_flower.privacy.local import LocalDP
 from fedrec_flower.privacy.mechanism import PrivacyMechanism
 from fedrec_flower.privacy.randomized_response import RandomizedResponse
+from fedrec_flower.threats.base import NoAttack
+from fedrec_flower.threats.faults import NoFaults
 
 app = ClientApp()
 
-# A job must have this class for the groups that only simulations may use.
-_SIMULATION_ONLY = {
-    "attack": "fedrec_flower.threats.NoAttack",
-    "faults": "fedrec_flower.threats.NoFaults",
-}
+# The only classes that a job may have in the groups of simulations.
+_SIMULATION_GROUPS = {"attack": NoAttack, "faults": NoFaults}
 _OWNER_FIELDS = ("prepared", "store")  # only the owner's --node-config may set them
 
 
@@ -188,10 +187,10 @@ def _check_randomness(job: NodeJob) -> None:
         f"randomness={job.randomness} would let the server know what clients draw, including "
         "their noise: a deployed node accepts only randomness=private",
     )
-    for group, target in _SIMULATION_ONLY.items():
+    for group, allowed in _SIMULATION_GROUPS.items():
         config = getattr(job, group)
         require(
-            config.get("_target_") == target,
+            locate(group, config.get("_target_", "")) is allowed,
             f"{group}={config.get('name')} belongs to simulations: a deployed node accepts only "
             f"{group}=none",
         )
