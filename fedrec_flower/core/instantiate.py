@@ -186,6 +186,11 @@ def _parts(target: Any) -> dict[str, Any]:
     return {name: hints[name] for name in names if hasattr(hints.get(name), "from_settings")}
 
 
+def class_path(kind: type) -> str:
+    """Return the full path of a class, as `_target_` names it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def locate(group: str, path: Any) -> Any:
     """Import the class that a path names.
 

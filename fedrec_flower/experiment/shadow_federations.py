@@ -23,19 +23,21 @@ from safetensors.numpy import load_file, save_file
 
 from fedrec_flower import __version__
 from fedrec_flower.core.files import atomic_write
+from fedrec_flower.core.instantiate import class_path
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.types import BoolArray, Config
 from fedrec_flower.data.prepare import reassign_training_users
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.federation.results import Outcome
+from fedrec_flower.threats.base import NoAttack
 from fedrec_flower.threats.observation import KnownHistories, ShadowModel
 
 _LOG = logging.getLogger(__name__)
 
 Run = Callable[[Config, Prepared, RunFolder], Outcome]
 
-_HONEST = {"_target_": "fedrec_flower.threats.NoAttack", "name": "none"}
+_HONEST = {"_target_": class_path(NoAttack), "name": "none"}
 _TRAINED = ".trained"  # name of the tensor with the users that trained, in the cached file
 _IGNORED_KEYS = ("seed", "attack", "output_dir", "resume", "overrides", "federation", "callbacks")
 _MAX_SEED = 2**31

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.threats.poisoning import Poisoning
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate, Federated
@@ -19,7 +20,9 @@ FEW = ("attack.num_targets=2", "attack.least_popular=0.3")
 def exposure(run: "Federated") -> float:
     """Share of honest users who are shown a target."""
     recommended = np.load(run.store / "notes" / "per_user_recommended.npy")
-    poisoning_metrics = run.setup.attack.poisoning_metrics(run.setup.data, recommended)
+    attack = run.setup.attack
+    assert isinstance(attack, Poisoning)
+    poisoning_metrics = attack.poisoning_metrics(run.setup.data, recommended)
     value: float = poisoning_metrics["exposure@10"]
     return value
 

@@ -28,6 +28,7 @@ from fedrec_flower.communication.validation import (
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.core.errors import TrainingError
 from fedrec_flower.core.failures import Failure, FailureKind
+from fedrec_flower.core.instantiate import class_path
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.types import Shapes, Tensors
 from fedrec_flower.evaluation.base import Evaluator
@@ -401,5 +402,4 @@ def local_update_config(rule: LocalUpdateRule) -> dict[str, Any]:
     """Return the configuration node from which nodes build the rule; empty for plain training."""
     if rule == PlainUpdate():
         return {}
-    kind = type(rule)
-    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **asdict(rule)}
+    return {"_target_": class_path(type(rule)), **asdict(rule)}
