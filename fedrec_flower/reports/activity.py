@@ -1,4 +1,4 @@
-"""Whom a model serves: test metrics of users of little and of much activity."""
+"""Test metrics of user groups by activity."""
 
 from collections.abc import Iterator
 
@@ -17,25 +17,26 @@ _ALL = "all users"
 
 
 def by_activity(per_user: pd.DataFrame, *metrics: str) -> pd.DataFrame:
-    """Tell test metrics of groups of users by how many interactions they have in training.
+    """Compute test metrics of user groups by their number of training interactions.
 
-    The groups are everybody, whoever has fewer than 30, and fifths from the least to the most
-    active; users of equal activity stand together, so fifths are about equal. A user measured in
-    several runs is averaged first, and counts once.
+    The groups are all users, users with fewer than 30 interactions, and fifths from the least to
+    the most active. Users of equal activity are in one group, so fifths are only about equal. A
+    user of several runs is averaged first and counts once.
 
     Args:
         per_user: from `load_per_user`.
-        metrics: of one task: `hr@k` or `ndcg@k`, with or without `_99neg`, or `rmse` or `mae`.
+        metrics: metrics of one task: `hr@k` or `ndcg@k`, with or without `_99neg`, or `rmse` or
+            `mae`.
 
     Returns:
         One row per label and group, the best by the first metric first: dataset, label, group
         ("all users", "fewer than 30", "18 to 27"), fifth (1 is the least active; missing for the
-        first two), users (how many), seeds (how many runs a user is a mean over at most), repeated
-        (in what these differ: "seeds", "folds" or "runs"), and for each metric its mean and
-        standard error over users (`hr@10`, `hr@10_se`).
+        first two), users (their number), seeds (largest number of runs per user), repeated (the
+        difference between these runs: "seeds", "folds" or "runs"), and for each metric its mean
+        and standard error over users (`hr@10`, `hr@10_se`).
 
     Raises:
-        FedrecError: if a metric is another one or the table lacks its column.
+        FedrecError: if a metric is not supported or the table lacks its column.
     """
     measured = {metric: metric_per_user(per_user, metric) for metric in metrics}
     sums = {metric: _averaged(users) for metric, users in measured.items()}
@@ -55,7 +56,7 @@ def by_activity(per_user: pd.DataFrame, *metrics: str) -> pd.DataFrame:
 
 
 def activity_markdown(table: pd.DataFrame) -> str:
-    """Write the table of `by_activity` as Markdown: for each metric a row a label."""
+    """Write the table of `by_activity` as Markdown: one row per label for each metric."""
     metrics = [str(name).removesuffix("_se") for name in table if str(name).endswith("_se")]
     count = table.groupby("group")["users"].max()
     heading = table["group"].map(lambda group: f"{group} (n = {count[group]:,})")
@@ -70,7 +71,7 @@ def activity_markdown(table: pd.DataFrame) -> str:
 
 
 def _wide(table: pd.DataFrame, heading: "pd.Series[str]", metric: str) -> pd.DataFrame:
-    """A row a label, a column a group, with its error in each cell."""
+    """Return one row per label and one column per group; each cell has its standard error."""
     cells = table[metric].map("{:.4f}".format) + table[f"{metric}_se"].map(" ± {:.4f}".format)
     wide = table.assign(cell=cells, heading=heading).pivot_table(
         index="label", columns="heading", values="cell", aggfunc="first", sort=False
@@ -79,13 +80,13 @@ def _wide(table: pd.DataFrame, heading: "pd.Series[str]", metric: str) -> pd.Dat
 
 
 def _averaged(users: pd.DataFrame) -> pd.DataFrame:
-    """By label and user, means over runs: total, count, num_train; and seeds, how many runs."""
+    """Average total, count and num_train over runs by label and user; seeds counts the runs."""
     averaged = {"total": "mean", "count": "mean", "num_train": "mean", "seeds": "sum"}
     return users.assign(seeds=1).groupby(["label", "user_id"]).agg(averaged)
 
 
 def _groups(users: pd.DataFrame) -> Iterator[tuple[str, int | None, pd.DataFrame]]:
-    """What each group is called, which fifth it is, and its users."""
+    """Yield the name, the number of the fifth and the users of each group."""
     yield _ALL, None, users
     few = users[users["num_train"] < _FEW]
     if len(few):
@@ -98,21 +99,22 @@ def _groups(users: pd.DataFrame) -> Iterator[tuple[str, int | None, pd.DataFrame
 
 
 def _fifths(activity: NDArray[np.float64]) -> NDArray[np.intp]:
-    """A bin for each user, 0 the least active; ties stand together, so fifths are about equal."""
+    """Return the bin of each user, 0 for the least active. Equal activities share a bin."""
     edges = np.quantile(activity, np.arange(1, _BINS) / _BINS)
     return np.unique(np.searchsorted(edges, activity), return_inverse=True)[1]
 
 
 def _metrics(sums: dict[str, pd.DataFrame], users: pd.Index) -> dict[str, float]:
-    """The metrics of some users."""
-    told: dict[str, float] = {}
-    for metric, every in sums.items():
-        told[metric], told[f"{metric}_se"] = _mean_and_error(every.reindex(users).dropna(), metric)
-    return told
+    """Compute the metrics of some users."""
+    values: dict[str, float] = {}
+    for metric, totals in sums.items():
+        mean, error = _mean_and_error(totals.reindex(users).dropna(), metric)
+        values |= {metric: mean, f"{metric}_se": error}
+    return values
 
 
 def _mean_and_error(users: pd.DataFrame, metric: str) -> tuple[float, float]:
-    """The mean over users and its standard error (that of a ratio of two means)."""
+    """Return the mean over users and its standard error (of a ratio of two means)."""
     total, count = users["total"].to_numpy(float), users["count"].to_numpy(float)
     mean = total.sum() / count.sum()
     spread = np.sum((total - mean * count) ** 2) / max(len(users) - 1, 1)
@@ -124,7 +126,7 @@ def _mean_and_error(users: pd.DataFrame, metric: str) -> tuple[float, float]:
 
 
 def _best_first(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Labels by what they reach with everybody, groups of a label in their order."""
+    """Sort labels by their metric over all users; keep the order of groups within a label."""
     overall = table[table["group"] == _ALL].set_index("label")[metric]
     merit = table["label"].map(overall) * (1 if metric in ERRORS else -1)
     ordered = table.assign(merit=merit).sort_values(["merit", "label"], kind="stable")

@@ -1,4 +1,4 @@
-"""`python -m fedrec_flower compare RUNS --to FOLDER`: from run folders to a leaderboard."""
+"""Comparison of runs: `python -m fedrec_flower compare RUNS --to FOLDER`."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from fedrec_flower.reports import figures as plots
 from fedrec_flower.reports.activity import activity_markdown, by_activity
 from fedrec_flower.reports.headline import headline, leaderboard_markdown
 from fedrec_flower.reports.leaderboard import (
-    leaderboard,
+    leaderboard_table,
     validation_ranking,
     validation_ranking_markdown,
 )
@@ -41,27 +41,27 @@ from fedrec_flower.reports.sweeps import (
 def compare(runs: Path, to: Path, metric: str | None, published: Path | None = None) -> str:
     """Write `comparison.csv`, `comparison.md` and figures of all completed runs below a folder.
 
-    The figures: `comparison` (the headline metrics), `megabytes` (accuracy against traffic; where
-    anything was sent), `convergence` (accuracy against rounds) and `activity` (whom it serves; a
-    table, too). Runs that were made to differ in one of these also give:
+    Figures of all runs: `comparison` (headline metrics), `megabytes` (accuracy against traffic),
+    `convergence` (accuracy against rounds) and `activity` (accuracy by user activity, also as a
+    table). Sweeps over one of these settings add:
 
-    - in partition and strategy: `heterogeneity` (accuracy on each partition), figure and table
-    - in clients a round, with a centralised run beside them: `goal` (rounds and megabytes until
-      95 % of what that one reaches on validation), figure and table
-    - in epsilon: `privacy_utility` (accuracy against it)
-    - in compression: `upload` (accuracy against what clients send)
-    - in attack, targets watched: `attacks` (their exposure by strategy), figure and table
+    - partition and strategy: `heterogeneity` (accuracy on each partition), figure and table
+    - clients per round, with a centralised run: `goal` (rounds and megabytes until 95 % of the
+      validation metric of the centralised run), figure and table
+    - epsilon: `privacy_utility` (accuracy against epsilon)
+    - compression: `upload` (accuracy against uploaded bytes)
+    - attack on target items: `attacks` (exposure of the targets by strategy), figure and table
 
-    Runs that were spied on give `curious` (what is learnt of one client); runs on a simulated clock
-    give `clock` (validation against time, and the time until 95 % of the best that a server reaches
-    which waits for all), figure and table.
+    Runs with an inference attack add `curious` (success of the attack). Runs with a simulated clock
+    add `clock` (validation against time, and the time until 95 % of the best value of a synchronous
+    server), figure and table.
 
     Args:
         runs: a run folder, or a folder with run folders at any depth.
-        to: where the table and the figures go; made if need be.
-        metric: the metric that the figures show; None for the first headline metric there is.
-        published: a table of `results/published`; adds the figure `leak`, what others published
-            beside ours with and without the leak.
+        to: output folder; created if missing.
+        metric: metric of the figures; None for the first available headline metric.
+        published: a table of `results/published`. It adds the figure `leak`: published values,
+            and ours with and without the leak.
 
     Returns:
         The table, as Markdown.
@@ -69,7 +69,7 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
     Raises:
         FedrecError: if there is no completed run, or runs cannot be compared.
     """
-    table = leaderboard(runs)
+    table = leaderboard_table(runs)
     text = leaderboard_markdown(table)
     to.mkdir(parents=True, exist_ok=True)
     _write(table, text, to, "comparison")
@@ -82,12 +82,12 @@ def compare(runs: Path, to: Path, metric: str | None, published: Path | None = N
 
 
 def choose(runs: Path, to: Path, metric: str) -> str:
-    """Write `choices.csv` and `choices.md`: what a search found, by validation alone.
+    """Write `choices.csv` and `choices.md`: the settings of a search ranked by validation only.
 
     Args:
         runs: a folder with run folders at any depth.
-        to: where the tables go; made if need be.
-        metric: the validation metric that decides.
+        to: output folder; created if missing.
+        metric: the validation metric of the ranking.
 
     Returns:
         The table, as Markdown.
@@ -107,8 +107,8 @@ def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
     column = f"test.{metric}"
     ours = summaries[summaries[column].notna()] if column in summaries else summaries
     measured = set(ours.dropna(axis="columns", how="all")) - {column}
-    beside = [name for name in headlines if f"test.{name}" in measured]
-    plots.save(plots.comparison(summaries, metric, *beside), to, "comparison")
+    others = [name for name in headlines if f"test.{name}" in measured]
+    plots.save(plots.comparison(summaries, metric, *others), to, "comparison")
     plots.save(plots.convergence(load_runs(runs), metric), to, "convergence")
     _draw_activity(runs, to, metric)
     if plots.has_inference_results(summaries):
@@ -120,7 +120,7 @@ def _draw(runs: Path, to: Path, metric: str, headlines: list[str]) -> None:
 
 
 def _draw_sweep(runs: Path, to: Path, metric: str) -> None:
-    """Tables and figures of what the runs were made to differ in."""
+    """Write tables and figures of the settings that the runs vary."""
     differ = varied_groups(load_settings(runs).values())
     if {"partition", "strategy"} <= differ:
         table = heterogeneity_table(runs, metric)
@@ -160,14 +160,14 @@ def _draw_clock(on_clock: pd.DataFrame, table: pd.DataFrame, to: Path, metric: s
 
 
 def _path(text: str) -> Path:
-    """A path that a user gives, its ~ expanded where the shell did not."""
+    """Convert a command-line argument to a path; `~` is expanded."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty: name a folder")
     return Path(text).expanduser()
 
 
 def _write(table: pd.DataFrame, text: str, to: Path, name: str) -> None:
-    """Write a table as numbers and as something to read."""
+    """Write a table as CSV and as Markdown."""
     table.to_csv(to / f"{name}.csv", index=False)
     (to / f"{name}.md").write_text(text, encoding="utf-8")
 
@@ -181,9 +181,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--choose",
         action="store_true",
-        help="a search's settings by validation, no test, no figures",
+        help="rank the settings of a search by validation; no test metrics, no figures",
     )
-    parser.add_argument("--published", type=_path, help="table of published figures, for the leak")
+    parser.add_argument(
+        "--published", type=_path, help="table of published values, for the figure `leak`"
+    )
     replace_unprintable()
     chosen = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""The leaderboard as a reader wants it: few columns, the best in bold, what is common said once."""
+"""The leaderboard as Markdown: few columns, the best in bold, common values in the caption."""
 
 from collections.abc import Iterable, Iterator
 
@@ -27,17 +27,17 @@ _NAMES = (
 )
 _ORIGIN = ("num_test_users", "split_sha256", "commit", "versions")
 _LEVEL = 0.05
-_UNBEATEN = " ≈"  # beside what is not shown to be worse than the best
+_UNBEATEN = " ≈"  # marks rows not significantly worse than the best
 
 
 def leaderboard_markdown(table: pd.DataFrame) -> str:
     """Write a leaderboard as Markdown.
 
     Args:
-        table: from `leaderboard`, or from `comparison` (then there are no p-values).
+        table: from `leaderboard_table`, or from `comparison` (without p-values).
 
     Returns:
-        A table, and below it what its marks mean and what all of its rows have in common.
+        A table, followed by the meaning of its marks and the values common to all rows.
     """
     shown = pd.DataFrame({"run": table["label"]})
     for name in _differing(table, _NAMES):
@@ -53,29 +53,29 @@ def leaderboard_markdown(table: pd.DataFrame) -> str:
         shown["attack on"] = table[f"{ATTACK}exposed"]
     for name in _ATTACK:
         if f"{ATTACK}{name}" in table:
-            shown[f"attack: {name}"] = _told(table, f"{ATTACK}{name}")
+            shown[f"attack: {name}"] = _mean_and_deviation(table, f"{ATTACK}{name}")
     for name, cells in _costs(table):
         shown[name] = cells
     return markdown(shown) + "".join(f"\n{line}\n" for line in _caption(table))
 
 
 def headline(table: pd.DataFrame) -> list[str]:
-    """The few metrics of a table that a reader compares first, those that any row has."""
+    """Return the headline metrics that at least one row has."""
     known = metrics_of(table)
     return [name for name in _HEADLINE if name in known and table[name].notna().any()]
 
 
 def _activity_gap(table: pd.DataFrame) -> "pd.Series[float] | None":
-    """How much better active users are served, by the first metric; None where nobody measured."""
+    """Return the metric gap between active and inactive users; None if it was not measured."""
     column = f"{next(iter(headline(table)), '')}_{ACTIVITY_GAP}"
     return table[column] if column in table and table[column].notna().any() else None
 
 
 def _cells(table: pd.DataFrame, metric: str) -> "pd.Series[str]":
-    """Mean ± standard deviation over seeds; the best in bold, the unbeaten marked."""
-    told = _told(table, metric)
+    """Format mean ± standard deviation over seeds; the best in bold, equals of the best marked."""
+    cells_text = _mean_and_deviation(table, metric)
     is_best = _is_best(table, metric) & _has_rivals(table, metric)
-    cells = told.where(~is_best, "**" + told + "**")
+    cells = cells_text.where(~is_best, "**" + cells_text + "**")
     if f"{metric}_p" in table:
         cells += np.where(table[f"{metric}_p"] >= _LEVEL, _UNBEATEN, "")
     return cells
@@ -90,7 +90,7 @@ def _has_rivals(table: pd.DataFrame, metric: str) -> "pd.Series[bool]":
     return table.groupby(FIELD)[metric].transform("count") > 1
 
 
-def _told(table: pd.DataFrame, name: str) -> "pd.Series[str]":
+def _mean_and_deviation(table: pd.DataFrame, name: str) -> "pd.Series[str]":
     """Mean ± standard deviation over seeds."""
     cells = [
         "" if pd.isna(mean) else f"{mean:.4f}" + ("" if pd.isna(sd) else f" ± {sd:.4f}")
@@ -126,21 +126,21 @@ def _costs(table: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[str]"]]:
     )
     for name, column, unit in columns:
         if column in table:
-            yield name, table[column].map(lambda value, unit=unit: _count_told(value / unit))
+            yield name, table[column].map(lambda value, unit=unit: _format_count(value / unit))
     deltas = table["delta"] if "delta" in table else table["epsilon"] * np.nan
-    told = [_guarantee(*pair) for pair in zip(table["epsilon"], deltas, strict=True)]
+    cells_text = [_guarantee(*pair) for pair in zip(table["epsilon"], deltas, strict=True)]
     guarded = np.isfinite(table["epsilon"]).any()
-    yield "epsilon (delta)" if guarded else "epsilon", pd.Series(told, table.index)
+    yield "epsilon (delta)" if guarded else "epsilon", pd.Series(cells_text, table.index)
 
 
 def _guarantee(epsilon: float, delta: float) -> str:
-    """Epsilon with its delta: neither says anything alone."""
+    """Format epsilon with its delta, because neither has a meaning without the other."""
     if np.isinf(epsilon):
         return "∞"
     return f"{epsilon:g} ({'unknown' if np.isnan(delta) else f'{delta:.2g}'})"
 
 
-def _count_told(value: float) -> str:
+def _format_count(value: float) -> str:
     if pd.isna(value):
         return ""
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"  # noqa: PLR2004  # two digits
@@ -177,8 +177,8 @@ def _caption(table: pd.DataFrame) -> Iterator[str]:
         yield f"{SEEDED_CAVEAT}."
     common = [name for name in (*_NAMES, *_ORIGIN) if name in table]
     same = [name for name in common if name not in _differing(table, common)]
-    told = [f"{name} {table[name].iloc[0]}" for name in same if table[name].iloc[0]]
-    yield f"All rows: {'; '.join(told)}. `comparison.csv` holds every metric and origin."
+    cells_text = [f"{name} {table[name].iloc[0]}" for name in same if table[name].iloc[0]]
+    yield f"All rows: {'; '.join(cells_text)}. `comparison.csv` holds every metric and origin."
 
 
 def _differing(table: pd.DataFrame, names: Iterable[str]) -> list[str]:

@@ -1,8 +1,7 @@
-"""Runs side by side: a row per experiment, its metrics over seeds, its costs, its origin.
+"""Comparison of experiments: metrics over seeds, costs, significance, rankings by validation.
 
-Each row of the leaderboard against the best one, user by user.
-
-Settings side by side by validation alone: what a search may look at.
+`comparison` has one row per experiment. `leaderboard_table` adds a paired test of each row against
+the best row. `validation_ranking` ranks the settings of a search without reading test metrics.
 """
 
 import re
@@ -24,7 +23,7 @@ from fedrec_flower.reports.run_frames import drop_repeated_runs, is_seeded
 from fedrec_flower.reports.settings import Settings, as_override, differing, is_federated
 
 ACTIVITY_GAP = "activity_gap"
-"""What a column ends with that tells how much better active users are served."""
+"""Suffix of the columns with the metric gap between active and inactive users."""
 
 # Column of the table -> value of summary.json; means over seeds.
 _COSTS = {
@@ -42,48 +41,46 @@ _COSTS = {
 _ORIGIN = ("peak_memory_measure", "split_sha256", "commit")
 
 ERRORS = ("rmse", "mae")
-"""Metrics of which less is better."""
+"""Metrics for which lower is better."""
 
 ATTACK = "attack/"
-"""What the columns begin with that tell what an attack came to."""
+"""Prefix of the columns with results of an attack."""
 
 FIELD = ["dataset", "task", "protocol"]
-"""Rows that agree in these columns are rivals."""
+"""Rows with equal values in these columns are compared with each other."""
 
 
 def comparison(path: str | Path) -> pd.DataFrame:
-    """Put completed runs side by side, those that differ in nothing but their seed as one row.
+    """Compare completed runs; runs that differ only in their seed form one row.
 
-    Folds of ratings count as seeds do. Of runs that differ in neither, the one whose folder sorts
-    last counts, so a repeated run is not counted twice.
+    Folds of rating data count as seeds. Of runs with equal settings, seed and fold, only the run
+    whose folder sorts last counts.
 
     Args:
         path: a run folder, or a folder with run folders at any depth.
 
     Returns:
         One row per experiment, best first (by NDCG@10 of full ranking, or by RMSE) within its
-        dataset, task and protocol. Columns, costs being means over seeds:
+        dataset, task and protocol. Columns (costs are means over seeds):
 
         - label (see `load_runs`), dataset, task, protocol (split and negatives), candidates
-          (what is ranked), model, strategy, partition, federation, settings (everything in which
-          it differs from other rows of its model), configuration
-        - seeds (how many, or how many folds), seed (which), randomness, num_rounds, selected_round,
-          num_clients, clients_per_round, num_test_users
+          (ranked items), model, strategy, partition, federation, settings (differences
+          from the other rows of its model), configuration
+        - seeds (number of seeds or folds), seed (their values), randomness, num_rounds,
+          selected_round, num_clients, clients_per_round, num_test_users
         - for each metric its mean over seeds (`ndcg@10`), standard deviation over seeds
           (`ndcg@10_sd`, missing for one seed) and standard error over users (`ndcg@10_se`, of
           one run)
-        - how evenly users are served, means over seeds of what summaries tell:
-          `ndcg@10_worst_decile` (mean over the tenth of the clients that are served worst) and
-          `ndcg@10_activity_gap` (of the most active quarter of the users, less that of the least
-          active); of ratings `negative_mse_worst_decile` and `negative_mse_activity_gap`
-        - for each number that an attack came to (`attack/auc`) its mean and standard deviation over
-          seeds (`attack/auc_sd`), and what it says in words (`attack/exposed`)
+        - fairness, means over seeds: `ndcg@10_worst_decile` (mean over the tenth of the clients
+          with the lowest values) and `ndcg@10_activity_gap` (most active quarter of the users minus
+          the least active); for ratings `negative_mse_worst_decile` and `negative_mse_activity_gap`
+        - for each figure of an attack (`attack/auc`) its mean and standard deviation over seeds
+          (`attack/auc_sd`), and its text values (`attack/exposed`)
         - epsilon (infinity: no guarantee) and its delta, bytes_down_per_client_and_round,
           bytes_up_per_client_and_round, megabytes_per_client (both ways, whole run, 10**6 bytes),
           bytes_total (all clients; 0 of a centralised run), seconds_train, seconds_evaluate,
-          seconds_total (wall), clients_per_second, peak_memory_mb (measured as
-          peak_memory_measure says)
-        - split_sha256, commit, versions; several where they differ between seeds
+          seconds_total (wall), clients_per_second, peak_memory_mb (see peak_memory_measure)
+        - split_sha256, commit, versions; several if they differ between seeds
 
     Raises:
         FedrecError: if there is no completed run.
@@ -97,24 +94,24 @@ def comparison(path: str | Path) -> pd.DataFrame:
 
 
 def completed_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Completed runs, of repeated ones the last."""
+    """Return the completed runs; of repeated runs only the last."""
     return drop_repeated_runs(runs[runs["status"] == "completed"])
 
 
 def sorting_metric(metrics: Iterable[str]) -> str | None:
-    """The metric that says which row is best: full ranking's NDCG@10, else RMSE, else none."""
+    """Return the metric that orders the rows: NDCG@10 of full ranking, else RMSE, else None."""
     known = set(metrics)
     return next((name for name in ("ndcg@10", "rmse") if name in known), None)
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics of a table of `comparison`; what attacks came to is none."""
+    """Return the metrics of a table of `comparison`, without figures of attacks."""
     spread = [name for name in map(str, table) if name.endswith("_sd")]
     return [name.removesuffix("_sd") for name in spread if not name.startswith(ATTACK)]
 
 
 def is_leaky(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows were measured with the leaky pool of negatives."""
+    """Return a mask of the rows with the leaky pool of negatives."""
     return table["protocol"].astype(str).str.contains("legacy")
 
 
@@ -150,12 +147,12 @@ def _rounds(runs: pd.DataFrame) -> dict[str, Any]:
 
 def _metric(runs: pd.DataFrame, name: str) -> dict[str, float]:
     values, error = runs[f"test.{name}"], f"test_standard_error.{name}"
-    told = {name: values.mean(), f"{name}_sd": values.std()}
-    return told | ({f"{name}_se": runs[error].mean()} if error in runs else {})
+    texts = {name: values.mean(), f"{name}_sd": values.std()}
+    return texts | ({f"{name}_se": runs[error].mean()} if error in runs else {})
 
 
 def _fairness(runs: pd.DataFrame) -> dict[str, float]:
-    """How evenly users are served; a summary names the measure first, a table the metric."""
+    """Return the fairness columns. In a summary the measure comes first, in a table the metric."""
     return {
         f"{metric}_{measure}": runs[f"fairness.{measure}_{metric}"].mean()
         for measure in ("worst_decile", ACTIVITY_GAP)
@@ -164,21 +161,21 @@ def _fairness(runs: pd.DataFrame) -> dict[str, float]:
 
 
 def _attack(runs: pd.DataFrame) -> dict[str, Any]:
-    """What an attack came to, where one was made: numbers over seeds, words as they are."""
-    told: dict[str, Any] = {}
+    """Return the results of an attack: numbers over seeds, texts unchanged."""
+    texts: dict[str, Any] = {}
     for name in _below("attack.", runs):
         stated = runs[f"attack.{name}"].dropna()
         values = pd.to_numeric(stated, errors="coerce")
         if values.notna().any():
-            told |= {f"{ATTACK}{name}": values.mean(), f"{ATTACK}{name}_sd": values.std()}
+            texts |= {f"{ATTACK}{name}": values.mean(), f"{ATTACK}{name}_sd": values.std()}
         elif len(stated):
-            told[f"{ATTACK}{name}"] = _listed(stated)
-    return told
+            texts[f"{ATTACK}{name}"] = _listed(stated)
+    return texts
 
 
 def _costs(runs: pd.DataFrame, *, sent: bool) -> dict[str, float]:
     costs = {name: runs[key].mean() for name, key in _COSTS.items() if key in runs}
-    if not sent:  # its one client stands for a server that holds all the data
+    if not sent:  # its one client represents a server with all the data
         costs |= {name: 0.0 for name in costs if name.startswith("bytes")}
     epsilon = runs["epsilon"].astype(float).fillna(np.inf).max() if "epsilon" in runs else np.inf
     total = costs.get("bytes_total", np.nan)
@@ -189,15 +186,15 @@ def _costs(runs: pd.DataFrame, *, sent: bool) -> dict[str, float]:
 
 
 def _candidates(metrics: Iterable[str]) -> str:
-    """What the held-out item is ranked against, as the names of the metrics say."""
+    """Return the candidates of the ranking, from the names of the metrics."""
     ranked = [re.fullmatch(r"(?:hr|recall|ndcg|mrr|map)@\d+(?:_(\d+)neg)?", n) for n in metrics]
     pools = {found[1] for found in ranked if found}
-    told = ["full ranking" if pool is None else f"{pool} negatives" for pool in pools]
-    return ", ".join(sorted(told, reverse=True))
+    texts = ["full ranking" if pool is None else f"{pool} negatives" for pool in pools]
+    return ", ".join(sorted(texts, reverse=True))
 
 
 def distinguishing_settings(configuration: str, settings: Mapping[str, Settings]) -> str:
-    """In which settings a configuration differs from others of its model, as overrides."""
+    """Return the settings that differ from other configurations of the model, as overrides."""
     own = settings[configuration]
     model = own.get("model.name")
     namesakes = [each for each in settings.values() if each.get("model.name") == model]
@@ -216,12 +213,12 @@ def _below(prefix: str, runs: pd.DataFrame) -> list[str]:
 
 
 def _listed(values: Iterable[Any]) -> str:
-    """Distinct values in one cell."""
+    """Join distinct values for one cell."""
     return ", ".join(str(value) for value in dict.fromkeys(values) if not pd.isna(value))
 
 
 def _best_first(table: pd.DataFrame) -> pd.DataFrame:
-    """Honest protocols first: a leaky figure is no rival of an honest one, however high."""
+    """Sort honest protocols first, because a leaky value is not comparable with an honest one."""
     metric = sorting_metric(metrics_of(table))
     merit = 0.0 if metric is None else table[metric] * (1 if metric == "rmse" else -1)
     keys = {"leaky": is_leaky(table), "merit": merit}
@@ -232,33 +229,33 @@ def _best_first(table: pd.DataFrame) -> pd.DataFrame:
 _TESTED = re.compile(r"(hr|ndcg)@10(_\d+neg)?")
 
 
-def leaderboard(path: str | Path) -> pd.DataFrame:
-    """The table of `comparison`, with each row tested against the best.
+def leaderboard_table(path: str | Path) -> pd.DataFrame:
+    """Return the table of `comparison` with a test of each row against the best row.
 
-    McNemar's test for HR@10 and a paired bootstrap for NDCG@10. Both count users, and seeds make
-    no more of them:
+    HR@10 uses McNemar's test, NDCG@10 a paired bootstrap. Users are the units of both tests; more
+    seeds do not increase their number:
 
-    - NDCG@10: each user speaks with a mean over the seeds they were tested with, and the bootstrap
-      resamples users. What is tested is what the table shows, the mean over users and seeds (but
-      for their weights, where a split holds out some users more often than others).
-    - HR@10: McNemar's exact test needs a yes or no of each user, so it compares runs of the same
-      seed, and the p-values of the seeds are combined by `majority`. To let seeds vote on each
-      user first would test another rate than the table shows: that of a jury of runs.
+    - NDCG@10: the value of a user is the mean over the seeds in which the user was tested, and the
+      bootstrap resamples users. The tested statistic is the mean over users and seeds, as in the
+      table (except for weights, if a split holds out some users more often than others).
+    - HR@10: McNemar's exact test needs one binary result per user, so it compares runs of the same
+      seed. The p-values of the seeds are combined by `majority`. A majority over the seeds of each
+      user would test another rate than the table shows.
 
-    The best row is the one with the highest mean of that metric, and Holm's correction is over
-    all rows that it is compared with: those of its dataset, task and protocol. That the best was
-    found on the same users flatters it a little.
+    The best row has the highest mean of the metric. Holm's correction is over all rows that are
+    compared with it: those of its dataset, task and protocol. The best row was selected on the same
+    users, so the test slightly favours it.
 
     Args:
         path: a run folder, or a folder with run folders at any depth.
 
     Returns:
         The table with `ndcg@10_p` (corrected) and `ndcg@10_p_raw`, likewise `hr@10` and both
-        against sampled negatives; missing for the best row, for a row without rivals, for
-        runs without ranks of users, and for HR@10 of models with no seed in common.
+        against sampled negatives; missing for the best row, for a row without competitors,
+        for runs without per-user ranks, and for HR@10 of models without a common seed.
 
     Raises:
-        FedrecError: if there is no completed run, or rows that compete have unequal splits.
+        FedrecError: if there is no completed run, or compared rows have unequal splits.
     """
     table, per_user = comparison(path), load_per_user(path)
     _require_equal_splits(completed_runs(load_summaries(path)))
@@ -276,7 +273,7 @@ def leaderboard(path: str | Path) -> pd.DataFrame:
 def _p_values(
     field: pd.DataFrame, users: pd.DataFrame, metric: str
 ) -> Iterator[tuple[int, float, float]]:
-    """Row, corrected p and p of every row but the best."""
+    """Yield row, corrected p-value and p-value of every row but the best."""
     rivals = field[field["configuration"].isin(users.columns.unique("configuration"))]
     if rivals.empty:
         return
@@ -284,7 +281,7 @@ def _p_values(
     if not _same_users(list(ours.values())):
         raise FedrecError(
             f"{' and '.join(rivals['label'])} were not tested on the same users: compare them "
-            "apart, in folders of their own"
+            "in separate folders"
         )
     best = rivals[metric].idxmax()
     others = [row for row in rivals.index if row != best]
@@ -294,7 +291,7 @@ def _p_values(
 
 
 def _same_users(ours: list[pd.DataFrame]) -> bool:
-    """Whether rivals were tested on the same users, which may be others with another seed."""
+    """Return whether all rows were tested on the same users; these may differ between seeds."""
     tested = pd.concat(ours, axis="columns").notna()
     of_seeds = [tested[[seed]] for seed in dict.fromkeys(tested)]
     in_seeds = all((of.any(axis="columns") == of.all(axis="columns")).all() for of in of_seeds)
@@ -313,17 +310,17 @@ def _hits_p(best: pd.DataFrame, other: pd.DataFrame) -> float:
 
 def _gains_p(best: pd.DataFrame, other: pd.DataFrame) -> float:
     one, another = (users.mean(axis="columns").to_numpy() for users in (best, other))
-    # The same resamples for every pair, whoever else is in the table.
+    # The resamples of a pair do not depend on the other rows of the table.
     return paired_bootstrap(one, another, generator(0, "paired-bootstrap"))
 
 
 def _of_users(per_user: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A metric of each user (a row), for each configuration and seed (a column)."""
+    """Return a metric with one row per user and one column per configuration and seed."""
     keys = ["configuration", "seed"]
     if per_user_column(metric) not in per_user:
         return pd.DataFrame(columns=pd.MultiIndex.from_tuples([], names=keys))
     table = metric_per_user(per_user, metric).pivot_table("total", "user_id", keys)
-    # The bootstrap draws users by their place: ids that are numbers stand in numeric order.
+    # The bootstrap draws users by position: numeric ids are in numeric order.
     return table.loc[sorted(table.index, key=_in_order)]
 
 
@@ -333,44 +330,44 @@ def _in_order(user_id: str) -> tuple[int, str]:
 
 
 def _require_equal_splits(runs: pd.DataFrame) -> None:
-    ranked = runs["task"] == "ranking"  # ratings are not tested, and come in folds
+    ranked = runs["task"] == "ranking"  # rating runs are not tested, and have folds
     known = runs[ranked & runs["split_sha256"].notna()]
     for _, rivals in known.groupby(FIELD):
-        for seed, alike in rivals.groupby("seed"):
-            distinct = alike.drop_duplicates("split_sha256")
+        for seed, same_seed in rivals.groupby("seed"):
+            distinct = same_seed.drop_duplicates("split_sha256")
             if len(distinct) > 1:
-                told = [f"{row['label']} ({row['run']})" for _, row in distinct.iterrows()]
+                texts = [f"{row['label']} ({row['run']})" for _, row in distinct.iterrows()]
                 raise FedrecError(
-                    f"{told[0]} and {told[1]} were tested on unequal splits with seed {seed}: "
-                    "compare them apart, in folders of their own"
+                    f"{texts[0]} and {texts[1]} were tested on unequal splits with seed {seed}: "
+                    "compare them in separate folders"
                 )
         _require_equal_seeds(rivals)
 
 
 def _require_equal_seeds(rivals: pd.DataFrame) -> None:
-    """Where the split follows the seed, other seeds are other test items."""
+    """Check that all rows have the same seeds if the split depends on the seed."""
     seeds = {str(label): set(of_row["seed"]) for label, of_row in rivals.groupby("label")}
-    everybody = set(rivals["seed"])
-    lacking = [label for label in seeds if seeds[label] != everybody]
+    all_seeds = set(rivals["seed"])
+    lacking = [label for label in seeds if seeds[label] != all_seeds]
     if lacking and len(set(rivals["split_sha256"])) > 1:
-        missing = min(everybody - seeds[lacking[0]])
+        missing = min(all_seeds - seeds[lacking[0]])
         raise FedrecError(
-            f"{lacking[0]} did not run with seed {missing} as others did, but the split follows "
-            "the seed: run all with the same seeds"
+            f"{lacking[0]} has no run with seed {missing}, but the split depends on the seed: "
+            "run all with the same seeds"
         )
 
 
 def validation_ranking(path: str | Path, metric: str) -> pd.DataFrame:
-    """Rank the settings of each model by a validation metric; test is not looked at.
+    """Rank the settings of each model by a validation metric; test metrics are not read.
 
     Args:
         path: a folder with run folders at any depth.
-        metric: the metric that decides, such as `ndcg@10`.
+        metric: metric of the ranking, such as `ndcg@10`.
 
     Returns:
-        One row per configuration, each model's best first: model, settings (in which it differs
-        from the model's others), seeds (how many, or how many folds), selected_round, and the
-        metric, both means over seeds.
+        One row per configuration, each model's best first: model, settings (differences from
+        the model's other configurations), seeds (number of seeds or folds), selected_round, and
+        the metric, both means over seeds.
 
     Raises:
         FedrecError: if no completed run has the metric.
@@ -396,5 +393,5 @@ def validation_ranking(path: str | Path, metric: str) -> pd.DataFrame:
 def validation_ranking_markdown(table: pd.DataFrame) -> str:
     """Write the table of `validation_ranking` as Markdown, with the number of settings."""
     budget = table.groupby("model").size()
-    told = ", ".join(f"{model} {count}" for model, count in budget.items())
-    return markdown(table, 4) + f"\nValidation only. Settings tried: {told}.\n"
+    texts = ", ".join(f"{model} {count}" for model, count in budget.items())
+    return markdown(table, 4) + f"\nValidation only. Settings tried: {texts}.\n"

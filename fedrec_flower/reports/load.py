@@ -24,7 +24,7 @@ IDENTITY = (
     "dataset", "model", "label", "strategy", "partition", "federation", "protocol", "task",
     "configuration", "seed", "split_sha256",
 )  # fmt: skip
-"""What tells runs apart, in every frame given here; see `load_runs`."""
+"""Columns that identify a run in every frame of this module; see `load_runs`."""
 
 _IDS = ("user_id", "item_id", "held_out_item_id")
 _NAMES = (
@@ -53,23 +53,22 @@ class _Run:
 
     def identity(self, label: str) -> dict[str, Any]:
         known = {column: self.summary.get(column) for column in IDENTITY}
-        told = {"label": label, "configuration": self.configuration}
-        return {"run": self.name} | known | told
+        names = {"label": label, "configuration": self.configuration}
+        return {"run": self.name} | known | names
 
 
 def load_runs(path: str | Path) -> pd.DataFrame:
-    """Gather the rounds of every run in or below a folder; running and failed runs too.
+    """Load the rounds of every run in or below a folder, including running and failed runs.
 
     Args:
         path: a run folder, or a folder with run folders at any depth.
 
     Returns:
         One row per run, round, phase and metric: run (folder relative to `path`), dataset,
-        model, label (the model, and what sets the run apart from others of that model here, see
-        `configuration.labels`), strategy, partition, federation, protocol, task, configuration
-        (the same for runs that differ in nothing but their seed), seed, split_sha256 (tells folds
-        apart), status, selected_round (missing while unknown), round, phase, metric, value,
-        num_clients.
+        model, label (the model and the settings that distinguish the run from others of that model,
+        see `settings.labels`), strategy, partition, federation, protocol, task, configuration
+        (equal for runs that differ only in their seed), seed, split_sha256 (distinguishes folds),
+        status, selected_round (missing while unknown), round, phase, metric, value, num_clients.
 
     Raises:
         FedrecError: if there is no run that can be read.
@@ -87,7 +86,7 @@ def load_runs(path: str | Path) -> pd.DataFrame:
 
 
 def load_summaries(path: str | Path) -> pd.DataFrame:
-    """Gather the summaries of every run in or below a folder; running and failed runs too.
+    """Load the summaries of every run in or below a folder, including running and failed runs.
 
     Args:
         path: a run folder, or a folder with run folders at any depth.
@@ -111,7 +110,7 @@ def load_summaries(path: str | Path) -> pd.DataFrame:
 
 
 def load_per_user(path: str | Path) -> pd.DataFrame:
-    """Gather `per_user.csv` of every simulated run in or below a folder.
+    """Load `per_user.csv` of every simulated run in or below a folder.
 
     Args:
         path: a run folder, or a folder with run folders at any depth.
@@ -131,36 +130,36 @@ def load_per_user(path: str | Path) -> pd.DataFrame:
 
     def read(run: _Run, identity: dict[str, Any]) -> pd.DataFrame:
         if run.summary["status"] != "completed" or run.summary["federation"] == "deployment":
-            return pd.DataFrame()  # in a deployment, what is known of users stays with the nodes
+            return pd.DataFrame()  # in a deployment, data about users stay on the nodes
         return _with_columns(identity, read_table(run.folder / "per_user.csv"))
 
     return _concatenated(_from_each_run(path, read))
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read one of our own tables: a run's, one that `compare` wrote, or of `results/published`.
+    """Read a table of this project: of a run, of `compare`, or of `results/published`.
 
-    Ids and names come back as the text that was written, "007", "NA" and "null" too; no type is
-    guessed from what they look like. Names that are missing are missing; ids never are.
+    Ids and names are read as text, including "007", "NA" and "null"; no type is inferred. An empty
+    name is a missing value; an empty id is not.
 
     Args:
         path: the CSV file.
     """
     columns = pd.read_csv(path, nrows=0).columns
-    # Only an empty cell is a gap, and none is where an id stands.
+    # Only an empty cell is a missing value, and ids have none.
     gaps = {name: [""] for name in columns if name not in _IDS}
     texts = dict.fromkeys((*_IDS, *_NAMES), "str")
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=gaps)
 
 
 def load_settings(path: str | Path) -> dict[str, Settings]:
-    """Gather what the runs in or below a folder were told, but for their seeds and folders.
+    """Load the settings of the runs in or below a folder, without seeds and folders.
 
     Args:
         path: a run folder, or a folder with run folders at any depth.
 
     Returns:
-        The `configuration` of the other frames to its settings, dotted name to value.
+        `configuration` (as in the other frames) -> its settings, dotted name -> value.
 
     Raises:
         FedrecError: if there is no run that can be read.
@@ -176,11 +175,11 @@ def _from_each_run(path: str | Path, read: Callable[[_Run, dict[str, Any]], _Rea
     root = Path(path).expanduser()
     folders = [summary.parent for summary in sorted(root.rglob("summary.json"))]
     runs = _those_readable(folders, str, lambda folder: _open(root, folder))
-    told = _labels(runs)
+    label_of = _labels(runs)
     found = _those_readable(
         runs,
         lambda run: str(run.folder),
-        lambda run: read(run, run.identity(told[run.configuration])),
+        lambda run: read(run, run.identity(label_of[run.configuration])),
     )
     if not found:
         raise FedrecError(
@@ -191,10 +190,12 @@ def _from_each_run(path: str | Path, read: Callable[[_Run, dict[str, Any]], _Rea
 
 
 def _labels(runs: Iterable[_Run]) -> dict[str, str]:
-    """Labels by configuration; what was refused or failed names nothing of what was not."""
-    every = {run.configuration: experiment(run.settings) for run in runs}
-    sound = {run.configuration for run in runs if run.summary["status"] != "failed"}
-    return labels(every) | labels({key: every[key] for key in every if key in sound})
+    """Return labels by configuration. Failed runs do not change the labels of other runs."""
+    experiments = {run.configuration: experiment(run.settings) for run in runs}
+    valid = {run.configuration for run in runs if run.summary["status"] != "failed"}
+    return labels(experiments) | labels(
+        {key: experiments[key] for key in experiments if key in valid}
+    )
 
 
 def _those_readable(
@@ -204,7 +205,7 @@ def _those_readable(
     for item in items:
         try:
             found.append(read(item))
-        except Exception as error:  # noqa: BLE001  # whatever is odd about a run is its own affair
+        except Exception as error:  # noqa: BLE001  # one unreadable run must not hide the others
             reason = str(error) or type(error).__name__
             warnings.warn(f"{name(item)} is skipped: {reason}", stacklevel=4)
     return found
@@ -220,7 +221,7 @@ def _open(root: Path, folder: Path) -> _Run:
 
 
 def _check(summary: Mapping[str, Any]) -> None:
-    """Refuse a summary whose values have types or sizes that no run writes.
+    """Check that the values of a summary have the types and sizes that runs write.
 
     Raises:
         ValueError: names the value.
@@ -245,7 +246,7 @@ def _is_number(value: Any) -> bool:
 
 def _read_rounds(path: Path) -> pd.DataFrame:
     text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]  # a run killed while writing may leave half a row
+    whole = text[: text.rfind("\n") + 1]  # a killed run may leave an incomplete row
     numbers = {"round": "int64", "value": "float64", "num_clients": "int64"}
     table = pd.read_csv(io.StringIO(whole), dtype={"phase": "str", "metric": "str"} | numbers)
     if missing := sorted({"phase", "metric", *numbers} - set(table)):

@@ -1,4 +1,4 @@
-"""Tables to be read: of one run at its end, and any frame as GitHub shows it."""
+"""Text tables: the final table of a run, and any frame as a GitHub table."""
 
 from collections.abc import Iterator, Mapping
 from math import isfinite
@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-_CAVEATS = ("bound", "randomness")  # of the figures of an attack, said below them
+_CAVEATS = ("bound", "randomness")  # figures of an attack that the caption shows
 _LEAKY = (
     "Leaky protocol (split.negatives=legacy): no held-out item was ever a training negative, "
     "so these figures are too high; never compare them with honest ones."
@@ -18,15 +18,15 @@ _LEAKY = (
 
 
 def final_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Lay out a run's result and its cost, to be printed by rich.
+    """Return a run's results and costs as tables for rich.
 
     Args:
-        summary: the content of `summary.json`; what an unfinished run lacks is left out.
+        summary: the content of `summary.json`; values that an unfinished run lacks are omitted.
 
     Returns:
         A table of metrics (validation and test at the selected round, with standard errors
-        over users), one of what an attack achieved if there was one, and one of costs; a leaky
-        protocol is said in red between them.
+        over users), one of the results of an attack if there was one, and one of costs. A red line
+        states a leaky protocol.
     """
     shown: list[RenderableType] = [
         Text(_title(summary), "bold"),
@@ -41,14 +41,14 @@ def final_table(summary: Mapping[str, Any]) -> RenderableType:
 
 
 def markdown(frame: pd.DataFrame, digits: int = 3) -> str:
-    """Write a frame as a GitHub table, numbers to the right, the index left out.
+    """Write a frame as a GitHub table with right-aligned numbers, without the index.
 
     Args:
         frame: any columns; a missing value becomes an empty cell.
         digits: decimals of a float.
 
     Returns:
-        One line per row below two of heading, a newline after each.
+        Two header lines and one line per row, each with a newline.
     """
 
     def cell(value: Any) -> str:
@@ -111,7 +111,7 @@ def _number(value: float | None, error: float | None = None) -> str:
 
 
 def _attack_table(figures: Mapping[str, Any]) -> Table:
-    """What an attack achieved: the figures of the run as a whole, not those of its single views."""
+    """Return the overall results of an attack, without those of single observations."""
     table = Table("attack")
     table.add_column("achieved", justify="right")
     for name, value in figures.items():
@@ -159,7 +159,7 @@ def _costs(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _guarantee(summary: Mapping[str, Any]) -> str:
-    """Epsilon with its delta: neither says anything alone."""
+    """Format epsilon with its delta, because neither has a meaning without the other."""
     epsilon, delta = summary.get("epsilon"), summary.get("delta")
     if epsilon is None or not isfinite(epsilon):
         return "none (epsilon = infinity)"

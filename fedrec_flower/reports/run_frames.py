@@ -1,11 +1,11 @@
-"""What the frames of runs say, read alike by tables and by figures."""
+"""Helpers for frames of runs, shared by tables and figures."""
 
 from typing import Any
 
 import pandas as pd
 
-_ENGINES = {"simulation", "in_process", "deployment"}  # the same results on each, up to rounding
-_APART = ("configuration", "label", "seed", "split_sha256")  # the last tells folds apart
+_ENGINES = {"simulation", "in_process", "deployment"}  # results are equal up to rounding
+_DISTINCT = ("configuration", "label", "seed", "split_sha256")  # split_sha256 distinguishes folds
 
 
 SEEDED_CAVEAT = (
@@ -13,56 +13,54 @@ SEEDED_CAVEAT = (
     "server knows; epsilons, and figures of attacks that do not use it, hold only for an observer "
     "without it"
 )
-"""What goes with every figure about what an observer learns of clients, where runs are seeded."""
+"""Caveat of every figure about leakage from seeded runs."""
 
 
 def is_seeded(frame: pd.DataFrame) -> bool:
-    """Whether clients of any run drew by the seed, as in all runs that do not say how they did.
+    """Return whether clients of any run drew from the seed. Runs without that column did.
 
     Args:
-        frame: with a row or several per run, and perhaps a column `randomness`.
+        frame: one or more rows per run, with an optional column `randomness`.
     """
     return "randomness" not in frame or bool((frame["randomness"] != "private").any())
 
 
 def is_engine(federation: Any) -> bool:
-    """Whether a run is one of a federation, by the name of what carried it; unnamed ones are."""
+    """Return whether the name is that of a transport of a federation; a missing name is."""
     return bool(pd.isna(federation)) or federation in _ENGINES
 
 
 def drop_repeated_runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Leave out what was run again: a run repeated is no further evidence.
-
-    Runs repeat each other if they differ neither in their configuration nor in seed or split.
+    """Keep one run of each experiment, seed and split, because a repetition adds no evidence.
 
     Args:
         frame: any number of rows per run; a frame without the column `run` holds one run.
 
     Returns:
-        All rows of one run of each kind: of the completed ones the last, else the last.
+        All rows of the last completed run of each kind, or of the last run if none is completed.
     """
     if "run" not in frame:
         return frame
     runs = frame.drop_duplicates("run")
     if "status" in runs:
-        runs = runs.sort_values("status", key=lambda told: told == "completed", kind="stable")
-    counted = runs.drop_duplicates([name for name in _APART if name in runs], keep="last")
+        runs = runs.sort_values("status", key=lambda status: status == "completed", kind="stable")
+    counted = runs.drop_duplicates([name for name in _DISTINCT if name in runs], keep="last")
     return frame[frame["run"].isin(counted["run"])]
 
 
 def count_repeats(frame: pd.DataFrame) -> tuple["pd.Series[int]", str]:
-    """How often each series was run, and in what its runs differ.
+    """Count the runs of each series, and name the difference between them.
 
     Args:
-        frame: with a column `seed`, repeated runs left out; without a `label` it is one series.
+        frame: has a column `seed` and no repeated runs; without a `label` it is one series.
 
     Returns:
-        The number of runs by label, and what to call them: "seeds"; "folds", where the seed is
-        always the same; "runs", where both differ.
+        The number of runs by label, and their name: "seeds"; "folds" if the seed is always the
+        same; "runs" if both differ.
     """
     labelled = frame if "label" in frame else frame.assign(label="")
-    apart = [name for name in ("label", "seed", "split_sha256") if name in labelled]
-    runs = labelled.drop_duplicates(apart).groupby("label")["seed"]
+    keys = [name for name in ("label", "seed", "split_sha256") if name in labelled]
+    runs = labelled.drop_duplicates(keys).groupby("label")["seed"]
     counts, seeds = runs.size(), runs.nunique()
     if (counts == seeds).all():
         return counts, "seeds"

@@ -1,4 +1,4 @@
-"""What a run was told: read from its folder, and said in as few words as set it apart."""
+"""The settings of a run, and the shortest labels that distinguish runs."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,22 +15,22 @@ Settings = dict[str, Any]  # dotted name -> value, such as "model.embedding_dim"
 LEAKY = " (leaky protocol)"
 _NO_SETTINGS = ("defaults", "hydra", "callbacks")  # callbacks do not change results
 _GROUPS = ("dataset", "model", "strategy", "partition", "federation")
-# What a repetition may change and still be the same experiment.
+# Settings that differ between repetitions of one experiment.
 _VARIED = {"seed", "output_dir", "dataset.cache_dir"}
 RESULT_NEUTRAL = {"checkpoint_every", "resume"}
-"""Settings that change no number."""
+"""Settings without influence on results."""
 FAILURE_LIMITS = {"min_completion", "max_retries", "reply_timeout"}
-"""Settings that say when a run gives up, with which it may yet go on."""
-# Groups one may do without; versions before one came did.
+"""Limits at which a run fails; a resumed run may have other limits."""
+# Optional groups; runs of earlier versions lack them.
 _OPTIONAL = ("privacy", "secure_aggregation", "compression", "faults", "attack")
-# Likewise settings, and what was so before they came.
+# Settings that runs of earlier versions lack, with the value that held then.
 _BEFORE = {
     "evaluation.test_history": "train",
     "reply_timeout": 24 * 3600.0,
     "randomness": "seeded",
 }
-# Where runs of a model differ in many settings, one of these says it best; earlier ones first.
-_TELLING = [
+# Settings that are preferred in labels, the most important first.
+_PREFERRED = [
     f"{group}.name"
     for group in (
         *("dataset", "split", "strategy", "partition"),
@@ -40,28 +40,30 @@ _TELLING = [
 
 
 def settings_of(folder: Path, summary: Mapping[str, Any]) -> Settings:
-    """Everything a run was told, the seed included.
+    """Return all settings of a run, including the seed.
 
     Args:
         folder: the run's folder.
         summary: its summary.
 
     Returns:
-        The settings of `config.yaml`; without one (the run was started from Python) the choices,
-        rounds and overrides that the summary names.
+        The settings of `config.yaml`; without that file (a run started from Python) the choices,
+        rounds and overrides of the summary.
 
     Raises:
         ValueError: if `config.yaml` cannot be read as YAML.
     """
     file = folder / "config.yaml"
-    return parse(file.read_text(encoding="utf-8")) if file.exists() else _told_by(summary)
+    return (
+        parse(file.read_text(encoding="utf-8")) if file.exists() else _settings_of_summary(summary)
+    )
 
 
 def parse(text: str) -> Settings:
-    """Read the text of a `config.yaml`, Hydra's own part left out.
+    """Parse the text of a `config.yaml`, without Hydra's own part.
 
     Raises:
-        ValueError: if it is no YAML, or no mapping.
+        ValueError: if it is not YAML, or not a mapping.
     """
     try:
         content = dict(yaml.safe_load(text))
@@ -73,13 +75,13 @@ def parse(text: str) -> Settings:
 
 
 def _chosen(group: Any) -> Any:
-    """The settings of an optional group; nothing but the name where nothing was chosen."""
-    nothing = {"name": "none"}
-    return nothing if not group or group.get("name") == "none" else group
+    """Return the settings of an optional group; only the name if the choice is "none"."""
+    none = {"name": "none"}
+    return none if not group or group.get("name") == "none" else group
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, their names joined by dots."""
+    """Yield the leaves of nested mappings with dotted names."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{prefix}{key}.")
@@ -88,95 +90,95 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def experiment(settings: Settings) -> Settings:
-    """The settings that two runs share if they are repetitions of each other: seeds, or folds."""
+    """Return the settings that are equal for repetitions of an experiment (seeds or folds)."""
     # Published folds of ratings are reported as one mean; ranks are tested pairwise, fold by fold.
     folds = {"split.fold"} if settings.get("task") == "rating" else set[str]()
     apart = _VARIED | RESULT_NEUTRAL | folds
     same = {name: value for name, value in settings.items() if name not in apart}
     if source := settings.get("init_from"):
-        # A run that starts from the one of its own seed repeats what another does from its own.
+        # Runs that start from the source run of their own seed are repetitions of each other.
         same["init_from"] = str(source).removesuffix(f"/{settings.get('seed')}")
     return same
 
 
 def digest(settings: Settings) -> str:
-    """Twelve hex digits, the same for the same experiment: neither seed nor place matters."""
+    """Return twelve hex digits that are equal for runs of one experiment."""
     text = json.dumps(experiment(settings), sort_keys=True, default=str)
     return sha256(text.encode()).hexdigest()[:12]
 
 
 def differing(experiments: Sequence[Settings]) -> list[str]:
-    """The names of settings that are not the same in all experiments, most telling first."""
-    names = dict.fromkeys([*_TELLING, *(name for each in experiments for name in each)])
-    # Last: the name of a choice tells its class, and engines differ by rounding at most.
+    """Return the names of settings that differ between experiments, preferred ones first."""
+    names = dict.fromkeys([*_PREFERRED, *(name for each in experiments for name in each)])
+    # Last: a class follows from the name of a choice, and transports differ only by rounding.
     last = ("federation.", "_target_")
     ordered = sorted(names, key=lambda n: (n.endswith(last[1]), n.startswith(last[0])))
     return [name for name in ordered if len({value_text(each, name) for each in experiments}) > 1]
 
 
 def varied_groups(experiments: Iterable[Settings]) -> set[str]:
-    """What differs between federations: groups such as "partition", and settings of no group."""
+    """Return the groups (such as "partition") and root settings that differ between federations."""
     names = differing([each for each in experiments if is_federated(each)])
     return {name.partition(".")[0] for name in names}
 
 
 def value_text(settings: Settings, name: str) -> str:
-    """A value as one would write it on the command line; "unset" where there is none."""
+    """Format a value as on the command line; "unset" if there is none."""
     value = settings.get(name, "unset")
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def as_override(settings: Settings, name: str) -> str:
-    """A setting as one would write it on the command line, such as "strategy=fedavg"."""
+    """Format a setting as on the command line, such as "strategy=fedavg"."""
     return f"{name.removesuffix('.name')}={value_text(settings, name)}"
 
 
 def labels(experiments: Mapping[str, Settings]) -> dict[str, str]:
-    """Give each experiment a name of its own: its model, and what sets it apart from namesakes.
+    """Return a unique label of each experiment: its model and its distinguishing settings.
 
-    As few settings are said as tell namesakes apart: "mf, strategy=fedadam" and "mf,
-    strategy=local_only", but "ease" where there is one. That a run is no federation, or that its
-    protocol leaks, is always said.
+    A label has the fewest settings that distinguish experiments of one model: "mf,
+    strategy=fedadam" and "mf, strategy=local_only", but "ease" if there is only one. It always
+    states a run without federation and a leaky protocol.
 
     Args:
-        experiments: any key to settings that differ from each other's.
+        experiments: any key -> settings, all different.
 
     Returns:
-        The same keys to labels, no two alike.
+        The same keys -> labels, all different.
     """
-    told = {key: (_always(settings), _leak(settings)) for key, settings in experiments.items()}
+    parts_of = {key: (_always(settings), _leak(settings)) for key, settings in experiments.items()}
     for name in differing(list(experiments.values())):
-        for namesakes in _alike(told):
+        for namesakes in _equal_labels(parts_of):
             if len({value_text(experiments[key], name) for key in namesakes}) > 1:
                 for key in namesakes:
-                    begun, leak = told[key]
-                    told[key] = f"{begun}, {as_override(experiments[key], name)}", leak
-    return {key: "".join(parts) for key, parts in told.items()}
+                    start, leak = parts_of[key]
+                    parts_of[key] = f"{start}, {as_override(experiments[key], name)}", leak
+    return {key: "".join(parts) for key, parts in parts_of.items()}
 
 
-def _alike(told: Mapping[str, tuple[str, str]]) -> list[list[str]]:
-    """Keys of the experiments that so far are called the same."""
+def _equal_labels(parts_of: Mapping[str, tuple[str, str]]) -> list[list[str]]:
+    """Return groups of keys with equal labels so far."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for key, name in told.items():
+    for key, name in parts_of.items():
         groups.setdefault(name, []).append(key)
     return list(groups.values())
 
 
 def is_federated(settings: Settings) -> bool:
-    """Whether a run is one of a federation, rather than what federations are compared with."""
+    """Return whether a run is a federation, not a reference such as a centralised run."""
     return is_engine(settings.get("federation.name"))
 
 
 def choice_label(settings: Settings, group: str, experiments: Sequence[Settings]) -> str:
-    """What was chosen of a group, with what sets it apart from others of its name.
+    """Return the choice of a group with the settings that distinguish it from equal choices.
 
     Args:
-        settings: of the experiment asked about.
+        settings: settings of the experiment.
         group: a group of the configuration, such as "partition".
-        experiments: all that are shown side by side.
+        experiments: all experiments of the table.
 
     Returns:
-        Such as "silo_dirichlet alpha=0.1"; "user" where it is always the same.
+        Text such as "silo_dirichlet alpha=0.1"; "user" if the settings are always the same.
     """
     prefix, name = f"{group}.", settings.get(f"{group}.name")
     namesakes = [each for each in experiments if each.get(f"{group}.name") == name]
@@ -186,15 +188,15 @@ def choice_label(settings: Settings, group: str, experiments: Sequence[Settings]
 
 
 def _always(settings: Settings) -> str:
-    beside = "" if is_federated(settings) else f", {as_override(settings, 'federation.name')}"
-    return f"{settings.get('model.name')}{beside}"
+    mode = "" if is_federated(settings) else f", {as_override(settings, 'federation.name')}"
+    return f"{settings.get('model.name')}{mode}"
 
 
 def _leak(settings: Settings) -> str:
     return LEAKY if settings.get("split.negatives") == "legacy" else ""
 
 
-def _told_by(summary: Mapping[str, Any]) -> Settings:
+def _settings_of_summary(summary: Mapping[str, Any]) -> Settings:
     words = [word.lstrip("+~").partition("=") for word in summary.get("overrides") or []]
     given = {name: value for name, _, value in words if not name.startswith("hydra")}
     own = {name: value for name, value in given.items() if name not in (*_GROUPS, "split")}

@@ -1,11 +1,4 @@
-"""How many rounds and bytes a federation takes to come near what its model reaches without one.
-
-What waiting costs: how soon, on a simulated clock, runs come near the one that waits for all.
-
-Strategies on partitions of the same data, from even to skewed.
-
-Attacks that promote items, by the strategies that defend against them.
-"""
+"""Tables of sweeps: time to accuracy, asynchronous runs, heterogeneity and attacks."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,29 +21,29 @@ from fedrec_flower.reports.settings import (
 )
 
 SHARE = 0.95
-"""The share of the centralised run's best validation metric that is near enough."""
+"""The goal, as a share of the centralised run's best validation metric."""
 
 _RIVALS = [*FIELD, "model"]
 
 
 def time_to_accuracy_table(path: str | Path, metric: str) -> pd.DataFrame:
-    """When each federation first came near its model's centralised run, on validation.
+    """Compute when each federation first reached the goal set by its model's centralised run.
 
     Args:
-        path: a folder with run folders at any depth; of each model with its centralised run
-            (federation=centralized), those of federations count.
-        metric: the validation metric that is to be reached, more of it being better.
+        path: a folder with run folders at any depth; federations of models that also
+            have a centralised run (federation=centralized) count.
+        metric: a validation metric for which higher is better.
 
     Returns:
-        One row per experiment, those with the most clients a round first: label, dataset, model,
-        clients_per_round, local_epochs, learning_rate, seeds (how many), share (`SHARE`), goal
+        One row per experiment, sorted by clients per round, most first: label, dataset, model,
+        clients_per_round, local_epochs, learning_rate, seeds (their number), share (`SHARE`), goal
         (that share of the centralised run's best value, mean over its seeds), best (value, mean
-        over seeds), reached (how many seeds did), rounds (the first evaluated one at the goal)
-        and megabytes (that a client had sent and received by then, mean over all clients, 10**6
-        bytes), both means over seeds and missing unless every seed got there; rounds_run and
-        megabytes_run of the whole run.
+        over seeds), reached (number of seeds at the goal), rounds (the first evaluated round at the
+        goal) and megabytes (sent and received per client until then, mean over all clients, 10**6
+        bytes), both means over seeds and missing unless every seed reached the goal; rounds_run
+        and megabytes_run of the whole run.
 
-        No row for a model without a centralised run, nor for a metric that is an error.
+        There is no row for a model without a centralised run or for an error metric.
 
     Raises:
         FedrecError: if there is no run that can be read.
@@ -69,10 +62,10 @@ def time_to_accuracy_table(path: str | Path, metric: str) -> pd.DataFrame:
 
 def time_to_accuracy_markdown(table: pd.DataFrame, metric: str) -> str:
     """Write the table of `time_to_accuracy_table` as Markdown, with the goal below it."""
-    alike = table.duplicated(["model", "clients_per_round", "local_epochs", "learning_rate"])
+    repeated = table.duplicated(["model", "clients_per_round", "local_epochs", "learning_rate"])
     shown = pd.DataFrame(
         {
-            "run": table["label" if alike.any() else "model"],
+            "run": table["label" if repeated.any() else "model"],
             "clients a round": table["clients_per_round"],
             "local epochs": table["local_epochs"],
             "learning rate": table["learning_rate"],
@@ -83,24 +76,25 @@ def time_to_accuracy_markdown(table: pd.DataFrame, metric: str) -> str:
         }
     )
     goals = table.drop_duplicates("model").itertuples()
-    told = "; ".join(f"{row.model} {row.goal:.4f}" for row in goals)
+    texts = "; ".join(f"{row.model} {row.goal:.4f}" for row in goals)
     return (
         markdown(shown, 6)
-        + f"\nGoal, {SHARE:.0%} of the best validation {metric} of the centralised run: {told}. "
-        "Reached at the first evaluated round that is there; MB are sent and received by then, "
-        "mean over all clients. In brackets: how far a run went that never got there.\n"
+        + f"\nGoal, {SHARE:.0%} of the best validation {metric} of the centralised run: {texts}. "
+        "Reached at the first evaluated round with that value; MB are sent and received until "
+        "then, mean over all clients. In brackets: the length of runs that did not reach the "
+        "goal.\n"
     )
 
 
 def _progress(rounds: pd.DataFrame, metric: str) -> "pd.Series[Any]":
-    """The validation curve of each run, a Series by round."""
+    """Return the validation curve of each run as a Series by round."""
     shown = rounds[(rounds["phase"] == "validation") & (rounds["metric"] == metric)]
     curves = {run: own.set_index("round")["value"] for run, own in shown.groupby("run")}
     return pd.Series(curves, name="curve", dtype=object)
 
 
 def _rows(rivals: pd.DataFrame, settings: Mapping[str, Settings]) -> Iterator[dict[str, Any]]:
-    """Rows of one model on the same data, if it was run both ways."""
+    """Yield the rows of one model on the same data, if federated and centralised runs exist."""
     ours = rivals["federated"]
     best = rivals["curve"].map(lambda curve: curve.max())
     goal = SHARE * best[~ours].mean()
@@ -109,7 +103,7 @@ def _rows(rivals: pd.DataFrame, settings: Mapping[str, Settings]) -> Iterator[di
     for key, repeated in rivals[ours].groupby("configuration"):
         facts = pd.DataFrame([_facts(run, goal) for _, run in repeated.iterrows()])
         yield {
-            **_asked(repeated, settings[str(key)]),
+            **_identity(repeated, settings[str(key)]),
             "seeds": len(facts),
             "share": SHARE,
             "goal": goal,
@@ -119,8 +113,8 @@ def _rows(rivals: pd.DataFrame, settings: Mapping[str, Settings]) -> Iterator[di
         }
 
 
-def _asked(runs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
-    """What sets an experiment apart."""
+def _identity(runs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+    """Return the identifying values of an experiment."""
     first = runs.iloc[0]
     sampled = first["clients_per_round"]
     return {
@@ -134,10 +128,10 @@ def _asked(runs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 
 
 def _facts(run: "pd.Series[Any]", goal: float) -> dict[str, float]:
-    """When a run reached the goal, and how far it went."""
+    """Return when a run reached the goal, and its length."""
     rounds, megabytes = _rounds_run(run), run["bytes.total"] / run["num_clients"] / 1e6
     there = first_reaching(run["curve"], goal)
-    # As if each round cost the same: a run's summary tells means over its rounds.
+    # Assumes equal costs per round: a summary has means over rounds.
     return {
         "rounds": there,
         "megabytes": megabytes * there / rounds,
@@ -147,11 +141,11 @@ def _facts(run: "pd.Series[Any]", goal: float) -> dict[str, float]:
 
 
 def first_reaching(curve: "pd.Series[float]", goal: float) -> float:
-    """The first round, or time, whose value is at the goal or above it; NaN if there is none.
+    """Return the first round or time with a value of at least the goal; NaN if there is none.
 
     Args:
         curve: values by round or by time, ascending.
-        goal: the least value that will do.
+        goal: the minimum value.
     """
     there = curve.index[curve >= goal]
     return float(there[0]) if len(there) else float(np.nan)
@@ -163,13 +157,13 @@ def _rounds_run(run: "pd.Series[Any]") -> float:
 
 
 def goal_cells(table: pd.DataFrame, column: str, form: str) -> Iterator[str]:
-    """Write what it took to the goal, or by how many seeds it was reached and how far runs went.
+    """Format the cost to the goal, or the number of seeds that reached it and the run length.
 
     Args:
-        table: a row per experiment: reached and seeds (counts), the column, and the same with
-            `_run` behind its name, of whole runs.
-        column: what it took.
-        form: how to write a value.
+        table: one row per experiment with reached and seeds (counts), the column, and the column
+            with the suffix `_run` for whole runs.
+        column: name of the cost.
+        form: format of a value.
     """
     for _, row in table.iterrows():
         if row["reached"] == row["seeds"]:
@@ -179,14 +173,14 @@ def goal_cells(table: pd.DataFrame, column: str, form: str) -> Iterator[str]:
             yield f"{partly} ({form.format(row[f'{column}_run'])})"
 
 
-_CLOCK = "simulated_seconds"  # as strategies report it
+_CLOCK = "simulated_seconds"  # name of the metric that strategies report
 
 
 def async_curves(path: str | Path, metric: str) -> pd.DataFrame:
-    """When, on its simulated clock, each run stood where on validation.
+    """Return the validation curve of each run over simulated time.
 
     Args:
-        path: a folder with run folders at any depth; completed ones with such a clock count.
+        path: a folder with run folders at any depth; completed runs with a simulated clock count.
         metric: a validation metric.
 
     Returns:
@@ -206,22 +200,22 @@ def async_curves(path: str | Path, metric: str) -> pd.DataFrame:
 
 
 def async_table(path: str | Path, metric: str) -> pd.DataFrame:
-    """When runs first came near the best that a server reaches which waits for every reply.
+    """Compute the simulated time until runs first reach 95 % of the synchronous runs' best value.
 
     Args:
         path: as in `async_curves`.
-        metric: the validation metric that is to be reached, more of it being better.
+        metric: a validation metric for which higher is better.
 
     Returns:
-        One row per experiment, those that wait for all first: label, dataset, model, waits_for_all
-        (whether the buffer holds all clients at work), seeds (how many), share (`SHARE`), goal
-        (that share of the best value, mean over seeds, of those that wait for all; of any where
+        One row per experiment, synchronous ones first: label, dataset, model, waits_for_all
+        (whether the buffer holds all active clients), seeds (their number), share (`SHARE`), goal
+        (that share of the best value, mean over seeds, of the synchronous runs, or of all runs if
         there is none), best (validation value, mean over seeds), test (value at the round that
-        validation selected, mean over seeds), reached (how many seeds did), seconds (simulated,
-        until the first evaluated round at the goal; mean over seeds, missing unless every seed
-        got there) and seconds_run (of the whole run).
+        validation selected, mean over seeds), reached (number of seeds at the goal), seconds
+        (simulated, until the first evaluated round at the goal; mean over seeds, missing unless
+        every seed reached it) and seconds_run (of the whole run).
 
-        No row for runs without a clock, nor for a metric that is an error.
+        There is no row for runs without a clock or for an error metric.
 
     Raises:
         FedrecError: if there is no run that can be read.
@@ -237,7 +231,7 @@ def async_table(path: str | Path, metric: str) -> pd.DataFrame:
     waiting = [_waits_for_all(run, settings) for _, run in runs.iterrows()]
     runs = runs.assign(curve=pd.Series(curves, dtype=object), waits_for_all=waiting)
     rows = [
-        row for _, rivals in runs.groupby([*FIELD, "model"]) for row in _rows_clock(rivals, metric)
+        row for _, rivals in runs.groupby([*FIELD, "model"]) for row in _async_rows(rivals, metric)
     ]
     order = ["model", "waits_for_all", "label"]
     table = pd.DataFrame(rows).sort_values(order, ascending=[True, False, True], kind="stable")
@@ -245,7 +239,7 @@ def async_table(path: str | Path, metric: str) -> pd.DataFrame:
 
 
 def async_markdown(table: pd.DataFrame, metric: str) -> str:
-    """Write the table of `async_table` as Markdown, and say below it what the goal is."""
+    """Write the table of `async_table` as Markdown, with the goal below it."""
     shown = pd.DataFrame(
         {
             "run": table["label"],
@@ -257,24 +251,24 @@ def async_markdown(table: pd.DataFrame, metric: str) -> str:
         }
     )
     goals = table.drop_duplicates("model")
-    told = "; ".join(f"{row.model} {row.goal:.4f}" for row in goals.itertuples())
+    texts = "; ".join(f"{row.model} {row.goal:.4f}" for row in goals.itertuples())
     whose = "the runs that wait for all" if goals["waits_for_all"].all() else "any run"
     return markdown(shown) + (
-        f"\nGoal, {SHARE:.0%} of the best validation {metric} of {whose}: {told}. Reached at the "
-        "first evaluated round that is there. Test at the round that validation selected; means "
-        "over seeds. In brackets: how long a run took that never got there.\n"
+        f"\nGoal, {SHARE:.0%} of the best validation {metric} of {whose}: {texts}. Reached at the "
+        "first evaluated round with that value. Test at the round that validation selected; means "
+        "over seeds. In brackets: the duration of runs that did not reach the goal.\n"
     )
 
 
 def _waits_for_all(run: "pd.Series[Any]", settings: Mapping[str, Settings]) -> bool:
-    """Whether the server moves only once all clients at work have replied."""
+    """Return whether the server waits for all active clients."""
     size = settings[run["configuration"]].get("strategy.buffer_size")
     asked = run["clients_per_round"]
     return isinstance(size, int) and size >= (run["num_clients"] if pd.isna(asked) else asked)
 
 
-def _rows_clock(rivals: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
-    """Rows of one model on the same data."""
+def _async_rows(rivals: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one model on the same data."""
     best = rivals["curve"].map(max)
     patient = rivals["waits_for_all"] if rivals["waits_for_all"].any() else ~rivals["waits_for_all"]
     goal = SHARE * best[patient].groupby(rivals["configuration"]).mean().max()
@@ -294,23 +288,23 @@ def _rows_clock(rivals: pd.DataFrame, metric: str) -> Iterator[dict[str, Any]]:
         }
 
 
-# From silos that look alike to clients of one user, who has one taste; others stand behind them.
+# From similar silos to one client per user; other partitions come last.
 _BY_SKEW = ("silo_random", "silo_quantity", "silo_attribute", "silo_dirichlet", "user")
-# Measures of skew; where the sign is negative, the smaller the more.
+# Measures of skew; a negative sign means that smaller values are more skewed.
 _MEASURES = {"partition.exponent": 1.0, "partition.alpha": -1.0}
-_SHOWN = ("partition.", "strategy.")
+_SHOWN_GROUPS = ("partition.", "strategy.")
 
 
 def heterogeneity_table(path: str | Path, metric: str) -> pd.DataFrame:
-    """Put what each strategy reached on each partition side by side.
+    """Compare the test metric of each strategy on each partition.
 
     Args:
-        path: a folder with run folders at any depth; completed ones of federations count.
+        path: a folder with run folders at any depth; completed federations count.
         metric: a test metric, taken at the round that validation selected.
 
     Returns:
         One row per partition and strategy, even partitions first: dataset, partition and strategy
-        (with what sets them apart from namesakes), num_clients, mean, sd (standard deviation over
+        (with their distinguishing settings), num_clients, mean, sd (standard deviation over
         seeds; missing for one seed), se (standard error over users, of one run) and seeds.
 
     Raises:
@@ -324,7 +318,7 @@ def heterogeneity_table(path: str | Path, metric: str) -> pd.DataFrame:
         raise FedrecError(f"no completed run of a federation below {path} reports {metric}")
     every = list(own.values())
     rows = [
-        _named(own[str(key)], every) | _measured(repeated, metric)
+        _partition_names(own[str(key)], every) | _test_values(repeated, metric)
         for key, repeated in known.groupby("configuration")
         if key in own
     ]
@@ -348,10 +342,10 @@ def heterogeneity_markdown(table: pd.DataFrame, metric: str) -> str:
     )
 
 
-def _named(settings: Settings, every: list[Settings]) -> dict[str, Any]:
-    """What an experiment is called, and where its partition stands."""
+def _partition_names(settings: Settings, every: list[Settings]) -> dict[str, Any]:
+    """Return the names of an experiment, and the position of its partition."""
     name = str(settings.get("partition.name"))
-    rest = [key for key in differing(every) if not key.startswith(_SHOWN)]
+    rest = [key for key in differing(every) if not key.startswith(_SHOWN_GROUPS)]
     others = [as_override(settings, key) for key in rest if not key.endswith("_target_")]
     measures = [sign * settings[key] for key, sign in _MEASURES.items() if key in settings]
     return {
@@ -363,7 +357,7 @@ def _named(settings: Settings, every: list[Settings]) -> dict[str, Any]:
     }
 
 
-def _measured(runs: pd.DataFrame, metric: str) -> dict[str, Any]:
+def _test_values(runs: pd.DataFrame, metric: str) -> dict[str, Any]:
     values, error = runs[f"test.{metric}"], f"test_standard_error.{metric}"
     return {
         "num_clients": int(runs["num_clients"].iloc[0]),
@@ -374,38 +368,38 @@ def _measured(runs: pd.DataFrame, metric: str) -> dict[str, Any]:
     }
 
 
-# From nobody to those who know most; others stand behind them.
+# By increasing knowledge of the attacker; other attacks come last.
 _BY_MEANS = ("watch", "random", "bandwagon", "popular", "explicit_boosting", "fedrecattack")
 _EXPOSURE = "attack.exposure@"
-_SHOWN_attacked = ("attack.", "strategy.")
+_ATTACK_GROUPS = ("attack.", "strategy.")
 
 
 def attack_table(path: str | Path) -> pd.DataFrame:
-    """Put what each attack achieved against each strategy side by side.
+    """Compare the result of each attack against each strategy.
 
     Args:
-        path: a folder with run folders at any depth; completed ones that watched targets count.
+        path: a folder with run folders at any depth; completed runs with target items count.
 
     Returns:
-        One row per attack and strategy: dataset, attack and strategy (with what sets them apart
-        from namesakes), malicious (share of the clients), exposure and ndcg (of honest users, at
-        the round that validation selected; means over seeds), k (places of the lists) and seeds
-        (how many). Attacks stand from those that know least; empty if no run watched targets.
+        One row per attack and strategy: dataset, attack and strategy (with their distinguishing
+        settings), malicious (share of the clients), exposure and ndcg (of honest users, at
+        the round that validation selected; means over seeds), k (length of the lists) and seeds
+        (their number). Attacks are in the order of their knowledge. Empty if no run has targets.
 
     Raises:
-        FedrecError: if there is no run that can be read, or lists of several lengths.
+        FedrecError: if there is no run that can be read, or if lists have several lengths.
     """
     runs, settings = completed_runs(load_summaries(path)), load_settings(path)
     measured = [str(name) for name in runs if str(name).startswith(_EXPOSURE)]
     if not measured:
         return pd.DataFrame()
     if len(measured) > 1:
-        told = ", ".join(name.removeprefix("attack.") for name in measured)
-        raise FedrecError(f"runs below {path} measured {told}: compare lists of one length alone")
+        texts = ", ".join(name.removeprefix("attack.") for name in measured)
+        raise FedrecError(f"runs below {path} measured {texts}: compare lists of one length alone")
     known = runs[runs[measured[0]].notna()]
     every = [settings[key] for key in set(known["configuration"])]
     rows = [
-        _named_attacked(settings[str(key)], every) | _measured_attacked(repeated, measured[0])
+        _attack_names(settings[str(key)], every) | _attack_values(repeated, measured[0])
         for key, repeated in known.groupby("configuration")
     ]
     order = ["place", "malicious", "attack", "strategy"]
@@ -414,7 +408,7 @@ def attack_table(path: str | Path) -> pd.DataFrame:
 
 
 def attack_markdown(table: pd.DataFrame) -> str:
-    """Write the table of `attack_table` as Markdown: a row an attack, a column a strategy."""
+    """Write the table of `attack_table` as Markdown: rows are attacks, columns strategies."""
     k, seeds = table["k"].iloc[0], ", ".join(map(str, sorted(set(table["seeds"]))))
     cells = table["exposure"].map("{:.1%}".format) + table["ndcg"].map(" ({:.4f})".format)
     wide = table.assign(cell=cells, malicious=table["malicious"].map("{:.0%}".format)).pivot_table(
@@ -422,29 +416,29 @@ def attack_markdown(table: pd.DataFrame) -> str:
         sort=False,
     )  # fmt: skip
     return markdown(wide.reset_index()) + (
-        f"\nHow many honest users find a promoted item that they never had among their {k} best, "
+        f"\nShare of honest users with a promoted, unseen item among their {k} best items, "
         f"mean over the promoted items; in brackets NDCG@{k} of honest users on test. At the round "
         f"that validation selected; seeds: {seeds}. Exposures are lower bounds: a stronger attack "
         "may achieve more.\n"
     )
 
 
-def _named_attacked(settings: Settings, every: list[Settings]) -> dict[str, Any]:
+def _attack_names(settings: Settings, every: list[Settings]) -> dict[str, Any]:
     name = str(settings.get("attack.name"))
-    # The share of malicious clients has a column of its own.
-    alike = [{k: v for k, v in each.items() if k != "attack.malicious"} for each in every]
-    rest = [key for key in differing(every) if not key.startswith(_SHOWN_attacked)]
+    # The share of malicious clients has its own column.
+    without_share = [{k: v for k, v in each.items() if k != "attack.malicious"} for each in every]
+    rest = [key for key in differing(every) if not key.startswith(_ATTACK_GROUPS)]
     others = [as_override(settings, key) for key in rest if not key.endswith("_target_")]
     return {
         "dataset": settings.get("dataset.name"),
-        "attack": choice_label(settings, "attack", alike),
+        "attack": choice_label(settings, "attack", without_share),
         "malicious": float(settings.get("attack.malicious", 0)),
         "strategy": ", ".join([choice_label(settings, "strategy", every), *others]),
         "place": _BY_MEANS.index(name) if name in _BY_MEANS else len(_BY_MEANS),
     }
 
 
-def _measured_attacked(runs: pd.DataFrame, exposure: str) -> dict[str, Any]:
+def _attack_values(runs: pd.DataFrame, exposure: str) -> dict[str, Any]:
     k = int(exposure.removeprefix(_EXPOSURE))
     return {
         "exposure": float(runs[exposure].mean()),

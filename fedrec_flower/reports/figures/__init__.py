@@ -1,4 +1,4 @@
-"""Figures drawn from the tables of run folders; nothing here trains or measures."""
+"""Figures of run folders. Only tables are read."""
 
 from fedrec_flower.reports.figures.communication_cost import (
     accuracy_against_megabytes,

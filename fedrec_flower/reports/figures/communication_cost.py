@@ -1,9 +1,4 @@
-"""What accuracy costs in traffic.
-
-Whom a model serves: a metric for users of little and of much activity.
-
-What a leak is worth: published, reproduced with it, and honest without it.
-"""
+"""Figures: accuracy against traffic, metrics by user activity, effect of a leaky protocol."""
 
 import numpy as np
 import pandas as pd
@@ -32,15 +27,14 @@ from fedrec_flower.reports.run_frames import drop_repeated_runs
 
 
 def has_traffic(summaries: pd.DataFrame) -> bool:
-    """Tell whether any completed run is one that `accuracy_against_megabytes` can draw."""
+    """Return whether `accuracy_against_megabytes` can draw at least one completed run."""
     return not _federated(summaries).empty
 
 
 def accuracy_against_megabytes(summaries: pd.DataFrame, metric: str) -> Figure:
-    """Draw a test metric against what a client sends and receives in the whole run.
+    """Draw a test metric against the traffic of one client in the whole run.
 
-    Bars are those of `comparison`. What has but one client, or sends nothing, is left out: it is
-    no federation.
+    Bars are those of `comparison`. Runs with one client or without traffic are omitted.
 
     Args:
         summaries: from `load_summaries`; only completed runs count.
@@ -56,7 +50,7 @@ def accuracy_against_megabytes(summaries: pd.DataFrame, metric: str) -> Figure:
 
 
 def accuracy_against_upload(summaries: pd.DataFrame, metric: str) -> Figure:
-    """Draw a test metric against what a client sends in the whole run: what compression lessens.
+    """Draw a test metric against the upload of one client in the whole run.
 
     Arguments, figure and errors are those of `accuracy_against_megabytes`.
     """
@@ -111,9 +105,9 @@ def _federated(summaries: pd.DataFrame) -> pd.DataFrame:
 
 def _subtitle(table: pd.DataFrame, every: pd.DataFrame) -> str:
     left_out = len(every) - len(table)
-    told = " or ".join(dict.fromkeys(table["told"]))
+    kinds = " or ".join(dict.fromkeys(table["bar_kind"]))
     aside = f"; {left_out} left out, where clients send nothing" if left_out else ""
-    return f"at the released round; bars: {told}{aside}"
+    return f"at the released round; bars: {kinds}{aside}"
 
 
 _JOINED = 5  # lines between the points of more series than this would be a thicket
@@ -150,8 +144,8 @@ def metric_by_activity(table: pd.DataFrame, metric: str) -> Figure:
     )
     _draw(axes, fifths[fifths["label"].isin(best)], metric)
     ticks = fifths.groupby("fifth").agg({"group": "first", "users": "max"})
-    told = [f"{group}\nn = {users:,}" for group, users in ticks.itertuples(index=False)]
-    axes.set_xticks(ticks.index.to_numpy(int), told)
+    kinds = [f"{group}\nn = {users:,}" for group, users in ticks.itertuples(index=False)]
+    axes.set_xticks(ticks.index.to_numpy(int), kinds)
     axes.grid(visible=False, axis="x")
     if not lower_is_better(metric):
         axes.set_ylim(bottom=0)
@@ -213,7 +207,7 @@ def protocol_leak(
     )  # fmt: skip
     for place, model in enumerate(models):
         runs = done[done["model"] == model]
-        ours = [runs.loc[runs["leaky"] == told, "value"] for told in (True, False)]
+        ours = [runs.loc[runs["leaky"] == kinds, "value"] for kinds in (True, False)]
         values = [_published(published, model, str(runs["dataset"].iloc[0]), metric)]
         values += [float(each.mean()) for each in ours]
         errors = [0.0, *(float(each.std()) if len(each) > 1 else 0.0 for each in ours)]
@@ -229,7 +223,7 @@ def protocol_leak(
                 ha="center", fontsize=9, color=INK,
             )  # fmt: skip
     axes.set_xticks(range(len(models)), models)
-    axes.set_xlim(-0.55, len(models) - 0.3)  # room for a word beside the last bar
+    axes.set_xlim(-0.55, len(models) - 0.3)  # room for a label after the last bar
     axes.set_ylim(0, 1.12)
     axes.grid(visible=False, axis="x")
     chance = chance_level(metric)

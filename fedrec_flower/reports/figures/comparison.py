@@ -1,4 +1,4 @@
-"""How models compare on the test set."""
+"""Figure: test metrics of all models."""
 
 from collections import Counter
 
@@ -34,10 +34,10 @@ _FEDERATED, _ALONE = COLOURS[0], COLOURS[1]
 def comparison(summaries: pd.DataFrame, *metrics: str) -> Figure:
     """Draw test metrics of each model as points with error bars, one panel per metric.
 
-    The best by the first metric is on top, but runs of the leaky protocol come last, as rings.
-    What is no federation has a colour of its own. The bar is one standard deviation over seeds (or
-    folds), or one standard error over users where there is a single run; what most bars are is
-    said in the subtitle, what others are below the model's name.
+    The best by the first metric is on top. Runs of the leaky protocol come last, as rings. Runs
+    without federation have another colour. A bar is one standard deviation over seeds (or folds),
+    or one standard error over users for a single run. The subtitle names the kind of most bars;
+    the kind of another bar is below the model's name.
 
     Args:
         summaries: from `load_summaries`; only completed runs count.
@@ -52,9 +52,10 @@ def comparison(summaries: pd.DataFrame, *metrics: str) -> Figure:
     tables = [measured(summaries, metric) for metric in metrics]
     first, common = tables[0], _most_bars(tables[0])
     rows = [
-        str(name) if told == common else f"{name}\n{told}" for name, told in first["told"].items()
+        str(name) if kind == common else f"{name}\n{kind}"
+        for name, kind in first["bar_kind"].items()
     ]
-    high = np.where(first["told"] == common, _ROW, _TWO_LINES)
+    high = np.where(first["bar_kind"] == common, _ROW, _TWO_LINES)
     width = 7.0 if len(metrics) == 1 else 2.0 + 2.3 * len(metrics)
     figure, every = panels(
         _title(metrics, summaries), _subtitle(first, metrics), xs=[*map(metric_label, metrics)],
@@ -74,7 +75,7 @@ def comparison(summaries: pd.DataFrame, *metrics: str) -> Figure:
 
 
 def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """What each model reached on test, the best first and leaky runs last.
+    """Return the test values of each model, the best first and leaky runs last.
 
     Args:
         summaries: from `load_summaries`; only completed runs count.
@@ -82,7 +83,7 @@ def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Returns:
         Indexed by label: mean, bar (one standard deviation over seeds or one standard error over
-        users; 0 where neither is known), told (which of them), federated and leaky.
+        users; 0 if neither is known), bar_kind (one of them), federated and leaky.
 
     Raises:
         FedrecError: if no completed run reports the metric.
@@ -93,7 +94,7 @@ def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
         names = completed.columns.astype("str")
         known = [name.removeprefix("test.") for name in names if name.startswith("test.")]
         raise FedrecError(
-            f"no completed run reports {metric}: choose one of the test metrics there are "
+            f"no completed run reports {metric}: choose one of the available test metrics "
             f"({', '.join(known) or 'none so far'})"
         )
     shown = completed[completed[column].notna()]
@@ -102,21 +103,24 @@ def measured(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = {label: _row(runs, metric) for label, runs in drop_repeated_runs(shown).groupby("label")}
     table = pd.DataFrame.from_dict(rows, orient="index")
     merit = table["mean"] if lower_is_better(metric) else -table["mean"]
-    # A leaky figure is no rival of an honest one, however high.
+    # A leaky value is not comparable with an honest one.
     return table.iloc[np.lexsort((merit, table["leaky"]))]
 
 
 def _row(runs: pd.DataFrame, metric: str) -> dict[str, object]:
     values, run = runs[f"test.{metric}"], runs.iloc[0]
     kinds = {name: bool(run[name]) for name in ("leaky", "federated")}
-    told = {"mean": values.mean(), "bar": 0.0, "told": "one seed"} | kinds
+    row = {"mean": values.mean(), "bar": 0.0, "bar_kind": "one seed"} | kinds
     if len(values) > 1:
-        return told | {"bar": values.std(), "told": f"sd of {len(values)} {count_repeats(runs)[1]}"}
+        return row | {
+            "bar": values.std(),
+            "bar_kind": f"sd of {len(values)} {count_repeats(runs)[1]}",
+        }
     error = run.get(f"test_standard_error.{metric}")
     if pd.isna(error):
-        return told
-    # Among runs without this number pandas holds it as a float.
-    return told | {"bar": error, "told": f"one seed, se over {run['num_test_users']:.0f} users"}
+        return row
+    # pandas stores the number as a float if other runs lack it.
+    return row | {"bar": error, "bar_kind": f"one seed, se over {run['num_test_users']:.0f} users"}
 
 
 def _title(metrics: tuple[str, ...], summaries: pd.DataFrame) -> str:
@@ -125,12 +129,12 @@ def _title(metrics: tuple[str, ...], summaries: pd.DataFrame) -> str:
 
 
 def _most_bars(table: pd.DataFrame) -> str:
-    """What the bars of most rows are; of two that are as many, those of the better row."""
-    return str(Counter(table["told"]).most_common(1)[0][0])
+    """Return the most frequent kind of bar; of equally frequent ones that of the better row."""
+    return str(Counter(table["bar_kind"]).most_common(1)[0][0])
 
 
 def _subtitle(table: pd.DataFrame, metrics: tuple[str, ...]) -> str:
-    others = ", where not said otherwise" if len(set(table["told"])) > 1 else ""
+    others = ", unless stated otherwise" if len(set(table["bar_kind"])) > 1 else ""
     by = f" by {metric_label(metrics[0])}" if len(metrics) > 1 else ""
     order = f"; the best{by} on top" if len(table) > 1 else ""
     return f"at the released round{order}; bars: {_most_bars(table)}{others}"

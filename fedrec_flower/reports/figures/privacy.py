@@ -1,7 +1,4 @@
-"""What privacy costs in accuracy, and how that shrinks with the population.
-
-What attacks learn under each mechanism: lower bounds of what is leaked.
-"""
+"""Figures: accuracy against epsilon, and the success of inference attacks per mechanism."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,8 +25,8 @@ from fedrec_flower.reports.run_frames import SEEDED_CAVEAT, drop_repeated_runs, 
 def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
     """Draw a test metric against epsilon, one line per model and population.
 
-    Points are means over seeds, bars one standard deviation over seeds where there are several.
-    Runs without noise (epsilon is infinite) stand at the right, beyond a gap in their line.
+    Points are means over seeds, bars one standard deviation over several seeds. Runs without noise
+    (infinite epsilon) are on the right; a dotted line leads to them.
 
     Args:
         summaries: from `load_summaries`; only completed runs count.
@@ -72,7 +69,7 @@ def privacy_utility(summaries: pd.DataFrame, metric: str) -> Figure:
 
 
 def _known(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The completed runs that report the metric, each once."""
+    """Return the completed runs that report the metric, without repetitions."""
     column = f"test.{metric}"
     if column not in summaries:
         raise FedrecError(f"no run reports the test metric {metric}: choose one that they report")
@@ -83,13 +80,13 @@ def _known(summaries: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _completed(summaries: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The completed runs with a value in the column, without repeated runs."""
+    """Return the completed runs with a value in the column, without repetitions."""
     completed = summaries[summaries["status"] == "completed"]
     return drop_repeated_runs(completed[completed[column].notna()])
 
 
 def _table(known: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One row per series and epsilon (missing: infinite): mean and bar."""
+    """Return mean and bar, one row per series and epsilon (missing: infinite)."""
     series = [
         f"{model}, {dataset}, {users:,} users"
         for model, dataset, users in zip(
@@ -97,7 +94,7 @@ def _table(known: pd.DataFrame, metric: str) -> pd.DataFrame:
         )
     ]
     series = _with_deltas(series, known)
-    # Solved noise multipliers miss their target by a hundredth at most.
+    # Epsilons of solved noise multipliers are within 0.01 of their target.
     epsilon = known["epsilon"].astype(float).round(1)
     groups = known.assign(series=series, epsilon=epsilon).groupby(
         ["series", "epsilon"], dropna=False
@@ -107,24 +104,24 @@ def _table(known: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _with_deltas(series: list[str], known: pd.DataFrame) -> list[str]:
-    """The names of series and the deltas of their guarantees: epsilon says nothing alone."""
+    """Return the series names with the deltas of their guarantees."""
     guarded = known["epsilon"].notna().to_numpy()
     deltas = known["delta"] if "delta" in known else known["epsilon"] * float("nan")
-    told = pd.DataFrame({"series": series, "delta": deltas.to_numpy()})[guarded].dropna()
-    beside = {
+    guaranteed = pd.DataFrame({"series": series, "delta": deltas.to_numpy()})[guarded].dropna()
+    delta_of = {
         str(name): ", ".join(f"{delta:.2g}" for delta in np.unique(own))
-        for name, own in told.groupby("series")["delta"]
+        for name, own in guaranteed.groupby("series")["delta"]
     }
-    return [f"{name}, delta {beside[name]}" if name in beside else name for name in series]
+    return [f"{name}, delta {delta_of[name]}" if name in delta_of else name for name in series]
 
 
 def _ticks(epsilon: "pd.Series[float]") -> list[float]:
-    """The epsilons there are, each once."""
+    """Return the distinct epsilons."""
     found: list[float] = np.unique(epsilon.dropna()).tolist()
     return found
 
 
-_VIEWS = {  # as a summary names them -> what one sees there
+_VIEWS = {  # name of an observation in a summary -> its description
     "update": "one client's message",
     "sum": "the sum over a cohort",
     "release": "that sum with noise",
@@ -132,50 +129,50 @@ _VIEWS = {  # as a summary names them -> what one sees there
     "releases": "these with noise",
 }
 _MODEL = {"": "the published model"}
-_COIN = 0.5
+_CHANCE = 0.5
 
 
 def has_inference_results(summaries: pd.DataFrame) -> bool:
-    """Whether a completed run tells what the curious learn."""
-    return not _spied_on(summaries).empty
+    """Return whether a completed run has results of an inference attack."""
+    return not _with_inference(summaries).empty
 
 
 def privacy_leakage(summaries: pd.DataFrame) -> Figure:
     """Draw the AUC of inference from each view of the messages.
 
-    Every AUC is a lower bound of what is leaked: a stronger attack may find more.
+    Every AUC is a lower bound of the leakage: a stronger attack may find more.
 
-    Points are means over seeds, bars one standard deviation over seeds where there are several.
-    A filled point is what a mechanism leaves to those it protects from, a hollow one what it
-    keeps from them.
+    Points are means over seeds, bars one standard deviation over several seeds. A filled point is
+    an observation that remains with the adversary under the mechanism; a hollow point is an
+    observation that the mechanism withholds.
 
     Args:
-        summaries: from `load_summaries`; only completed runs that tell of an inference count.
+        summaries: from `load_summaries`; only completed runs with an inference attack count.
 
     Returns:
-        The figure: a row per series, those that tell most first.
+        The figure: one row per series, sorted by AUC.
 
     Raises:
-        FedrecError: if no completed run does.
+        FedrecError: if there is no such run.
     """
-    known = _spied_on(summaries)
+    known = _with_inference(summaries)
     if known.empty:
         raise FedrecError(
-            "no completed run tells what the curious learn: run one with "
+            "no completed run has an inference attack: run one with "
             "attack=interaction_inference or attack=membership_inference"
         )
     views = {view: name for view, name in _VIEWS.items() if _column(view) in known} or _MODEL
     merit = known.groupby("series")["attack.auc"].mean().sort_values(ascending=False)
     figure, axes = canvas(
         "What attacks learn: lower bounds",
-        "filled: what the mechanism leaves to those it protects from (under central_dp the server "
+        "filled: observations that remain with the adversary (under central_dp the server "
         "is trusted); bars: one sd over seeds; chance is 0.5; a stronger attack may find more"
         + (f". {SEEDED_CAVEAT}" if is_seeded(known) else ""),
         x="AUC over users" if views is _MODEL else "AUC among equally popular items",
         y="",
         size=(7.5, 2.0 + 0.35 * len(merit)),
     )
-    axes.axvline(_COIN, color=FAINT, linewidth=1.2)
+    axes.axvline(_CHANCE, color=FAINT, linewidth=1.2)
     drawn = looks(views.values())
     for place, series in enumerate(merit.index):
         _draw_row(axes, place, known[known["series"] == series], views, drawn)
@@ -189,8 +186,8 @@ def privacy_leakage(summaries: pd.DataFrame) -> Figure:
     return figure
 
 
-def _spied_on(summaries: pd.DataFrame) -> pd.DataFrame:
-    """The runs that tell of an inference, with the series they belong to."""
+def _with_inference(summaries: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with an inference attack, and their series."""
     if "attack.auc" not in summaries:
         return summaries.iloc[:0]
     known = _completed(summaries, "attack.auc")
@@ -208,7 +205,7 @@ def _draw_row(
     views: Mapping[str, str],
     drawn: Mapping[str, Look],
 ) -> None:
-    """Draw one series: a point per view that it has."""
+    """Draw one series: one point per observation."""
     exposed = runs["attack.exposed"].iloc[0] if "attack.exposed" in runs else ""
     for view, name in views.items():
         values, look = runs[_column(view)].dropna(), drawn[name]

@@ -1,7 +1,4 @@
-"""How a metric moves over the rounds.
-
-What the clients hold, and how often they took part.
-"""
+"""Figures of runs: convergence over rounds, data per client and participation."""
 
 import numpy as np
 import pandas as pd
@@ -107,7 +104,7 @@ def _validation_means(shown: pd.DataFrame) -> dict[str, "pd.Series[float]"]:
 
 
 def _draw_mean(axes: Axes, curve: "pd.Series[float]", look: Look, end: float) -> None:
-    """A curve, a mark where it ends, and what leads from there to the last round of all."""
+    """Draw a curve, a mark at its end, and a dotted line from there to the last round."""
     axes.plot(curve.index, curve, color=look.colour, linewidth=1.4)
     ended, value = curve.index[-1], curve.iloc[-1]
     axes.plot(ended, value, color=look.colour, marker=look.marker, markersize=5)

@@ -1,10 +1,6 @@
-"""One look for every figure, and the way to save it.
+"""Common style of all figures: canvas, colours, names, label placement and saving.
 
-Figures are plain `Figure` objects: pyplot would keep each one alive and ask for a display.
-
-What series and metrics are called in figures.
-
-Names beside what they name, none over another.
+Figures are plain `Figure` objects: pyplot would keep each one alive and require a display.
 """
 
 import re
@@ -28,23 +24,24 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import Bbox, ScaledTranslation
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.evaluation.metrics import registry
 from fedrec_flower.reports.run_frames import count_repeats, is_engine
 
-# Told apart with every common colour blindness. Source: Okabe and Ito 2008, without its yellow,
-# which is too faint for a line on white.
+# Distinguishable with every common colour blindness. Source: Okabe and Ito 2008, without yellow,
+# which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#262626"
 FAINT = "#8C8C8C"
-PALE = "#CFCFCF"  # what is there, but not to be looked at
+PALE = "#CFCFCF"  # for elements in the background
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one series is drawn, in every figure alike."""
+    """Colour and marker of one series, equal in all figures."""
 
     colour: str
     marker: str
@@ -66,13 +63,13 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
 
 
 class _PlainFigure(Figure):
-    """A figure that shows texts as they are: ids, labels and genres may hold dollar signs.
+    """A figure without formulas in texts, because ids, labels and genres may contain dollar signs.
 
-    Matplotlib would take what stands between two of them for a formula.
+    Matplotlib would parse the text between two dollar signs as a formula.
     """
 
+    @override
     def draw(self, renderer: RendererBase) -> None:
-        """See `Figure.draw`."""
         for artist in self.findobj(Text):
             if isinstance(artist, Text):
                 artist.set_parse_math(False)
@@ -96,11 +93,11 @@ def _keep_powers(axis: Axis) -> None:
 def canvas(
     title: str, subtitle: str, *, x: str, y: str, size: tuple[float, float] = (6.5, 4.2)
 ) -> tuple[Figure, Axes]:
-    """Make an empty figure in the house style.
+    """Return an empty figure in the common style.
 
     Args:
-        title: what is shown.
-        subtitle: a smaller second line, such as numbers to remember; may be empty.
+        title: title of the figure.
+        subtitle: a smaller second line; may be empty.
         x: label of the horizontal axis, with its unit.
         y: label of the vertical axis, with its unit.
         size: width and height, inches.
@@ -120,10 +117,10 @@ def panels(
     size: tuple[float, float],
     ys: Sequence[str] = (),
 ) -> tuple[Figure, list[Axes]]:
-    """Make an empty figure of panels side by side, which share their vertical axis.
+    """Return an empty figure of adjacent panels with a common vertical axis.
 
     Args:
-        title: what is shown.
+        title: title of the figure.
         subtitle: a smaller second line; may be empty.
         xs: label of the horizontal axis of each panel, with its unit.
         size: width and height of the whole, inches.
@@ -224,16 +221,16 @@ def metric_label(metric: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Tell whether a metric is an error rather than a merit."""
+    """Return whether a metric is an error, so that lower is better."""
     return metric in _RATING_METRICS
 
 
 def best_series(values: "pd.Series[float]", metric: str) -> list[str]:
-    """Choose whom a figure has room for: the best, as many as there are colours.
+    """Choose the best series, as many as there are colours.
 
     Args:
         values: of the metric, by label.
-        metric: tells whether more is better.
+        metric: its name decides whether higher is better.
 
     Returns:
         The labels, best first; of equal ones the earlier.
@@ -243,7 +240,7 @@ def best_series(values: "pd.Series[float]", metric: str) -> list[str]:
 
 
 def chance_level(metric: str) -> float | None:
-    """What random scores reach on average with one held-out item among 99 negatives.
+    """Return the expected metric of random scores with one held-out item among 99 negatives.
 
     Args:
         metric: a metric's name, such as `hr@10_99neg`.
@@ -260,7 +257,7 @@ def chance_level(metric: str) -> float | None:
 
 
 def series_labels(frame: pd.DataFrame) -> "pd.Series[str]":
-    """Name the series each row belongs to.
+    """Return the name of each row's series.
 
     Args:
         frame: one of the frames of `fedrec_flower.reports`; or one run's own table, which
@@ -273,25 +270,25 @@ def series_labels(frame: pd.DataFrame) -> "pd.Series[str]":
 
 
 def leaky(frame: pd.DataFrame) -> "pd.Series[bool]":
-    """Tell which rows were measured by the leaky protocol."""
+    """Return a mask of the rows of the leaky protocol."""
     return _column(frame, "protocol").str.contains("legacy")
 
 
 def federated(frame: pd.DataFrame) -> "pd.Series[bool]":
-    """Tell which rows are of a federation, rather than of what federations are compared with."""
+    """Return a mask of the rows of federations, without references such as centralised runs."""
     if "federation" not in frame:
         return pd.Series(data=True, index=frame.index)
     return frame["federation"].map(is_engine)
 
 
 def datasets(frame: pd.DataFrame) -> str:
-    """Say which data a figure is about, as the end of its title: " on ml-100k"."""
+    """Return the names of the data for the end of a title: " on ml-100k"."""
     names = sorted(set(_column(frame, "dataset")) - {""})
     return f" on {', '.join(names)}" if names else ""
 
 
 def runs_caption(frame: pd.DataFrame) -> str:
-    """Say over how many runs a point of each series is a mean: "means over 1 to 3 seeds"."""
+    """Return a caption with the number of runs per point: "means over 1 to 3 seeds"."""
     counts, differing = count_repeats(frame)
     fewest, most = int(counts.min()), int(counts.max())
     if most == 1:
@@ -314,18 +311,18 @@ _DIRECTIONS = np.deg2rad([0, 180, 35, -35, 145, -145, 90, -90])
 
 
 def spread(wanted: NDArray[np.float64], gap: float, low: float, high: float) -> NDArray[np.float64]:
-    """Move heights apart, as little as possible and keeping their order.
+    """Spread heights to a minimum distance with the least change, in their order.
 
     Args:
-        wanted: (n,), where each would like to be.
-        gap: the least distance between two of them.
-        low: none may be lower.
-        high: none may be higher, if there is room for all.
+        wanted: (n,), preferred heights.
+        gap: the minimum distance.
+        low: lower limit.
+        high: upper limit, if there is room for all.
 
     Returns:
         (n,), in the order of `wanted`.
 
-    Source: least squares with a gap is isotonic regression of what lies beyond the gaps.
+    Source: least squares with gaps is isotonic regression of the heights minus the gaps.
     """
     from scipy.optimize import isotonic_regression
 
@@ -344,13 +341,13 @@ def label_line_ends(
 
     Args:
         figure: the figure, of the size it will have.
-        axes: with their limits as they will be.
+        axes: axes with their final limits.
         ends: name to the last point of its line, data units.
         looks: name to its look.
     """
     low, high = axes.get_ylim()
     heights = np.array([(y - low) / (high - low) for _, y in ends.values()])
-    inches = figure.get_size_inches()[1] - 1.2  # what title and labels take
+    inches = figure.get_size_inches()[1] - 1.2  # space of title and labels
     placed = spread(heights, _POINTS * _HIGH / 72 / inches, 0.0, 1.0)
     for (name, end), height in zip(ends.items(), placed, strict=True):
         axes.annotate(
@@ -367,15 +364,15 @@ def label_points(
     figure: Figure, axes: Axes, points: dict[str, tuple[float, float, float]],
     looks: dict[str, Look],
 ) -> None:  # fmt: skip
-    """Write names beside points where they hide no point, no bar and no other name.
+    """Label points so that no label covers a point, a bar or another label.
 
     Args:
-        figure: the figure, all else drawn.
-        axes: with their limits as they will be.
+        figure: the figure with all other elements.
+        axes: axes with their final limits.
         points: name to x, y and half the length of its vertical bar, data units.
         looks: name to its look.
     """
-    figure.draw_without_rendering()  # the layout decides where a data unit is
+    figure.draw_without_rendering()  # the layout determines the size of a data unit
     scale = 72 / figure.dpi
     window = axes.get_window_extent()
     room = Bbox(window.get_points() * scale)
@@ -396,13 +393,13 @@ def label_points(
 
 
 def _bar(axes: Axes, x: float, y: float, half: float, scale: float) -> Bbox:
-    """What a point and its bar cover, in points."""
+    """Return the area of a point and its bar, in points."""
     (left, low), (_, high) = axes.transData.transform([(x, y - half), (x, y + half)]) * scale
     return Bbox([[left - 4, low - 4], [left + 4, high + 4]])
 
 
 def _free_place(middle: NDArray[np.float64], name: str, room: Bbox, taken: Sequence[Bbox]) -> Bbox:
-    """The nearest place for a name that is free; the one most free if none is."""
+    """Return the nearest free place of a label, or the place with the least overlap."""
     places = list(_places(middle, name))
     inside = [p for p in places if np.all(p.min >= room.min) and np.all(p.max <= room.max)]
     return min(

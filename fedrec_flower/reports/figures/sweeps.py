@@ -1,11 +1,4 @@
-"""How many rounds and megabytes lead near the centralised run, by clients a round.
-
-What waiting costs, on a simulated clock.
-
-What skew costs, and which strategy repairs it.
-
-What attacks achieve against which defence, and at what price.
-"""
+"""Figures of sweeps: time to accuracy, asynchronous runs, heterogeneity and attacks."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -33,31 +26,32 @@ from fedrec_flower.reports.figures.style import (
     runs_caption,
 )
 
-_APART = 1.07  # factor between neighbours of the same number of clients
+_SPACING = 1.07  # factor between points with the same number of clients
 
 
 def time_to_accuracy(table: pd.DataFrame, metric: str) -> Figure:
-    """Draw when runs got near the centralised run, against clients a round.
+    """Draw rounds and megabytes to the goal against clients per round.
 
-    A colour is a number of local epochs, a shape a learning rate; a line joins the best rates.
-    What never got there stands hollow where it ended: its way is longer than that.
+    A colour is a number of local epochs, a marker a learning rate; a line joins the best rates. A
+    run that did not reach the goal is a hollow marker at its end.
 
     Args:
-        table: a row per experiment: dataset, clients_per_round, local_epochs, learning_rate, goal,
-            share (of what the centralised run reaches at best), rounds and megabytes (missing if
-            it never got there), rounds_run and megabytes_run.
-        metric: the validation metric that was to be reached.
+        table: one row per experiment: dataset, clients_per_round, local_epochs, learning_rate,
+            goal, share (of the centralised run's best value), rounds and megabytes (missing if the
+            goal was not reached), rounds_run and megabytes_run.
+        metric: the validation metric of the goal.
 
     Returns:
         The figure, a panel for rounds and one for megabytes.
 
     Raises:
-        FedrecError: if the experiments pursue different goals.
+        FedrecError: if the experiments have different goals.
     """
     goals = sorted(set(table["goal"]))
     if len(goals) > 1:
         raise FedrecError(
-            f"{len(goals)} models or datasets have goals of their own: compare a folder of each"
+            f"{len(goals)} models or datasets have different goals: "
+            "compare each in a separate folder"
         )
     figure, every = panels(
         f"The way to the centralised model{datasets(table)}",
@@ -67,33 +61,33 @@ def time_to_accuracy(table: pd.DataFrame, metric: str) -> Figure:
         ys=["rounds of training", "megabytes a client sends and receives"],
         size=(9.0, 4.6),
     )
-    told = table.assign(epochs=_epochs_told(table), rate=table["learning_rate"].astype(str))
-    told = told.assign(x=told["clients_per_round"] * _shifts(told))
-    drawn = looks(told["epochs"])
-    markers = {r: MARKERS[n % len(MARKERS)] for n, r in enumerate(dict.fromkeys(told["rate"]))}
+    shown = table.assign(epochs=_epoch_labels(table), rate=table["learning_rate"].astype(str))
+    shown = shown.assign(x=shown["clients_per_round"] * _shifts(shown))
+    drawn = looks(shown["epochs"])
+    markers = {r: MARKERS[n % len(MARKERS)] for n, r in enumerate(dict.fromkeys(shown["rate"]))}
     for axes, column in zip(every, ("rounds", "megabytes"), strict=True):
         for epochs, look in drawn.items():
-            _draw(axes, told[told["epochs"] == epochs], column, look, markers)
+            _draw(axes, shown[shown["epochs"] == epochs], column, look, markers)
         _scale(axes, sorted(set(table["clients_per_round"])))
     missed = bool(table["rounds"].isna().any())
     legend_beside(figure, every[-1], [*_keys(drawn, markers, missed=missed)])
     return figure
 
 
-def _epochs_told(table: pd.DataFrame) -> "pd.Series[str]":
+def _epoch_labels(table: pd.DataFrame) -> "pd.Series[str]":
     return table["local_epochs"].map(lambda n: f"{n} local epoch{'' if n == 1 else 's'}")
 
 
-def _shifts(told: pd.DataFrame) -> "pd.Series[float]":
-    """A factor per row, so that no two of the same clients a round stand on each other."""
-    kinds = told.groupby(["local_epochs", "learning_rate"]).ngroup()
-    return _APART ** (kinds - kinds.max() / 2)
+def _shifts(shown: pd.DataFrame) -> "pd.Series[float]":
+    """Return a factor per row that separates points with equal clients per round."""
+    kinds = shown.groupby(["local_epochs", "learning_rate"]).ngroup()
+    return _SPACING ** (kinds - kinds.max() / 2)
 
 
 def _draw(
     axes: Axes, own: pd.DataFrame, column: str, look: Look, markers: Mapping[str, str]
 ) -> None:
-    """One number of local epochs: what got there, what did not, and the line of the best."""
+    """Draw one number of local epochs: all points, and the line of the best rates."""
     there = own[own[column].notna()]
     best = there.loc[there.groupby("clients_per_round")[column].idxmin()]
     axes.plot(best["x"], best[column], color=look.colour, linewidth=1.6)
@@ -243,11 +237,11 @@ def _told(partition: str, num_clients: int) -> str:
 
 
 def _bars_told(table: pd.DataFrame) -> str:
-    told = [
+    shown = [
         "standard error over users, one seed" if number == 1 else f"sd of {number} seeds"
         for number in sorted(set(table["seeds"]))
     ]
-    return " or ".join(told)
+    return " or ".join(shown)
 
 
 _WIDE, _HIGH = 0.72, 0.34  # inches of a cell
@@ -292,12 +286,12 @@ def _rows(table: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _field(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """A row an attack, a column a strategy; missing where no run is."""
+    """Return one row per attack and one column per strategy; missing without a run."""
     fields = [
         table.pivot_table(index="row", columns="strategy", values=name, sort=False)
         for name in ("exposure", value)
     ]
-    faced_by_all = fields[0].dropna()  # or whoever faces the worst attacks alone would stand first
+    faced_by_all = fields[0].dropna()  # a mean over different attacks would not be comparable
     mean = (fields[0] if faced_by_all.empty else faced_by_all).mean()
     return fields[1][list(mean.sort_values(ascending=False, kind="stable").index)]
 

@@ -205,7 +205,7 @@ def test_comparison_says_what_most_bars_are_once_and_names_the_exceptions() -> N
     figure = plots.comparison(_summaries(values), "hr@10")
     assert _yticks(figure) == ["mf", "ncf\none seed, se over 943 users"]
     told = " ".join(figure.texts[-1].get_text().split())
-    assert told.endswith("bars: sd of 2 seeds, where not said otherwise")
+    assert told.endswith("bars: sd of 2 seeds, unless stated otherwise")
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert texts == {f"0.300 ± {sqrt(0.1**2 + 0.1**2):.3f}", "0.250 ± 0.015"}
 

@@ -8,7 +8,7 @@ import pytest
 
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.reports.headline import leaderboard_markdown
-from fedrec_flower.reports.leaderboard import comparison, leaderboard
+from fedrec_flower.reports.leaderboard import comparison, leaderboard_table
 from tests.helpers.run_folders import write_config, write_run
 from tests.helpers.tested_runs import BAD, GOOD, hit_rate, write_tested
 
@@ -184,7 +184,7 @@ def test_the_best_is_bold_and_the_unbeaten_marked(tmp_path: Path) -> None:
     for model, ranks in {"good": GOOD, "bad": BAD}.items():
         write_tested(tmp_path / model, ranks, model=model)
     write_tested(tmp_path / "twin", GOOD, model="twin", test={"hr@10": 0.5, "ndcg@10": 0.25})
-    heading, _, *rows = _lines(leaderboard_markdown(leaderboard(tmp_path)))
+    heading, _, *rows = _lines(leaderboard_markdown(leaderboard_table(tmp_path)))
     cells = {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
     assert cells["good"]["hr@10"] == f"**{hit_rate(GOOD):.4f}**"
     assert cells["twin"]["hr@10"] == "0.5000 ≈"

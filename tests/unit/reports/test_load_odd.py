@@ -14,7 +14,7 @@ from fedrec_flower.experiment.compatibility import validate_config
 from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.reports.activity import by_activity
-from fedrec_flower.reports.leaderboard import comparison, leaderboard
+from fedrec_flower.reports.leaderboard import comparison, leaderboard_table
 from fedrec_flower.reports.load import load_per_user, load_runs, load_summaries, read_table
 from tests.helpers.run_folders import write_config, write_run
 
@@ -63,7 +63,7 @@ def test_users_are_compared_in_the_order_of_their_numbers(tmp_path: Path) -> Non
         padded = {f"{int(user):03}": own for user, own in shifted.items()}
         run = write_run(tmp_path / "padded" / model, padded, model=model)
         write_config(run, model__name=model)
-    numbers, padded_ = (leaderboard(tmp_path / name) for name in ("numbers", "padded"))
+    numbers, padded_ = (leaderboard_table(tmp_path / name) for name in ("numbers", "padded"))
     pd.testing.assert_series_equal(numbers["hr@10_p"], padded_["hr@10_p"])
 
 
