@@ -26,6 +26,18 @@ from fedrec_flower.core.ranges import check_value
 _PLUGINS = "FEDREC_FLOWER_PLUGINS"  # inherited by worker processes
 _PACKAGE = "fedrec_flower"
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+# Rooms of the first layout, as run folders of that time name them -> the rooms of today.
+_MOVED = {
+    "attacks": "threats",
+    "compression": "communication.compression",
+    "datasets": "data.sources",
+    "faults": "threats",
+    "federation": "federation.transport",
+    "partitions": "data.partitions",
+    "secure_aggregation": "communication.secure_aggregation",
+    "splits": "data.splits",
+}
+_OLD_PATH = re.compile(rf"{_PACKAGE}\.(?P<room>{'|'.join(_MOVED)})(\.[a-z_]+)?\.(?P<name>[A-Z]\w*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +211,7 @@ def locate(group: str, path: Any) -> Any:
             is not a class of this group.
     """
     kind = _KINDS[group.partition(".")[0]]
+    path = _current_path(path)
     if not isinstance(path, str) or not _PATH.fullmatch(path) or "__main__" in path.split(".")[1:]:
         raise ConfigError(f"{group}._target_={path!r} is not a class: name one by its full path")
     built_in = f"{_PACKAGE}.{kind.package}"
@@ -216,6 +229,12 @@ def locate(group: str, path: Any) -> Any:
         required = kind.base.rpartition(".")[2] or " and ".join(f"{m}()" for m in kind.methods)
         raise ConfigError(f"{group}._target_={path!r} is refused: name a class with {required}")
     return target
+
+
+def _current_path(path: Any) -> Any:
+    """Translate the path of a class in a configuration of version 0.1.0 before its move."""
+    match = _OLD_PATH.fullmatch(path) if isinstance(path, str) else None
+    return f"{_PACKAGE}.{_MOVED[match['room']]}.{match['name']}" if match else path
 
 
 def _imported(group: str, path: str) -> Any:

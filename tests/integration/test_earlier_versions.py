@@ -1,0 +1,35 @@
+"""Run folders of the first layout of the package (version 0.1.0, synthetic data) stay usable."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from fedrec_flower.reports.build import compare
+from fedrec_flower.reports.load import load_per_user, load_runs, load_summaries
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Command
+
+OLD = Path(__file__).parents[1] / "data" / "run_folder_0_1_0"
+
+
+def test_old_run_folder_is_loaded_and_compared(tmp_path: Path) -> None:
+    assert load_runs(OLD)["value"].notna().all()
+    assert list(load_summaries(OLD)["test.ndcg@10"]) == pytest.approx([0.2121179], abs=1e-7)
+    assert len(load_per_user(OLD)) == 20
+    assert "| mf |" in compare(OLD, tmp_path, None)
+
+
+def test_old_configuration_is_repeated_with_the_same_numbers(
+    command: "Command", tmp_path: Path
+) -> None:
+    """Its class paths name rooms that have moved."""
+    cache = f"dataset.cache_dir={tmp_path / 'cache'}"
+    ended = command("--config-path", str(OLD), "output_dir=again", cache, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    old, repeated = (pd.read_csv(path / "rounds.csv") for path in (OLD, tmp_path / "again"))
+    keys = ["round", "phase", "metric", "num_clients"]
+    assert repeated[keys].equals(old[keys])
+    assert list(repeated["value"]) == pytest.approx(list(old["value"]), rel=1e-5)
