@@ -3,10 +3,15 @@
 They are equal to the byte with the same number of nodes, otherwise up to rounding.
 """
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
+
+from tests.helpers.golden_runs import GOLDEN, TOLERANCE, machine
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeRun
@@ -19,6 +24,12 @@ pytestmark = [
 ]
 
 WORDS = ("clients_per_round=20", "num_rounds=3", "evaluation.every=1")
+GOLDEN_TABLES = Path(__file__).parents[1] / "data" / "golden_simulation"
+GOLDEN_WORDS = (
+    *("dataset=synthetic", "dataset.num_users=24", "dataset.num_items=40"),
+    *("dataset.num_interactions=400", "federation=simulation", "federation.num_nodes=2"),
+    *("num_rounds=2", "clients_per_round=8", "evaluation.every=1"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +42,29 @@ def cluster() -> Iterator[str]:
     )
     yield started.address
     started.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mf", ("model=mf",)),
+        ("ease", ("model=ease",)),
+        ("scaffold", ("model=ncf", "strategy=scaffold", "training.optimizer=sgd")),
+    ],
+)
+def test_simulated_golden_run_gives_the_committed_rounds(
+    make_run: "MakeRun", cluster: str, cache: Path, name: str, words: tuple[str, ...]
+) -> None:
+    """The tables are of the commit before the package was laid out in rooms."""
+    here = (f"dataset.cache_dir={cache}", f"federation.address={cluster}")
+    run = make_run(*GOLDEN_WORDS, *here, base=words)
+    expected = GOLDEN_TABLES / f"{name}.csv"
+    if json.loads(GOLDEN.read_text())["machine"] == machine():
+        assert (run.folder / "rounds.csv").read_bytes() == expected.read_bytes()
+    table, wanted = run.table("rounds"), pd.read_csv(expected)
+    keys = ["round", "phase", "metric", "num_clients"]
+    assert table[keys].equals(wanted[keys])
+    assert list(table["value"]) == pytest.approx(list(wanted["value"]), rel=TOLERANCE, nan_ok=True)
 
 
 @pytest.mark.parametrize(("model", "num_nodes"), [("mf", 1), ("mf", 2), ("mf", 3), ("ncf", 2)])
