@@ -241,7 +241,7 @@ def test_pieces_of_a_large_cohort_add_up_to_the_whole(
     pairs = "privacy.max_items=4"  # of a single item no pair is reported
     asked = (f"model={model}", *ANSWERS, "privacy.epsilon=400.0", pairs, *SILOS)
     whole = federate(*asked)
-    monkeypatch.setattr("fedrec_flower.federation.client.trainers._CELLS_AT_ONCE", 2 * 60)
+    monkeypatch.setattr("fedrec_flower.federation.client.trainers._CELLS_PER_BATCH", 2 * 60)
     for name, value in federate(*asked).shared.items():
         assert_array_equal(value, whole.shared[name])
 
