@@ -37,6 +37,7 @@ _MOVED = {
     "secure_aggregation": "communication.secure_aggregation",
     "splits": "data.splits",
 }
+_RENAMED = {f"{_PACKAGE}.strategies.Sums": f"{_PACKAGE}.strategies.SufficientStatistics"}
 _OLD_PATH = re.compile(rf"{_PACKAGE}\.(?P<room>{'|'.join(_MOVED)})(\.[a-z_]+)?\.(?P<name>[A-Z]\w*)")
 
 
@@ -211,7 +212,7 @@ def locate(group: str, path: Any) -> Any:
             is not a class of this group.
     """
     kind = _KINDS[group.partition(".")[0]]
-    path = _current_path(path)
+    path = current_path(path)
     if not isinstance(path, str) or not _PATH.fullmatch(path) or "__main__" in path.split(".")[1:]:
         raise ConfigError(f"{group}._target_={path!r} is not a class: name one by its full path")
     built_in = f"{_PACKAGE}.{kind.package}"
@@ -231,10 +232,14 @@ def locate(group: str, path: Any) -> Any:
     return target
 
 
-def _current_path(path: Any) -> Any:
+def current_path(path: Any) -> Any:
     """Translate the path of a class in a configuration of version 0.1.0 before its move."""
-    match = _OLD_PATH.fullmatch(path) if isinstance(path, str) else None
-    return f"{_PACKAGE}.{_MOVED[match['room']]}.{match['name']}" if match else path
+    if not isinstance(path, str):
+        return path
+    match = _OLD_PATH.fullmatch(path)
+    if match is None:
+        return _RENAMED.get(path, path)
+    return f"{_PACKAGE}.{_MOVED[match['room']]}.{match['name']}"
 
 
 def _imported(group: str, path: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from fedrec_flower.core.instantiate import current_path
 from fedrec_flower.reports.run_frames import is_engine
 
 Settings = dict[str, Any]  # dotted name -> value, such as "model.embedding_dim" -> 128
@@ -71,7 +72,9 @@ def parse(text: str) -> Settings:
         raise ValueError(f"config.yaml is not the configuration of a run ({error})") from error
     known = {k: v for k, v in content.items() if k not in _NO_SETTINGS}
     known |= {group: _chosen(known.get(group)) for group in _OPTIONAL}
-    return _BEFORE | dict(flattened(known))
+    settings = _BEFORE | dict(flattened(known))
+    # Class paths of version 0.1.0 are translated, so that its runs repeat runs of today.
+    return {k: current_path(v) if k.endswith("_target_") else v for k, v in settings.items()}
 
 
 def _chosen(group: Any) -> Any:

@@ -368,7 +368,10 @@ def test_a_user_who_never_trained_is_no_member(federate: "Federate") -> None:
             "model=RandomScores have no values",
         ),
         (("attack=membership_inference",), r"there are 0: choose split=cold_users"),
-        (("model=ease", "num_rounds=1", *MEMBERS), r"model=EASE with SufficientStatistics publishes none"),
+        (
+            ("model=ease", "num_rounds=1", *MEMBERS),
+            r"EASE with SufficientStatistics publishes none",
+        ),
         (("strategy=local_only", *MEMBERS), r"with LocalOnly publishes none"),
     ],
 )

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+import yaml
 
+from fedrec_flower.core.instantiate import current_path
 from fedrec_flower.reports.build import compare
 from fedrec_flower.reports.load import load_per_user, load_runs, load_summaries
+from fedrec_flower.reports.settings import digest, parse
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Command
@@ -20,6 +23,17 @@ def test_old_run_folder_is_loaded_and_compared(tmp_path: Path) -> None:
     assert list(load_summaries(OLD)["test.ndcg@10"]) == pytest.approx([0.2121179], abs=1e-7)
     assert len(load_per_user(OLD)) == 20
     assert "| mf |" in compare(OLD, tmp_path, None)
+
+
+def test_old_run_and_a_run_of_today_are_one_experiment() -> None:
+    """Only the class paths of the settings differ."""
+    old = (OLD / "config.yaml").read_text()
+    moved = yaml.safe_load(old)
+    for group in ("dataset", "split", "partition", "federation"):
+        path = moved[group]["_target_"]
+        moved[group]["_target_"] = current_path(path)
+        assert moved[group]["_target_"] != path
+    assert digest(parse(old)) == digest(parse(yaml.safe_dump(moved)))
 
 
 def test_old_configuration_is_repeated_with_the_same_numbers(
