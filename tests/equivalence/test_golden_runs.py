@@ -27,7 +27,9 @@ def test_a_golden_run_gives_the_committed_numbers(name: str, federate: "Federate
     """To the byte on the machine that wrote them, to the tolerance elsewhere."""
     found, wanted = digest_of(federate(*CASES[name])), _WRITTEN["runs"][name]
     if _TO_THE_BYTE:
-        assert found == wanted
+        # Not the sums over parameters: BLAS adds in an order that depends on memory alignment.
+        for part in ("parameters_sha256", "replies_sha256", "losses", "metrics"):
+            assert found[part] == wanted[part], part
         return
     assert found["parameters"].keys() == wanted["parameters"].keys()
     for tensor, sums in wanted["parameters"].items():
