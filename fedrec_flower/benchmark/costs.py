@@ -6,17 +6,19 @@ messages, training, aggregation, and the step of FedAdam.
 
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
 
+from typing_extensions import override
+
 from fedrec_flower.benchmark.measuring import WORK, peak_memory_mb, timed
 from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import prepare_data, set_up
 from fedrec_flower.experiment.run_folder import RunFolder
-from fedrec_flower.federation.results import Metrics
+from fedrec_flower.federation.results import Evaluated, TrainedRound
 from fedrec_flower.federation.server.callback import Callback
 from fedrec_flower.federation.transport.base import federate
 
@@ -90,21 +92,12 @@ class _Stopwatch(Callback):
     laps: list[tuple[float, float]] = field(default_factory=list)
     since: tuple[float, float] = field(default_factory=lambda: (perf_counter(), process_time()))
 
-    def after_round(
-        self,
-        round_: int,
-        loss: float,
-        num_clients: int,
-        failures: Mapping[str, int],
-        metrics: Mapping[str, float],
-    ) -> None:
-        """See `Callback.after_round`."""
-        del round_, loss, num_clients, failures, metrics
+    @override
+    def after_round(self, trained: TrainedRound) -> None:
         self._lap()
 
-    def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
-        """See `Callback.after_evaluation`."""
-        del round_, metrics, num_clients
+    @override
+    def after_evaluation(self, evaluated: Evaluated) -> None:
         self._lap()
 
     def _lap(self) -> None:

@@ -30,7 +30,7 @@ from fedrec_flower.core.instantiate import build
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.summary import RunSummary
-from fedrec_flower.federation.results import Metrics
+from fedrec_flower.federation.results import Evaluated, TrainedRound
 from fedrec_flower.federation.server.callback import Callback
 
 
@@ -85,20 +85,15 @@ class RoundsTable(Callback):
         self._folder = folder
 
     @override
-    def after_round(
-        self,
-        round_: int,
-        loss: float,
-        num_clients: int,
-        failures: Mapping[str, int],
-        metrics: Mapping[str, float],
-    ) -> None:
+    def after_round(self, trained: TrainedRound) -> None:
         """Write the loss, further metrics, and failures if there are any, as `lost/<kind>`."""
-        counts = {f"lost/{kind}": float(count) for kind, count in sorted(failures.items())}
-        self._folder.add_round(round_, "train", {"loss": loss, **metrics, **counts}, num_clients)
+        counts = {f"lost/{kind}": float(count) for kind, count in sorted(trained.failures.items())}
+        values = {"loss": trained.loss, **trained.metrics, **counts}
+        self._folder.add_round(trained.round, "train", values, trained.num_clients)
 
     @override
-    def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
+    def after_evaluation(self, evaluated: Evaluated) -> None:
+        round_, metrics, num_clients = evaluated.round, evaluated.metrics, evaluated.num_clients
         self._folder.add_round(round_, "validation", metrics[Part.VALIDATION], num_clients)
         self._folder.add_round(round_, "test", metrics[Part.TEST], num_clients)
 
@@ -151,26 +146,20 @@ class ProgressBar(Callback):
         self._bar.reset(self._task, completed=round_, metrics=self._validation)
 
     @override
-    def after_round(
-        self,
-        round_: int,
-        loss: float,
-        num_clients: int,
-        failures: Mapping[str, int],
-        metrics: Mapping[str, float],
-    ) -> None:
+    def after_round(self, trained: TrainedRound) -> None:
+        loss = trained.loss
         self._loss = "" if isnan(loss) else f"loss {loss:.4f}"  # closed-form models have none
         text = f"{self._validation} {self._loss}".strip()
-        self._bar.update(self._task, completed=round_, metrics=text)
+        self._bar.update(self._task, completed=trained.round, metrics=text)
 
     @override
-    def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
-        value = metrics[Part.VALIDATION].get(self._select_by)
+    def after_evaluation(self, evaluated: Evaluated) -> None:
+        value = evaluated.metrics[Part.VALIDATION].get(self._select_by)
         self._validation = "" if value is None else f"validation {self._select_by} {value:.4f}"
         text = f"{self._validation} {self._loss}"
         self._bar.update(self._task, metrics=text.strip())
         if self._bar.disable:
-            line = f"round {round_}/{self._num_rounds} {text}"
+            line = f"round {evaluated.round}/{self._num_rounds} {text}"
             self._console.print(line.rstrip(), highlight=False)
 
 

@@ -17,6 +17,27 @@ Metrics = dict[Part, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
+class TrainedRound:
+    """One trained round.
+
+    Attributes:
+        round: the round.
+        loss: the mean training loss over the interactions of its clients.
+        num_clients: number of clients with valid replies; under central noise, the expected number
+            of clients in a cohort.
+        failures: number of missing or rejected replies, by kind, in all attempts at the round.
+        metrics: further metrics of the strategy and of privacy; and the number of `attempts` where
+            it exceeds 1.
+    """
+
+    round: int
+    loss: float
+    num_clients: int
+    failures: Mapping[str, int]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """One evaluated round.
 

@@ -11,6 +11,7 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from typing_extensions import override
 
 from fedrec_flower.core.checkpoint import Checkpoint
 from fedrec_flower.core.types import Tensors
@@ -23,7 +24,7 @@ from fedrec_flower.federation.client import deployed
 from fedrec_flower.federation.client.app import app
 from fedrec_flower.federation.client.node import Node, open_node
 from fedrec_flower.federation.job import NodeJob, NodePlace
-from fedrec_flower.federation.results import Metrics, Outcome
+from fedrec_flower.federation.results import Evaluated, Metrics, Outcome, TrainedRound
 from fedrec_flower.federation.server.callback import Callback
 from fedrec_flower.federation.server.loop import Server
 from fedrec_flower.federation.transport.flower_log import flower_logs_to
@@ -71,22 +72,17 @@ class Watcher(Callback):
         """See `Callback.on_start`."""
         self.began_after = round_
 
-    def after_round(
-        self,
-        round_: int,
-        loss: float,
-        num_clients: int,
-        failures: Mapping[str, int],
-        metrics: Mapping[str, float],
-    ) -> None:
-        """See `Callback.after_round`."""
-        self.losses[round_] = loss
-        self.replied[round_], self.lost[round_] = num_clients, dict(failures)
-        self.more[round_] = dict(metrics)
+    @override
+    def after_round(self, trained: TrainedRound) -> None:
+        self.losses[trained.round] = trained.loss
+        self.replied[trained.round] = trained.num_clients
+        self.lost[trained.round] = dict(trained.failures)
+        self.more[trained.round] = dict(trained.metrics)
 
-    def after_evaluation(self, round_: int, metrics: Metrics, num_clients: int) -> None:
-        """See `Callback.after_evaluation`."""
-        self.metrics[round_], self.num_evaluated[round_] = metrics, num_clients
+    @override
+    def after_evaluation(self, evaluated: Evaluated) -> None:
+        self.metrics[evaluated.round] = evaluated.metrics
+        self.num_evaluated[evaluated.round] = evaluated.num_clients
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """See `Callback.on_checkpoint`."""

@@ -33,8 +33,8 @@ FILES = {
         "class StopAfter(Callback):\n"
         "    def __init__(self, last_round: int):\n"
         "        self.last_round, self.round = last_round, 0\n"
-        "    def after_round(self, round_, *_):\n"
-        "        self.round = round_\n"
+        "    def after_round(self, trained):\n"
+        "        self.round = trained.round\n"
         "    def should_stop(self):\n"
         "        return self.round >= self.last_round\n"
     ),

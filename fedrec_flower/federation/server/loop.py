@@ -32,7 +32,7 @@ from fedrec_flower.core.instantiate import class_path
 from fedrec_flower.core.random import generator
 from fedrec_flower.core.types import Shapes, Tensors
 from fedrec_flower.evaluation.base import Evaluator
-from fedrec_flower.federation.results import Outcome
+from fedrec_flower.federation.results import Outcome, TrainedRound
 from fedrec_flower.federation.server.callback import Callback
 from fedrec_flower.federation.server.checkpointing import (
     ServerState,
@@ -207,7 +207,7 @@ class Server:
             return
         result = evaluation.evaluate()
         for callback in self.callbacks:
-            callback.after_evaluation(result.round, result.metrics, result.num_clients)
+            callback.after_evaluation(result)
         if self._selection.selected.round == result.round:
             evaluation.keep_snapshot()  # a node that never does fails the evaluation at the end
 
@@ -373,8 +373,9 @@ class Server:
             metrics["attempts"] = attempt + 1.0
         # The size of a noisy cohort depends on secret draws, by which noise is accounted for.
         num_clients = self.plan.clients_per_round if self.curator.noisy else num_replied
+        trained = TrainedRound(self._state.round, loss, num_clients, failures.kinds, metrics)
         for callback in self.callbacks:
-            callback.after_round(self._state.round, loss, num_clients, failures.kinds, metrics)
+            callback.after_round(trained)
 
     def _failure(self, failures: ClientFailures, last: Mapping[int, Failure]) -> TrainingError:
         """Return the error that ends the run, from all failures of a round and the last ones."""

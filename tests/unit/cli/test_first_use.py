@@ -15,6 +15,7 @@ from fedrec_flower.experiment.callbacks import ProgressBar, RoundsTable
 from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import run
 from fedrec_flower.experiment.run_folder import RunFolder
+from fedrec_flower.federation.results import Evaluated, TrainedRound
 from fedrec_flower.reports.headline import leaderboard_markdown
 from fedrec_flower.reports.leaderboard import comparison
 from fedrec_flower.reports.markdown import final_table
@@ -84,8 +85,8 @@ def test_a12_progress_of_a_closed_form_model_shows_no_loss(
     metrics = {part: {"ndcg@10": 0.25} for part in (Part.VALIDATION, Part.TEST)}
     for loss in (float("nan"), 0.5):
         for callback in callbacks:
-            callback.after_round(1, loss, 24, {}, {})
-            callback.after_evaluation(1, metrics, 24)
+            callback.after_round(TrainedRound(1, loss, 24, {}, {}))
+            callback.after_evaluation(Evaluated(1, "", {}, metrics, {}, 24, 24))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "round 1/1 validation ndcg@10 0.2500",

@@ -15,6 +15,7 @@ from fedrec_flower.experiment.callbacks import (
 )
 from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run_folder import RunFolder
+from fedrec_flower.federation.results import Evaluated, TrainedRound
 
 
 @pytest.fixture
@@ -54,8 +55,9 @@ def test_class_that_is_not_a_callback_is_rejected(folder: RunFolder) -> None:
 
 def test_rounds_table_writes_metrics_and_failures(folder: RunFolder) -> None:
     table = RoundsTable(folder)
-    table.after_round(1, 0.5, 4, {"late": 2}, {"delta": 0.1})
-    table.after_evaluation(1, {Part.VALIDATION: {"hr@5": 0.2}, Part.TEST: {"hr@5": 0.3}}, 7)
+    table.after_round(TrainedRound(1, 0.5, 4, {"late": 2}, {"delta": 0.1}))
+    metrics = {Part.VALIDATION: {"hr@5": 0.2}, Part.TEST: {"hr@5": 0.3}}
+    table.after_evaluation(Evaluated(1, "", {}, metrics, {}, num_clients=7, num_users=7))
     rows = pd.read_csv(folder.path / "rounds.csv").to_numpy().tolist()
     assert rows == [
         [1, "train", "loss", 0.5, 4],
