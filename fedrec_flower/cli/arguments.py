@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedrec_flower.core.errors import ConfigError, require
-from fedrec_flower.core.instantiate import trust
+from fedrec_flower.core.instantiate import flattened, trust
 from fedrec_flower.experiment.composition import (
     PATHS,
     compose_unresolved,
@@ -141,8 +141,6 @@ def _as_data(folder: Path) -> str:
         )
     content.pop("hydra", None)
     content.setdefault("callbacks", _default_callbacks())  # earlier versions had no such group
-    from fedrec_flower.reports.settings import flattened  # imported here: needs pandas
-
     for name, value in flattened(content):
         if name != "output_dir" and "${" in str(value):
             raise ConfigError(

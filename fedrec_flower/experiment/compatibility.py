@@ -16,6 +16,7 @@ from fedrec_flower.core.ranges import (
     PositiveInt,
     check_value,
 )
+from fedrec_flower.core.types import Config
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
 from fedrec_flower.evaluation.base import Evaluator
@@ -29,8 +30,6 @@ from fedrec_flower.strategies.base import FederatedStrategy
 from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.config import LocalTraining
 from fedrec_flower.training.factory import check_trainer
-
-Config = Mapping[str, Any]
 
 _MAX_SEED = 2**63 - 1  # the largest value of an int64 column
 

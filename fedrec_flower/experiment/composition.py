@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fedrec_flower.core.errors import ConfigError
+from fedrec_flower.core.instantiate import flattened
 from fedrec_flower.experiment import plugins
 from fedrec_flower.experiment.presets import preset_help
 
@@ -171,8 +172,6 @@ def require_paths(settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: names the option.
     """
-    from fedrec_flower.reports.settings import flattened  # imported here: needs pandas
-
     for name, value in flattened(settings):
         if name in PATHS and value == "":
             raise ConfigError(f"{name} is empty: give it a path, or leave it out")

@@ -4,12 +4,14 @@ A preset is a yaml with `# @package _global_`. The command line prints its furth
 start of a run, and `--help` lists all presets.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+
+from fedrec_flower.core.instantiate import flattened
 
 GROUPS = ("model", "task", "model_task", "privacy", "faults", "attack", "federation", "mode")
 """Groups with presets. An experiment is one too, but its name says that it sets everything."""
@@ -72,20 +74,12 @@ def _other_settings(group: str, name: str) -> dict[str, Any]:
     }
     content: Any = OmegaConf.to_container(loaded.config)
     content.pop(group, None)
-    return chosen | dict(_flatten(content))
+    return chosen | dict(flattened(content))
 
 
 def _repository() -> Any:
     loader: Any = GlobalHydra.instance().config_loader()
     return loader.repository
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:

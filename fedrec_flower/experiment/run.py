@@ -1,7 +1,7 @@
 """Runs one experiment, from the configuration to the run folder; `run` shows all its steps."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from fedrec_flower.communication.limits import Limits
 from fedrec_flower.core.cpu import allowed_cores
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import generator
-from fedrec_flower.core.types import Tensors
+from fedrec_flower.core.types import Config, Tensors
 from fedrec_flower.core.updates import HUGE
 from fedrec_flower.data.partitions.statistics import partition_table
 from fedrec_flower.data.prepare import prepare
@@ -45,8 +45,6 @@ from fedrec_flower.strategies.base import FederatedStrategy, FederationInfo
 from fedrec_flower.threats.base import Attack
 
 _LOG = logging.getLogger(__name__)
-
-Config = Mapping[str, Any]
 
 
 def run(

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from fedrec_flower.core.errors import ConfigError, require
+from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Ids
 
 _LOG = logging.getLogger(__name__)
 
-Tensors = dict[str, NDArray[np.float32]]
 
 MODEL = "model.safetensors"
 ITEM_IDS = "item_ids"  # in the file's metadata: JSON, the original id of each row of item tables

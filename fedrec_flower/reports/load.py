@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from fedrec_flower.core.errors import FedrecError
+from fedrec_flower.core.instantiate import flattened
 from fedrec_flower.reports.settings import (
     Settings,
     digest,
     experiment,
-    flattened,
     labels,
     settings_of,
 )

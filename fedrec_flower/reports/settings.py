@@ -1,14 +1,14 @@
 """The settings of a run, and the shortest labels that distinguish runs."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fedrec_flower.core.instantiate import current_path
+from fedrec_flower.core.instantiate import current_path, flattened
 from fedrec_flower.reports.run_frames import is_engine
 
 Settings = dict[str, Any]  # dotted name -> value, such as "model.embedding_dim" -> 128
@@ -81,15 +81,6 @@ def _chosen(group: Any) -> Any:
     """Return the settings of an optional group; only the name if the choice is "none"."""
     none = {"name": "none"}
     return none if not group or group.get("name") == "none" else group
-
-
-def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings with dotted names."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def experiment(settings: Settings) -> Settings:
