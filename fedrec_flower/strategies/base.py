@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrec_flower.core.types import Shapes, Tensors
+from fedrec_flower.core.types import Arrays, IndexArray, Shapes, Tensors
 from fedrec_flower.core.updates import (
     Updates,
     UpdateSum,
@@ -29,6 +29,18 @@ the row."""
 VERSIONS = "versions"
 """Name of the array int64 (num_clients,) that gives each client's version. Where parameters contain
 it, every other array has an axis of versions in front."""
+
+
+def equal_versions(initial: Tensors, num_versions: int, version_of: IndexArray) -> Tensors:
+    """Return parameters in several equal versions.
+
+    Args:
+        initial: one version.
+        num_versions: number of versions.
+        version_of: int64 (num_clients,), the version of each client.
+    """
+    versions: Arrays = {n: np.repeat(v[None], num_versions, 0) for n, v in initial.items()}
+    return versions | {VERSIONS: version_of}
 
 
 @dataclass(frozen=True, slots=True)

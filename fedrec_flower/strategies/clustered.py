@@ -33,6 +33,7 @@ from fedrec_flower.strategies.base import (
     FederatedStrategy,
     FederationInfo,
     RoundInfo,
+    equal_versions,
 )
 from fedrec_flower.strategies.user_graph import cosine_similarity
 
@@ -84,8 +85,8 @@ class Clustered(FederatedStrategy):
     @override
     def initialize(self, initial: Tensors) -> Tensors:
         """One version per cluster; all clients receive the first."""
-        versions: Arrays = {n: np.repeat(v[None], self.num_clusters, 0) for n, v in initial.items()}
-        return versions | {VERSIONS: np.zeros(self.info.num_clients, np.int64)}
+        first = np.zeros(self.info.num_clients, np.int64)
+        return equal_versions(initial, self.num_clusters, first)
 
     @override
     def apply_updates(

@@ -30,14 +30,14 @@ from typing_extensions import override
 
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.ranges import Fraction, PositiveInt
-from fedrec_flower.core.types import Arrays, Float32Array, Float64Array, Tensors
+from fedrec_flower.core.types import Float32Array, Float64Array, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.strategies.base import (
-    VERSIONS,
     Aggregation,
     FederatedStrategy,
     FederationInfo,
     RoundInfo,
+    equal_versions,
 )
 from fedrec_flower.strategies.client_updates import LocalUpdateRule, PlainUpdate
 
@@ -96,8 +96,7 @@ class UserGraph(FederatedStrategy):
     def initialize(self, initial: Tensors) -> Tensors:
         """One version per client, all equal."""
         num_clients = self.info.num_clients
-        versions: Arrays = {n: np.repeat(v[None], num_clients, 0) for n, v in initial.items()}
-        return versions | {VERSIONS: np.arange(num_clients)}
+        return equal_versions(initial, num_clients, np.arange(num_clients))
 
     @override
     def apply_updates(

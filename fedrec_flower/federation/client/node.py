@@ -49,8 +49,10 @@ from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
+from fedrec_flower.privacy.mechanism import PrivacyMechanism
 from fedrec_flower.privacy.noise import NoiseSource
 from fedrec_flower.strategies.client_updates import LocalUpdateRule, PlainUpdate
+from fedrec_flower.threats.base import Attack
 from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.factory import choose_trainer
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
@@ -145,6 +147,10 @@ class _NodeBuilder:
         lasting_seed: seed of the draws that a client must repeat in all runs of a deployed node.
         seed: seed of all other draws; no two runs of a deployed node share it.
         secure: secure aggregation.
+        privacy: the privacy mechanism.
+        faults: the fault model; like the attack it belongs to the simulation and follows from the
+            experiment's seed.
+        attack: the attack.
     """
 
     job: NodeJob
@@ -155,6 +161,9 @@ class _NodeBuilder:
     lasting_seed: Seed
     seed: Seed
     secure: SecureAggregation
+    privacy: PrivacyMechanism
+    faults: FaultModel
+    attack: Attack
 
     @classmethod
     def create(cls, job: NodeJob, place: NodePlace) -> "_NodeBuilder":
@@ -176,6 +185,9 @@ class _NodeBuilder:
             lasting_seed=lasting_seed,
             seed=seed,
             secure=build_secure_aggregation(job.secure_aggregation, job.limits.weight),
+            privacy=build_privacy(job.privacy),
+            faults=build_faults(job.faults, data, job.seed),
+            attack=build_attack(job.attack, data, model, job.seed),
         )
 
     def build(self) -> Node:
@@ -188,7 +200,6 @@ class _NodeBuilder:
         if job.finetune_epochs:
             local_trainer = self._local_trainer(local_epochs=job.finetune_epochs)
             finetuning = Finetuning(self.model, local_trainer, store)
-        privacy = build_privacy(job.privacy)
         deployed = job.deployed or self.place.deployed
         return Node(
             data=data,
@@ -200,8 +211,8 @@ class _NodeBuilder:
             seed=self.seed,
             finetuning=finetuning,
             secure=self.secure,
-            sends_metrics=privacy.trusts_server or not deployed,
-            protects_from_server=protects_from_server(privacy),
+            sends_metrics=self.privacy.trusts_server or not deployed,
+            protects_from_server=protects_from_server(self.privacy),
             max_answers=self.place.max_answers,
         )
 
@@ -214,9 +225,9 @@ class _NodeBuilder:
             communicates=job.communicates,
             num_rounds=job.num_rounds,
             seed=self.seed,
-            attack=build_attack(job.attack, self.data, model, job.seed),
-            faults=build_faults(job.faults, self.data, job.seed),
-            privacy=build_privacy(job.privacy),
+            attack=self.attack,
+            faults=self.faults,
+            privacy=self.privacy,
             noise_source=NoiseSource(self.lasting_seed),
         )
         return store, trainer
@@ -235,14 +246,13 @@ class _NodeBuilder:
         if rule.uses_control_variates:
             shapes |= {f"{CONTROL_VARIATE_PREFIX}{name}": shape for name, shape in shapes.items()}
             tables |= {f"{CONTROL_VARIATE_PREFIX}{name}" for name in tables}
-        faults = build_faults(job.faults, self.data, job.seed)
         trainer = GradientTrainer(
             data=self.data,
             model=model,
             local_trainer=self._local_trainer(rule.maml_step),
             store=store,
-            pipeline=self._pipeline(store, shapes, tables, faults),
-            faults=faults,
+            pipeline=self._pipeline(store, shapes, tables),
+            faults=self.faults,
             trained=trained,
             rule=rule,
             rule_state=rule_state,
@@ -254,10 +264,8 @@ class _NodeBuilder:
         store: ClientStore,
         shapes: Mapping[str, tuple[int, ...]],
         tables: frozenset[str],
-        faults: FaultModel,
     ) -> UpdatePipeline:
-        job, num_items = self.job, self.data.num_items
-        privacy = build_privacy(job.privacy)
+        job, num_items, privacy = self.job, self.data.num_items, self.privacy
         compression = build("compression", job.compression, num_items=num_items)
         residual_shapes = shapes if compression.uses_error_feedback else {}
         residuals = store.client_state("residual", residual_shapes, tables)
@@ -265,16 +273,14 @@ class _NodeBuilder:
         if privacy.hides_rows:
             cost = Cost.from_shapes({**shapes, **privacy.extra_tensors}, tables, num_items)
             compress = DenseMessageStep(cost)
-        # Faults and attacks belong to the simulation: they follow from the experiment's seed.
-        attack = build_attack(job.attack, self.data, self.model, job.seed)
         return UpdatePipeline(
             steps=[
                 PrivacyStep(privacy, num_items, NoiseSource(self.lasting_seed)),
                 WeightStep(self.secure.update_weights),
                 compress,
-                ClientFaultsStep(faults),
-                PoisoningStep(attack),
-                MessageFaultsStep(faults, job.limits),
+                ClientFaultsStep(self.faults),
+                PoisoningStep(self.attack),
+                MessageFaultsStep(self.faults, job.limits),
                 LimitsStep(job.limits),
             ],
             mechanism=privacy,
