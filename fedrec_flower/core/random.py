@@ -177,6 +177,25 @@ def below(bits: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
     return ((bits >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
 
 
+def unit_uniform(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Map random bits to uniform numbers in (0, 1), in steps of 2**-53."""
+    numbers: NDArray[np.float64] = ((bits >> np.uint64(11)) + 0.5) / (1 << 53)
+    return numbers
+
+
+def standard_normal(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Map random bits to standard normal numbers, each from 64 bits; magnitudes are below 6.8.
+
+    This is no noise for privacy: see `privacy.noise`.
+
+    Source: Box and Muller 1958, "A note on the generation of random normal deviates".
+    """
+    low = bits & np.uint64(0xFFFFFFFF)
+    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)) + 0.5) / (1 << 32)))
+    numbers: NDArray[np.float64] = radius * np.cos(2 * np.pi / (1 << 32) * low)
+    return numbers
+
+
 def splitmix64_finalize(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Output function of SplitMix64: each input bit changes half of the output bits on average."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -11,14 +11,18 @@ The markers return their argument, so they add no level to the names of paramete
 without a declaration is shared and dense: every client sends its update.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import override
 
+from fedrec_flower.core.random import standard_normal, unit_uniform
 from fedrec_flower.core.types import Float32Array
 
 Init = Callable[[tuple[int, ...], np.random.Generator], Float32Array]
@@ -38,8 +42,23 @@ _MARKS_ATTRIBUTE: Final = "fedrec_marks"
 _INITS_ATTRIBUTE: Final = "fedrec_inits"
 
 
+class ElementwiseInit(ABC):
+    """An initial distribution of independent values; base class.
+
+    The values of many clients can be drawn at once.
+    """
+
+    @abstractmethod
+    def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
+        """Draw an array."""
+
+    @abstractmethod
+    def from_bits(self, bits: NDArray[np.uint64]) -> Float32Array:
+        """Map 64 random bits to one value each; float32 in the shape of `bits`."""
+
+
 @dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(ElementwiseInit):
     """The same value everywhere.
 
     Attributes:
@@ -53,6 +72,10 @@ class Constant:
         del rng
         return np.full(shape, self.value, np.float32)
 
+    @override
+    def from_bits(self, bits: NDArray[np.uint64]) -> Float32Array:
+        return np.full(bits.shape, self.value, np.float32)
+
 
 class Zeros(Constant):
     """Zero everywhere."""
@@ -62,7 +85,7 @@ class Zeros(Constant):
 
 
 @dataclass(frozen=True, slots=True)
-class Normal:
+class Normal(ElementwiseInit):
     """A normal distribution with mean zero.
 
     Attributes:
@@ -75,9 +98,13 @@ class Normal:
         """Draw an array."""
         return rng.normal(0.0, self.std, shape).astype(np.float32)
 
+    @override
+    def from_bits(self, bits: NDArray[np.uint64]) -> Float32Array:
+        return (self.std * standard_normal(bits)).astype(np.float32)
+
 
 @dataclass(frozen=True, slots=True)
-class Uniform:
+class Uniform(ElementwiseInit):
     """A uniform distribution on [-bound, bound).
 
     Attributes:
@@ -90,14 +117,33 @@ class Uniform:
         """Draw an array."""
         return rng.uniform(-self.bound, self.bound, shape).astype(np.float32)
 
+    @override
+    def from_bits(self, bits: NDArray[np.uint64]) -> Float32Array:
+        return (self.bound * (2 * unit_uniform(bits) - 1)).astype(np.float32)
+
 
 class XavierUniform:
     """Uniform weights (out, in) of a dense layer. Source: Glorot and Bengio 2010, eq. 16."""
 
     def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
         """Draw an array."""
-        bound = np.sqrt(6.0 / sum(shape))
-        return rng.uniform(-bound, bound, shape).astype(np.float32)
+        return self.for_shape(shape)(shape, rng)
+
+    def for_shape(self, shape: tuple[int, ...]) -> Uniform:
+        """Return the distribution of each value of an array of this shape."""
+        return Uniform(float(np.sqrt(6.0 / sum(shape))))
+
+
+def elementwise(init: Init, shape: tuple[int, ...] | None) -> ElementwiseInit | None:
+    """Return the distribution of each value, or None if arrays are drawn as a whole.
+
+    Args:
+        init: the distribution of an array.
+        shape: shape of the array; None if arrays of different shapes are drawn.
+    """
+    if isinstance(init, XavierUniform) and shape is not None:
+        return init.for_shape(shape)
+    return init if isinstance(init, ElementwiseInit) else None
 
 
 class _RowTable(nn.Embedding):

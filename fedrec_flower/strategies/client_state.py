@@ -23,11 +23,13 @@ class ClientState:
         shapes: full shape of one client's array, by name.
         tables: names of the arrays with a row per item.
         array: returns the stored array of a name, float32 (num_clients, *shape).
+        before_write: called with the clients, int64 (n,), before their state is written.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     tables: frozenset[str]
     array: Callable[[str], NDArray[Any]]
+    before_write: Callable[[NDArray[np.int64]], None]
 
     def read(self, name: str, updates: Updates) -> Float32Array:
         """Return the state of the updates' clients, as a new array.
@@ -38,6 +40,7 @@ class ClientState:
 
     def write(self, name: str, updates: Updates, array: Float32Array) -> None:
         """Store the state in the layout of `read`; rows that are not touched stay unchanged."""
+        self.before_write(updates.clients)
         self.array(name)[self._index(name, updates)] = array
 
     def _index(self, name: str, updates: Updates) -> tuple[NDArray[np.int64], ...]:

@@ -51,10 +51,7 @@ def evaluate(node: Node, message: Message, context: Context) -> Message:
     _require_hosted(message, node, context)
     request = EvaluateRequest.from_record(message.content)
     if request.snapshot:
-        hosted = _hosted(node, context)
-        offsets = node.data.client_offsets
-        users = slice(int(offsets[hosted.start]), int(offsets[hosted.stop]))
-        node.store.snapshot(hosted, users, request.snapshot, request.round)
+        node.store.snapshot(_hosted(node, context), request.snapshot, request.round)
     else:
         node.store.require_snapshot(request.clients, request.slot, request.round)
     client = CohortClient(node, request.clients)

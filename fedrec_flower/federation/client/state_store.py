@@ -2,7 +2,9 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Any, BinaryIO
@@ -12,9 +14,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from fedrec_flower.core.errors import FedrecError, TrainingError
 from fedrec_flower.core.files import child_path, rename_if_absent
-from fedrec_flower.core.random import SECRET_BYTES, Secret, Seed, generator
+from fedrec_flower.core.random import SECRET_BYTES, Secret, Seed
 from fedrec_flower.core.types import Tensors
-from fedrec_flower.data.prepared import ClientData, starts
+from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.federation.client.initial_values import InitialValues
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.training.batches import ActiveRows
@@ -28,6 +31,9 @@ _LAST_ANSWERED_ROUND = "answered.npy"
 _NUM_ANSWERS = "answers.npy"
 
 _PRIVATE_FOLDER = 0o700
+
+_VALUES_AT_ONCE = 1 << 20  # initial values per piece: 8 MB of random bits
+_INCOMPLETE = -1  # mark of a client in a slot while it is copied
 
 
 class ClientStore:
@@ -67,6 +73,7 @@ class ClientStore:
         self._shapes = {
             name: tuple(model.get_parameter(name).shape) for name in [*names, *locally_adapted]
         }
+        self._initial_values = InitialValues(model, {n: self._shapes[n] for n in names}, seed)
         self._state_shapes: dict[str, tuple[int, ...]] = {}
         self._open: dict[Path, np.memmap[Any, Any]] = {}
 
@@ -77,21 +84,20 @@ class ClientStore:
         personal parameter must have a row per user. A client that never trained has no locally
         adapted parameters.
         """
-        codes = range(data.client, data.client + data.num_clients)
-        first_user = starts(self._users_of(codes))
+        codes = np.arange(data.client, data.client + data.num_clients)
         loaded = {n: np.array(self._tensor(n, slot)[self._place(n, data)]) for n in self._names}
-        for place in np.flatnonzero(~self._written(slot)[codes.start : codes.stop]):
-            users = slice(int(first_user[place]), int(first_user[place + 1]))
-            for name, value in self._initial(codes[place]).items():
-                loaded[name][users if name in self._model.user_rows else ...] = value
+        unwritten = codes[~self._written(slot)[codes]]
+        if len(unwritten):
+            users = self._user_rows(unwritten) - data.first
+            for name, values in self._initial(unwritten).items():
+                loaded[name][users if name in self._model.user_rows else ...] = values
         if self._adapted and self._written(slot, "tuned")[data.client]:
             loaded |= {n: np.array(self._tensor(n, slot)[data.client]) for n in self._adapted}
         return loaded
 
     def gather(self, cohort: Cohort, touched: ActiveRows, slot: str = "current") -> Tensors:
         """Return the clients' personal parameters in the layout of `CohortBatch.values`."""
-        for client in cohort.clients[~self._written(slot)[cohort.clients]]:
-            self._write_initial(int(client), slot)
+        self._write_initial(cohort.clients[~self._written(slot)[cohort.clients]], slot)
         return {
             name: np.array(self._tensor(name, slot)[self._rows_of(name, cohort, touched)])
             for name in self._names
@@ -99,6 +105,7 @@ class ClientStore:
 
     def scatter(self, cohort: Cohort, touched: ActiveRows, tensors: Tensors) -> None:
         """Store the clients' new personal parameters in the layout of `gather`."""
+        self._mark_changed(cohort.clients)
         for name in self._names:
             rows = self._rows_of(name, cohort, touched)
             self._tensor(name, "current")[rows] = tensors[name]
@@ -114,6 +121,8 @@ class ClientStore:
             global_params: the parameters that they started from.
             change: their updates, in the layout of `CohortBatch.values`.
         """
+        if self._adapted:
+            self._mark_changed(cohort.clients)
         for name in self._adapted:
             copies = self._tensor(name, "current")
             copies[cohort.clients] = global_params.whole(name, cohort.clients)
@@ -133,19 +142,37 @@ class ClientStore:
         """
         self._state_shapes |= {f"{kind}.{name}": shape for name, shape in shapes.items()}
         return ClientState(
-            shapes, tables, lambda name: self._state_array(f"{kind}.{name}", "current")
+            shapes,
+            tables,
+            array=lambda name: self._state_array(f"{kind}.{name}", "current"),
+            before_write=self._mark_changed,
         )
 
-    def snapshot(self, clients: range, users: slice, slot: str, round_: int) -> None:
-        """Copy the state of consecutive clients and their users after a round into a slot."""
+    def snapshot(self, clients: range, slot: str, round_: int) -> None:
+        """Copy the state of consecutive clients after a round into a slot.
+
+        Only clients that changed since the slot was last written are copied.
+        """
         hosted = slice(clients.start, clients.stop)
+        marks, copied = self._change_marks("current"), self._change_marks(slot)
+        changed = clients.start + np.flatnonzero(marks[hosted] != copied[hosted])
+        # A process that is killed during the copy leaves no mark that claims a complete copy.
+        copied[changed] = _INCOMPLETE
+        # Files without a change are created too: a return to the slot replaces all current files.
         for name in self._state_shapes:
-            self._state_array(name, slot)[hosted] = self._state_array(name, "current")[hosted]
+            _copy_entries(
+                self._state_array(name, "current"), self._state_array(name, slot), changed
+            )
         for name in [*self._names, *self._adapted]:
-            rows = users if name in self._model.user_rows else hosted
-            self._tensor(name, slot)[rows] = self._tensor(name, "current")[rows]
+            source, target = self._tensor(name, "current"), self._tensor(name, slot)
+            if name in self._model.user_rows:
+                rows = self._user_rows(changed)
+                target[rows] = source[rows]
+            else:
+                _copy_entries(source, target, changed)
         for kind in ("written", "tuned"):
             self._written(slot, kind)[hosted] = self._written("current", kind)[hosted]
+        copied[changed] = marks[changed]
         self._rounds(slot)[hosted] = round_ + 1
 
     def require_snapshot(self, clients: Sequence[int], slot: str, round_: int) -> None:
@@ -211,26 +238,27 @@ class ClientStore:
         table = self._array(self._file("notes", name), shape, values.dtype)
         table[first : first + len(values)] = values
 
-    def _initial(self, client: int) -> Tensors:
-        rng = generator(self.seed, "initial-personal", 0, client)
-        tensors: Tensors = {}
-        for name in self._names:
-            first, *rest = self._shapes[name]
-            per_user = name in self._model.user_rows
-            rows = int(self._users_of(range(client, client + 1))[0]) if per_user else first
-            tensors[name] = self._model.initial_value(name, (rows, *rest), rng)
-        return tensors
+    def _initial(self, clients: NDArray[np.int64]) -> Tensors:
+        return self._initial_values.of(clients, np.diff(self._client_offsets)[clients])
 
-    def _write_initial(self, client: int, slot: str) -> None:
-        users = slice(*(int(x) for x in self._client_offsets[client : client + 2]))
-        for name, value in self._initial(client).items():
-            rows = users if name in self._model.user_rows else client
-            self._tensor(name, slot)[rows] = value
-        self._written(slot)[client] = True
+    def _write_initial(self, clients: NDArray[np.int64], slot: str) -> None:
+        """Write the initial values of clients that have no personal parameters yet."""
+        if slot == "current" and len(clients):
+            self._mark_changed(clients)
+        num_values = sum(prod(shape) for shape in self._shapes.values())
+        size = max(1, _VALUES_AT_ONCE // max(num_values, 1))
+        for start in range(0, len(clients), size):
+            part = clients[start : start + size]
+            for name, values in self._initial(part).items():
+                rows = self._user_rows(part) if name in self._model.user_rows else part
+                self._tensor(name, slot)[rows] = values
+            self._written(slot)[part] = True
 
-    def _users_of(self, clients: range) -> NDArray[np.int64]:
-        """Return the number of users of each of several neighbouring clients."""
-        return np.diff(self._client_offsets[clients.start : clients.stop + 1])
+    def _user_rows(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of the clients' users, client after client."""
+        first, stop = self._client_offsets[clients], self._client_offsets[clients + 1]
+        ends = np.cumsum(stop - first)
+        return np.arange(ends[-1] if len(ends) else 0) + np.repeat(stop - ends, stop - first)
 
     def _place(self, name: str, data: ClientData) -> slice | int:
         if name in self._model.user_rows:
@@ -240,9 +268,7 @@ class ClientStore:
     def _rows_of(self, name: str, cohort: Cohort, touched: ActiveRows) -> tuple[NDArray[Any], ...]:
         """Return the index of the cohort's part of a tensor."""
         if name in self._model.user_rows:
-            counts = np.diff(cohort.user_offsets)
-            within = np.arange(cohort.num_users) - np.repeat(cohort.user_offsets[:-1], counts)
-            return (np.repeat(cohort.first_users, counts) + within,)
+            return (self._user_rows(cohort.clients),)
         if name in self._model.item_rows:
             return np.repeat(cohort.clients, np.diff(touched.offsets)), touched.rows
         return (cohort.clients,)
@@ -270,6 +296,25 @@ class ClientStore:
     def _rounds(self, slot: str) -> NDArray[Any]:
         """Return the round of each client's snapshot plus one, or 0 without one."""
         return self._array(self._file(slot, "round"), (self._num_clients,), np.int64)
+
+    def _change_marks(self, slot: str) -> NDArray[Any]:
+        """Return the mark of each client's last change, int64 (num_clients,); 0 for no change.
+
+        In a slot it is the mark of the change that the slot contains. Marks are random, because
+        rounds repeat: a run that returns to a checkpoint trains later rounds again.
+        """
+        path = self._file(slot, "change")
+        # Only a snapshot has rounds. One without marks was made by an earlier version of the code.
+        unmarked = path not in self._open and self._file("current", "round").exists()
+        unmarked = unmarked and slot == "current" and not path.exists()
+        marks = self._array(path, (self._num_clients,), np.int64)
+        if unmarked:
+            marks[:] = _new_mark()
+        return marks
+
+    def _mark_changed(self, clients: NDArray[np.int64]) -> None:
+        """Mark clients as changed, before their state is written."""
+        self._change_marks("current")[clients] = _new_mark()
 
     def _file(self, slot: str, name: str) -> Path:
         return child_path(self.folder, slot) / f"{name}.npy"  # the slot comes from a message
@@ -346,6 +391,17 @@ def keep_first(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise FedrecError(f"{path} cannot be used ({error}): restore it") from error
     return first
+
+
+def _copy_entries(source: NDArray[Any], target: NDArray[Any], clients: NDArray[np.int64]) -> None:
+    """Copy the clients' entries; one by one, without a copy of all of them in memory."""
+    for client in clients:
+        target[client] = source[client]
+
+
+def _new_mark() -> int:
+    """Draw a mark of a change; positive, and different from all others."""
+    return 1 + secrets.randbits(62)
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:

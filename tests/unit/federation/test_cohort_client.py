@@ -203,7 +203,7 @@ def test_evaluation_uses_the_personal_parameters_of_its_slot(open_fresh: Open) -
     node = open_fresh("mf")
     everyone = CohortClient(node, range(5))
     untrained = everyone.evaluate(parameters(node), CURRENT)
-    node.store.snapshot(range(5), slice(0, 12), "old", 3)
+    node.store.snapshot(range(5), "old", 3)
     for round_ in range(1, 30):
         everyone.fit(parameters(node), {"round": round_})
     assert everyone.evaluate(parameters(node), CURRENT) != untrained

@@ -141,7 +141,7 @@ def test_finding_9_a_slot_that_is_a_path_is_rejected(
 ) -> None:
     node = opened()
     with pytest.raises(FedrecError, match="is not the name of a file"):
-        node.store.snapshot(range(1), slice(0, 1), slot, 1)
+        node.store.snapshot(range(1), slot, 1)
     with pytest.raises(FedrecError, match="is not the name of a file"):
         node.store.require_snapshot([0], slot, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"store"}

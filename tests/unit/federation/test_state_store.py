@@ -1,7 +1,9 @@
 """Laws of the client store: privacy, addressed initial values, and snapshots."""
 
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from stat import S_IMODE
 from threading import Barrier
@@ -9,11 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import Prepared
+from fedrec_flower.federation.client import state_store
 from fedrec_flower.federation.client.state_store import ClientStore, node_secret
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.mf import MF
@@ -154,22 +160,21 @@ def test_snapshot_is_not_changed_by_later_training(
     one = store(tmp_path / "a", data, keeps)
     train(one, data, [0, 2])
     before = every_client(one, data)
-    one.snapshot(range(5), slice(0, 12), "old", 3)
+    one.snapshot(range(5), "old", 3)
     train(one, data, [0, 1])
     assert same(every_client(one, data, "old"), before)
     assert not same(every_client(one, data), before)
-    one.snapshot(range(5), slice(0, 12), "new", 3)
+    one.snapshot(range(5), "new", 3)
     assert same(every_client(one, data, "old"), before)
     assert same(every_client(one, data, "new"), every_client(one, data))
 
 
 def test_snapshot_copies_only_the_clients_of_the_node(data: Prepared, tmp_path: Path) -> None:
     one, other = (store(tmp_path / "a", data) for _ in range(2))
-    cut = int(data.client_offsets[2])
     train(one, data, [0, 1])
     train(other, data, [2, 3, 4])
-    one.snapshot(range(2), slice(0, cut), "old", 3)
-    other.snapshot(range(2, 5), slice(cut, 12), "old", 3)
+    one.snapshot(range(2), "old", 3)
+    other.snapshot(range(2, 5), "old", 3)
     assert same(every_client(one, data, "old"), every_client(one, data))
 
 
@@ -189,7 +194,7 @@ def test_load_returns_copies(data: Prepared, tmp_path: Path, keeps: Keeps) -> No
 def test_files_are_readable_by_their_owner_only(data: Prepared, tmp_path: Path) -> None:
     one = store(tmp_path / "runs" / "clients", data, "everything")
     train(one, data, [1])
-    one.snapshot(range(5), slice(0, 12), "old", 3)
+    one.snapshot(range(5), "old", 3)
     one.write_records("per_user_x", 0, 12, np.zeros(12))
     found = [one.folder, *one.folder.rglob("*")]
     modes = {path: oct(S_IMODE(path.stat().st_mode)) for path in found}
@@ -251,7 +256,7 @@ def test_adapted_copy_is_the_global_value_plus_the_update(tmp_path: Path, data: 
     change = {name: np.ones((8, 3), np.float32)}
     given = Versions.single(shared)
     one.store_adapted(cohort, touched, given, change)
-    one.snapshot(range(5), slice(0, 12), "evaluated-0", 3)
+    one.snapshot(range(5), "evaluated-0", 3)
     one.store_adapted(cohort, touched, given, {name: 9 * change[name]})  # the snapshot stays
     for client in (1, 3):
         expected = shared[name].copy()
@@ -328,3 +333,99 @@ def test_damaged_or_lost_secret_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FedrecError, match="secret is missing, though the clients' parameters"):
         node_secret(tmp_path)
     assert not (tmp_path / "secret").exists()
+
+
+# --- snapshots copy what changed ----------------------------------------------------------------
+
+
+class Killed(Exception):  # noqa: N818  # no error of the program
+    """The process ends here."""
+
+
+@EVERY_KEEPING
+@given(
+    events=st.lists(
+        st.one_of(
+            st.tuples(
+                st.just("train"), st.lists(st.integers(0, 4), unique=True, min_size=1, max_size=3)
+            ),
+            st.tuples(st.just("snapshot"), st.sampled_from(["one", "other"])),
+            st.tuples(st.just("killed"), st.sampled_from(["one", "other"])),
+        ),
+        max_size=9,
+    )
+)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_snapshot_equals_the_state_after_any_history(
+    data: Prepared,
+    keeps: Keeps,
+    events: list[tuple[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    one = store(folder, data, keeps)
+    for round_, (event, value) in enumerate(events):
+        if event == "train":
+            train(one, data, value, by=round_ + 1.0)
+        elif event == "killed":
+            killed_in_a_snapshot(one, value, round_)
+            one = store(folder, data, keeps)  # the next process
+        if event != "train":
+            one.snapshot(range(5), value, round_)
+            assert same(every_client(one, data, value), every_client(one, data))
+
+
+def killed_in_a_snapshot(one: ClientStore, slot: str, round_: int) -> None:
+    """Die after the first client is copied, as far as a slot is copied by client."""
+
+    def copy_one(source: NDArray[Any], target: NDArray[Any], clients: NDArray[np.int64]) -> None:
+        target[clients[:1]] = source[clients[:1]]
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+        patch.setattr(state_store, "_copy_entries", copy_one)
+        one.snapshot(range(5), slot, round_)
+
+
+def test_a_snapshot_writes_only_clients_that_changed(data: Prepared, tmp_path: Path) -> None:
+    one = store(tmp_path, data, "everything")
+    train(one, data, [0, 1, 2])
+    one.snapshot(range(5), "old", 1)
+    train(one, data, [1])
+    file = tmp_path / "old" / "item_embedding.weight.npy"
+    written = np.load(file, mmap_mode="r+")
+    written[:] = 7
+    one.snapshot(range(5), "old", 2)
+    assert [client for client in range(5) if not (written[client] == 7).all()] == [1]
+
+
+def test_a_state_without_marks_of_an_earlier_version_is_copied_whole(
+    data: Prepared, tmp_path: Path
+) -> None:
+    one = store(tmp_path, data)
+    train(one, data, [0, 1, 2])
+    one.snapshot(range(5), "old", 1)
+    shutil.rmtree(tmp_path / "current")  # as a resumed run has it
+    shutil.copytree(tmp_path / "old", tmp_path / "current")
+    (tmp_path / "current" / "change.npy").unlink()
+    again = store(tmp_path, data)
+    again.snapshot(range(5), "new", 2)
+    assert same(every_client(again, data, "new"), every_client(again, data, "old"))
+
+
+def test_a_run_that_returns_to_a_snapshot_copies_what_it_trains_again(
+    data: Prepared, tmp_path: Path
+) -> None:
+    one = store(tmp_path, data)
+    train(one, data, [0, 1])
+    one.snapshot(range(5), "old", 1)
+    train(one, data, [1], by=5.0)
+    one.snapshot(range(5), "new", 2)
+    shutil.rmtree(tmp_path / "current")
+    shutil.copytree(tmp_path / "old", tmp_path / "current")
+    again = store(tmp_path, data)
+    train(again, data, [1], by=9.0)
+    again.snapshot(range(5), "new", 2)
+    assert same(every_client(again, data, "new"), every_client(again, data))

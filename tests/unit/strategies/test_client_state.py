@@ -78,7 +78,7 @@ def test_snapshot_includes_client_state(data: Prepared, tmp_path: Path) -> None:
     one, asked = store(tmp_path, data), layout({1: [4], 3: [4]})
     kept = client_state(one)
     kept.write(TABLE, asked, np.ones((2, 3), np.float32))
-    one.snapshot(range(3), slice(0, 9), "evaluated-0", 3)
+    one.snapshot(range(3), "evaluated-0", 3)
     kept.write(TABLE, asked, np.full((2, 3), 9, np.float32))
     taken = np.load(tmp_path / "evaluated-0" / f"control.{TABLE}.npy")
     assert_array_equal(taken[1, 4], [1, 1, 1])
