@@ -45,6 +45,28 @@ class Columns:
         rating = None if self.rating is None else self.rating[rows]
         return type(self)(offsets - offsets[0], np.asarray(self.item[rows]), rating)
 
+    def take(self, positions: IndexArray, max_items: int | None = None) -> Self:
+        """The interactions of some positions, in the given order.
+
+        Args:
+            positions: int64 (n,), positions or rows of the slice; may repeat.
+            max_items: number of interactions to keep of each position, the latest ones; None for
+                all.
+        """
+        length = self.offsets[positions + 1] - self.offsets[positions]
+        if max_items is not None:
+            length = np.minimum(length, max_items)
+        rows = self.rows_of(positions, max_items)
+        rating = None if self.rating is None else self.rating[rows]
+        return type(self)(starts(length), self.item[rows], rating)
+
+    def rows_of(self, positions: IndexArray, max_items: int | None = None) -> IndexArray:
+        """int64 (m,): the rows of the interactions of some positions; arguments as of `take`."""
+        first, stop = self.offsets[positions], self.offsets[positions + 1]
+        if max_items is not None:
+            first = np.maximum(first, stop - max_items)
+        return ranges(first, stop)
+
     def mask(self, selected: BoolArray) -> Self:
         """Keep the interactions of the selected positions.
 
@@ -116,12 +138,6 @@ class ClientData:
             attributes=self.attributes[start:stop],
         )
 
-    def after_validation(self) -> Self:
-        """The same client with its validation interactions moved to the training part."""
-        seen = self.train.concat(self.validation)
-        no_rows = self.validation.mask(np.zeros(self.num_users, np.bool_))
-        return replace(self, train=seen, validation=no_rows)
-
     def without_interactions(self) -> Self:
         """The same users without any interaction."""
         no_users = np.zeros(self.num_users, np.bool_)
@@ -168,7 +184,8 @@ class Prepared:
         split_sha256: digest of the split, as in the summary of each run.
         timed: whether the interactions are sorted by time; otherwise their order is arbitrary.
         item_features: float32 (num_items, num_features), public; see `features.item_features`.
-        num_attributes: number of user attributes; see `features.user_features`.
+        attributes: float32 (num_users, num_attributes), by position; see `features.user_features`.
+        num_attributes: number of user attributes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -188,8 +205,8 @@ class Prepared:
         self.client_offsets = self._column("client_offsets")
         self.user_codes = self._column("user_codes")
         self.item_features = self._column("item_features")
-        self._attributes = self._column("attributes")
-        self.num_attributes: int = self._attributes.shape[1]
+        self.attributes = self._column("attributes")
+        self.num_attributes: int = self.attributes.shape[1]
         self._parts = {part: self._part(part) for part in Part}
 
     @property
@@ -224,7 +241,7 @@ class Prepared:
         stop = int(self.client_offsets[client + num_clients])
         train, validation, test = (self._parts[part].slice(first, stop) for part in Part)
         codes = np.asarray(self.user_codes[first:stop])
-        attributes = np.asarray(self._attributes[first:stop])
+        attributes = np.asarray(self.attributes[first:stop])
         return ClientData(client, num_clients, first, codes, train, validation, test, attributes)
 
     @property
@@ -294,3 +311,10 @@ class Prepared:
 def starts(sizes: Sequence[int] | IndexArray) -> IndexArray:
     """Offsets of consecutive segments of the given sizes, and the end: int64 (n + 1,)."""
     return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
+
+
+def ranges(first: IndexArray, stop: IndexArray) -> IndexArray:
+    """Concatenate the integers [first, stop) of several ranges: int64 ((stop - first).sum(),)."""
+    offsets = starts(stop - first)
+    numbers: IndexArray = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], stop - first)
+    return numbers

@@ -1,16 +1,19 @@
 """The interface of evaluators, and the result of an evaluation."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from fedrec_flower.core.random import Seed
-from fedrec_flower.core.types import Float64Array, IndexArray
+from fedrec_flower.core.types import Float32Array, Float64Array, IndexArray
 from fedrec_flower.data.interactions import Part
-from fedrec_flower.data.prepared import ClientData, Columns
-from fedrec_flower.models.base import Recommender
+from fedrec_flower.data.prepared import Columns
+from fedrec_flower.data.user_batch import UserBatch
 
+Scores = Float32Array
+"""Shape (num_users, num_items)."""
 Values = dict[str, Float64Array]
 """Metric -> one value per user or held-out interaction."""
 Records = dict[str, NDArray[Any]]
@@ -19,7 +22,7 @@ Records = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Result of the evaluation of one client.
+    """Result of the evaluation of users.
 
     Attributes:
         values: values to average, per part (validation, test) and metric; NaN is ignored.
@@ -31,8 +34,25 @@ class Evaluation:
     records: Records
 
 
+class Scorer(Protocol):
+    """Scores every item for users whose parameters it has."""
+
+    def batches(self, data: UserBatch, num_items: int) -> Iterator[tuple[slice, Scores]]:
+        """Score users, a few at a time.
+
+        Args:
+            data: the users. Histories and attributes are read from it, so that one scorer can
+                score the same users with other histories.
+            num_items: size of the catalogue.
+
+        Yields:
+            The users [start, stop) of the batch, in order, and their scores; not to be changed.
+        """
+        ...
+
+
 class Evaluator(Protocol):
-    """Evaluates the parameters that are loaded in a model on a client's held-out items."""
+    """Evaluates scores of users on their held-out items."""
 
     @property
     def task(self) -> str:
@@ -95,18 +115,18 @@ class Evaluator(Protocol):
 
     def evaluate(
         self,
-        model: Recommender,
-        data: ClientData,
+        scorer: Scorer,
+        data: UserBatch,
         num_items: int,
         seed: Seed,
         *,
         lists: bool = True,
     ) -> Evaluation:
-        """Evaluate one client's held-out interactions.
+        """Evaluate the held-out interactions of users.
 
         Args:
-            model: a model with the client's parameters loaded.
-            data: the client's data.
+            scorer: scores the users.
+            data: the users.
             num_items: size of the catalogue.
             seed: seed of random draws.
             lists: whether the records include recommended lists, which cost more passes.

@@ -16,10 +16,13 @@ from fedrec_flower.core.random import Seed
 from fedrec_flower.core.ranges import NonNegativeInt, PositiveInt, check_fields
 from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.interactions import Part
-from fedrec_flower.data.prepared import ClientData, Columns
+from fedrec_flower.data.prepared import Columns
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.evaluation.base import (
     Evaluation,
     Records,
+    Scorer,
+    Scores,
     Values,
     limit_list_length,
 )
@@ -27,14 +30,12 @@ from fedrec_flower.evaluation.metrics.base import RankingMetric, Ranks
 from fedrec_flower.evaluation.metrics.registry import parse_metric
 from fedrec_flower.evaluation.sampled_negatives import draw_negatives
 from fedrec_flower.evaluation.scoring import (
-    Scores,
     concatenate,
+    finite_batches,
+    rank_among,
     rank_held_out,
     recommend,
-    score_in_batches,
 )
-from fedrec_flower.models.abilities import HistoryBased, SideInformation
-from fedrec_flower.models.base import Recommender
 
 _RanksByProtocol = dict[tuple[Part, str], IndexArray]
 """(part, protocol) -> rank of each held-out item."""
@@ -142,18 +143,18 @@ class RankingEvaluation:
 
     def evaluate(
         self,
-        model: Recommender,
-        data: ClientData,
+        scorer: Scorer,
+        data: UserBatch,
         num_items: int,
         seed: Seed,
         *,
         lists: bool = True,
     ) -> Evaluation:
-        """Rank the held-out items of each of the client's users.
+        """Rank the held-out items of each user.
 
         Args:
-            model: a model with the client's parameters loaded: its users' rows, all item rows.
-            data: the client's data.
+            scorer: scores the users.
+            data: the users.
             num_items: size of the catalogue.
             seed: seed of the sampled negatives.
             lists: whether the records include recommended lists, which cost more passes.
@@ -163,24 +164,19 @@ class RankingEvaluation:
             TrainingError: if a score is not finite; names the client.
         """
         if self.test_history == "train":
-            return self._rank(model, data, num_items, seed, lists=lists)
-        on_validation = self._rank(model, data, num_items, seed, lists=False).values
-        later = data.after_validation()
-        if isinstance(model, SideInformation):
-            model.load(model.side_information(later.attributes, later.train, None))
-        if isinstance(model, HistoryBased):
-            model.set_history(later.train)
-        on_test = self._rank(model, later, num_items, seed, lists=lists)
+            return self._rank(scorer, data, num_items, seed, lists=lists)
+        on_validation = self._rank(scorer, data, num_items, seed, lists=False).values
+        on_test = self._rank(scorer, data.after_validation(), num_items, seed, lists=lists)
         validation = {Part.VALIDATION: on_validation[Part.VALIDATION]}
         return Evaluation(on_test.values | validation, on_test.records)
 
     def _rank(
-        self, model: Recommender, data: ClientData, num_items: int, seed: Seed, *, lists: bool
+        self, scorer: Scorer, data: UserBatch, num_items: int, seed: Seed, *, lists: bool
     ) -> Evaluation:
         """Rank the held-out items of both parts in one pass over the catalogue."""
         batches = [
             self._rank_users(data, users, scores, seed, lists=lists)
-            for users, scores in score_in_batches(model, data, num_items)
+            for users, scores in finite_batches(scorer, data, num_items)
         ]
         ranks = concatenate([rank for rank, _ in batches])
         records = concatenate([recommended for _, recommended in batches])
@@ -193,44 +189,37 @@ class RankingEvaluation:
         return Evaluation({Part.VALIDATION: on_validation, Part.TEST: on_test}, records)
 
     def _rank_users(
-        self, data: ClientData, users: slice, scores: Scores, seed: Seed, *, lists: bool
+        self, data: UserBatch, users: slice, scores: Scores, seed: Seed, *, lists: bool
     ) -> tuple[_RanksByProtocol, Records]:
-        """Rank the held-out items of some users; `scores` is modified."""
-        parts = [
+        """Rank the held-out items of some users."""
+        train, validation, test = parts = [
             part.slice(users.start, users.stop) for part in (data.train, data.validation, data.test)
         ]
-        train, validation, test = parts
-        pools = {"": scores}
+        ranks = {
+            (Part.VALIDATION, ""): rank_held_out(scores, validation, [train]),
+            (Part.TEST, ""): rank_held_out(scores, test, [train, validation]),
+        }
         if self.num_negatives:
             negatives = draw_negatives(
                 data.user_codes[users], parts, scores.shape[1], self.num_negatives, seed
             )
-            pools[self._suffix] = np.take_along_axis(scores, negatives, axis=1)
-        scores[train.users(), train.item] = -np.inf
-        ranks = {}
-        for part, held_out in ((Part.VALIDATION, validation), (Part.TEST, test)):
-            place = held_out.users(), held_out.item
-            held_scores = scores[place]
-            # Held-out items are ranked among the remaining candidates.
-            scores[place] = -np.inf
-            for protocol, other_scores in pools.items():
-                ranks[part, protocol] = rank_held_out(held_scores, place[0], other_scores)
-        if not lists:
-            return ranks, {}
-        scores[place] = held_scores  # the test items may be recommended
-        return ranks, recommend(scores, self.top_k)
+            for part, held_out in ((Part.VALIDATION, validation), (Part.TEST, test)):
+                ranks[part, self._suffix] = rank_among(scores, held_out, negatives)
+        # The test items may be recommended.
+        return ranks, recommend(scores, [train, validation], self.top_k) if lists else {}
 
     def _values(
         self, part: Part, held_out: Columns, ranks: _RanksByProtocol, num_candidates: IndexArray
     ) -> Values:
         """Compute all metrics per user; `num_candidates` is the one of full ranking."""
         user = held_out.users()
+        has_several = bool((np.diff(held_out.offsets) > 1).any())
         values = Values()
         for protocol in self._protocols:
             rank = ranks[part, protocol]
             if protocol:
                 num_candidates = self.num_negatives + np.diff(held_out.offsets)
-            ascending = rank[np.lexsort((rank, user))]
+            ascending = rank[np.lexsort((rank, user))] if has_several else rank
             user_ranks = Ranks(ascending, held_out.offsets, num_candidates)
             values |= {metric.name + protocol: metric(user_ranks) for metric in self._parsed()}
         return values

@@ -14,15 +14,21 @@ from fedrec_flower.core.random import Seed
 from fedrec_flower.core.ranges import PositiveInt, check_fields
 from fedrec_flower.core.types import Float64Array, IndexArray
 from fedrec_flower.data.interactions import Part
-from fedrec_flower.data.prepared import ClientData, Columns
+from fedrec_flower.data.prepared import Columns
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.evaluation.base import (
     Evaluation,
     Records,
+    Scorer,
+    Scores,
     Values,
     limit_list_length,
 )
-from fedrec_flower.evaluation.scoring import Scores, concatenate, recommend, score_in_batches
-from fedrec_flower.models.base import Recommender
+from fedrec_flower.evaluation.scoring import (
+    concatenate,
+    finite_batches,
+    recommend,
+)
 
 _Errors = dict[Part, Float64Array]
 """Signed error of each held-out rating, raw units, by part."""
@@ -89,18 +95,18 @@ class RatingEvaluation:
 
     def evaluate(
         self,
-        model: Recommender,
-        data: ClientData,
+        scorer: Scorer,
+        data: UserBatch,
         num_items: int,
         seed: Seed,  # noqa: ARG002
         *,
         lists: bool = True,
     ) -> Evaluation:
-        """Predict the held-out ratings of each of the client's users.
+        """Predict the held-out ratings of each user.
 
         Args:
-            model: a model with the client's parameters loaded: its users' rows, all item rows.
-            data: the client's data.
+            scorer: scores the users.
+            data: the users.
             num_items: size of the catalogue.
             seed: not used.
             lists: whether the records include recommended lists.
@@ -110,7 +116,7 @@ class RatingEvaluation:
         """
         batches = [
             self._predict_users(data, users, scores, lists=lists)
-            for users, scores in score_in_batches(model, data, num_items)
+            for users, scores in finite_batches(scorer, data, num_items)
         ]
         errors = concatenate([error for error, _ in batches])
         values: dict[Part, Values] = {
@@ -127,7 +133,7 @@ class RatingEvaluation:
         return Evaluation(values, records)
 
     def _predict_users(
-        self, data: ClientData, users: slice, scores: Scores, *, lists: bool
+        self, data: UserBatch, users: slice, scores: Scores, *, lists: bool
     ) -> tuple[_Errors, Records]:
         train, validation, test = (
             part.slice(users.start, users.stop) for part in (data.train, data.validation, data.test)
@@ -136,9 +142,7 @@ class RatingEvaluation:
         errors = {part: self._errors(scores, columns) for part, columns in held_out.items()}
         if not lists:
             return errors, {}
-        for seen in (train, validation):
-            scores[seen.users(), seen.item] = -np.inf
-        return errors, recommend(scores, self.top_k)
+        return errors, recommend(scores, (train, validation), self.top_k)
 
     def _errors(self, scores: Scores, held_out: Columns) -> Float64Array:
         """Return the signed error of each held-out rating, float64 (n,)."""

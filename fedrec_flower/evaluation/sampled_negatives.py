@@ -13,8 +13,10 @@ from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Seed, Streams, below, draw, streams
 from fedrec_flower.core.types import BoolArray, IndexArray
 from fedrec_flower.data.prepared import Columns
+from fedrec_flower.evaluation import kernels
+from fedrec_flower.evaluation.scoring import joined
 
-_DRAWS_PER_BATCH = 1_000_000  # limits memory for many users of a small catalogue
+_DRAWS_PER_BATCH = 50_000  # they fit into the cache of a core
 
 
 def draw_negatives(
@@ -39,18 +41,27 @@ def draw_negatives(
     Raises:
         ConfigError: if a user has too few items left; names the user.
     """
-    is_seen = np.zeros((len(codes), num_items), np.bool_)
     num_unseen = np.full(len(codes), num_items)
     for part in seen:
-        is_seen[part.users(), part.item] = True
         num_unseen -= np.diff(part.offsets)
     _require_enough(codes, num_unseen, num_negatives)
     stream = streams(seed, "evaluation-negatives", 0, codes.astype(np.int64))
-    size = max(_DRAWS_PER_BATCH // num_items, 1)
-    batches = [slice(start, start + size) for start in range(0, len(codes), size)]
-    return np.concatenate(
-        [_draw(stream[users], is_seen[users], num_negatives) for users in batches]
-    )
+    width = num_negatives * 3 // 2 + 8  # enough for users who have seen less than a quarter
+    offsets, item = joined(seen)
+    negatives = np.empty((len(codes), num_negatives), np.int64)
+    size, few_users = (max(_DRAWS_PER_BATCH // draws, 1) for draws in (width, num_items))
+    for start in range(0, len(codes), size):
+        users = slice(start, min(start + size, len(codes)))
+        drawn = below(draw(stream[users, None], np.arange(width)), num_items)
+        bounds = offsets[:, users.start : users.stop + 1]
+        found = kernels.first_unseen(drawn, bounds, item, num_items, negatives[users])
+        active = users.start + np.flatnonzero(found < num_negatives)
+        for few in np.split(active, range(few_users, len(active), few_users)):
+            is_seen = np.zeros((len(few), num_items), np.bool_)
+            for part in (part.take(few) for part in seen):
+                is_seen[part.users(), part.item] = True
+            negatives[few] = _lowest(stream[few], is_seen, num_negatives, first=width)
+    return negatives
 
 
 def _require_enough(codes: NDArray[np.int32], num_unseen: IndexArray, num_negatives: int) -> None:
@@ -61,38 +72,12 @@ def _require_enough(codes: NDArray[np.int32], num_unseen: IndexArray, num_negati
         )
 
 
-def _draw(stream: Streams, is_seen: BoolArray, num_negatives: int) -> IndexArray:
-    """Draw from each stream until there are enough new items; see `_lowest` for active users.
-
-    Both ways treat all unseen items of a user equally, so every set of them has the same
-    probability.
-    """
-    width = num_negatives * 3 // 2 + 8  # enough for users who have seen less than a quarter
-    item = below(draw(stream[:, None], np.arange(width)), is_seen.shape[1])
-    new = _is_first(item) & ~np.take_along_axis(is_seen, item, axis=1)
-    count = new.cumsum(axis=1)
-    new &= count <= num_negatives
-    enough = count[:, -1] >= num_negatives
-    negatives = np.empty((len(stream), num_negatives), np.int64)
-    negatives[enough] = item[enough][new[enough]].reshape(-1, num_negatives)
-    if not enough.all():
-        negatives[~enough] = _lowest(stream[~enough], is_seen[~enough], num_negatives, first=width)
-    return negatives
-
-
-def _is_first(item: IndexArray) -> BoolArray:
-    """Return whether each item is the first of its kind in its row, bool (num_users, width)."""
-    size = item.shape[1].bit_length()  # bits of a column number
-    tagged = np.sort((item << size) | np.arange(item.shape[1]), axis=1)  # by item, then by column
-    # Two neighbours with the same item differ in the bits of the column only.
-    user, before = np.nonzero((tagged[:, 1:] ^ tagged[:, :-1]) < (1 << size))
-    is_first = np.ones(item.shape, np.bool_)
-    is_first[user, tagged[user, before + 1] & ((1 << size) - 1)] = False
-    return is_first
-
-
 def _lowest(stream: Streams, is_seen: BoolArray, num_negatives: int, first: int) -> IndexArray:
-    """Draw bits for every item, from counter `first` on; return the items with the lowest bits."""
+    """Draw bits for every item, from counter `first` on; return the items with the lowest bits.
+
+    For users for whom the first draws do not suffice. Both ways treat all unseen items of a user
+    equally, so every set of them has the same probability.
+    """
     bits = draw(stream[:, None], first + np.arange(is_seen.shape[1])) >> np.uint64(1)
     bits[is_seen] = np.uint64(2**64 - 1)  # larger than all others, whose highest bit is 0
     return np.argpartition(bits, num_negatives - 1, axis=1)[:, :num_negatives]

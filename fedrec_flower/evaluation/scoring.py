@@ -1,10 +1,11 @@
-"""Scores of a client's users for the whole catalogue, ranks of held-out items, recommended lists.
+"""Scores of users for the whole catalogue, ranks of held-out items, recommended lists.
 
 Users are scored in batches to limit memory. Ranks are counted, the catalogue is never sorted; ties
 count against the model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,98 +13,144 @@ import torch
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import TrainingError
-from fedrec_flower.core.types import Float32Array, IndexArray
-from fedrec_flower.data.prepared import ClientData
-from fedrec_flower.evaluation.base import Records
+from fedrec_flower.core.types import IndexArray
+from fedrec_flower.data.prepared import Columns
+from fedrec_flower.data.user_batch import UserBatch
+from fedrec_flower.evaluation import kernels
+from fedrec_flower.evaluation.base import Records, Scorer, Scores
+from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 
-Scores = Float32Array
-"""Shape (num_users, num_items)."""
-
-_SCORES_PER_BATCH = 4_000_000  # 16 MB of float32
+_SCORES_PER_BATCH = 500_000  # 2 MB of float32: a batch is scored, ranked and listed in the cache
 
 _Name = TypeVar("_Name")
 
 
-def score_in_batches(
-    model: Recommender, data: ClientData, num_items: int
-) -> Iterator[tuple[slice, Scores]]:
-    """Score every item for the client's users, a batch of users at a time.
+@dataclass(frozen=True, slots=True)
+class ModelScorer:
+    """Scores with the parameters that are loaded in a model.
 
-    Yields:
-        The batch of users, counted from the client's first, and their scores, writable and finite.
+    A user's scores may differ in the last bit between batches of other sizes, because BLAS may sum
+    in another order.
+
+    Attributes:
+        model: a model with the rows of all users of the batch, and all item rows.
+    """
+
+    model: Recommender
+
+    def batches(self, data: UserBatch, num_items: int) -> Iterator[tuple[slice, Scores]]:
+        """Score users; see `Scorer.batches`."""
+        load_histories(self.model, data)
+        size = max(_SCORES_PER_BATCH // num_items, 1)
+        for start in range(0, data.num_users, size):
+            users = slice(start, min(start + size, data.num_users))
+            yield users, score(self.model, users)
+
+
+def load_histories(model: Recommender, data: UserBatch) -> None:
+    """Load what a model reads of its users: histories, attributes."""
+    if isinstance(model, SideInformation):
+        model.load(model.side_information(data.attributes, data.train, None))
+    if isinstance(model, HistoryBased):
+        model.set_history(data.train)
+
+
+def score(model: Recommender, users: slice) -> Scores:
+    """Score every item for some of the users that are loaded in a model."""
+    with torch.no_grad():
+        scores = model.score_all(torch.arange(users.start, users.stop))
+    return np.ascontiguousarray(scores.numpy(force=True), np.float32)
+
+
+def finite_batches(
+    scorer: Scorer, data: UserBatch, num_items: int
+) -> Iterator[tuple[slice, Scores]]:
+    """Score users, a few at a time; see `Scorer.batches`.
 
     Raises:
         TrainingError: if a score is not finite; names the client.
     """
-    size = max(_SCORES_PER_BATCH // num_items, 1)
-    for start in range(0, data.num_users, size):
-        users = slice(start, min(start + size, data.num_users))
-        with torch.no_grad():
-            scores = model.score_all(torch.arange(users.start, users.stop)).numpy(force=True)
-        if not np.isfinite(scores).all():
-            advice = "lower the learning rates"
-            last = data.client + data.num_clients - 1
-            who = f"client {last}" if data.num_clients == 1 else f"clients {data.client} to {last}"
-            raise TrainingError(f"{who}: a score is not finite; {advice}")
-        # A copy: a model may return a view of its parameters.
-        yield users, np.array(scores, np.float32)
+    for users, scores in scorer.batches(data, num_items):
+        if not kernels.all_finite(scores.reshape(-1)):
+            [user, *_] = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+            raise TrainingError(
+                f"client {data.client_of(users.start + int(user))}: a score is not finite; lower "
+                "the learning rates"
+            )
+        yield users, scores
 
 
-def recommend(scores: Scores, k: int) -> Records:
-    """Return the k best items of each user, best first; the lower item code wins a tie.
-
-    Args:
-        scores: float32 (num_users, num_items); -inf for items that must not be recommended.
-        k: length of the list.
+def joined(parts: Sequence[Columns]) -> tuple[IndexArray, IndexArray]:
+    """Join parts of the same users for the compiled loops.
 
     Returns:
-        `per_user_recommended` int32 (num_users, k) and `per_user_score` float32 (num_users, k);
-        -inf is the score of places beyond the last item of a list.
+        int64 (num_parts, num_users + 1), where the items of each user begin in each part; and
+        int64 (n,), the items of all parts.
     """
-    best = torch.from_numpy(scores).topk(k, sorted=False).indices.numpy()
-    best.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-    best = np.take_along_axis(best, order, axis=1)
-    score = np.take_along_axis(scores, best, axis=1)
-    return {"per_user_recommended": best.astype(np.int32), "per_user_score": score}
+    items = [part.item.astype(np.int64) for part in parts]
+    offsets = [part.offsets for part in parts]
+    for place in range(1, len(parts)):
+        offsets[place] = offsets[place] + sum(map(len, items[:place]))
+    return np.stack(offsets), np.concatenate(items)
 
 
-def concatenate(batches: Sequence[Mapping[_Name, NDArray[Any]]]) -> dict[_Name, NDArray[Any]]:
-    """Concatenate the columns of one client's batches."""
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-
-
-_COMPARISONS_PER_BATCH = 128_000  # scores; they fit into the cache of a core
-
-
-def rank_held_out(
-    held_scores: Float32Array,
-    user: IndexArray,
-    other_scores: Float32Array,
-) -> IndexArray:
-    """Rank each held-out item among its user's candidates.
+def rank_held_out(scores: Scores, held_out: Columns, seen: Sequence[Columns]) -> IndexArray:
+    """Rank each held-out item among its user's candidates: all items that are not seen.
 
     The rank of an item is its place among the user's held-out items plus the number of other
     candidates whose score is not lower. A tied candidate ranks above the item, so constant scores
     put every held-out item last.
 
     Args:
-        held_scores: float32 (n,), finite.
-        user: int64 (n,), the row in `other_scores` of each held-out item, ascending.
-        other_scores: float32 (num_users, num_others); -inf for items that are not candidates.
+        scores: float32 (num_users, num_items), finite.
+        held_out: the held-out items of these users, n in all.
+        seen: parts whose items are no candidates; disjoint, also from the held-out items.
 
     Returns:
         int64 (n,), the ranks, 1 is best; different for all items of a user.
     """
-    place = np.empty(len(user), np.int64)
-    first = np.searchsorted(user, user)  # index of each user's first held-out item
-    place[np.lexsort((-held_scores, user))] = np.arange(1, len(user) + 1) - first
-    above = np.empty(len(user), np.int64)
-    size = max(_COMPARISONS_PER_BATCH // other_scores.shape[1], 1)
-    for start in range(0, len(user), size):
-        batch = slice(start, start + size)
-        is_above = other_scores[user[batch]] >= held_scores[batch, None]
-        # As bytes summed to 32 bits: numpy sums booleans more slowly.
-        above[batch] = is_above.view(np.uint8).sum(axis=1, dtype=np.uint32)
-    return place + above
+    rank = np.empty(len(held_out.item), np.int64)
+    item = held_out.item.astype(np.int64)
+    kernels.rank_in_catalogue(scores, held_out.offsets, item, *joined(seen), rank)
+    return rank
+
+
+def rank_among(scores: Scores, held_out: Columns, negatives: IndexArray) -> IndexArray:
+    """Rank each held-out item among its user's held-out items and negatives, as `rank_held_out`.
+
+    Args:
+        scores: float32 (num_users, num_items), finite.
+        held_out: the held-out items of these users, n in all.
+        negatives: int64 (num_users, num_negatives), item codes.
+
+    Returns:
+        int64 (n,), the ranks.
+    """
+    rank = np.empty(len(held_out.item), np.int64)
+    item = held_out.item.astype(np.int64)
+    kernels.rank_among(scores, held_out.offsets, item, negatives, rank)
+    return rank
+
+
+def recommend(scores: Scores, seen: Sequence[Columns], k: int) -> Records:
+    """Return the k best unseen items of each user, best first; the lower item code wins a tie.
+
+    Args:
+        scores: float32 (num_users, num_items), finite.
+        seen: parts whose items must not be recommended.
+        k: length of the list.
+
+    Returns:
+        `per_user_recommended` int32 (num_users, k) and `per_user_score` float32 (num_users, k);
+        places beyond the last item of a list have item -1 and score -inf.
+    """
+    listed = np.full((len(scores), k), -1, np.int32)
+    listed_score = np.full((len(scores), k), -np.inf, np.float32)
+    kernels.best_items(scores, *joined(seen), listed, listed_score)
+    return {"per_user_recommended": listed, "per_user_score": listed_score}
+
+
+def concatenate(batches: Sequence[Mapping[_Name, NDArray[Any]]]) -> dict[_Name, NDArray[Any]]:
+    """Concatenate the columns of batches."""
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

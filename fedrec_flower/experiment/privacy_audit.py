@@ -23,6 +23,7 @@ from fedrec_flower.core.types import BoolArray, Float64Array, IndexArray, Tensor
 from fedrec_flower.core.updates import Updates, UpdateSum
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData, Columns, Prepared
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.experiment.privacy_setup import PrivacySetup
 from fedrec_flower.federation.client.cohort_client import CohortClient
 from fedrec_flower.federation.client.node import Node, open_node
@@ -343,8 +344,8 @@ class NodeSimulator:
 
     def vectors(self, clients: IndexArray) -> Float64Array:
         """float64 (n, d): the simulated clients' current vectors."""
-        all_clients = self.node.data.client(0, self.node.data.num_clients)
-        return self.node.store.load(all_clients)[self.user][clients].astype(np.float64)
+        users = UserBatch.read(self.node.data, clients)
+        return self.node.store.read(users)[self.user].astype(np.float64)
 
     def updates(
         self, played: ObservedSum, histories: Mapping[int, IndexArray], *, keep: bool

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from fedrec_flower.core.errors import require
 from fedrec_flower.core.types import Float32Array, Tensors
@@ -67,6 +68,35 @@ class Recommender(nn.Module, ABC):
         batches = [users[start : start + size] for start in range(0, len(users), size)]
         rows = [self(b.repeat_interleave(num_items), items.repeat(len(b))) for b in batches]
         return torch.cat(rows).view(len(users), num_items)
+
+    def score_clients(
+        self, parameters: Mapping[str, Tensor], per_client: frozenset[str], num_users: int
+    ) -> Tensor:
+        """Score every item for the users of several clients with parameters of their own.
+
+        The default maps `score_all` over the clients by `vmap`; a model that reads histories or
+        buffers is not scored this way. Override it if the scores of many clients are one product
+        of matrices.
+
+        Args:
+            parameters: all parameters by name; those in `per_client` have a leading axis of
+                clients, those with a row per user are (num_clients, num_users, ...).
+            per_client: names of the parameters that differ between clients.
+            num_users: number of users of each client.
+
+        Returns:
+            float32 (num_clients, num_users, num_items), equal to `score_all` for each client.
+        """
+        users, scorer = torch.arange(num_users), _AllItems(self)
+
+        def of_client(values: dict[str, Tensor]) -> Tensor:
+            named = {f"model.{name}": value for name, value in values.items()}
+            scores: Tensor = functional_call(scorer, named, (users,), strict=True)
+            return scores
+
+        in_dims = ({name: 0 if name in per_client else None for name in parameters},)
+        scores: Tensor = vmap(of_client, in_dims=in_dims)(dict(parameters))
+        return scores
 
     @property
     def user_rows(self) -> frozenset[str]:
@@ -145,6 +175,18 @@ class Recommender(nn.Module, ABC):
         state = self.state_dict(keep_vars=True)
         for name, value in tensors.items():
             state[name].data = torch.from_numpy(value)
+
+
+class _AllItems(nn.Module):
+    """The function `score_all` of a model, whose parameters are named "model.<name>" here."""
+
+    def __init__(self, model: Recommender) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, users: Tensor) -> Tensor:
+        scores: Tensor = self.model.score_all(users)
+        return scores
 
 
 def _with_ownership(cls: type, init: Callable[..., None]) -> Callable[..., None]:

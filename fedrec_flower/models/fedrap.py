@@ -7,6 +7,7 @@ Source: Li et al. 2024, "Federated Recommendation with Additive Personalization"
 """
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from fedrec_flower.core.errors import require
 from fedrec_flower.models.abilities import Regularized, RoundAware
 from fedrec_flower.models.base import check_vectors, middle
 from fedrec_flower.models.layers import ItemEmbedding, LocallyAdapted, Normal, Personal
-from fedrec_flower.models.personal_head import PersonalHead, personal_head
+from fedrec_flower.models.personal_head import PersonalHead, personal_head, table_products
 
 _CURRICULUM_ROUNDS = 10.0  # the weights reach tanh(1), three quarters, after this many rounds
 
@@ -75,6 +76,16 @@ class FedRAP(PersonalHead, Regularized, RoundAware):
             return self.common.weight + self.own.weight
         vectors: Tensor = self.common(items) + self.own(items)
         return vectors
+
+    @override
+    def products(
+        self, weights: Tensor, parameters: Mapping[str, Tensor], per_client: frozenset[str]
+    ) -> Tensor:
+        common, own = (
+            table_products(weights, parameters[name], per_client=name in per_client)
+            for name in ("common.weight", "own.weight")
+        )
+        return common + own
 
     @override
     def on_round_start(self, round_: int) -> None:

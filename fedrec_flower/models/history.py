@@ -13,7 +13,7 @@ from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.models.abilities import HistoryBased
 from fedrec_flower.models.base import Recommender
-from fedrec_flower.models.ops.history_entries import PaddedHistories, take
+from fedrec_flower.models.ops.history_entries import PaddedHistories
 from fedrec_flower.models.ops.row_products import gather_dot, weighted_scatter_sum
 
 MAX_ENTRIES_PER_BATCH = 20_000  # about 5 MB of vectors, which fit in the processor's cache
@@ -183,4 +183,4 @@ class HistoryRecommender(Recommender, HistoryBased):
         length = np.diff(self._history.offsets)[users] * (1 + self.num_negatives) + self.window
         cuts = np.flatnonzero(np.diff(np.cumsum(length) // MAX_ENTRIES_PER_BATCH)) + 1
         for batch in np.split(users, cuts):
-            yield take(self._history, batch, self.window or None)
+            yield self._history.take(batch, self.window or None)

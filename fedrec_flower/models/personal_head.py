@@ -1,7 +1,9 @@
 """A linear score function that belongs to the client: the common part of PFedRec and FedRAP."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -26,6 +28,21 @@ class PersonalHead(Recommender):
     def vectors(self, items: Tensor | None) -> Tensor:
         """Item vectors (n, d) for scoring; of all loaded items if None."""
 
+    @abstractmethod
+    def products(
+        self, weights: Tensor, parameters: Mapping[str, Tensor], per_client: frozenset[str]
+    ) -> Tensor:
+        """Products of the weights of several clients with the vectors of all items.
+
+        Args:
+            weights: float32 (num_clients, d).
+            parameters: as for `score_clients`.
+            per_client: as for `score_clients`.
+
+        Returns:
+            float32 (num_clients, num_items).
+        """
+
     @override
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         del users
@@ -36,6 +53,28 @@ class PersonalHead(Recommender):
     def score_all(self, users: Tensor) -> Tensor:
         scores: Tensor = self.score(self.vectors(None)).squeeze(-1)
         return scores.repeat(len(users), 1)
+
+    @override
+    def score_clients(
+        self, parameters: Mapping[str, Tensor], per_client: frozenset[str], num_users: int
+    ) -> Tensor:
+        """The weights of the clients are the vectors of their users: one product of matrices."""
+        weights, bias = parameters["score.weight"][:, 0], parameters["score.bias"]
+        scores = self.products(weights, parameters, per_client) + bias
+        return scores[:, None].expand(-1, num_users, -1)
+
+
+def table_products(weights: Tensor, table: Tensor, *, per_client: bool) -> Tensor:
+    """Products (num_clients, num_items) of weights (num_clients, d) and rows of a table.
+
+    Args:
+        weights: float32 (num_clients, d).
+        table: float32 (num_items, d), or (num_clients, num_items, d) with `per_client`.
+        per_client: whether each client has its own table.
+    """
+    if per_client:
+        return torch.bmm(table, weights[:, :, None]).squeeze(-1)
+    return weights @ table.T
 
 
 def personal_head(embedding_dim: int, start: float) -> nn.Linear:

@@ -19,6 +19,7 @@ Source: Zhang et al. 2024, "GPFedRec: Graph-guided personalization for federated
 Algorithm 1.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -27,7 +28,7 @@ from typing_extensions import override
 from fedrec_flower.models.abilities import AlternatingUpdates
 from fedrec_flower.models.base import check_vectors, middle
 from fedrec_flower.models.layers import ItemEmbedding, LocallyAdapted, Normal
-from fedrec_flower.models.personal_head import PersonalHead, personal_head
+from fedrec_flower.models.personal_head import PersonalHead, personal_head, table_products
 
 
 class _PersonalHeadOverItems(PersonalHead):
@@ -64,6 +65,13 @@ class _PersonalHeadOverItems(PersonalHead):
         table = self.item_embedding
         vectors: Tensor = table.weight if items is None else table(items)
         return vectors
+
+    @override
+    def products(
+        self, weights: Tensor, parameters: Mapping[str, Tensor], per_client: frozenset[str]
+    ) -> Tensor:
+        name = "item_embedding.weight"
+        return table_products(weights, parameters[name], per_client=name in per_client)
 
 
 class PFedRec(_PersonalHeadOverItems, AlternatingUpdates):

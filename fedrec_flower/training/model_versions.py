@@ -33,6 +33,11 @@ class Versions:
         """One version for all clients."""
         return cls({name: value[None] for name, value in shared.items()})
 
+    @property
+    def is_single(self) -> bool:
+        """Whether all clients receive the same version."""
+        return all(len(versions) == 1 for versions in self.tensors.values())
+
     def of(self, client: int) -> Tensors:
         """The parameters that one client receives, as views."""
         version = self.version_of.get(client, 0)
@@ -40,7 +45,7 @@ class Versions:
 
     def whole(self, name: str, clients: NDArray[np.int64]) -> NDArray[np.float32]:
         """One copy of a parameter per client: float32 (num_clients, ...)."""
-        copies: NDArray[np.float32] = self.tensors[name].take(self._versions(clients), axis=0)
+        copies: NDArray[np.float32] = self.tensors[name].take(self.versions(clients), axis=0)
         return copies
 
     def rows(self, name: str, cohort: Cohort, touched: ActiveRows) -> NDArray[np.float32]:
@@ -49,7 +54,7 @@ class Versions:
         if len(table) == 1:
             first: NDArray[np.float32] = table[0].take(touched.rows, axis=0)
             return first
-        version = np.repeat(self._versions(cohort.clients), np.diff(touched.offsets))
+        version = np.repeat(self.versions(cohort.clients), np.diff(touched.offsets))
         rows: NDArray[np.float32] = table[version, touched.rows]
         return rows
 
@@ -62,5 +67,6 @@ class Versions:
         else:
             values -= self.rows(name, cohort, touched)
 
-    def _versions(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+    def versions(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The version that each client receives, int64 (num_clients,)."""
         return np.array([self.version_of.get(int(client), 0) for client in clients], np.int64)

@@ -10,7 +10,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fedrec_flower.models.abilities import HistoryBased
 from fedrec_flower.models.history import HistoryRecommender
-from fedrec_flower.models.ops.history_entries import take
 from tests.helpers.model_yamls import (
     EVERY_HISTORY_MODEL,
     EVERY_HISTORY_RECOMMENDER,
@@ -57,7 +56,7 @@ def history_recommender(path: Path, task: str) -> HistoryRecommender:
 def test_the_history_changes_the_scores_of_users_who_have_one(path: Path, task: str) -> None:
     model = history_recommender(path, task)
     with_history = model.score_all(torch.arange(NUM_USERS)).detach()
-    model.set_history(take(HISTORY, np.array([1, 1, 1]), None))
+    model.set_history(HISTORY.take(np.array([1, 1, 1])))
     without_history = model.score_all(torch.arange(NUM_USERS)).detach()
     assert [bool((a != b).any()) for a, b in zip(with_history, without_history, strict=True)] == [
         True,

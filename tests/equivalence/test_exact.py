@@ -13,6 +13,7 @@ from fedrec_flower.data.prepared import Columns
 from fedrec_flower.experiment.compatibility import check_strategy
 from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
 from fedrec_flower.models.closed_form import ClosedFormRecommender
+from fedrec_flower.training.model_versions import Versions
 
 if TYPE_CHECKING:
     from tests.helpers.federations import Federate, Federated
@@ -121,8 +122,8 @@ def test_local_only_equals_each_clients_own_fit(federate: "Federate", model: str
     node = ran.open_node()
     assert isinstance(node.model, ClosedFormRecommender)
     data = node.data.client(5)
-    node.load_client(data, {}, "current", {})
-    scored = node.model.score_histories(np.arange(data.num_users))
+    [(users, scorer)] = node.scorers([5], Versions.single({}), "current", round_=2)
+    scored = np.concatenate([part for _, part in scorer.batches(users, node.data.num_items)])
     rng = generator(ran.setup.seed, "initial-personal", 0, data.client)
     initial = node.model.initial(node.model.shared_names(), rng)
     node.model.load(node.model.solve_alone(data.train, initial, 2))

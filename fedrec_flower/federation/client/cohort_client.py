@@ -1,7 +1,7 @@
 """Flower `NumPyClient`s: all sampled clients of a node at once, and a single client."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -12,12 +12,11 @@ from typing_extensions import override
 from fedrec_flower.communication.schema import EVALUATED_PARTS, metrics_of
 from fedrec_flower.communication.train_result import TrainResult
 from fedrec_flower.core.errors import ConfigError, TrainingError
-from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.interactions import Part
-from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.data.user_batch import UserBatch
+from fedrec_flower.evaluation.base import Scorer
 from fedrec_flower.evaluation.metric_sums import MetricSums
 from fedrec_flower.federation.client.node import Node
-from fedrec_flower.federation.client.trainers import neighbours
 from fedrec_flower.training.model_versions import Versions
 
 ArrayList = list[NDArray[Any]]
@@ -127,47 +126,29 @@ class CohortClient(NumPyClient):
             )
         sums = {part: MetricSums() for part in EVALUATED_PARTS}
         num_users = 0
-        global_params = self._global_params(parameters, config)
-        for data, overrides in self._groups(global_params, config):
-            shared = global_params.of(data.client)
-            self.node.load_client(data, shared, config["slot"], overrides)
-            num_users += self._evaluate(data, sums, config)
+        given, round_ = self._global_params(parameters, config), config.get("round", 0)
+        for users, scorer in self.node.scorers(self.clients, given, config["slot"], round_):
+            self._evaluate(users, scorer, sums, lists=config["note"])
+            num_users += users.num_users
         return 0.0, num_users, dict(metrics_of(sums))
 
-    def _groups(
-        self, global_params: Versions, config: dict[str, Any]
-    ) -> Iterable[tuple[ClientData, Tensors]]:
-        """Yield clients, or neighbours read as one, and their finetuned parameters by name."""
-        node = self.node
-        if node.finetuning is not None:
-            members = [node.data.client(client) for client in self.clients]
-            round_ = config.get("round", 0)
-            return node.finetuning.tune(members, global_params, config["slot"], round_)
-        has_versions = bool(global_params.version_of)
-        runs = [range(client, client + 1) for client in self.clients]
-        if node.personal_is_per_user and not has_versions:
-            runs = neighbours(self.clients)
-        return [(node.data.client(run.start, len(run)), {}) for run in runs]
-
     def _evaluate(
-        self, data: ClientData, sums: dict[Part, MetricSums], config: dict[str, Any]
-    ) -> int:
-        """Evaluate the loaded client, add its values to the sums, and return its users."""
+        self, users: UserBatch, scorer: Scorer, sums: dict[Part, MetricSums], *, lists: bool
+    ) -> None:
+        """Evaluate users and add their values to the sums; with `lists`, write their records."""
         node = self.node
-        result = node.evaluator.evaluate(
-            node.model, data, node.data.num_items, node.seed, lists=config["note"]
-        )
+        result = node.evaluator.evaluate(scorer, users, node.data.num_items, node.seed, lists=lists)
         for part, values in result.values.items():
             sums[part].add(values)
-        if config["note"]:
-            test = node.data.part(Part.TEST)
-            first_test = int(test.offsets[data.first])
-            for name, rows in result.records.items():
-                if name.startswith("per_user_"):
-                    node.store.write_records(name, data.first, node.data.num_users, rows)
-                else:
-                    node.store.write_records(name, first_test, len(test.item), rows)
-        return data.num_users
+        if not lists:
+            return
+        test = node.data.part(Part.TEST)
+        for name, rows in result.records.items():
+            if name.startswith("per_user_"):
+                node.store.write_records(name, users.positions, node.data.num_users, rows)
+            else:
+                places = test.rows_of(users.positions)
+                node.store.write_records(name, places, len(test.item), rows)
 
 
 class RecommenderClient(NumPyClient):

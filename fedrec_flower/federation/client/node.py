@@ -1,20 +1,24 @@
 """Builds a node from its job, and keeps it open between messages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.communication.packing import Cost
 from fedrec_flower.communication.secure_aggregation.secagg import SecureAggregation
 from fedrec_flower.core.instantiate import build
 from fedrec_flower.core.random import Secret, Seed
-from fedrec_flower.core.types import Tensors
-from fedrec_flower.data.prepared import ClientData, Prepared
-from fedrec_flower.evaluation.base import Evaluator
+from fedrec_flower.core.types import IndexArray, Tensors
+from fedrec_flower.data.prepared import Prepared
+from fedrec_flower.data.user_batch import UserBatch
+from fedrec_flower.evaluation.base import Evaluator, Scorer
+from fedrec_flower.evaluation.scoring import ModelScorer
+from fedrec_flower.federation.client.client_scoring import ClientScorer, StoredParameters
 from fedrec_flower.federation.client.finetuning import Finetuning
 from fedrec_flower.federation.client.state_store import ClientStore, node_secret
 from fedrec_flower.federation.client.trainers import (
@@ -45,7 +49,6 @@ from fedrec_flower.federation.components import (
     build_training,
 )
 from fedrec_flower.federation.job import NodeJob, NodePlace
-from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.closed_form import ClosedFormRecommender
 from fedrec_flower.models.history import HistoryRecommender
@@ -56,7 +59,10 @@ from fedrec_flower.threats.base import Attack
 from fedrec_flower.threats.faults import FaultModel
 from fedrec_flower.training.factory import choose_trainer
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
+from fedrec_flower.training.model_versions import Versions
 from fedrec_flower.training.trainer import LocalTrainer
+
+_CLIENTS_PER_VERSION = 4  # at least: smaller groups are scored together, with stacked parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,32 +98,53 @@ class Node:
     protects_from_server: bool
     max_answers: int | None
 
-    @property
-    def personal_is_per_user(self) -> bool:
-        """Whether clients differ only in their users' rows, so neighbours can be read as one."""
-        shared = set(self.shared_names) - self.model.locally_adapted
-        names = {name for name, _ in self.model.named_parameters()}
-        return names - shared <= self.model.user_rows
-
     def named(self, parameters: list[NDArray[Any]]) -> Tensors:
         """Return shared parameters by name, from their message order."""
         return dict(zip(self.shared_names, parameters, strict=True))
 
-    def load_client(self, data: ClientData, shared: Tensors, slot: str, overrides: Tensors) -> None:
-        """Load all parameters and data of a client into the model.
+    def scorers(
+        self, clients: Sequence[int], given: Versions, slot: str, round_: int
+    ) -> Iterator[tuple[UserBatch, Scorer]]:
+        """Yield batches of the clients' users, and what scores each batch.
+
+        A batch must be scored before the next one is requested: scorers share the model.
 
         Args:
-            data: the client, or neighbouring clients read as one.
-            shared: global parameters by name.
+            clients: their codes.
+            given: the shared parameters that they receive.
             slot: slot of the personal parameters.
-            overrides: parameters that replace shared or personal ones.
+            round_: the round, part of the address of the draws of finetuning.
         """
-        personal = self.store.load(data, slot) | self.trainer.local_solution(data)
-        self.model.load(shared | personal | overrides)
-        if isinstance(self.model, SideInformation):
-            self.model.load(self.model.side_information(data.attributes, data.train, None))
-        if isinstance(self.model, HistoryBased):
-            self.model.set_history(data.train)
+        codes = np.array(clients, np.int64)
+        if not len(codes):
+            return
+        if self.finetuning is not None:
+            yield from self.finetuning.tune(codes, given, slot, round_)
+            return
+        groups = _by_version(codes, given)
+        if self._differ_in_user_rows_only() and len(groups) <= len(codes) / _CLIENTS_PER_VERSION:
+            for group in groups:
+                users = UserBatch.read(self.data, group)
+                self.model.load(given.of(int(group[0])) | self.store.read(users, slot))
+                yield users, ModelScorer(self.model)
+            return
+        users = UserBatch.read(self.data, codes)
+        parameters = StoredParameters(users, self.model, self.store, slot, given, self.trainer)
+        yield users, ClientScorer(self.model, parameters)
+
+    def _differ_in_user_rows_only(self) -> bool:
+        """Whether clients with the same shared parameters differ in their users' rows only."""
+        shared = set(self.shared_names) - self.model.locally_adapted
+        names = {name for name, _ in self.model.named_parameters()}
+        return names - shared <= self.model.user_rows
+
+
+def _by_version(clients: IndexArray, given: Versions) -> list[IndexArray]:
+    """Return the clients of each version of the shared parameters, in their order."""
+    if given.is_single:
+        return [clients]
+    versions = given.versions(clients)
+    return [clients[versions == version] for version in np.unique(versions)]
 
 
 @lru_cache(maxsize=2)
@@ -199,7 +226,7 @@ class _NodeBuilder:
         finetuning = None
         if job.finetune_epochs:
             local_trainer = self._local_trainer(local_epochs=job.finetune_epochs)
-            finetuning = Finetuning(self.model, local_trainer, store)
+            finetuning = Finetuning(data, self.model, local_trainer, store)
         deployed = job.deployed or self.place.deployed
         return Node(
             data=data,

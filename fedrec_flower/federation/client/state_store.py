@@ -16,7 +16,8 @@ from fedrec_flower.core.errors import FedrecError, TrainingError
 from fedrec_flower.core.files import child_path, rename_if_absent
 from fedrec_flower.core.random import SECRET_BYTES, Secret, Seed
 from fedrec_flower.core.types import Tensors
-from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.data.prepared import ClientData, ranges
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.federation.client.initial_values import InitialValues
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.strategies.client_state import ClientState
@@ -78,22 +79,51 @@ class ClientStore:
         self._open: dict[Path, np.memmap[Any, Any]] = {}
 
     def load(self, data: ClientData, slot: str = "current") -> Tensors:
-        """Return copies of a client's personal and locally adapted parameters, in full shapes.
+        """Return copies of one client's personal and locally adapted parameters, in full shapes.
 
-        For neighbouring clients read as one, the rows of their users are concatenated; then every
-        personal parameter must have a row per user. A client that never trained has no locally
-        adapted parameters.
+        A client that never trained has no locally adapted parameters.
         """
-        codes = np.arange(data.client, data.client + data.num_clients)
-        loaded = {n: np.array(self._tensor(n, slot)[self._place(n, data)]) for n in self._names}
-        unwritten = codes[~self._written(slot)[codes]]
-        if len(unwritten):
-            users = self._user_rows(unwritten) - data.first
-            for name, values in self._initial(unwritten).items():
-                loaded[name][users if name in self._model.user_rows else ...] = values
+        personal = self.read(UserBatch.of(data), slot)
+        loaded = {n: v if n in self._model.user_rows else v[0] for n, v in personal.items()}
         if self._adapted and self._written(slot, "tuned")[data.client]:
             loaded |= {n: np.array(self._tensor(n, slot)[data.client]) for n in self._adapted}
         return loaded
+
+    def read(self, users: UserBatch, slot: str = "current") -> Tensors:
+        """Return copies of the personal parameters of clients; nothing is written.
+
+        Returns:
+            By name: a parameter with a row per user (num_users, ...) in the order of the batch, any
+            other one (num_clients, ...).
+        """
+        places = {
+            n: users.positions if n in self._model.user_rows else users.clients for n in self._names
+        }
+        tensors = {n: np.array(self._tensor(n, slot)[place]) for n, place in places.items()}
+        unwritten = np.flatnonzero(~self._written(slot)[users.clients])
+        if len(unwritten):
+            rows = ranges(users.user_offsets[unwritten], users.user_offsets[unwritten + 1])
+            for name, values in self._initial(users.clients[unwritten]).items():
+                tensors[name][rows if name in self._model.user_rows else unwritten] = values
+        return tensors
+
+    def read_adapted(
+        self, clients: NDArray[np.int64], given: Versions, slot: str = "current"
+    ) -> Tensors:
+        """Return the clients' adapted copies of shared parameters, (num_clients, ...) by name.
+
+        Args:
+            clients: int64 (num_clients,), client codes.
+            given: the shared parameters, used for clients that never trained.
+            slot: slot of the copies.
+        """
+        if not self._adapted:
+            return {}
+        adapted = {name: np.array(self._tensor(name, slot)[clients]) for name in self._adapted}
+        untrained = np.flatnonzero(~self._written(slot, "tuned")[clients])
+        for name, copies in adapted.items():
+            copies[untrained] = given.whole(name, clients[untrained])
+        return adapted
 
     def gather(self, cohort: Cohort, touched: ActiveRows, slot: str = "current") -> Tensors:
         """Return the clients' personal parameters in the layout of `CohortBatch.values`."""
@@ -225,18 +255,19 @@ class ClientStore:
         answers[:] = counts
         self._flush(answers)
 
-    def write_records(self, name: str, first: int, num_rows: int, values: NDArray[Any]) -> None:
+    def write_records(
+        self, name: str, places: NDArray[np.int64], num_rows: int, values: NDArray[Any]
+    ) -> None:
         """Write rows of a per-user table to this disk, where the run's owner may read it.
 
         Args:
             name: column name.
-            first: index of the first row.
+            places: int64 (n,), indices of the rows.
             num_rows: rows of the whole table.
-            values: the rows.
+            values: (n, ...), the rows.
         """
         shape = (num_rows, *values.shape[1:])
-        table = self._array(self._file("notes", name), shape, values.dtype)
-        table[first : first + len(values)] = values
+        self._array(self._file("notes", name), shape, values.dtype)[places] = values
 
     def _initial(self, clients: NDArray[np.int64]) -> Tensors:
         return self._initial_values.of(clients, np.diff(self._client_offsets)[clients])
@@ -256,14 +287,7 @@ class ClientStore:
 
     def _user_rows(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the positions of the clients' users, client after client."""
-        first, stop = self._client_offsets[clients], self._client_offsets[clients + 1]
-        ends = np.cumsum(stop - first)
-        return np.arange(ends[-1] if len(ends) else 0) + np.repeat(stop - ends, stop - first)
-
-    def _place(self, name: str, data: ClientData) -> slice | int:
-        if name in self._model.user_rows:
-            return slice(data.first, data.first + data.num_users)
-        return data.client
+        return ranges(self._client_offsets[clients], self._client_offsets[clients + 1])
 
     def _rows_of(self, name: str, cohort: Cohort, touched: ActiveRows) -> tuple[NDArray[Any], ...]:
         """Return the index of the cohort's part of a tensor."""

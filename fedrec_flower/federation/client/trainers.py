@@ -17,6 +17,7 @@ from fedrec_flower.core.random import Seed, generator
 from fedrec_flower.core.types import IndexArray, Sums, Tensors
 from fedrec_flower.core.updates import ROW_WEIGHT, UpdateSum, mean_over_all_clients
 from fedrec_flower.data.prepared import ClientData, Columns, Prepared, starts
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.federation.client.state_store import ClientStore
 from fedrec_flower.federation.client.update_pipeline import TrainContext, UpdatePipeline
 from fedrec_flower.models.base import Recommender
@@ -73,8 +74,12 @@ class Trainer(Protocol):
         """Return new shared parameters as if the clients of the sum were the whole federation."""
         ...
 
-    def local_solution(self, data: ClientData) -> Tensors:
-        """Return parameters of a client that are neither sent nor stored, but computed on use."""
+    def local_solutions(self, users: UserBatch) -> Tensors:
+        """Return parameters of clients that are neither sent nor stored, but computed on use.
+
+        Returns:
+            By name (num_clients, ...).
+        """
         ...
 
 
@@ -204,7 +209,7 @@ class GradientTrainer:
         mean = mean_over_all_clients(total)
         return {name: shared[name] + change for name, change in mean.items() if name in shared}
 
-    def local_solution(self, data: ClientData) -> Tensors:  # noqa: ARG002
+    def local_solutions(self, users: UserBatch) -> Tensors:  # noqa: ARG002
         """Return no parameters: all are sent or stored."""
         return {}
 
@@ -313,13 +318,17 @@ class ExactTrainer:
         """Solve the summed statistics."""
         return self.model.solve(total.tensors, shared)
 
-    def local_solution(self, data: ClientData) -> Tensors:
-        """Return the solution of the client's own statistics, if statistics are not sent."""
+    def local_solutions(self, users: UserBatch) -> Tensors:
+        """Return the solutions of the clients' own statistics, if statistics are not sent."""
         if self.communicates:
             return {}
-        rng = generator(self.seed, "initial-personal", 0, data.client)
-        initial = self.model.initial(self.model.shared_names(), rng)
-        return self.model.solve_alone(data.train, initial, self.num_rounds)
+        solutions = []
+        for place, client in enumerate(users.clients.tolist()):
+            rng = generator(self.seed, "initial-personal", 0, client)
+            initial = self.model.initial(self.model.shared_names(), rng)
+            history = users.slice(place, place + 1).train
+            solutions.append(self.model.solve_alone(history, initial, self.num_rounds))
+        return {name: np.stack([each[name] for each in solutions]) for name in solutions[0]}
 
 
 def protects_from_server(privacy: PrivacyMechanism) -> bool:

@@ -107,24 +107,6 @@ class PaddedHistories:
         return np.where(count > 0, self.offsets[user + 1] - 1 - self.length[user] + count, -1)
 
 
-def take(history: Columns, users: IndexArray, max_items: int | None) -> Columns:
-    """The histories of some users, in the given order.
-
-    Args:
-        history: histories of all loaded users.
-        users: int64 (n,).
-        max_items: number of items to keep of each history, the latest ones; None for all.
-    """
-    stop = history.offsets[users + 1]
-    length = stop - history.offsets[users]
-    if max_items is not None:
-        length = np.minimum(length, max_items)
-    offsets = starts(length)
-    source = np.arange(offsets[-1]) + np.repeat(stop - offsets[1:], length)
-    rating = None if history.rating is None else history.rating[source]
-    return Columns(offsets, history.item[source], rating)
-
-
 def _draw_negatives(
     history: Columns, num_negatives: int, num_items: int, key: bytes | None
 ) -> IndexArray:

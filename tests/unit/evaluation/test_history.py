@@ -10,9 +10,10 @@ from numpy.testing import assert_array_equal
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.evaluation.base import Evaluation
 from fedrec_flower.evaluation.ranking import RankingEvaluation
-from fedrec_flower.models.abilities import HistoryBased, SideInformation
+from fedrec_flower.evaluation.scoring import ModelScorer
 from fedrec_flower.models.base import Recommender
 from tests.helpers.one_round import NUM_ITEMS, READERS, TOWERS, Kind, make
 
@@ -42,12 +43,7 @@ def drawn(kind: Kind, data: ClientData) -> Recommender:
 
 
 def evaluated(model: Recommender, data: ClientData, how: RankingEvaluation) -> Evaluation:
-    """As a node does it."""
-    if isinstance(model, SideInformation):
-        model.load(model.side_information(data.attributes, data.train, None))
-    if isinstance(model, HistoryBased):
-        model.set_history(data.train)
-    return how.evaluate(model, data, NUM_ITEMS, seed=3)
+    return how.evaluate(ModelScorer(model), UserBatch.of(data), NUM_ITEMS, seed=3)
 
 
 @EVERY_KIND

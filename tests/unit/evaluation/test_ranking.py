@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from fedrec_flower.core.errors import ConfigError, TrainingError
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.evaluation.base import Evaluation
 from fedrec_flower.evaluation.ranking import RankingEvaluation
 from fedrec_flower.evaluation.sampled_negatives import draw_negatives
+from fedrec_flower.evaluation.scoring import ModelScorer
 from fedrec_flower.models.base import Recommender
 from fedrec_flower.models.layers import PerUser
 
@@ -63,7 +65,7 @@ def noise(num_users: int, num_items: int, seed: int = 2) -> Table:
 def evaluate(
     model: Recommender, data: ClientData, num_items: int, how: RankingEvaluation = RANKING
 ) -> Evaluation:
-    return how.evaluate(model, data, num_items, seed=3)
+    return how.evaluate(ModelScorer(model), UserBatch.of(data), num_items, seed=3)
 
 
 WITHOUT_SAMPLES = replace(RANKING, num_negatives=0)
@@ -179,7 +181,7 @@ def test_recommendations_are_unseen_items_best_first(make_client: "MakeClient") 
 def test_evaluation_without_lists_has_the_same_metrics(make_client: "MakeClient") -> None:
     model, data = noise(2, 40), make_client([[0], [3]], [[1], [4]], [[2, 7], [5]])
     whole = evaluate(model, data, 40)
-    spared = RANKING.evaluate(model, data, 40, seed=3, lists=False)
+    spared = RANKING.evaluate(ModelScorer(model), UserBatch.of(data), 40, seed=3, lists=False)
     lists = {"per_user_recommended", "per_user_score"}
     assert whole.records.keys() - spared.records.keys() == lists
     for name, rows in spared.records.items():

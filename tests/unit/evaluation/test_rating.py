@@ -11,9 +11,11 @@ from numpy.testing import assert_array_equal
 from fedrec_flower.core.errors import ConfigError, DataError, TrainingError
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.evaluation.base import Evaluation
 from fedrec_flower.evaluation.metric_sums import MetricSums
 from fedrec_flower.evaluation.rating import RatingEvaluation
+from fedrec_flower.evaluation.scoring import ModelScorer
 from fedrec_flower.models.mf import MF
 
 if TYPE_CHECKING:
@@ -47,7 +49,9 @@ PREDICTED = (0.0, 3.0, 9.0, 2.5, -4.0, 0.0)
 
 
 def evaluate(data: ClientData, how: RatingEvaluation = RATING) -> Evaluation:
-    return how.evaluate(by_item(data.num_users, *PREDICTED), data, NUM_ITEMS, seed=0)
+    return how.evaluate(
+        ModelScorer(by_item(data.num_users, *PREDICTED)), UserBatch.of(data), NUM_ITEMS, seed=0
+    )
 
 
 def rmse(values: Evaluation, part: Part) -> float:
@@ -83,7 +87,9 @@ def test_recommendations_are_unseen_items_by_unclipped_score(client: ClientData)
 def test_evaluation_without_lists_has_the_same_metrics(client: ClientData) -> None:
     whole = evaluate(client)
     model = by_item(client.num_users, *PREDICTED)
-    spared = RATING.evaluate(model, client, NUM_ITEMS, seed=0, lists=False)
+    spared = RATING.evaluate(
+        ModelScorer(model), UserBatch.of(client), NUM_ITEMS, seed=0, lists=False
+    )
     lists = {"per_user_recommended", "per_user_score"}
     assert whole.records.keys() - spared.records.keys() == lists
     for part, values in spared.values.items():
@@ -123,7 +129,7 @@ def test_predictions_that_are_not_finite_raise_an_error_before_clipping(
 ) -> None:
     model = by_item(2, *PREDICTED[:-1], float("inf"))
     with pytest.raises(TrainingError, match="client 0: a score is not finite"):
-        RATING.evaluate(model, client, NUM_ITEMS, seed=0)
+        RATING.evaluate(ModelScorer(model), UserBatch.of(client), NUM_ITEMS, seed=0)
 
 
 def test_check_without_ratings_names_the_fix(make_client: "MakeClient") -> None:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fedrec_flower.core.random import generator
 from fedrec_flower.data.interactions import Part
 from fedrec_flower.data.prepared import Prepared
+from fedrec_flower.data.user_batch import UserBatch
+from fedrec_flower.evaluation.scoring import ModelScorer
 from fedrec_flower.federation.client.cohort_client import CohortClient, RecommenderClient
 from fedrec_flower.federation.client.node import Node, open_node
 from fedrec_flower.federation.job import NodePlace
@@ -223,7 +225,9 @@ def test_records_are_in_the_order_of_the_prepared_users(open_fresh: Open, kind: 
         own = data.client(client)
         shared = dict(zip(node.shared_names, parameters(node), strict=True))
         node.model.load(shared | node.store.load(own))
-        records = one.evaluate(node.model, own, data.num_items, seed=1).records
+        records = one.evaluate(
+            ModelScorer(node.model), UserBatch.of(own), data.num_items, seed=1
+        ).records
         users = slice(own.first, own.first + own.num_users)
         tests = slice(*data.part(Part.TEST).offsets[[own.first, own.first + own.num_users]])
         assert_array_equal(lists[users], records["per_user_recommended"])

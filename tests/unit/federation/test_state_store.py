@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fedrec_flower.core.errors import FedrecError
 from fedrec_flower.core.types import Tensors
 from fedrec_flower.data.prepared import Prepared
+from fedrec_flower.data.user_batch import UserBatch
 from fedrec_flower.federation.client import state_store
 from fedrec_flower.federation.client.state_store import ClientStore, node_secret
 from fedrec_flower.models.base import Recommender
@@ -144,13 +145,23 @@ def test_gather_of_several_clients_concatenates_their_parameters(
                 assert_array_equal(gathered[name][place], whole)
 
 
-def test_load_of_neighbours_concatenates_their_users(data: Prepared, tmp_path: Path) -> None:
-    one = store(tmp_path / "a", data)
-    train(one, data, [2])
-    together = one.load(data.client(1, 3))
-    each = [one.load(data.client(client)) for client in (1, 2, 3)]
+@EVERY_KEEPING
+@pytest.mark.parametrize("clients", [[1, 2, 3], [4, 0, 2], [3], []])
+def test_read_stacks_the_parameters_of_any_clients(
+    data: Prepared, tmp_path: Path, keeps: Keeps, clients: list[int]
+) -> None:
+    one = store(tmp_path / "a", data, keeps)
+    train(one, data, [2, 4])
+    users = UserBatch.read(data, clients)
+    together = one.read(users)
+    for place, client in enumerate(clients):
+        own = slice(*users.user_offsets[place : place + 2])
+        for name, value in one.load(data.client(client)).items():
+            is_row = name in recommender(keeps).user_rows
+            assert_array_equal(together[name][own if is_row else place], value)
+    num_users = sum(data.client(client).num_users for client in clients)
     for name, value in together.items():
-        assert_array_equal(value, np.concatenate([own[name] for own in each]))
+        assert len(value) == (num_users if name in recommender(keeps).user_rows else len(clients))
 
 
 @EVERY_KEEPING
@@ -195,7 +206,7 @@ def test_files_are_readable_by_their_owner_only(data: Prepared, tmp_path: Path) 
     one = store(tmp_path / "runs" / "clients", data, "everything")
     train(one, data, [1])
     one.snapshot(range(5), "old", 3)
-    one.write_records("per_user_x", 0, 12, np.zeros(12))
+    one.write_records("per_user_x", np.arange(12), 12, np.zeros(12))
     found = [one.folder, *one.folder.rglob("*")]
     modes = {path: oct(S_IMODE(path.stat().st_mode)) for path in found}
     assert len([path for path in found if path.is_file()]) > 3
@@ -205,8 +216,8 @@ def test_files_are_readable_by_their_owner_only(data: Prepared, tmp_path: Path) 
 
 def test_write_records_combines_the_rows_of_several_nodes(data: Prepared, tmp_path: Path) -> None:
     one, other = (store(tmp_path / "a", data) for _ in range(2))
-    other.write_records("per_user_x", 8, 12, np.arange(8, 12))
-    one.write_records("per_user_x", 0, 12, np.arange(8))
+    other.write_records("per_user_x", np.arange(11, 7, -1), 12, np.arange(11, 7, -1))
+    one.write_records("per_user_x", np.arange(8), 12, np.arange(8))
     assert np.load(tmp_path / "a" / "notes" / "per_user_x.npy").tolist() == list(range(12))
 
 

@@ -18,7 +18,6 @@ from fedrec_flower.models.gru4rec import GRU4Rec
 from fedrec_flower.models.history import HistoryRecommender
 from fedrec_flower.models.multvae import MultVAE
 from fedrec_flower.models.ops.gru import gru_scan
-from fedrec_flower.models.ops.history_entries import take
 from fedrec_flower.models.sasrec import SASRec
 from fedrec_flower.models.sequential import SequentialRecommender
 from fedrec_flower.training.cohort import Cohort
@@ -87,9 +86,9 @@ def test_scores_depend_only_on_the_last_window(kind: str) -> None:
     model = sequential(kind)
     users = torch.arange(3)
     whole = model.score_all(users).detach()
-    model.set_history(take(HISTORY, np.arange(3), WINDOW))
+    model.set_history(HISTORY.take(np.arange(3), WINDOW))
     assert_array_equal(model.score_all(users).detach(), whole)
-    model.set_history(take(HISTORY, np.arange(3), WINDOW - 1))
+    model.set_history(HISTORY.take(np.arange(3), WINDOW - 1))
     assert (model.score_all(users).detach()[0] != whole[0]).any()
 
 
@@ -130,7 +129,7 @@ def test_ranking_autoencoder_equals_mult_dae() -> None:
     v = {name: value.detach().numpy() for name, value in model.named_parameters()}
     for user in range(3):
         row = np.zeros(NUM_ITEMS)
-        row[take(HISTORY, np.array([user]), None).item] = 1
+        row[HISTORY.take(np.array([user])).item] = 1
         row /= max(np.sqrt(row.sum()), 1.0)
         hidden = np.tanh(np.sqrt(DIM) * row @ v["input_embedding.weight"] + v["hidden_bias"])
         expected = hidden @ v["item_embedding.weight"].T + v["item_bias.weight"][:, 0]

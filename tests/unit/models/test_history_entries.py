@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.models.ops.history_entries import PaddedHistories, take
+from fedrec_flower.models.ops.history_entries import PaddedHistories
 
 NUM_ITEMS = 30
 HISTORIES = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=9), min_size=1, max_size=5)
@@ -89,7 +89,7 @@ def test_take_returns_the_latest_items_of_the_given_users(
     histories: list[list[int]], data: st.DataObject, at_most: int | None
 ) -> None:
     users = data.draw(st.lists(st.integers(0, len(histories) - 1), max_size=6))
-    result = take(columns(histories), np.array(users, np.int64), at_most)
+    result = columns(histories).take(np.array(users, np.int64), at_most)
     expected = [histories[user][-(at_most or 99) :] for user in users]
     assert result.offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
     assert result.item.tolist() == [item for items in expected for item in items]
