@@ -86,7 +86,7 @@ def generator(seed: Seed, role: str, round_: int = 0, client: int = 0) -> np.ran
     return np.random.default_rng((seed, crc32(role.encode()), round_, client))
 
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, the increment of SplitMix64
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, the increment of SplitMix64
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -134,7 +134,7 @@ def streams(seed: Seed, role: str, round_: int, clients: NDArray[np.int64]) -> S
     if isinstance(seed, Secret):
         return Streams(codes, seed.at("streams", role, round_))
     base = np.random.SeedSequence((seed, crc32(role.encode()), round_)).generate_state(1, np.uint64)
-    return Streams(splitmix64_finalize(base + splitmix64_finalize(codes * _GOLDEN + _GOLDEN)))
+    return Streams(splitmix64_finalize(base + splitmix64_finalize(codes * GOLDEN + GOLDEN)))
 
 
 def draw(stream: Streams, counter: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -153,7 +153,7 @@ def draw(stream: Streams, counter: NDArray[np.int64]) -> NDArray[np.uint64]:
     """
     if stream.key is not None:
         return _encrypted(stream.key, stream.start, counter.astype(np.uint64))
-    return splitmix64_finalize(stream.start + counter.astype(np.uint64) * _GOLDEN)
+    return splitmix64_finalize(stream.start + counter.astype(np.uint64) * GOLDEN)
 
 
 def _encrypted(

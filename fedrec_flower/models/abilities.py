@@ -135,6 +135,11 @@ class BilinearForm:
     global_bias: str = ""
     weight: str = ""
 
+    @property
+    def shared_names(self) -> set[str]:
+        """The parameters that do not belong to users."""
+        return {self.item, self.item_bias, self.global_bias, self.weight} - {""}
+
 
 class Bilinear(ABC):
     """A model whose score may be bilinear in user and item vectors.

@@ -151,6 +151,11 @@ class PrivacyMechanism(ABC):
         """Whether the server may see more than the values that it releases."""
 
     @property
+    def is_identity(self) -> bool:
+        """Whether the mechanism changes no data, update or sum."""
+        return False
+
+    @property
     def hides_rows(self) -> bool:
         """Whether messages are dense, so that they do not reveal which rows a client touched."""
         return False
@@ -284,6 +289,11 @@ class PrivacyMechanism(ABC):
 
 class NoPrivacy(PrivacyMechanism):
     """The identity: a client sends its update unchanged."""
+
+    @property
+    @override
+    def is_identity(self) -> bool:
+        return True
 
     @property
     @override

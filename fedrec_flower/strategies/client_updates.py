@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from fedrec_flower.core.errors import require
-from fedrec_flower.core.types import Float32Array, Tensors
+from fedrec_flower.core.types import Float32Array, Float64Array, Tensors
 from fedrec_flower.core.updates import Updates
 from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.training.gradient_correction import GradientCorrection
@@ -46,6 +46,17 @@ class LocalUpdateRule(ABC):
     maml_step: float | None = None
     weighting: Weighting = "examples"
 
+    @property
+    def needs_single_updates(self) -> bool:
+        """Whether the rule has a linear term or reads the updates of single clients."""
+        return True
+
+    def weigh(self, num_examples: Float64Array) -> Float64Array:
+        """The weights of clients' updates, float64 (num_clients,)."""
+        if self.weighting == "uniform":
+            return (num_examples > 0).astype(np.float64)
+        return num_examples
+
     @abstractmethod
     def linear_term(self, layout: Updates, server_control: Tensors, state: ClientState) -> Tensors:
         """The constant terms that are added to the gradients; see `GradientCorrection`.
@@ -75,6 +86,11 @@ class LocalUpdateRule(ABC):
 @dataclass(frozen=True, slots=True)
 class PlainUpdate(LocalUpdateRule):
     """Clients train without a linear term, keep no state and send their updates unchanged."""
+
+    @property
+    @override
+    def needs_single_updates(self) -> bool:
+        return False
 
     @override
     def linear_term(self, layout: Updates, server_control: Tensors, state: ClientState) -> Tensors:
@@ -113,9 +129,7 @@ class BoundUpdateRule(GradientCorrection):
     def result_to_send(self, trained: Trained) -> Trained:
         """The result of training with the updates and weights that the clients send."""
         updates = self.rule.updates_to_send(trained, self.server_control, self.state)
-        if self.rule.weighting == "uniform":
-            weights = (updates.weights > 0).astype(updates.weights.dtype)
-            updates = replace(updates, weights=weights)
+        updates = replace(updates, weights=self.rule.weigh(updates.weights))
         return replace(trained, updates=updates)
 
 

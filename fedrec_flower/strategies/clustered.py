@@ -115,7 +115,7 @@ class Clustered(FederatedStrategy):
     @override
     def state(self) -> Tensors:
         """The clusters' optimizer states, the reference updates and the cluster of each client."""
-        state: Arrays = {"cluster": self._cluster}
+        state: Arrays = {"cluster": self._cluster.copy()}  # assignments change in place
         for number, optimizer in enumerate(self._optimizers):
             moments = optimizer.state()
             state |= {f"optimizer/{number}/{name}": value for name, value in moments.items()}

@@ -55,6 +55,11 @@ class ActiveRows:
         places = [part.reshape(key.shape) for part, key in zip(parts, sample_keys, strict=True)]
         return cls(offsets.astype(np.int64), distinct % num_items, places)
 
+    @classmethod
+    def none(cls, num_clients: int) -> "ActiveRows":
+        """No rows, for parameters without a row per item."""
+        return cls(np.zeros(num_clients + 1, np.int64), np.zeros(0, np.int64), [])
+
     def place_of(self, client: IndexArray, item: IndexArray) -> IndexArray:
         """int64 (m,): the position in `rows` of each client's item."""
         keys = owners(self.offsets) << 32 | self.rows

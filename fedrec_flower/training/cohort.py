@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedrec_flower.core.types import Float32Array, IndexArray
-from fedrec_flower.data.prepared import ClientData, Columns, starts
+from fedrec_flower.data.interactions import Part
+from fedrec_flower.data.prepared import ClientData, Columns, Prepared, ranges, starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,43 @@ class Cohort:
             user=user,
             item=item,
             rating=np.concatenate(ratings) if ratings else None,
-            known_user=np.concatenate([users for users, _ in known]),
-            known_item=np.concatenate([items for _, items in known]),
+            known_user=np.concatenate([users for users, _ in known]) if spare_held_out else user,
+            known_item=np.concatenate([items for _, items in known]) if spare_held_out else item,
             attributes=np.concatenate([data.attributes for data in members]),
+        )
+
+    @classmethod
+    def read(cls, data: Prepared, clients: IndexArray, *, spare_held_out: bool) -> "Cohort":
+        """Read the data of any clients, without an object per client.
+
+        Args:
+            data: reader of the prepared folder.
+            clients: int64 (num_clients,), client codes.
+            spare_held_out: see `gather`.
+        """
+        first, stop = data.client_offsets[clients], data.client_offsets[clients + 1]
+        users = ranges(first, stop)
+        parts = (Part.TRAIN, Part.VALIDATION, Part.TEST)
+        train, *held_out = (
+            data.part(part).take(users) for part in parts[: 3 if spare_held_out else 1]
+        )
+        user, item = train.users(), train.item.astype(np.int64)
+        user_offsets = starts(stop - first)
+        known_user, known_item = user, item
+        if held_out:
+            known_user = np.concatenate([user, *(part.users() for part in held_out)])
+            known_item = np.concatenate([item, *(part.item for part in held_out)])
+        return cls(
+            clients=clients,
+            first_users=first,
+            user_offsets=user_offsets,
+            offsets=train.offsets[user_offsets],
+            user=user,
+            item=item,
+            rating=train.rating,
+            known_user=known_user,
+            known_item=known_item,
+            attributes=data.attributes[users],
         )
 
     def __len__(self) -> int:
@@ -86,6 +121,18 @@ class Cohort:
         """The training interactions of all users, each user's in the order of time."""
         length = np.bincount(self.user, minlength=self.num_users)
         return Columns(starts(length), self.item.astype(np.int32), self.rating)
+
+    @property
+    def known(self) -> tuple[IndexArray, IndexArray]:
+        """The items that are never drawn as negatives, by user.
+
+        Returns:
+            int64 (num_users + 1,), where each user's items begin, and int64 (m,), item codes.
+        """
+        counts = np.bincount(self.known_user, minlength=self.num_users)
+        is_sorted = self.known_user is self.user
+        order = slice(None) if is_sorted else np.argsort(self.known_user, kind="stable")
+        return starts(counts), self.known_item[order]
 
     @property
     def place(self) -> IndexArray:

@@ -46,13 +46,10 @@ def choose_trainer(
 def _compiles(model: Recommender, training: LocalTraining) -> bool:
     """Whether the compiled loop supports the model and the settings.
 
-    It needs a model of factors whose parameters are all trained in every step, SGD on a CPU, and a
-    loss of single items or pairs.
+    It needs a model of factors whose parameters are all trained in every step, and SGD on a CPU.
     """
     trains_all = not model.frozen and not isinstance(model, AlternatingUpdates)
-    supported = (
-        training.optimizer == "sgd" and training.device != "cuda" and training.loss != "softmax"
-    )
+    supported = training.optimizer == "sgd" and training.device != "cuda"
     return supported and trains_all and bilinear_form(model) is not None
 
 

@@ -94,13 +94,18 @@ class CorrectionTerms:
         linear_term = correction.linear_term(layout)
         if not correction.proximal:
             return cls(dict.fromkeys(linear_term, 0.0), linear_term)
-        factor = {n: correction.proximal / rates[n] if rates[n] else 0.0 for n in global_params}
+        factor = proximal_factors(correction.proximal, {n: rates[n] for n in global_params})
         zero = np.float32(0)
         offset = {
             n: linear_term.get(n, zero) - np.float32(factor[n]) * value
             for n, value in global_params.items()
         }
         return cls(factor, offset)
+
+
+def proximal_factors(proximal: float, rates: Mapping[str, float]) -> dict[str, float]:
+    """`CorrectionTerms.factor` of parameters with these learning rates."""
+    return {name: proximal / rate if rate else 0.0 for name, rate in rates.items()}
 
 
 def num_steps(

@@ -45,7 +45,7 @@ class Versions:
 
     def whole(self, name: str, clients: NDArray[np.int64]) -> NDArray[np.float32]:
         """One copy of a parameter per client: float32 (num_clients, ...)."""
-        copies: NDArray[np.float32] = self.tensors[name].take(self.versions(clients), axis=0)
+        copies: NDArray[np.float32] = self.tensors[name].take(self.of_clients(clients), axis=0)
         return copies
 
     def rows(self, name: str, cohort: Cohort, touched: ActiveRows) -> NDArray[np.float32]:
@@ -54,7 +54,7 @@ class Versions:
         if len(table) == 1:
             first: NDArray[np.float32] = table[0].take(touched.rows, axis=0)
             return first
-        version = np.repeat(self.versions(cohort.clients), np.diff(touched.offsets))
+        version = np.repeat(self.of_clients(cohort.clients), np.diff(touched.offsets))
         rows: NDArray[np.float32] = table[version, touched.rows]
         return rows
 
@@ -67,6 +67,8 @@ class Versions:
         else:
             values -= self.rows(name, cohort, touched)
 
-    def versions(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The version that each client receives, int64 (num_clients,)."""
+    def of_clients(self, clients: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The version of each client, int64 (num_clients,)."""
+        if not self.version_of:
+            return np.zeros(len(clients), np.int64)
         return np.array([self.version_of.get(int(client), 0) for client in clients], np.int64)

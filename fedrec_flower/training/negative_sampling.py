@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrec_flower.core.errors import DataError
-from fedrec_flower.core.random import Seed, Streams, below, draw, streams
+from fedrec_flower.core.random import Seed, below, draw, streams
 from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.prepared import starts
 from fedrec_flower.training.cohort import Cohort, owners
@@ -27,7 +27,7 @@ _MAX_ATTEMPTS = 64  # then the negative is drawn among the user's unseen items d
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Training samples of one epoch, client after client, shuffled within each client.
+    """Training samples of one epoch, client after client, in random order within each client.
 
     Attributes:
         offsets: int64 (num_clients + 1,), where each client's samples begin.
@@ -61,6 +61,8 @@ class Sampler:
         num_negatives: negatives per interaction; a multiple of width - 1 if width is above 1.
         num_items: size of the catalogue.
         seed: the seed or secret of all draws; see `seeding`.
+        step_size: samples that a step takes; None for all of an epoch. Samples that one step takes
+            are not shuffled.
     """
 
     task: Task
@@ -68,6 +70,7 @@ class Sampler:
     num_negatives: int
     num_items: int
     seed: Seed
+    step_size: int | None
 
     @property
     def per_interaction(self) -> int:
@@ -103,7 +106,7 @@ class Sampler:
         if self.task == "rating":
             samples = _ratings(cohort, place)
         else:
-            negative = self._negatives(cohort, round_, epoch)
+            negative = self.negatives(cohort, round_, epoch)
             if self.width == 1:
                 samples = _labelled(cohort, negative, self.num_negatives, place)
             else:
@@ -126,9 +129,9 @@ class Sampler:
         Returns:
             bool (sizes.sum(),), True for entries that stay, one client's after another's.
         """
-        stream, counter = _addresses(self.seed, "input-dropout", cohort, sizes, round_, epoch)
+        bits = _draws(self.seed, "input-dropout", cohort, sizes, round_, epoch)
         # The 53 bits that a float64 holds.
-        uniform = (draw(stream, counter) >> np.uint64(11)) * 2.0**-53
+        uniform = (bits >> np.uint64(11)) * 2.0**-53
         stays: NDArray[np.bool_] = uniform < share
         return stays
 
@@ -141,54 +144,90 @@ class Sampler:
         from scipy.special import ndtri  # imported here: few models need noise
 
         sizes = np.diff(cohort.user_offsets) * dim
-        stream, counter = _addresses(self.seed, "latent-noise", cohort, sizes, round_, epoch)
+        bits = _draws(self.seed, "latent-noise", cohort, sizes, round_, epoch)
         # Half a step is added: no draw is 0, whose quantile is not finite.
-        uniform = ((draw(stream, counter) >> np.uint64(12)) + 0.5) * 2.0**-52
+        uniform = ((bits >> np.uint64(12)) + 0.5) * 2.0**-52
         normal: NDArray[np.float64] = ndtri(uniform)
         return normal.astype(np.float32).reshape(-1, dim)
 
-    def _negatives(self, cohort: Cohort, round_: int, epoch: int) -> IndexArray:
-        """int64 (interactions * num_negatives,): uniform among each user's unseen items."""
-        seen = self._seen(cohort)
-        user = np.repeat(cohort.user, self.num_negatives)
-        sizes = cohort.num_examples * self.num_negatives
-        stream, counter = _addresses(self.seed, "negatives", cohort, sizes, round_, epoch)
-        item = below(draw(stream, counter), self.num_items)
-        redo = np.flatnonzero(seen[user, item])
+    def negatives(self, cohort: Cohort, round_: int, epoch: int) -> IndexArray:
+        """Draw the negatives of one epoch, uniform among each user's unseen items.
+
+        Returns:
+            int64 (interactions * num_negatives,), item codes.
+
+        Raises:
+            DataError: if a user has interacted with the whole catalogue, so that no negative
+                exists.
+        """
+        from fedrec_flower.training.sampling_kernels import draw_items
+
+        offsets, known_item = cohort.known
+        for full in np.flatnonzero(np.diff(offsets) >= self.num_items):
+            seen = np.unique(known_item[offsets[full] : offsets[full + 1]])
+            if len(seen) == self.num_items:
+                raise DataError(
+                    f"a user has interacted with all {self.num_items} items, so no negative "
+                    "exists: use a larger catalogue or task=rating"
+                )
+        num_items = self.num_items
+        item_offsets = cohort.offsets * self.num_negatives
+        bits = _draws(self.seed, "negatives", cohort, np.diff(item_offsets), round_, epoch)
+        item, redo = draw_items(
+            bits, cohort.user, self.num_negatives, offsets, known_item, num_items
+        )
+        # Of the few that are drawn again: user, stream and counter.
+        user = cohort.user[redo // self.num_negatives]
+        client = np.searchsorted(item_offsets, redo, side="right") - 1
+        stream = streams(self.seed, "negatives", round_, cohort.clients)[client]
+        counter = redo - item_offsets[client] + epoch * _COUNTERS_PER_EPOCH
         for attempt in range(1, _MAX_ATTEMPTS):
-            bits = draw(stream[redo], counter[redo] + attempt * _COUNTERS_PER_ATTEMPT)
-            item[redo] = below(bits, self.num_items)
-            redo = redo[seen[user[redo], item[redo]]]
             if not len(redo):
                 return item
-        last_bits = draw(stream[redo], counter[redo] + _MAX_ATTEMPTS * _COUNTERS_PER_ATTEMPT)
-        for place, bits in zip(redo, last_bits[:, None], strict=True):
-            unseen = np.flatnonzero(~seen[user[place]])
-            item[place] = unseen[below(bits, len(unseen))].item()
+            bits = draw(stream, counter + attempt * _COUNTERS_PER_ATTEMPT)
+            item[redo], known = draw_items(bits, user, 1, offsets, known_item, num_items)
+            redo, user, stream, counter = redo[known], user[known], stream[known], counter[known]
+        last_bits = draw(stream, counter + _MAX_ATTEMPTS * _COUNTERS_PER_ATTEMPT)
+        for place, u, last in zip(redo, user, last_bits[:, None], strict=True):
+            unseen = np.setdiff1d(np.arange(num_items), known_item[offsets[u] : offsets[u + 1]])
+            item[place] = unseen[below(last, len(unseen))].item()
         return item
 
-    def _seen(self, cohort: Cohort) -> NDArray[np.bool_]:
-        """Bool (num_users, num_items), one byte each: the items that are no negatives of a user."""
-        seen = np.zeros((cohort.num_users, self.num_items), np.bool_)
-        seen[cohort.known_user, cohort.known_item] = True
-        if seen.all(axis=1).any():
-            raise DataError(
-                f"a user has interacted with all {self.num_items} items, so no negative exists: "
-                "use a larger catalogue or task=rating"
-            )
-        return seen
+    def order(
+        self, cohort: Cohort, offsets: IndexArray, round_: int, epoch: int
+    ) -> NDArray[np.int32]:
+        """Shuffle the samples of each client that takes more than one step in an epoch.
+
+        Args:
+            cohort: the clients.
+            offsets: int64 (num_clients + 1,), where each client's samples begin.
+            round_: the round.
+            epoch: the local epoch.
+
+        Returns:
+            int32 (num_samples,): the place of each sample before the shuffle, counted from the
+            client's first sample; no rows if no client's samples are shuffled.
+        """
+        from fedrec_flower.training.sampling_kernels import shuffle
+
+        sizes = np.diff(offsets)
+        if self.step_size is None or sizes.max(initial=0) <= self.step_size:
+            return np.zeros(0, np.int32)
+        bits = _draws(self.seed, "shuffle", cohort, sizes, round_, epoch)
+        return shuffle(bits, offsets, self.step_size + 1)
 
     def _shuffled(
         self, samples: Samples, cohort: Cohort, round_: int, epoch: int, *, by_user: bool
     ) -> Samples:
-        """Shuffle within each client: sort by the client's number, then by random bits."""
-        sizes = np.diff(samples.offsets)
+        """Shuffle the samples of each client, or its users and the samples of each user."""
+        within = self.order(cohort, samples.offsets, round_, epoch)
+        if not len(within):
+            return samples
         client = owners(samples.offsets)
-        bits = draw(*_addresses(self.seed, "shuffle", cohort, sizes, round_, epoch))
-        order = np.argsort((client.astype(np.uint64) << np.uint64(44)) | (bits >> np.uint64(20)))
+        order = within + samples.offsets[client]
         if by_user and cohort.num_users > len(cohort):
             sizes = np.diff(cohort.user_offsets)
-            rank = draw(*_addresses(self.seed, "shuffle-users", cohort, sizes, round_, epoch))
+            rank = _draws(self.seed, "shuffle-users", cohort, sizes, round_, epoch)
             user = samples.user[order]
             order = order[np.lexsort((user, rank[user], client))]
         context = None if samples.context is None else samples.context[order]
@@ -196,20 +235,36 @@ class Sampler:
         return Samples(samples.offsets, *columns, context)
 
 
-def _addresses(
+def _draws(
     seed: Seed, role: str, cohort: Cohort, sizes: IndexArray, round_: int, epoch: int
-) -> tuple[Streams, IndexArray]:
-    """Stream and counter of each draw of a local epoch, `sizes` draws per client, for `draw`."""
-    stream = streams(seed, role, round_, cohort.clients).repeat(sizes)
-    within_client = np.arange(len(stream)) - np.repeat(starts(sizes)[:-1], sizes)
-    return stream, within_client + epoch * _COUNTERS_PER_EPOCH
+) -> NDArray[np.uint64]:
+    """64 random bits for each draw of a local epoch, `sizes` draws per client."""
+    from fedrec_flower.training.sampling_kernels import draw_runs
+
+    stream, offsets, first = (
+        streams(seed, role, round_, cohort.clients), starts(sizes), epoch * _COUNTERS_PER_EPOCH,
+    )  # fmt: skip
+    if stream.key is None:
+        return draw_runs(stream.start, offsets, np.uint64(first))
+    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+    return draw(stream.repeat(sizes), within + first)
+
+
+def ratings_of(cohort: Cohort) -> NDArray[np.float32]:
+    """The rating of each interaction.
+
+    Raises:
+        DataError: if the data have no ratings.
+    """
+    if cohort.rating is None:
+        raise DataError("task=rating needs ratings, these data are implicit: set task=ranking")
+    return cohort.rating
 
 
 def _ratings(cohort: Cohort, place: IndexArray | None) -> Samples:
     """Each interaction with its rating."""
-    if cohort.rating is None:
-        raise DataError("task=rating needs ratings, these data are implicit: set task=ranking")
-    return Samples(cohort.offsets, cohort.user, cohort.item[:, None], cohort.rating, place)
+    item = cohort.item[:, None]
+    return Samples(cohort.offsets, cohort.user, item, ratings_of(cohort), place)
 
 
 def _lists(

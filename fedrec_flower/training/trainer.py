@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fedrec_flower.core.random import Seed
 from fedrec_flower.core.types import IndexArray, Tensors
-from fedrec_flower.core.updates import Updates
-from fedrec_flower.data.prepared import ClientData
+from fedrec_flower.core.updates import Updates, UpdateSum
+from fedrec_flower.data.prepared import ClientData, Prepared
 from fedrec_flower.data.splits.base import Negatives
 from fedrec_flower.models.abilities import AlternatingUpdates, RoundAware, SideInformation
 from fedrec_flower.models.base import Recommender
@@ -37,6 +37,7 @@ from fedrec_flower.training.model_versions import Versions
 from fedrec_flower.training.negative_sampling import Sampler, Samples, Task
 
 _EMPTY = np.zeros(0, np.int64)
+_COLUMNS = 8  # numbers of eight bytes for each interaction of a cohort: codes, flags, copies
 _NO_CORRECTION = NoCorrection()
 
 
@@ -118,7 +119,16 @@ class LocalTrainer(ABC):
         self.training = training
         self.negatives = negatives
         self.maml_step = maml_step
-        self.sampler = Sampler(task, training.width, training.num_negatives, num_items, seed)
+        # An inner step takes one half of a batch, so that the order matters in every batch.
+        step_size = training.batch_size if maml_step is None else 1
+        self.sampler = Sampler(
+            task, training.width, training.num_negatives, num_items, seed, step_size
+        )
+
+    @property
+    def spares_held_out(self) -> bool:
+        """Whether held-out items are never drawn as negatives; see `Cohort.gather`."""
+        return self.negatives == "legacy"
 
     @abstractmethod
     def fit(self, chunk: CohortBatch) -> NDArray[np.float64]:
@@ -172,7 +182,7 @@ class LocalTrainer(ABC):
         round_: int,
         correction: GradientCorrection,
     ) -> Trained:
-        cohort = Cohort.gather(clients, spare_held_out=self.negatives == "legacy")
+        cohort = Cohort.gather(clients, spare_held_out=self.spares_held_out)
         epochs, touched, reading = self._draw(cohort, round_)
         new_personal = personal.gather(cohort, touched)
         shared = {name: self._copies(name, versions, cohort, touched) for name in versions.tensors}
@@ -259,6 +269,75 @@ class LocalTrainer(ABC):
         if self._is_table(name):
             return versions.rows(name, cohort, touched)
         return versions.whole(name, cohort.clients)
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The result of training clients whose updates were added to a sum at once.
+
+    Attributes:
+        cohort: the clients.
+        weights: float64 (num_clients,), their weights in the sum.
+        is_valid: bool (num_clients,), whether the client's update is in the sum. An update with a
+            value that is not finite or beyond the limit is not, nor one with a loss that is not
+            finite.
+        num_rows: int64 (num_clients,), number of item rows that the client touched.
+        loss: float64 (num_clients,), mean training loss over each client's samples.
+        personal: new personal parameters of the cohort's users; without meaning for a client whose
+            update is not in the sum.
+    """
+
+    cohort: Cohort
+    weights: NDArray[np.float64]
+    is_valid: NDArray[np.bool_]
+    num_rows: IndexArray
+    loss: NDArray[np.float64]
+    personal: Tensors
+
+
+class SummingTrainer(LocalTrainer):
+    """A trainer that can add the updates of clients to a sum without storing each of them."""
+
+    def cohorts(self, data: Prepared, clients: IndexArray) -> Iterator[IndexArray]:
+        """Split client codes so that the data and draws of each part fit the memory budget."""
+        if not len(clients):
+            return
+        interactions = data.num_examples[clients]
+        draws = self.sampler.per_interaction * self.sampler.width * self.training.local_epochs
+        num_bytes = np.cumsum(interactions * 8 * (_COLUMNS + draws))
+        part = num_bytes // (self.training.memory_budget_mb * 1_000_000)
+        yield from np.split(clients, np.flatnonzero(np.diff(part)) + 1)
+
+    @abstractmethod
+    def can_sum(self, shared: Collection[str]) -> bool:
+        """Whether updates of these shared parameters can be added at once."""
+
+    @abstractmethod
+    def add_updates(
+        self,
+        cohort: Cohort,
+        weights: NDArray[np.float64],
+        versions: Versions,
+        personal: PersonalParameters,
+        round_: int,
+        proximal: float,
+        max_value: float,
+        total: UpdateSum,
+    ) -> Summed:
+        """Train clients and add their weighted updates to a sum.
+
+        The sum is that of the updates of `train`, up to rounding.
+
+        Args:
+            cohort: the clients.
+            weights: float64 (num_clients,), their weights in the sum.
+            versions: the versions of the shared parameters; not changed.
+            personal: the store of the clients' personal parameters; not changed.
+            round_: the round, part of the address of every random draw.
+            proximal: see `GradientCorrection`.
+            max_value: largest magnitude of a value of a valid update.
+            total: the sum, changed in place.
+        """
 
 
 def _reset(

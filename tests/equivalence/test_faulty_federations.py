@@ -74,9 +74,10 @@ def test_excluded_update_equals_a_client_without_a_reply(
         for name in faults
     )
     for other in others:
-        assert other.watcher.losses == first.watcher.losses
+        # Where clients are only absent, their updates are added up in another order.
+        assert other.watcher.losses == pytest.approx(first.watcher.losses, rel=1e-12)
         for name, value in other.shared.items():
-            assert_array_equal(value, first.shared[name])
+            assert_allclose(value, first.shared[name], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "median"])

@@ -22,6 +22,7 @@ from fedrec_flower.experiment.run_folder import RunFolder
 from fedrec_flower.experiment.shadow_federations import Shadows
 from fedrec_flower.federation.client import node as nodes
 from fedrec_flower.federation.client.state_store import SECRET_FILE, node_secret
+from fedrec_flower.federation.client.update_pipeline import PrivacyStep
 from fedrec_flower.privacy.statement import noise_origin
 from fedrec_flower.reports.run_frames import SEEDED_CAVEAT
 from tests.helpers.interrupted_runs import go_on, interrupted
@@ -179,7 +180,8 @@ def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "F
     """The server knows no draw of a client."""
     ran = federate(*QUICK, "model=mf", PRIVATE)
     trainer: Any = ran.open_node().trainer
-    for chance in (ran.setup.privacy_setup.noise_source, trainer.pipeline.steps[0].noise_source):
+    (step,) = [step for step in trainer.pipeline.steps if isinstance(step, PrivacyStep)]
+    for chance in (ran.setup.privacy_setup.noise_source, step.noise_source):
         one, again = (chance.stream("noise", 1, 2).normal((4,)) for _ in "ab")
         assert not np.intersect1d(one, again).size
         assert noise_origin(chance) == "from the operating system's generator"

@@ -46,7 +46,7 @@ def train_plainly(
     optimizer = _optimizer(model, training)
     task: Literal["rating", "ranking"] = "rating" if training.loss == "mse" else "ranking"
     width = {"bpr": 2, "softmax": 1 + training.num_negatives}.get(training.loss, 1)
-    sampler = Sampler(task, width, training.num_negatives, num_items, seed)
+    sampler = Sampler(task, width, training.num_negatives, num_items, seed, training.batch_size)
     cohort = Cohort.gather([data], spare_held_out=False)
     if isinstance(model, SideInformation):
         sizes, share = np.array([data.num_users]), 1 - model.history_dropout

@@ -37,6 +37,11 @@ class Compression(ABC):
     """
 
     @property
+    def is_identity(self) -> bool:
+        """Whether the server decodes exactly the updates."""
+        return False
+
+    @property
     def uses_error_feedback(self) -> bool:
         """Whether clients store the compression error and add it to their next update."""
         return False
@@ -89,6 +94,11 @@ class NoCompression(Compression):
     """
 
     num_items: int
+
+    @property
+    @override
+    def is_identity(self) -> bool:
+        return True
 
     @override
     def compress(

@@ -143,7 +143,7 @@ def _by_version(clients: IndexArray, given: Versions) -> list[IndexArray]:
     """Return the clients of each version of the shared parameters, in their order."""
     if given.is_single:
         return [clients]
-    versions = given.versions(clients)
+    versions = given.of_clients(clients)
     return [clients[versions == version] for version in np.unique(versions)]
 
 
@@ -294,26 +294,28 @@ class _NodeBuilder:
     ) -> UpdatePipeline:
         job, num_items, privacy = self.job, self.data.num_items, self.privacy
         compression = build("compression", job.compression, num_items=num_items)
+        cost = Cost.from_shapes({**shapes, **privacy.extra_tensors}, tables, num_items)
         residual_shapes = shapes if compression.uses_error_feedback else {}
         residuals = store.client_state("residual", residual_shapes, tables)
-        compress: UpdateStep = CompressionStep(compression, residuals, self.seed)
+        compress: UpdateStep = CompressionStep(compression, residuals, self.seed, cost)
         if privacy.hides_rows:
-            cost = Cost.from_shapes({**shapes, **privacy.extra_tensors}, tables, num_items)
             compress = DenseMessageStep(cost)
+        steps = [
+            PrivacyStep(privacy, num_items, NoiseSource(self.lasting_seed)),
+            WeightStep(self.secure.update_weights),
+            compress,
+            ClientFaultsStep(self.faults),
+            PoisoningStep(self.attack),
+            MessageFaultsStep(self.faults, job.limits),
+            LimitsStep(job.limits),
+        ]
         return UpdatePipeline(
-            steps=[
-                PrivacyStep(privacy, num_items, NoiseSource(self.lasting_seed)),
-                WeightStep(self.secure.update_weights),
-                compress,
-                ClientFaultsStep(self.faults),
-                PoisoningStep(self.attack),
-                MessageFaultsStep(self.faults, job.limits),
-                LimitsStep(job.limits),
-            ],
+            steps=[step for step in steps if not step.is_identity],
             mechanism=privacy,
             tables=tables,
             names=[*shapes, *privacy.extra_tensors],
             sends_individual_updates=job.individual_updates,
+            limits=job.limits,
         )
 
     def _store(self, personal: Iterable[str], locally_adapted: list[str]) -> ClientStore:

@@ -140,6 +140,25 @@ class ClientStore:
             rows = self._rows_of(name, cohort, touched)
             self._tensor(name, "current")[rows] = tensors[name]
 
+    def scatter_valid(self, cohort: Cohort, tensors: Tensors, is_valid: NDArray[np.bool_]) -> None:
+        """Store the rows of the users of some of the clients.
+
+        Args:
+            cohort: the clients.
+            tensors: parameters with a row per user, of all users of the cohort.
+            is_valid: bool (num_clients,), the clients to store.
+        """
+        clients = cohort.clients[is_valid]
+        self._mark_changed(clients)
+        users, chosen = self._user_rows(clients), np.repeat(is_valid, np.diff(cohort.user_offsets))
+        for name in self._names:
+            self._tensor(name, "current")[users] = tensors[name][chosen]
+
+    @property
+    def keeps_adapted(self) -> bool:
+        """Whether clients store adapted copies of shared parameters."""
+        return bool(self._adapted)
+
     def store_adapted(
         self, cohort: Cohort, touched: ActiveRows, global_params: Versions, change: Tensors
     ) -> None:

@@ -28,8 +28,9 @@ from fedrec_flower.strategies.client_state import ClientState
 from fedrec_flower.strategies.client_updates import BoundUpdateRule, LocalUpdateRule
 from fedrec_flower.threats.base import Attack
 from fedrec_flower.threats.faults import FaultModel
+from fedrec_flower.training.cohort import Cohort
 from fedrec_flower.training.model_versions import Versions
-from fedrec_flower.training.trainer import LocalTrainer, Trained
+from fedrec_flower.training.trainer import LocalTrainer, SummingTrainer, Trained
 
 _LOG = logging.getLogger(__name__)
 
@@ -134,10 +135,14 @@ class GradientTrainer:
         correction = BoundUpdateRule(self.rule, controls, self.rule_state)
         context = TrainContext(round_, attempt, clip_norm, global_params)
         absent = self.faults.absent(clients, round_, attempt)
-        present = (self.data.client(client) for client in clients if client not in absent)
-        members = [self.pipeline.training_data(data, context) for data in present]
+        present = [client for client in clients if client not in absent]
         result = self.pipeline.empty_result(global_params, self.data.num_items)
         result.failures |= absent
+        if summing := self._summing_trainer():
+            present = self._add_updates(summing, present, context, result)
+        members = [
+            self.pipeline.training_data(self.data.client(client), context) for client in present
+        ]
         for trained in self._train_chunks(members, context, correction):
             cohort, touched = trained.cohort, trained.touched
             self.store.scatter(cohort, touched, trained.personal)
@@ -158,6 +163,51 @@ class GradientTrainer:
             self.pipeline.add(correction.result_to_send(finite), result, context)
             result.failures |= dict.fromkeys(diverged, DIVERGED)
         return result
+
+    def _summing_trainer(self) -> SummingTrainer | None:
+        """Return the trainer if it may add updates at once, without single updates."""
+        trainer = self.local_trainer
+        if (
+            self.rule.needs_single_updates
+            or self.pipeline.needs_single_updates
+            or self.store.keeps_adapted
+            or not isinstance(trainer, SummingTrainer)
+            or not trainer.can_sum(self.trained)
+        ):
+            return None
+        return trainer
+
+    def _add_updates(
+        self,
+        trainer: SummingTrainer,
+        clients: Sequence[int],
+        context: TrainContext,
+        result: TrainResult,
+    ) -> list[int]:
+        """Train clients and add their updates to the result at once.
+
+        Returns:
+            The clients whose updates are not valid, and therefore not added.
+        """
+        limits, rejected = self.pipeline.limits, list[int]()
+        assert result.total is not None  # noqa: S101  # individual updates are not added
+        for codes in trainer.cohorts(self.data, np.array(clients, np.int64)):
+            cohort = Cohort.read(self.data, codes, spare_held_out=trainer.spares_held_out)
+            num_examples = cohort.num_examples.astype(np.float64)
+            summed = trainer.add_updates(
+                cohort,
+                self.pipeline.weigh(self.rule.weigh(num_examples)),
+                context.global_params,
+                self.store,
+                context.round,
+                self.rule.proximal,
+                limits.value,
+                result.total,
+            )
+            self.store.scatter_valid(cohort, summed.personal, summed.is_valid)
+            self.pipeline.count(summed, result)
+            rejected += codes[~summed.is_valid].tolist()
+        return rejected
 
     def _train_chunks(
         self, members: Sequence[ClientData], context: TrainContext, correction: BoundUpdateRule

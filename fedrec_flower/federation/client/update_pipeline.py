@@ -28,7 +28,7 @@ from fedrec_flower.threats.base import Attack
 from fedrec_flower.threats.faults import FaultModel, MalformedReply
 from fedrec_flower.training.gradient_correction import CONTROL_VARIATE_PREFIX
 from fedrec_flower.training.model_versions import Versions
-from fedrec_flower.training.trainer import Trained
+from fedrec_flower.training.trainer import Summed, Trained
 
 _OTHER_LAYOUT = Failure(FailureKind.WRONG_SHAPE, "it does not have the layout of the others")
 _REPEATED = Failure(FailureKind.REPEATED, "counted once")
@@ -106,6 +106,32 @@ class UpdateBatch:
 class UpdateStep:
     """One step of the pipeline. A hook that is not overridden does not change its argument."""
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the step changes nothing, so that the pipeline can leave it out."""
+        return False
+
+    @property
+    def needs_single_updates(self) -> bool:
+        """Whether the step reads data or updates of single clients.
+
+        If no step does, the trainer may add updates to the sum at once: then only `weigh` and
+        `message_bytes` are called.
+        """
+        return True
+
+    def weigh(self, weights: Float64Array) -> Float64Array:
+        """Return the weights of updates, float64 (num_clients,)."""
+        return weights
+
+    def message_bytes(self, num_rows: IndexArray) -> int:  # noqa: ARG002
+        """Return the size of all messages if each client were alone on its node.
+
+        Args:
+            num_rows: int64 (num_clients,), number of item rows that each client touched.
+        """
+        return 0
+
     def on_data(self, data: ClientData, context: TrainContext) -> ClientData:  # noqa: ARG002
         """Return the data that the client trains on; `data` is not modified."""
         return data
@@ -137,6 +163,11 @@ class PrivacyStep(UpdateStep):
     num_items: int
     noise_source: NoiseSource
 
+    @property
+    @override
+    def is_identity(self) -> bool:
+        return self.mechanism.is_identity
+
     @override
     def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
         return self.mechanism.training_data(data, self.num_items, self.noise_source)
@@ -157,14 +188,23 @@ class WeightStep(UpdateStep):
     """Replaces the weights of the updates.
 
     Attributes:
-        weigh: maps weights to weights, float64 (num_clients,).
+        replaced: maps weights to weights, float64 (num_clients,).
     """
 
-    weigh: Callable[[Float64Array], Float64Array]
+    replaced: Callable[[Float64Array], Float64Array]
+
+    @property
+    @override
+    def needs_single_updates(self) -> bool:
+        return False
+
+    @override
+    def weigh(self, weights: Float64Array) -> Float64Array:
+        return self.replaced(weights)
 
     @override
     def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
-        weights = self.weigh(batch.updates.weights)
+        weights = self.replaced(batch.updates.weights)
         if weights is not batch.updates.weights:
             batch.updates = replace(batch.updates, weights=weights)
 
@@ -177,11 +217,22 @@ class CompressionStep(UpdateStep):
         compression: the compression.
         residuals: compression errors that are added to the clients' next updates.
         seed: seed of stochastic rounding.
+        cost: size of messages without compression.
     """
 
     compression: Compression
     residuals: ClientState
     seed: Seed
+    cost: Cost
+
+    @property
+    @override
+    def needs_single_updates(self) -> bool:
+        return not self.compression.is_identity
+
+    @override
+    def message_bytes(self, num_rows: IndexArray) -> int:
+        return int(self.cost.least(num_rows).sum())
 
     @override
     def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
@@ -205,6 +256,15 @@ class DenseMessageStep(UpdateStep):
 
     cost: Cost
 
+    @property
+    @override
+    def needs_single_updates(self) -> bool:
+        return False
+
+    @override
+    def message_bytes(self, num_rows: IndexArray) -> int:
+        return self.cost.whole * len(num_rows)
+
     @override
     def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
         batch.num_bytes += self.cost.whole * len(batch.updates.clients)
@@ -219,6 +279,11 @@ class ClientFaultsStep(UpdateStep):
     """
 
     faults: FaultModel
+
+    @property
+    @override
+    def is_identity(self) -> bool:
+        return self.faults.only_absences
 
     @override
     def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
@@ -240,6 +305,11 @@ class PoisoningStep(UpdateStep):
     """
 
     attack: Attack
+
+    @property
+    @override
+    def is_identity(self) -> bool:
+        return not len(self.attack.malicious_clients)
 
     @override
     def on_data(self, data: ClientData, context: TrainContext) -> ClientData:
@@ -268,6 +338,11 @@ class MessageFaultsStep(UpdateStep):
     faults: FaultModel
     limits: Limits
 
+    @property
+    @override
+    def is_identity(self) -> bool:
+        return self.faults.only_absences
+
     @override
     def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
         batch.updates, malformed = self.faults.corrupt(
@@ -289,10 +364,15 @@ class LimitsStep(UpdateStep):
     """Removes invalid updates.
 
     Attributes:
-        limits: limits of a valid update.
+        limits: limits of a valid update; a trainer that adds updates at once checks values itself.
     """
 
     limits: Limits
+
+    @property
+    @override
+    def needs_single_updates(self) -> bool:
+        return False
 
     @override
     def on_updates(self, batch: UpdateBatch, context: TrainContext) -> None:
@@ -320,6 +400,7 @@ class UpdatePipeline:
         tables: names of the parameters with a row per item.
         names: names of the parameters that are sent.
         sends_individual_updates: send every client's update instead of their sum.
+        limits: limits of a valid update.
     """
 
     steps: Sequence[UpdateStep]
@@ -327,6 +408,12 @@ class UpdatePipeline:
     tables: frozenset[str]
     names: list[str]
     sends_individual_updates: bool
+    limits: Limits
+
+    @property
+    def needs_single_updates(self) -> bool:
+        """Whether single updates are sent, or a step reads data or updates of single clients."""
+        return self.sends_individual_updates or any(s.needs_single_updates for s in self.steps)
 
     def empty_result(self, global_params: Versions, num_items: int) -> TrainResult:
         """Return a result without updates.
@@ -354,6 +441,22 @@ class UpdatePipeline:
         for step in reversed(self.steps):
             data = step.on_data(data, context)
         return data
+
+    def weigh(self, weights: Float64Array) -> Float64Array:
+        """Return the weights of updates, float64 (num_clients,)."""
+        for step in self.steps:
+            weights = step.weigh(weights)
+        return weights
+
+    def count(self, summed: Summed, result: TrainResult) -> None:
+        """Add bytes, losses and the number of clients whose updates are in the sum already."""
+        valid = summed.is_valid
+        if self.names:
+            result.bytes_up += sum(
+                step.message_bytes(summed.num_rows[valid]) for step in self.steps
+            )
+        result.replied += int(valid.sum())
+        result.loss += float(summed.loss[valid] @ summed.weights[valid])
 
     def add(self, trained: Trained, result: TrainResult, context: TrainContext) -> None:
         """Pass the updates of a chunk of clients through the steps, and add them to the result."""

@@ -150,6 +150,7 @@ def pipeline(faults: FaultModel, *, individual: bool) -> UpdatePipeline:
         tables=TABLES,
         names=sorted(SHAPES),
         sends_individual_updates=individual,
+        limits=LIMITS,
     )
 
 

@@ -33,7 +33,7 @@ def stream(address: Address) -> list[int]:
 
 
 # Functions with a role as their second argument.
-DRAWING = {"generator", "streams", "sample_clients", "_addresses"}
+DRAWING = {"generator", "streams", "sample_clients", "_addresses", "_draws"}
 
 
 def roles_in_the_code() -> set[str]:

@@ -24,6 +24,7 @@ from fedrec_flower.federation.client.update_pipeline import PrivacyStep
 from fedrec_flower.federation.transport.in_process import InProcessGrid
 
 Job = dict[str, Any]
+PSEUDO_ITEMS = {"_target_": "fedrec_flower.privacy.PseudoItems", "ratio": 1.0, "dense": False}
 WORDS = ("experiment=smoke", "training.engine=sequential")
 
 
@@ -83,11 +84,10 @@ def test_deployed_node_has_one_secret_for_all_runs(
     """
     lasting, training = list[list[float]](), list[list[float]]()
     for run in ("first", "second", "first"):
-        node = opened({"run": run})
+        node = opened({"run": run, "privacy": PSEUDO_ITEMS})
         assert isinstance(node.trainer, GradientTrainer)
         assert node.store.folder == tmp_path / "store" / run
-        privacy = node.trainer.pipeline.steps[0]
-        assert isinstance(privacy, PrivacyStep)
+        (privacy,) = [s for s in node.trainer.pipeline.steps if isinstance(s, PrivacyStep)]
         source = privacy.noise_source.persistent_stream("pseudo-items", 3)
         lasting.append(source.uniform((4,)).tolist())
         training.append(generator(node.seed, "shuffle", 1, 3).random(4).tolist())

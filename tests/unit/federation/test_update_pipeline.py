@@ -1,11 +1,13 @@
 """Laws of the update pipeline: data pass the steps outside in, updates and sums inside out."""
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 import pytest
 from typing_extensions import override
 
+from fedrec_flower.communication.limits import Limits
 from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.types import IndexArray
 from fedrec_flower.core.updates import Updates, UpdateSum
@@ -59,6 +61,7 @@ def pipeline(*steps: UpdateStep, mechanism: PrivacyMechanism | None = None) -> U
         tables=TABLES,
         names=sorted(SHAPES),
         sends_individual_updates=False,
+        limits=Limits(inf, inf),
     )
 
 

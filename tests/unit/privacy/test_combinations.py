@@ -100,14 +100,14 @@ def test_a_client_without_data_sends_noise_like_any_other(federate: "Federate") 
 
 def refuse_to_train(patch: pytest.MonkeyPatch, client: int) -> None:
     """Training raises wherever it meets the data of one client."""
-    seen = Sampler._seen
+    negatives = Sampler.negatives
 
-    def meet(self: Sampler, cohort: Cohort) -> Any:
+    def meet(self: Sampler, cohort: Cohort, round_: int, epoch: int) -> Any:
         if cohort.num_examples[cohort.clients == client].any():
             raise DataError("a user has interacted with all 60 items")
-        return seen(self, cohort)
+        return negatives(self, cohort, round_, epoch)
 
-    patch.setattr(Sampler, "_seen", meet)
+    patch.setattr(Sampler, "negatives", meet)
 
 
 @pytest.mark.parametrize("nodes", [ALONE, "federation.num_nodes=1"], ids=["alone", "together"])

@@ -19,7 +19,7 @@ def test_input_dropout_keeps_its_share_and_depends_only_on_the_client(
 ) -> None:
     members = [make_client([[1, 2]], client=client) for client in (3, 8)]
     both, one = (Cohort.gather(m, spare_held_out=False) for m in (members, members[1:]))
-    sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
+    sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0, step_size=1)
     size, share = 20_000, 0.7
     kept = sampler.dropout_mask(both, np.array([size, size]), 1, 0, share)
     assert abs(kept.mean() - share) < 0.01
@@ -37,7 +37,7 @@ def test_noise_is_standard_normal_and_depends_only_on_client_and_epoch(
 ) -> None:
     members = [make_client([[1, 2], [3]], client=client) for client in (3, 8)]
     both, one = (Cohort.gather(m, spare_held_out=False) for m in (members, members[1:]))
-    sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
+    sampler = Sampler("ranking", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0, step_size=1)
     drawn = sampler.noise(both, 1, 0, 20_000)
     again = sampler.noise(one, 1, 0, 20_000)
     assert drawn is not None

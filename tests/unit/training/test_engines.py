@@ -70,6 +70,8 @@ def test_training_the_touched_rows_equals_training_the_whole_model(
     if optimizer == "adam" and kind in shifted.get(loss, ()):
         pytest.skip("a bias of all items moves no order, and Adam makes steps of the rounding")
     round_ = Round(kind, loss=loss, optimizer=optimizer, engine=engine, batch_size=batch_size)
+    # Adam's steps do not shrink with the gradient: rounding of a small one weighs more.
+    atol = 1e-5 if optimizer == "sgd" else 2e-4
     learnt = round_.train(members)
     assert set(learnt) == {6, 2, 5, 9}
     for data in members:
@@ -77,7 +79,7 @@ def test_training_the_touched_rows_equals_training_the_whole_model(
         assert found.loss == pytest.approx(expected_loss, rel=1e-4)
         for name in model.shared_names():
             ours = round_.shared[name] + found.change[name]
-            assert_allclose(ours, value(model, name), rtol=1e-4, atol=1e-5)
+            assert_allclose(ours, value(model, name), rtol=1e-4, atol=atol)
         for name in model.personal_names():
             assert_allclose(found.personal[name], value(model, name), rtol=1e-4, atol=1e-5)
 

@@ -40,7 +40,9 @@ def sample(
 ) -> Samples:
     """Draw one epoch's samples."""
     cohort = Cohort.gather(members, spare_held_out=pool == "legacy")
-    return Sampler(task, width, num_negatives, num_items, seed).draw(cohort, round_, epoch)
+    return Sampler(task, width, num_negatives, num_items, seed, step_size=1).draw(
+        cohort, round_, epoch
+    )
 
 
 @st.composite
@@ -238,7 +240,7 @@ def test_context_of_a_sample_is_the_items_before_its_positive(
     make_client: "MakeClient", held: Held, num_negatives: int, *, pairwise: bool
 ) -> None:
     cohort = Cohort.gather([make_client(held[0])], spare_held_out=False)
-    sampler = Sampler("ranking", 1 + pairwise, num_negatives, NUM_ITEMS, seed=0)
+    sampler = Sampler("ranking", 1 + pairwise, num_negatives, NUM_ITEMS, seed=0, step_size=1)
     samples = sampler.draw(cohort, 1, 0, in_order=True)
     assert samples.context is not None
     for user, history in enumerate(held[0]):
@@ -254,7 +256,7 @@ def test_context_of_a_rating_is_the_items_before_it(make_client: "MakeClient", h
     ratings = [[[3.0] * len(own) for own in part] for part in (held[0], [[] for _ in held[0]])]
     data = make_client(held[0], ratings=[ratings[0], ratings[1], ratings[1]])
     cohort = Cohort.gather([data], spare_held_out=False)
-    sampler = Sampler("rating", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0)
+    sampler = Sampler("rating", width=1, num_negatives=1, num_items=NUM_ITEMS, seed=0, step_size=1)
     samples = sampler.draw(cohort, 1, 0, in_order=True)
     assert samples.context is not None
     read = zip(samples.user, samples.context, samples.item[:, 0], strict=True)
@@ -267,7 +269,7 @@ def test_by_user_keeps_the_samples_of_a_user_together(
 ) -> None:
     clients = [make_client(held[0], client=1), make_client(held[0][:1], client=2)]
     cohort = Cohort.gather(clients, spare_held_out=False)
-    sampler = Sampler("ranking", 1, 2, NUM_ITEMS, seed)
+    sampler = Sampler("ranking", 1, 2, NUM_ITEMS, seed, step_size=1)
     mixed, by_user = (sampler.draw(cohort, 1, 0, by_user=flag) for flag in (False, True))
     assert_array_equal(by_user.offsets, mixed.offsets)
     for user in range(cohort.num_users):
@@ -279,7 +281,7 @@ def test_by_user_keeps_the_samples_of_a_user_together(
 
 def test_order_of_users_differs_between_epochs(make_client: "MakeClient") -> None:
     cohort = Cohort.gather([make_client([[1], [2], [3], [4]])], spare_held_out=False)
-    sampler = Sampler("ranking", 1, 1, NUM_ITEMS, seed=0)
+    sampler = Sampler("ranking", 1, 1, NUM_ITEMS, seed=0, step_size=1)
     orders = {tuple(sampler.draw(cohort, 1, epoch, by_user=True).user) for epoch in range(40)}
     assert len(orders) > 12
 
