@@ -1,9 +1,4 @@
-"""`python -m fedrec_flower.benchmark`: cost of rounds, compared with a plain PyTorch loop.
+"""`python -m fedrec_flower.benchmark`: cost of rounds, evaluations and whole commands.
 
-Every measurement runs in a separate process with one thread, so that first rounds and peak memory
-are measured separately.
+Measurements run in separate processes with one thread; whole commands run as a user starts them.
 """
-
-from fedrec_flower.benchmark.rounds import ENGINES, MODELS, measure
-
-__all__ = ["ENGINES", "MODELS", "measure"]

@@ -2,54 +2,60 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from fedrec_flower.benchmark.rounds import rounds_table
+from fedrec_flower.benchmark.engines import engines_table
+from fedrec_flower.benchmark.jobs import jobs_table
+from fedrec_flower.benchmark.models import models_table
 from fedrec_flower.benchmark.scale import SHAPES, scale_table
 from fedrec_flower.benchmark.secure import secure_table
 from fedrec_flower.core.files import replace_unprintable
 from fedrec_flower.reports.markdown import markdown
 
+_TABLES: dict[str, Callable[[argparse.Namespace], pd.DataFrame]] = {
+    "engines": lambda chosen: engines_table(chosen.cohorts, chosen.rounds, chosen.dataset),
+    "models": lambda chosen: models_table(chosen.rounds, chosen.dataset),
+    "jobs": lambda chosen: jobs_table(chosen.dataset),
+    "scale": lambda _: scale_table(SHAPES),
+    "secure": lambda _: secure_table(),
+}
+
 
 def main() -> None:
     """Measure, print and save the requested tables."""
     replace_unprintable()
-    chosen = _parser().parse_args()
+    parser = _parser()
+    chosen = parser.parse_args()
+    if unknown := set(chosen.tables) - set(_TABLES):
+        parser.error(f"unknown tables {sorted(unknown)}; choose from {list(_TABLES)}")
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    if chosen.cohorts:
-        table = rounds_table(chosen.cohorts, chosen.rounds, chosen.dataset)
-        _publish(table, "benchmark", chosen.to)
-    if chosen.scale:
-        _publish(scale_table(SHAPES), "scale", chosen.to)
-    if chosen.secure:
-        _publish(secure_table(), "secure", chosen.to)
+    for name in chosen.tables:
+        _publish(_TABLES[name](chosen), name, chosen.to)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fedrec_flower.benchmark", description="Measures the cost of a round."
+        prog="python -m fedrec_flower.benchmark",
+        description="Measures the cost of rounds, evaluations and whole commands.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""tables:
+  engines  clients per CPU second of each engine, beside a plain PyTorch loop
+  models   a round and an evaluation of each model with its defaults
+  jobs     whole commands: time to the prompt, memory of all processes
+  scale    synthetic data of the size of ML-1M and ML-25M; ten minutes
+  secure   secure aggregation: 100 nodes, a table of 1,682 x 64""",
     )
     parser.add_argument(
-        "--cohorts",
-        type=int,
-        nargs="*",
-        default=[100, 1_000_000],
-        help="clients per round; without a number, the table of engines and models is left out",
+        "tables", nargs="*", default=["engines"], metavar="TABLE", help=" ".join(_TABLES)
+    )
+    parser.add_argument(
+        "--cohorts", type=int, nargs="+", default=[100, 1_000_000], help="clients per round"
     )
     parser.add_argument("--rounds", type=int, default=10, help="measured rounds per row")
     parser.add_argument("--dataset", default="dataset=ml-100k", help="Hydra overrides")
-    parser.add_argument(
-        "--scale",
-        action="store_true",
-        help="add the scale table: synthetic data of the size of ML-1M and ML-25M; ten minutes",
-    )
-    parser.add_argument(
-        "--secure",
-        action="store_true",
-        help="add the table of secure aggregation: 100 nodes, a table of 1,682 x 64",
-    )
     parser.add_argument("--to", type=Path, help="output folder: a .csv and a .md file per table")
     return parser
 

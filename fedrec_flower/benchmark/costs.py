@@ -14,7 +14,7 @@ from time import perf_counter, process_time
 
 from typing_extensions import override
 
-from fedrec_flower.benchmark.measuring import WORK, peak_memory_mb, timed
+from fedrec_flower.benchmark.measuring import peak_memory_mb, timed
 from fedrec_flower.experiment.composition import compose
 from fedrec_flower.experiment.run import prepare_data, set_up
 from fedrec_flower.experiment.run_folder import RunFolder
@@ -22,30 +22,30 @@ from fedrec_flower.federation.results import Evaluated, TrainedRound
 from fedrec_flower.federation.server.callback import Callback
 from fedrec_flower.federation.transport.base import federate
 
-_RUN = ("federation=in_process", "model=mf", *WORK)
+_IN_PROCESS = "federation=in_process"
 _NUM_ROUNDS = 1_000_000  # never reached: the stopwatch ends the run
 
 Cost = dict[str, float]
 
 
-def opening(dataset: str) -> Cost:
+def opening(overrides: str) -> Cost:
     """Open the prepared data; prepare them first if they are not in the cache.
 
     Args:
-        dataset: a dataset's overrides, separated by blanks; with its cache_dir.
+        overrides: Hydra overrides, separated by blanks.
 
     Returns:
         seconds (wall), cpu_seconds, peak_memory_mb (of this process).
     """
-    config, _ = compose([*dataset.split(), *_RUN])
+    config, _ = compose([_IN_PROCESS, *overrides.split()])
     return _cost([timed(lambda: prepare_data(config))])
 
 
-def training(dataset: str, cohort: int, rounds: int) -> Cost:
-    """Run whole rounds of MF.
+def training(overrides: str, cohort: int, rounds: int) -> Cost:
+    """Run whole rounds, and evaluate a single client.
 
     Args:
-        dataset: as for `opening`.
+        overrides: as for `opening`.
         cohort: clients a round.
         rounds: measured rounds, after a first one that is reported separately.
 
@@ -53,29 +53,28 @@ def training(dataset: str, cohort: int, rounds: int) -> Cost:
         As `opening`, medians over the rounds, and first_seconds (wall).
     """
     little_evaluation = ("evaluation.num_clients=1", f"evaluation.every={_NUM_ROUNDS}")
-    overrides = [*dataset.split(), *_RUN, *little_evaluation]
-    _untrained, (first, _), *measured = _laps(overrides, cohort, 2 + rounds)
+    _untrained, (first, _), *measured = laps(
+        [*overrides.split(), *little_evaluation], cohort, 2 + rounds
+    )
     return {"first_seconds": first, **_cost(measured)}
 
 
-def evaluation(dataset: str, num_negatives: int, num_clients: int) -> Cost:
-    """Evaluate once, after a small round: full ranking, optionally with the sampled protocol.
+def evaluation(overrides: str, cohort: int, num_clients: int | None, repeats: int) -> Cost:
+    """Evaluate after every round.
 
     Args:
-        dataset: as for `opening`.
-        num_negatives: items of the sampled protocol; 0 leaves it out.
-        num_clients: clients evaluated.
+        overrides: as for `opening`.
+        cohort: clients a round.
+        num_clients: clients evaluated; None for all.
+        repeats: measured evaluations.
 
     Returns:
-        As `opening`.
+        As `opening`, medians over the evaluations.
     """
-    chosen = (
-        f"evaluation.num_negatives={num_negatives}",
-        f"evaluation.num_clients={num_clients}",
-        "evaluation.every=1",
-    )
-    _untrained, _round, evaluated = _laps([*dataset.split(), *_RUN, *chosen], 1, 3)
-    return _cost([evaluated])
+    evaluated = "null" if num_clients is None else num_clients
+    chosen = (f"evaluation.num_clients={evaluated}", "evaluation.every=1")
+    measured = laps([*overrides.split(), *chosen], cohort, 1 + 2 * repeats)
+    return _cost(measured[2::2])
 
 
 @dataclass(slots=True)
@@ -112,10 +111,20 @@ class _EnoughError(Exception):
     """Ends a run after the last measured lap."""
 
 
-def _laps(overrides: list[str], cohort: int, wanted: int) -> list[tuple[float, float]]:
-    """Measure the first laps of a run: evaluation of the untrained model, round 1, and so on."""
+def laps(overrides: list[str], cohort: int | None, wanted: int) -> list[tuple[float, float]]:
+    """Measure the first laps of a run: evaluation of the untrained model, round 1, and so on.
+
+    Args:
+        overrides: Hydra overrides.
+        cohort: clients a round; None for all.
+        wanted: number of laps.
+
+    Returns:
+        Wall and CPU seconds of each lap.
+    """
+    clients = "null" if cohort is None else cohort
     endless = (f"num_rounds={_NUM_ROUNDS}", "checkpoint_every=null")
-    config, _ = compose([*overrides, f"clients_per_round={cohort}", *endless])
+    config, _ = compose([_IN_PROCESS, *overrides, f"clients_per_round={clients}", *endless])
     with tempfile.TemporaryDirectory() as folder:
         setup = set_up(config, RunFolder.create(Path(folder)))
         watch = _Stopwatch(wanted)

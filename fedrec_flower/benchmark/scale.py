@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fedrec_flower.benchmark.costs import Cost, evaluation, opening, training
-from fedrec_flower.benchmark.measuring import in_new_process
+from fedrec_flower.benchmark.measuring import WORK, in_new_process
 
 _COHORTS = (1_000, 10_000, 100_000)  # plus 1 % of the clients, and all of them
 _MAX_EVALUATED = 10_000  # clients
@@ -41,10 +41,10 @@ class Shape:
 
     @property
     def overrides(self) -> str:
-        """Overrides for synthetic data of this size, as on the command line."""
+        """Overrides for MF on synthetic data of this size, as on the command line."""
         sizes = ("num_users", "num_items", "num_interactions")
         chosen = [f"dataset.{size}={getattr(self, size)}" for size in sizes]
-        return " ".join(["dataset=synthetic", *chosen])
+        return " ".join(["dataset=synthetic", *chosen, "model=mf", *WORK])
 
     @property
     def cohorts(self) -> list[int]:
@@ -90,7 +90,8 @@ def _measured(shape: Shape, measure: Measure) -> list[dict[str, Any]]:
             rows.append(_row(shape, "round", cohort, measure(training, dataset, cohort, rounds)))
         scored = min(_MAX_EVALUATED, num_clients)
         for name, negatives in _EVALUATIONS.items():
-            rows.append(_row(shape, name, scored, measure(evaluation, dataset, negatives, scored)))
+            protocol = f"{dataset} evaluation.num_negatives={negatives}"
+            rows.append(_row(shape, name, scored, measure(evaluation, protocol, 1, scored, 1)))
     return rows
 
 
