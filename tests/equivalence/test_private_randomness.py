@@ -178,7 +178,7 @@ def test_no_message_contains_the_secret(federate: "Federate") -> None:
 
 def test_the_noise_of_a_private_run_comes_from_the_operating_system(federate: "Federate") -> None:
     """The server knows no draw of a client."""
-    ran = federate(*QUICK, "model=mf", PRIVATE)
+    ran = federate(*QUICK, "model=mf", "privacy=pseudo_items", PRIVATE)
     trainer: Any = ran.open_node().trainer
     (step,) = [step for step in trainer.pipeline.steps if isinstance(step, PrivacyStep)]
     for chance in (ran.setup.privacy_setup.noise_source, step.noise_source):

@@ -256,7 +256,7 @@ MEMBERS = ("attack=membership_inference", "split=cold_users", "split.user_fracti
 def test_membership_inference_separates_members_of_an_overfitted_model(
     federate: "Federate",
 ) -> None:
-    by_heart = ("model=mf", "model.embedding_dim=32", "num_rounds=60", "evaluation.every=60")
+    by_heart = ("model=mf", "model.embedding_dim=32", "num_rounds=10", "evaluation.every=10")
     rates = ("training.learning_rate=20.0", "training.batch_size=null", "training.weight_decay=0.0")
     longer = ("dataset.num_interactions=600", "dataset.num_items=120")
     found = infer(federate(*by_heart, *rates, *longer, *MEMBERS))
