@@ -13,7 +13,6 @@ from fedrec_flower.core.errors import ConfigError
 from fedrec_flower.core.random import Seed, Streams, below, draw, streams
 from fedrec_flower.core.types import BoolArray, IndexArray
 from fedrec_flower.data.prepared import Columns
-from fedrec_flower.evaluation import kernels
 from fedrec_flower.evaluation.scoring import joined
 
 _DRAWS_PER_BATCH = 50_000  # they fit into the cache of a core
@@ -41,6 +40,9 @@ def draw_negatives(
     Raises:
         ConfigError: if a user has too few items left; names the user.
     """
+    # Imported here: a server that only checks the settings needs no compiler.
+    from fedrec_flower.evaluation import kernels
+
     num_unseen = np.full(len(codes), num_items)
     for part in seen:
         num_unseen -= np.diff(part.offsets)

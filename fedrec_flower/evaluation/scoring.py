@@ -16,7 +16,6 @@ from fedrec_flower.core.errors import TrainingError
 from fedrec_flower.core.types import IndexArray
 from fedrec_flower.data.prepared import Columns
 from fedrec_flower.data.user_batch import UserBatch
-from fedrec_flower.evaluation import kernels
 from fedrec_flower.evaluation.base import Records, Scorer, Scores
 from fedrec_flower.models.abilities import HistoryBased, SideInformation
 from fedrec_flower.models.base import Recommender
@@ -71,6 +70,9 @@ def finite_batches(
     Raises:
         TrainingError: if a score is not finite; names the client.
     """
+    # Imported here: a server that only checks the settings needs no compiler.
+    from fedrec_flower.evaluation import kernels
+
     for users, scores in scorer.batches(data, num_items):
         if not kernels.all_finite(scores.reshape(-1)):
             [user, *_] = np.flatnonzero(~np.isfinite(scores).all(axis=1))
@@ -110,6 +112,8 @@ def rank_held_out(scores: Scores, held_out: Columns, seen: Sequence[Columns]) ->
     Returns:
         int64 (n,), the ranks, 1 is best; different for all items of a user.
     """
+    from fedrec_flower.evaluation import kernels
+
     rank = np.empty(len(held_out.item), np.int64)
     item = held_out.item.astype(np.int64)
     kernels.rank_in_catalogue(scores, held_out.offsets, item, *joined(seen), rank)
@@ -127,6 +131,8 @@ def rank_among(scores: Scores, held_out: Columns, negatives: IndexArray) -> Inde
     Returns:
         int64 (n,), the ranks.
     """
+    from fedrec_flower.evaluation import kernels
+
     rank = np.empty(len(held_out.item), np.int64)
     item = held_out.item.astype(np.int64)
     kernels.rank_among(scores, held_out.offsets, item, negatives, rank)
@@ -145,6 +151,8 @@ def recommend(scores: Scores, seen: Sequence[Columns], k: int) -> Records:
         `per_user_recommended` int32 (num_users, k) and `per_user_score` float32 (num_users, k);
         places beyond the last item of a list have item -1 and score -inf.
     """
+    from fedrec_flower.evaluation import kernels
+
     listed = np.full((len(scores), k), -1, np.int32)
     listed_score = np.full((len(scores), k), -np.inf, np.float32)
     kernels.best_items(scores, *joined(seen), listed, listed_score)
