@@ -55,7 +55,7 @@ def cluster() -> Iterator[str]:
 def test_simulated_golden_run_gives_the_committed_rounds(
     make_run: "MakeRun", cluster: str, cache: Path, name: str, words: tuple[str, ...]
 ) -> None:
-    """The tables are of the commit before the package was laid out in rooms."""
+    """The tables are of runs in process with the same nodes."""
     here = (f"dataset.cache_dir={cache}", f"federation.address={cluster}")
     run = make_run(*GOLDEN_WORDS, *here, base=words)
     expected = GOLDEN_TABLES / f"{name}.csv"
